@@ -1,0 +1,182 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/micro"
+
+	"github.com/exesdb/subproxy/pkg/health"
+)
+
+// An action waits for the attempts it causes, which take no longer than a write's acknowledgement and a read-back; a
+// status is known at once.
+const (
+	statusTimeout = 2 * time.Second
+	actionTimeout = 10 * time.Second
+)
+
+// partSize is how many statuses go into one message of an answer. A status is at most some 4 KiB (two names and an
+// error), so that a part stays below NATS's default payload limit of 1 MiB.
+const partSize = 200
+
+// maxListed is how many statuses an action's answer carries.
+const maxListed = 20
+
+// serve adds the micro service. No endpoint has a queue group: every instance hears every request, and those that it
+// does not concern stay silent.
+func (s *Service) serve() error {
+	service, err := micro.AddService(s.nc, micro.Config{
+		Name: health.ServiceName, Version: s.version, Description: "Keeps event-store subscriptions attached to a leader that moves",
+		Metadata:           map[string]string{"instance": s.owner.Name, "instance_id": s.owner.ID, "host": s.owner.Host, "pid": fmt.Sprint(s.owner.PID)},
+		QueueGroupDisabled: true,
+	})
+	if err != nil {
+		return fmt.Errorf("add the control service: %w", err)
+	}
+	s.control = service
+	for verb, handle := range map[health.Verb]func(context.Context, micro.Request, health.Request){
+		health.GetStatus:  s.answerStatus,
+		health.List:       s.answerList,
+		health.Restart:    s.answerRestart,
+		health.Reregister: s.answerReregister,
+	} {
+		err := service.AddEndpoint(string(verb), micro.HandlerFunc(func(r micro.Request) { s.answer(r, verb, handle) }),
+			micro.WithEndpointSubject(health.ControlPrefix+string(verb)))
+		if err != nil {
+			return fmt.Errorf("add the control endpoint %s: %w", verb, err)
+		}
+	}
+	return nil
+}
+
+// answer reads the request and has it handled. Each endpoint has a goroutine of its own (its subscription's), so an
+// action that takes long holds up other actions of its verb, and no status.
+func (s *Service) answer(r micro.Request, verb health.Verb, handle func(context.Context, micro.Request, health.Request)) {
+	var body health.Request
+	if data := r.Data(); len(data) > 0 {
+		if err := json.Unmarshal(data, &body); err != nil {
+			s.fail(r, health.CodeBadRequest, health.BadRequest, fmt.Sprintf(`the body is not {"store":"…","name":"…"}: %v`, err))
+			return
+		}
+	}
+	if body.Name != "" && body.Store == "" || verb == health.Restart && body.Name == "" {
+		s.fail(r, health.CodeBadRequest, health.BadRequest, string(verb)+" needs a store with a name")
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), actionTimeout)
+	defer cancel()
+	handle(ctx, r, body)
+}
+
+func (s *Service) answerStatus(ctx context.Context, r micro.Request, body health.Request) {
+	statuses, err := s.statuses(ctx, body)
+	if err != nil {
+		s.fail(r, health.CodeUnavailable, health.TemporaryFailure, err.Error())
+		return
+	}
+	s.inParts(r, len(statuses), func(part, parts, from, to int) any {
+		return health.StatusAnswer{
+			Envelope: health.NewEnvelope(health.StatusAnswerType, time.Now()), Instance: s.Instance(),
+			Part: part, Parts: parts, Proxies: statuses[from:to],
+		}
+	})
+}
+
+func (s *Service) answerList(ctx context.Context, r micro.Request, body health.Request) {
+	statuses, err := s.statuses(ctx, body)
+	if err != nil {
+		s.fail(r, health.CodeUnavailable, health.TemporaryFailure, err.Error())
+		return
+	}
+	s.inParts(r, len(statuses), func(part, parts, from, to int) any {
+		listed := make([]health.Listed, 0, to-from)
+		for _, st := range statuses[from:to] {
+			listed = append(listed, health.Listed{Store: st.Store, Name: st.Name, SubscriptionType: st.SubscriptionType, Selector: st.Selector, Health: st.Health})
+		}
+		return health.ListAnswer{
+			Envelope: health.NewEnvelope(health.ListAnswerType, time.Now()), Instance: s.Instance(), Part: part, Parts: parts, Proxies: listed,
+		}
+	})
+}
+
+func (s *Service) statuses(ctx context.Context, body health.Request) ([]health.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	return s.supervisor.Statuses(ctx, body.Store, body.Name)
+}
+
+// inParts answers with as many messages as it takes; nothing to tell is one empty part, so that the asker knows that
+// this instance is there.
+func (s *Service) inParts(r micro.Request, n int, part func(part, parts, from, to int) any) {
+	parts := max((n+partSize-1)/partSize, 1)
+	for i := range parts {
+		s.respond(r, part(i+1, parts, i*partSize, min((i+1)*partSize, n)))
+	}
+}
+
+func (s *Service) answerRestart(ctx context.Context, r micro.Request, body health.Request) {
+	s.act(ctx, r, body, s.supervisor.Restart)
+}
+
+func (s *Service) answerReregister(ctx context.Context, r micro.Request, body health.Request) {
+	s.act(ctx, r, body, s.supervisor.Reregister)
+}
+
+// act performs an action on the proxies that this instance holds. Where it holds none it is silent if another instance
+// may hold them, which the registry tells; where nobody does it says so.
+func (s *Service) act(ctx context.Context, r micro.Request, body health.Request, do func(context.Context, string, string) ([]health.Status, error)) {
+	held, err := s.supervisor.Holds(ctx, body.Store, body.Name)
+	if err == nil && held == 0 {
+		s.answerUnheld(ctx, r, body)
+		return
+	}
+	var statuses []health.Status
+	if err == nil {
+		statuses, err = do(ctx, body.Store, body.Name)
+	}
+	if err != nil {
+		s.fail(r, health.CodeUnavailable, health.TemporaryFailure, err.Error())
+		return
+	}
+	a := health.ActionAnswer{Envelope: health.NewEnvelope(health.ActionAnswerType, time.Now()), Instance: s.Instance(), Affected: len(statuses)}
+	for _, st := range statuses {
+		if st.Verified || st.Registered && st.Verification == "off" {
+			a.Verified++
+		}
+	}
+	a.Proxies = statuses[:min(len(statuses), maxListed)]
+	s.respond(r, a)
+}
+
+func (s *Service) answerUnheld(ctx context.Context, r micro.Request, body health.Request) {
+	registered, err := s.bucket.List(ctx, body.Store, body.Name)
+	switch {
+	case err != nil:
+		s.fail(r, health.CodeUnavailable, health.TemporaryFailure, err.Error())
+	case len(registered) == 0:
+		what := strings.TrimSuffix(body.Store+"/"+body.Name, "/")
+		s.fail(r, health.CodeNotFound, health.ProxyNotFound, fmt.Sprintf("no subscription %q is registered or configured here", what))
+	}
+}
+
+// Instance describes this instance.
+func (s *Service) Instance() health.Instance {
+	return health.Instance{Owner: s.owner, Version: s.version, Superseded: s.supervisor.Retired()}
+}
+
+func (s *Service) respond(r micro.Request, payload any) {
+	if err := r.RespondJSON(payload); err != nil {
+		s.log.Debug("a control request could not be answered", "subject", r.Subject(), "error", err)
+	}
+}
+
+func (s *Service) fail(r micro.Request, code, description, detail string) {
+	body, _ := json.Marshal(map[string]string{"error": detail})
+	if err := r.Error(code, description, body); err != nil {
+		s.log.Debug("a control request could not be refused", "subject", r.Subject(), "error", err)
+	}
+}

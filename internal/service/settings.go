@@ -1,0 +1,72 @@
+package service
+
+import (
+	"fmt"
+	"reflect"
+
+	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/pkg/breaker"
+	"github.com/exesdb/subproxy/pkg/proxy"
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+// settings are the configuration's tuning block, as the rules take it.
+func settings(c *config.Config) proxy.Settings {
+	t := c.SubscriptionProxy
+	return proxy.Settings{
+		Breaker: breaker.Settings{
+			MaxFailures: t.MaxConsecutiveFailures, DegradedFailures: t.FailureNotificationThreshold,
+			Exponential: t.EnableExponentialBackoff, Retry: t.RetryReregisterInterval, MaxBackoff: t.MaxBackoffInterval,
+		},
+		InitialInterval: t.InitialReregisterInterval, NormalInterval: t.NormalReregisterInterval,
+		Verify: t.EnableRegistrationVerification, VerificationTimeout: t.VerificationTimeout,
+		EventDriven:       t.EnableClusterEventSubscriptions,
+		HeartbeatInterval: c.Status.HeartbeatInterval, SummaryInterval: c.Status.SummaryInterval,
+	}
+}
+
+func subscriptions(c *config.Config) []subscription.Subscription {
+	var all []subscription.Subscription
+	for _, store := range c.Stores {
+		for _, s := range store.Subscriptions {
+			all = append(all, subscription.Subscription{
+				Store: store.ID, Type: subscription.Type(s.Type), Selector: s.Selector, Name: s.Name, StartVersion: s.StartVersion,
+			})
+		}
+	}
+	return all
+}
+
+// Reload takes over a configuration, already checked: added subscriptions start, removed ones are released, changed ones
+// restart, the rest don't notice. What can only be set at the start must be as it was, or nothing changes.
+func (s *Service) Reload(c *config.Config) error {
+	old := s.cfg.Load()
+	for _, fixed := range []struct {
+		key      string
+		was, new any
+	}{
+		{"nats", old.NATS, c.NATS}, {"instance", old.Instance, c.Instance}, {"registry", old.Registry, c.Registry}, {"http", old.HTTP, c.HTTP},
+	} {
+		if !reflect.DeepEqual(fixed.was, fixed.new) {
+			return fmt.Errorf("%s changed: that takes a restart; nothing was changed", fixed.key)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener == nil {
+		return fmt.Errorf("the instance is stopping; nothing was changed")
+	}
+	// The new listener is there before the old one goes, so that no event falls between them; one heard by both merges.
+	listener, err := s.listen(c)
+	if err != nil {
+		return fmt.Errorf("%w; nothing was changed", err)
+	}
+	if err := s.listener.Close(); err != nil {
+		s.log.Debug("stop listening", "error", err)
+	}
+	s.listener = listener
+	s.cfg.Store(c)
+	s.supervisor.SetSettings(settings(c))
+	s.supervisor.Apply(subscriptions(c))
+	return nil
+}

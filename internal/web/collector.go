@@ -1,0 +1,113 @@
+package web
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/exesdb/subproxy/internal/service"
+	"github.com/exesdb/subproxy/pkg/breaker"
+	"github.com/exesdb/subproxy/pkg/health"
+)
+
+// collector reads, at the scrape, what an instance knows when asked: proxies by health, breakers, the feed.
+type collector struct {
+	service *service.Service
+	limit   int // of subscriptions, above which none has metrics of its own
+}
+
+// NewCollector makes the collector of one instance. Above limit subscriptions, none has metrics of its own.
+func NewCollector(s *service.Service, limit int) prometheus.Collector {
+	return &collector{service: s, limit: limit}
+}
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("subproxy_"+name, help, labels, nil)
+}
+
+var (
+	proxiesDesc       = desc("proxies", "Proxies by store and health.", "store", "health")
+	breakersDesc      = desc("breakers", "Circuit breakers by store and state.", "store", "state")
+	registeredDesc    = desc("registered", "Proxies whose registration the bucket holds, as far as is known.", "store")
+	verifiedDesc      = desc("verified", "Proxies whose registration was read back.", "store")
+	termDesc          = desc("leader_term", "Highest leader term heard of.", "store")
+	connectedDesc     = desc("nats_connected", "1 while connected to NATS.")
+	retiredDesc       = desc("superseded", "1 once another run of this instance's name took over.")
+	feedReceivedDesc  = desc("feed_messages_total", "Messages of the registry bucket handled by the feed.")
+	feedDuplicateDesc = desc("feed_duplicates_total", "Messages that the feed dropped because it had them.")
+	feedGapsDesc      = desc("feed_gaps_total", "Gaps in the live feed.")
+	feedFilledDesc    = desc("feed_filled_total", "Messages read to fill gaps.")
+	feedResetsDesc    = desc("feed_resets_total", "Times the bucket was found created anew or gone back.")
+	feedSeqDesc       = desc("feed_last_sequence", "Last sequence of the registry bucket handled.")
+	subHealthDesc     = desc("subscription_health", "1 for the health a subscription is in.", "store", "subscription", "health")
+	subFailuresDesc   = desc("subscription_consecutive_failures", "Failed attempts in a row.", "store", "subscription")
+	subLatencyDesc    = desc("subscription_latency_seconds", "Of the last success, from the cause seen to verified.", "store", "subscription")
+)
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		proxiesDesc, breakersDesc, registeredDesc, verifiedDesc, termDesc, connectedDesc, retiredDesc, feedReceivedDesc, feedDuplicateDesc,
+		feedGapsDesc, feedFilledDesc, feedResetsDesc, feedSeqDesc, subHealthDesc, subFailuresDesc, subLatencyDesc,
+	} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, v uint64) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v))
+	}
+	gauge(connectedDesc, truth(c.service.Connected()))
+	gauge(retiredDesc, truth(c.service.Supervisor().Retired()))
+	f := c.service.FeedStats()
+	counter(feedReceivedDesc, f.Received)
+	counter(feedDuplicateDesc, f.Duplicates)
+	counter(feedGapsDesc, f.Gaps)
+	counter(feedFilledDesc, f.Filled)
+	counter(feedResetsDesc, f.Resets)
+	gauge(feedSeqDesc, float64(f.LastSeq))
+
+	// A loop that does not answer in this time is left out of this scrape.
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	summaries, _ := c.service.Supervisor().Summaries(ctx)
+	total := 0
+	for _, s := range summaries {
+		total += s.Subscriptions
+		for _, h := range []breaker.Health{breaker.Healthy, breaker.Degraded, breaker.Failed, breaker.Standby, breaker.Unknown} {
+			gauge(proxiesDesc, float64(*s.Of(h)), s.Store, string(h))
+		}
+		for state, n := range map[breaker.State]int{breaker.Closed: s.Breakers.Closed, breaker.HalfOpen: s.Breakers.HalfOpen, breaker.Open: s.Breakers.Open} {
+			gauge(breakersDesc, float64(n), s.Store, string(state))
+		}
+		gauge(registeredDesc, float64(s.Registered), s.Store)
+		gauge(verifiedDesc, float64(s.Verified), s.Store)
+		gauge(termDesc, float64(s.Term), s.Store)
+	}
+	if total > c.limit {
+		return
+	}
+	statuses, _ := c.service.Supervisor().Statuses(ctx, "", "")
+	for i := range statuses {
+		subscriptionMetrics(&statuses[i], gauge)
+	}
+}
+
+func subscriptionMetrics(st *health.Status, gauge func(*prometheus.Desc, float64, ...string)) {
+	gauge(subHealthDesc, 1, st.Store, st.Name, string(st.Health))
+	gauge(subFailuresDesc, float64(st.ConsecutiveFailures), st.Store, st.Name)
+	gauge(subLatencyDesc, st.LatencyMS/1000, st.Store, st.Name)
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,217 @@
+package feed
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// infoWait is how long to wait for a stream's info where nothing else can be done without it.
+	infoWait = time.Second
+	// leaderWait is how long to wait for one message from the leader; it is asked only when it has just been heard of.
+	leaderWait = 250 * time.Millisecond
+)
+
+var (
+	// errTruncated: answers to a direct get were lost. Those before are good.
+	errTruncated = errors.New("direct get: answers missing")
+	// errNothing: the leader has no message from there on.
+	errNothing = errors.New("no message found")
+	// errOther: the direct get was answered by something other than the stream itself, such as a mirror, which may be
+	// filtered and proves nothing.
+	errOther = errors.New("direct get: not answered by the stream")
+)
+
+// api makes the requests that nats.go has no call for: its Stream.GetMsg goes to any replica if the stream allows
+// direct get, where the leader is meant here; and its Info waits, where here the answer comes as an event.
+type api struct {
+	js     jetstream.JetStream
+	nc     *nats.Conn
+	stream string
+	prefix string
+}
+
+func newAPI(js jetstream.JetStream, stream string) api {
+	opts := js.Options()
+	prefix := jetstream.DefaultAPIPrefix
+	switch {
+	case opts.APIPrefix != "":
+		prefix = opts.APIPrefix
+		if prefix[len(prefix)-1] != '.' {
+			prefix += "."
+		}
+	case opts.Domain != "":
+		prefix = "$JS." + opts.Domain + ".API."
+	}
+	return api{js: js, nc: js.Conn(), stream: stream, prefix: prefix}
+}
+
+func (a api) infoSubject() string { return a.prefix + "STREAM.INFO." + a.stream }
+
+// info asks for the stream's info, which only its leader answers.
+func (a api) info(ctx context.Context) (*jetstream.StreamInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, infoWait)
+	defer cancel()
+	m, err := a.nc.RequestWithContext(ctx, a.infoSubject(), nil)
+	if err != nil {
+		return nil, fmt.Errorf("stream info %s: %w", a.stream, err)
+	}
+	return decodeInfo(m)
+}
+
+func decodeInfo(m *nats.Msg) (*jetstream.StreamInfo, error) {
+	var resp struct {
+		Error *jetstream.APIError `json:"error"`
+		*jetstream.StreamInfo
+	}
+	switch {
+	case len(m.Data) == 0 && m.Header.Get("Status") != "":
+		return nil, nats.ErrNoResponders
+	case json.Unmarshal(m.Data, &resp) != nil:
+		return nil, jetstream.ErrInvalidJetStreamResponse
+	case resp.Error != nil && resp.Error.ErrorCode == jetstream.JSErrCodeStreamNotFound:
+		return nil, jetstream.ErrStreamNotFound
+	case resp.Error != nil:
+		return nil, resp.Error
+	case resp.StreamInfo == nil:
+		return nil, jetstream.ErrInvalidJetStreamResponse
+	}
+	return resp.StreamInfo, nil
+}
+
+type getRequest struct {
+	Seq      uint64 `json:"seq"`
+	NextFor  string `json:"next_by_subj,omitempty"`
+	Batch    int    `json:"batch,omitempty"`
+	MaxBytes int    `json:"max_bytes,omitempty"`
+}
+
+// leaderGet returns the message at seq from the stream's leader; with next, the first one at or after seq.
+func (a api) leaderGet(ctx context.Context, seq uint64, next bool) (Message, error) {
+	ctx, cancel := context.WithTimeout(ctx, leaderWait)
+	defer cancel()
+	req := getRequest{Seq: seq}
+	if next {
+		req.NextFor = ">"
+	}
+	body, err := json.Marshal(req)
+	if err != nil {
+		return Message{}, err
+	}
+	m, err := a.nc.RequestWithContext(ctx, a.prefix+"STREAM.MSG.GET."+a.stream, body)
+	if err != nil {
+		return Message{}, fmt.Errorf("get message %d of %s from the leader: %w", seq, a.stream, err)
+	}
+	var resp struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message *struct {
+			Subject  string    `json:"subject"`
+			Sequence uint64    `json:"seq"`
+			Header   []byte    `json:"hdrs"`
+			Data     []byte    `json:"data"`
+			Time     time.Time `json:"time"`
+		} `json:"message"`
+	}
+	switch err := json.Unmarshal(m.Data, &resp); {
+	case err != nil:
+		return Message{}, fmt.Errorf("get message %d of %s from the leader: %w", seq, a.stream, err)
+	case resp.Error != nil && resp.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return Message{}, errNothing
+	case resp.Error != nil:
+		return Message{}, fmt.Errorf("get message %d of %s from the leader: %w", seq, a.stream, resp.Error)
+	case resp.Message == nil || resp.Message.Sequence < seq:
+		return Message{}, jetstream.ErrInvalidJetStreamResponse
+	}
+	out := Message{Subject: resp.Message.Subject, Sequence: resp.Message.Sequence, Time: resp.Message.Time, Data: resp.Message.Data}
+	if len(resp.Message.Header) > 0 {
+		if out.Header, err = nats.DecodeHeadersMsg(resp.Message.Header); err != nil {
+			return Message{}, fmt.Errorf("get message %d of %s from the leader: %w", seq, a.stream, err)
+		}
+	}
+	return out, nil
+}
+
+// page reads up to batch messages from sequence from on by one direct get, and hands them to each until it returns
+// false. It reports whether the replica that answered has more. Every answer names the sequence before it in the batch,
+// so one that was lost is noticed; wait bounds the time to each answer.
+func (a api) page(ctx context.Context, from uint64, batch int, wait time.Duration, each func(Message) bool) (more bool, err error) {
+	body, err := json.Marshal(getRequest{Seq: from, Batch: batch})
+	if err != nil {
+		return false, err
+	}
+	answers := make(chan *nats.Msg, batch+1) // all there can be, so none is dropped here
+	inbox := a.nc.NewInbox()
+	sub, err := a.nc.ChanSubscribe(inbox, answers)
+	if err != nil {
+		return false, fmt.Errorf("direct get %s: %w", a.stream, err)
+	}
+	defer func() { _ = sub.Unsubscribe() }() // fails only if the connection is closed
+	if err := a.nc.PublishRequest(a.prefix+"DIRECT.GET."+a.stream, inbox, body); err != nil {
+		return false, fmt.Errorf("direct get %s: %w", a.stream, err)
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	var previous uint64
+	for {
+		var m *nats.Msg
+		var open bool
+		select {
+		case m, open = <-answers:
+		default:
+			timer.Reset(wait)
+			select {
+			case m, open = <-answers:
+			case <-timer.C:
+				return false, fmt.Errorf("%w: none for %s after %d of %s", errTruncated, wait, previous, a.stream)
+			case <-ctx.Done():
+				return false, ctx.Err()
+			}
+		}
+		if !open {
+			return false, nats.ErrConnectionClosed
+		}
+		if status := m.Header.Get("Status"); status != "" && len(m.Data) == 0 {
+			switch status {
+			case "204":
+				if lastOf(m) != previous {
+					return false, errTruncated
+				}
+				return m.Header.Get("Nats-Num-Pending") != "0", nil
+			case "404":
+				return false, nil
+			case "503":
+				return false, fmt.Errorf("direct get %s: %w", a.stream, nats.ErrNoResponders)
+			}
+			return false, fmt.Errorf("direct get %s: %s %s", a.stream, status, m.Header.Get("Description"))
+		}
+		msg, ok := decode(m, a.stream)
+		if !ok || msg.Sequence < from {
+			return false, errOther
+		}
+		if added(m.Header, "Nats-Num-Pending") == "" { // a server before 2.11 answers with one message, without more ado
+			return each(msg), nil
+		}
+		if lastOf(m) != previous || msg.Sequence <= previous {
+			return false, errTruncated
+		}
+		previous = msg.Sequence
+		if !each(msg) {
+			return true, nil
+		}
+	}
+}
+
+func lastOf(m *nats.Msg) uint64 {
+	seq, err := strconv.ParseUint(added(m.Header, jetstream.LastSequenceHeader), 10, 64)
+	if err != nil {
+		return ^uint64(0)
+	}
+	return seq
+}

@@ -1,0 +1,268 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// DefaultPollInterval bounds how long the loss of the very last message goes unseen.
+	DefaultPollInterval = time.Second
+	// DefaultBatchSize is one page of direct get; from about 500 on, larger pages are no faster.
+	DefaultBatchSize = 1000
+
+	// ModeRepublish: live messages come by republish, missed ones by direct get; no consumer exists.
+	ModeRepublish = "republish"
+	// ModeOrdered: live messages come through an ordered consumer, because the stream does not republish all that is
+	// asked for, or allows no direct get. It costs one consumer, and a pause of a second or two when its node dies.
+	ModeOrdered = "ordered"
+
+	maxBatchSize  = 16384
+	reopenBackoff = 50 * time.Millisecond
+)
+
+var (
+	// ErrConfig is returned by New for a Config that can't be followed.
+	ErrConfig = errors.New("feed: invalid configuration")
+	// ErrRecreated is the reason of a reset: the stream was deleted and created again.
+	ErrRecreated = errors.New("stream was deleted and created again")
+	// ErrWentBack is the reason of a reset: the stream holds an earlier or another history than the one followed.
+	ErrWentBack = errors.New("stream went back to an earlier state")
+
+	errReopen = errors.New("stream configuration changed")
+)
+
+// Message is one message of the stream.
+type Message struct {
+	Subject  string // as stored, not as republished
+	Sequence uint64
+	Time     time.Time   // when the stream stored it
+	Header   nats.Header // the original headers, and those the server adds to tell sequence, subject and time
+	Data     []byte
+}
+
+// Config says what to follow.
+type Config struct {
+	// Stream is the stream's name, such as KV_exesdb_subscriptions. It need not exist yet.
+	Stream string
+	// StartSeq is the first sequence wanted: 1 for everything that is there, 0 for only what comes after the start.
+	// If the stream ends before StartSeq-1 it is not the stream the caller knew: Reset is called and it is read from 1.
+	StartSeq uint64
+	// Filter is a subject, possibly with wildcards; the handler gets only messages stored under it. Empty means all.
+	Filter string
+	// PollInterval is the time between looks at the stream's last sequence; 0 means DefaultPollInterval.
+	PollInterval time.Duration
+	// BatchSize is the number of messages in one direct get, at most 16384; 0 means DefaultBatchSize.
+	BatchSize int
+	Handler   Handler
+	// Logger is optional. Only changes of state are logged, never single messages.
+	Logger *slog.Logger
+}
+
+// Handler receives what the stream holds. All calls come from the goroutine that runs Run.
+type Handler interface {
+	// Message is called for each message, once, in sequence order.
+	Message(Message)
+	// Level is called once after a start, and after a Reset, when everything that was in the stream then has been
+	// delivered; seq is the stream's last sequence.
+	Level(seq uint64)
+	// Reset is called when the stream was recreated or went back (ErrRecreated, ErrWentBack): everything seen is void,
+	// and the stream follows again from its first message, ending in Level.
+	Reset(reason error)
+}
+
+// Stats are counters since New, and the present position.
+type Stats struct {
+	Received   uint64 // messages taken in order, before Filter
+	Duplicates uint64 // live messages that had been taken already
+	Gaps       uint64 // times that messages were found missing, by a later message or by a poll
+	Filled     uint64 // messages read to close gaps; those of the first reading are not counted
+	Polls      uint64
+	Resets     uint64
+	LastSeq    uint64 // sequence of the last message taken
+	Mode       string // ModeRepublish or ModeOrdered; empty while the stream has not been seen
+}
+
+type counters struct {
+	received, duplicates, gaps, filled, polls, resets, last atomic.Uint64
+	mode                                                    atomic.Pointer[string]
+}
+
+// Feed follows one stream. Create it with New, then call Run once.
+type Feed struct {
+	cfg    Config
+	api    api
+	log    *slog.Logger
+	counts counters
+	bell   bell
+	poked  atomic.Bool
+	back   atomic.Bool // the connection came back, and what was followed must be compared with what is there
+	mail   atomic.Pointer[report]
+
+	// The goroutine in Run owns what follows.
+	cur     cursor
+	started bool // cur stands where the caller asked it to
+	absent  bool // the stream was not there when Run began
+	level   bool // Level has been called since the start or the last reset
+}
+
+// New checks cfg and returns a feed that is not running. It sends nothing.
+func New(js jetstream.JetStream, cfg Config) (*Feed, error) {
+	switch {
+	case js == nil:
+		return nil, fmt.Errorf("%w: no JetStream context", ErrConfig)
+	case cfg.Stream == "" || strings.ContainsAny(cfg.Stream, " \t\r\n.*>/\\"):
+		return nil, fmt.Errorf("%w: stream name %q", ErrConfig, cfg.Stream)
+	case cfg.Handler == nil:
+		return nil, fmt.Errorf("%w: no handler", ErrConfig)
+	case cfg.Filter != "" && !validFilter(cfg.Filter):
+		return nil, fmt.Errorf("%w: filter %q", ErrConfig, cfg.Filter)
+	case cfg.PollInterval < 0 || cfg.BatchSize < 0 || cfg.BatchSize > maxBatchSize:
+		return nil, fmt.Errorf("%w: poll interval %s, batch size %d (at most %d)", ErrConfig, cfg.PollInterval, cfg.BatchSize, maxBatchSize)
+	}
+	if cfg.PollInterval == 0 {
+		cfg.PollInterval = DefaultPollInterval
+	}
+	if cfg.BatchSize == 0 {
+		cfg.BatchSize = DefaultBatchSize
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	f := &Feed{cfg: cfg, api: newAPI(js, cfg.Stream), log: cfg.Logger.With("stream", cfg.Stream)}
+	f.bell.arm(context.Background())
+	return f, nil
+}
+
+// Run follows the stream until ctx ends, and returns nil then.
+func (f *Feed) Run(ctx context.Context) error {
+	status := f.api.nc.StatusChanged(nats.CONNECTED)
+	listening := make(chan struct{})
+	go func() {
+		defer close(listening)
+		for range status { // closed by RemoveStatusListener, or by the connection when it closes
+			f.back.Store(true)
+			f.Poke()
+		}
+	}()
+	defer func() { f.api.nc.RemoveStatusListener(status); <-listening }()
+
+	backoff := reopenBackoff
+	for ctx.Err() == nil {
+		info, ok := f.await(ctx)
+		if !ok {
+			break
+		}
+		f.place(info)
+		before := f.cur.last
+		err := f.follow(ctx, info)
+		switch {
+		case ctx.Err() != nil:
+		case errors.Is(err, ErrRecreated) || errors.Is(err, ErrWentBack):
+			f.reset(err)
+		case errors.Is(err, errReopen):
+			f.log.Info("stream configuration changed, following anew")
+		default:
+			if f.cur.last > before {
+				backoff = reopenBackoff
+			}
+			f.log.Warn("following the stream was interrupted", "error", err, "retry_in", backoff)
+			f.pause(ctx, backoff)
+			backoff = min(2*backoff, f.cfg.PollInterval)
+		}
+	}
+	return nil
+}
+
+// Stats may be called from any goroutine.
+func (f *Feed) Stats() Stats {
+	s := Stats{
+		Received: f.counts.received.Load(), Duplicates: f.counts.duplicates.Load(), Gaps: f.counts.gaps.Load(),
+		Filled: f.counts.filled.Load(), Polls: f.counts.polls.Load(), Resets: f.counts.resets.Load(),
+		LastSeq: f.counts.last.Load(),
+	}
+	if mode := f.counts.mode.Load(); mode != nil {
+		s.Mode = *mode
+	}
+	return s
+}
+
+// Poke makes the feed look at the stream now. Call it from any goroutine on a hint that something was missed; it never
+// blocks, and many calls cost little more than one.
+func (f *Feed) Poke() {
+	f.poked.Store(true)
+	f.bell.ring()
+}
+
+// await returns the stream's info as soon as the stream is there and has a leader.
+func (f *Feed) await(ctx context.Context) (*jetstream.StreamInfo, bool) {
+	backoff, said := reopenBackoff, ""
+	for ctx.Err() == nil {
+		info, err := f.api.info(ctx)
+		if err == nil {
+			return info, true
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		if errors.Is(err, jetstream.ErrStreamNotFound) && !f.started {
+			f.absent = true
+		}
+		if said != err.Error() {
+			said = err.Error()
+			f.log.Warn("waiting for the stream", "error", err)
+		}
+		f.pause(ctx, backoff)
+		backoff = min(2*backoff, f.cfg.PollInterval)
+	}
+	return nil, false
+}
+
+// place sets the cursor on a first start, and finds out about a stream that was recreated while nobody looked.
+func (f *Feed) place(info *jetstream.StreamInfo) {
+	if f.started && !f.cur.created.IsZero() && !f.cur.created.Equal(info.Created) {
+		f.reset(ErrRecreated)
+	}
+	f.cur.created = info.Created
+	if f.started {
+		return
+	}
+	f.started = true
+	switch {
+	case f.cfg.StartSeq > 0:
+		f.cur.last = f.cfg.StartSeq - 1
+	case !f.absent: // all that is in a stream which appears after the start came after the start
+		f.cur.last = info.State.LastSeq
+	}
+	f.counts.last.Store(f.cur.last)
+}
+
+func (f *Feed) reset(reason error) {
+	f.log.Warn("everything followed so far is void", "reason", reason, "last_seq", f.cur.last)
+	f.cur, f.level = cursor{}, false
+	f.counts.resets.Add(1)
+	f.counts.last.Store(0)
+	f.cfg.Handler.Reset(reason)
+}
+
+// pause waits for d, a poke or a reconnect, whichever is first.
+func (f *Feed) pause(ctx context.Context, d time.Duration) {
+	wait := f.bell.arm(ctx)
+	if f.poked.Swap(false) {
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-wait.Done():
+	}
+}

@@ -1,0 +1,276 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	// pollSpacing is the least time between polls, however many reasons there are.
+	pollSpacing = 20 * time.Millisecond
+	// settleAfter is when to look again after a subscription was made or renewed: the interest in it takes a moment to
+	// reach all servers, and what is republished meanwhile is not heard.
+	settleAfter = 100 * time.Millisecond
+)
+
+// follower follows the stream through one source, until that or the stream is no more. It belongs to Run's goroutine.
+type follower struct {
+	*Feed
+	src    source
+	config jetstream.StreamConfig
+	direct bool // direct get may be used
+	inbox  string
+	timer  *time.Timer
+
+	poll      poll // the latest
+	nextPoll  time.Time
+	settling  bool // look once more after settleAfter
+	checkLast bool // compare the last message at the next opportunity
+	retryAt   time.Time
+	failures  int
+	missing   bool // the stream was not found, last time
+	levelAt   uint64
+	levelSet  bool
+}
+
+// poll is one look at the stream's end. Only the latest one's answer counts.
+type poll struct {
+	id   uint64
+	sent time.Time
+	last uint64 // cursor.last then
+}
+
+type report struct {
+	id   string
+	info *jetstream.StreamInfo
+	err  error
+}
+
+func (f *Feed) follow(ctx context.Context, info *jetstream.StreamInfo) error {
+	inbox := f.api.nc.NewInbox()
+	answers, err := f.api.nc.Subscribe(inbox+".*", func(m *nats.Msg) {
+		info, err := decodeInfo(m)
+		f.mail.Store(&report{id: m.Subject[len(inbox)+1:], info: info, err: err})
+		f.bell.ring()
+	})
+	if err != nil {
+		return fmt.Errorf("subscribe %s.*: %w", inbox, err)
+	}
+	defer func() { _ = answers.Unsubscribe() }() // fails only if the connection is closed
+	src, err := f.open(ctx, info)
+	if err != nil {
+		return err
+	}
+	defer src.close()
+
+	s := &follower{Feed: f, src: src, config: info.Config, direct: !f.cur.ordered, inbox: inbox,
+		nextPoll: time.Now(), settling: true, timer: time.AfterFunc(time.Hour, f.bell.ring)}
+	defer s.timer.Stop()
+	return s.loop(ctx)
+}
+
+// open picks the way to follow the stream and subscribes.
+func (f *Feed) open(ctx context.Context, info *jetstream.StreamInfo) (source, error) {
+	subject := republished(info.Config, f.cfg.Filter)
+	mode := ModeRepublish
+	if subject == "" {
+		mode = ModeOrdered
+	}
+	if old := f.counts.mode.Swap(&mode); old == nil || *old != mode {
+		f.log.Info("following the stream", "mode", mode, "republish", subject, "from", f.cur.last+1)
+	}
+	f.cur.live = 0
+	f.cur.ordered = mode == ModeOrdered
+	if !f.cur.ordered {
+		return openRepublish(f.api.nc, f.cfg.Stream, subject)
+	}
+	f.cur.stood = ^uint64(0) // let it come up first
+	f.cur.asOld = true       // consumers end with their stream: this one reads no other
+	return openOrdered(ctx, f.api.js, f.cfg.Stream, f.cur.last+1)
+}
+
+// loop waits for messages, and is rung out of waiting for all else.
+func (s *follower) loop(ctx context.Context) error {
+	wait := s.bell.arm(ctx)
+	if err := s.attend(ctx); err != nil {
+		return err
+	}
+	for {
+		m, err := s.src.next(wait)
+		switch {
+		case err == nil:
+			s.hear(ctx, m)
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case wait.Err() != nil:
+			wait = s.bell.arm(ctx) // first, then look who rang
+			if err := s.attend(ctx); err != nil {
+				return err
+			}
+		case errors.Is(err, errLost):
+			s.log.Warn("handler too slow for live messages, reading them from the stream")
+			s.lookSoon(0)
+		default:
+			return err
+		}
+	}
+}
+
+func (s *follower) hear(ctx context.Context, m Message) {
+	switch s.cur.hear(m.Sequence, m.Time) {
+	case deliver:
+		s.deliver(m)
+	case fill:
+		s.gap(ctx)
+	case suspect:
+		s.checkLast = true
+		s.lookSoon(0)
+		s.counts.duplicates.Add(1)
+	default:
+		s.counts.duplicates.Add(1)
+	}
+}
+
+func (s *follower) deliver(m Message) {
+	s.cur.take(m.Sequence, m.Time)
+	s.counts.received.Add(1)
+	s.counts.last.Store(m.Sequence)
+	if s.cfg.Filter == "" || covers(s.cfg.Filter, m.Subject) {
+		s.cfg.Handler.Message(m)
+	}
+	if s.levelSet && !s.level && m.Sequence >= s.levelAt {
+		s.reachLevel(m.Sequence)
+	}
+}
+
+// attend does what is due: reads the answer to a poll, tries a failed fill again, polls.
+func (s *follower) attend(ctx context.Context) error {
+	if s.back.Swap(false) {
+		s.checkLast, s.settling = true, true
+	}
+	if s.poked.Swap(false) {
+		s.lookSoon(0)
+	}
+	if r := s.mail.Swap(nil); r != nil && r.id == strconv.FormatUint(s.poll.id, 10) {
+		if err := s.look(ctx, r); err != nil {
+			return err
+		}
+	}
+	if s.cur.target > s.cur.last && !time.Now().Before(s.retryAt) {
+		s.fill(ctx)
+	}
+	now := time.Now()
+	if !now.Before(s.nextPoll) {
+		s.ask(now)
+	}
+	next := s.nextPoll
+	if s.cur.target > s.cur.last && s.retryAt.Before(next) {
+		next = s.retryAt
+	}
+	s.timer.Reset(next.Sub(now))
+	return nil
+}
+
+// lookSoon moves the next poll forward.
+func (s *follower) lookSoon(in time.Duration) {
+	now := time.Now()
+	at := now.Add(in)
+	if earliest := s.poll.sent.Add(pollSpacing); at.Before(earliest) {
+		at = earliest
+	}
+	if at.Before(s.nextPoll) {
+		s.nextPoll = at
+		s.timer.Reset(at.Sub(now))
+	}
+}
+
+// ask sends a poll; its answer, if any, rings. So a stream without a leader holds up nothing.
+func (s *follower) ask(now time.Time) {
+	s.nextPoll = now.Add(s.cfg.PollInterval)
+	if s.settling && s.cfg.PollInterval > settleAfter {
+		s.nextPoll = now.Add(settleAfter)
+	}
+	if !s.api.nc.IsConnected() {
+		return
+	}
+	s.settling = false
+	s.poll = poll{id: s.counts.polls.Add(1), sent: now, last: s.cur.last}
+	if err := s.api.nc.PublishRequest(s.api.infoSubject(), s.inbox+"."+strconv.FormatUint(s.poll.id, 10), nil); err != nil {
+		s.log.Warn("poll failed", "error", err)
+	}
+}
+
+// look acts on the answer to a poll.
+func (s *follower) look(ctx context.Context, r *report) error {
+	if r.err != nil {
+		if notFound := errors.Is(r.err, jetstream.ErrStreamNotFound); notFound != s.missing {
+			s.missing = notFound
+			s.log.Warn("stream is away", "error", r.err)
+		}
+		return nil
+	}
+	s.missing = false
+	info := r.info
+	if !reflect.DeepEqual(info.Config.RePublish, s.config.RePublish) || info.Config.AllowDirect != s.config.AllowDirect {
+		return errReopen
+	}
+	end := tail{created: info.Created, last: info.State.LastSeq, at: info.State.LastTime}
+	if !s.levelSet {
+		s.levelAt, s.levelSet = end.last, true
+	}
+	v := s.cur.look(end, s.poll.sent, s.poll.last, time.Now())
+	switch {
+	case v == recreated:
+		return ErrRecreated
+	case v == wentBack:
+		return ErrWentBack
+	case v == again:
+		s.lookSoon(behindFor)
+		return nil
+	}
+	if s.checkLast || v == verify {
+		s.checkLast = false
+		if err := s.compareLast(ctx); err != nil {
+			return err
+		}
+	}
+	switch {
+	case v == fill:
+		s.gap(ctx)
+	case v == settled || v == verify:
+		s.reachLevel(end.last)
+	}
+	return nil
+}
+
+// compareLast finds out whether the last message delivered is still the one at its sequence. That it is gone says
+// nothing; that another stands there says that this is another history, though it may be longer than ours.
+func (s *follower) compareLast(ctx context.Context) error {
+	if s.cur.at.IsZero() {
+		return nil
+	}
+	m, err := s.api.leaderGet(ctx, s.cur.last, false)
+	switch {
+	case errors.Is(err, errNothing):
+	case err != nil:
+		s.checkLast = true
+	case !m.Time.Equal(s.cur.at):
+		return ErrWentBack
+	}
+	return nil
+}
+
+func (s *follower) reachLevel(seq uint64) {
+	if s.level || !s.levelSet {
+		return
+	}
+	s.level = true
+	s.cfg.Handler.Level(max(seq, s.cur.last))
+}

@@ -1,0 +1,80 @@
+package feed
+
+import (
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// covers reports whether every subject that matches subject, which may have wildcards itself, matches pattern.
+func covers(pattern, subject string) bool {
+	for {
+		p, pRest, pMore := strings.Cut(pattern, ".")
+		s, sRest, sMore := strings.Cut(subject, ".")
+		switch {
+		case p == ">":
+			return true
+		case s == ">" || p != "*" && p != s:
+			return false
+		case !pMore || !sMore:
+			return pMore == sMore
+		}
+		pattern, subject = pRest, sRest
+	}
+}
+
+func validFilter(filter string) bool {
+	tokens := strings.Split(filter, ".")
+	for i, t := range tokens {
+		if t == "" || strings.ContainsAny(t, " \t\r\n") || t == ">" && i < len(tokens)-1 {
+			return false
+		}
+	}
+	return true
+}
+
+// republished tells the subject to subscribe to for live messages. It is empty for a stream that must be followed by a
+// consumer: one that does not republish all of what is wanted, republishes headers only, or allows no direct get.
+func republished(cfg jetstream.StreamConfig, filter string) string {
+	r := cfg.RePublish
+	if r == nil || r.HeadersOnly || !cfg.AllowDirect {
+		return ""
+	}
+	source := r.Source
+	if source == "" {
+		source = ">"
+	}
+	wanted := cfg.Subjects
+	switch {
+	case filter != "":
+		wanted = []string{filter}
+	case cfg.Mirror != nil || len(cfg.Sources) > 0 || cfg.SubjectTransform != nil:
+		wanted = []string{">"}
+	}
+	for _, w := range wanted {
+		if !covers(source, w) {
+			return ""
+		}
+	}
+	return destinationFilter(r.Destination)
+}
+
+// destinationFilter turns a republish destination, which may have subject mapping functions for tokens, into a subject
+// that matches all it can give.
+func destinationFilter(destination string) string {
+	tokens := strings.Split(destination, ".")
+	for i, t := range tokens {
+		fn := strings.ToLower(strings.ReplaceAll(t, " ", ""))
+		switch {
+		case strings.HasPrefix(fn, "{{wildcard("), strings.HasPrefix(fn, "{{partition("), isDollarNumber(fn):
+			tokens[i] = "*"
+		case strings.Contains(fn, "{{"): // split and the like give any number of tokens
+			return strings.Join(append(tokens[:i], ">"), ".")
+		}
+	}
+	return strings.Join(tokens, ".")
+}
+
+func isDollarNumber(t string) bool {
+	return len(t) > 1 && t[0] == '$' && strings.Trim(t[1:], "0123456789") == ""
+}

@@ -1,0 +1,88 @@
+package health
+
+import (
+	"errors"
+
+	"github.com/exesdb/subproxy/pkg/breaker"
+	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+// The control protocol: a NATS micro service with an endpoint a verb.
+const (
+	ServiceName   = "subproxy"
+	ControlPrefix = "exesdb.proxy.control." // <verb>
+)
+
+// Verb is a control request's verb.
+type Verb string
+
+// The verbs.
+const (
+	List       Verb = "list"       // which subscriptions an instance has; every instance answers
+	GetStatus  Verb = "status"     // their statuses; every instance answers
+	Restart    Verb = "restart"    // one proxy anew, with a new incarnation; the instance that holds it answers
+	Reregister Verb = "reregister" // now; the instances that hold any of them answer
+)
+
+// Codes and descriptions of the micro error headers.
+const (
+	CodeBadRequest   = "400"
+	CodeNotFound     = "404"
+	CodeUnavailable  = "503" // the registry could not be read, or the instance stops
+	ProxyNotFound    = "proxy_not_found"
+	BadRequest       = "bad_request"
+	TemporaryFailure = "unavailable"
+)
+
+// ErrProxyNotFound is the client's side of ProxyNotFound.
+var ErrProxyNotFound = errors.New(ProxyNotFound)
+
+// Request is the body of every control request. Store and Name narrow it; empty means all, which restart refuses.
+type Request struct {
+	Store string `json:"store,omitempty"`
+	Name  string `json:"name,omitempty"`
+}
+
+// StatusAnswer is one message of an instance's answer to status. An answer of more than one message counts its parts.
+type StatusAnswer struct {
+	Envelope
+	Instance Instance `json:"instance"`
+	Part     int      `json:"part"` // from 1
+	Parts    int      `json:"parts"`
+	Proxies  []Status `json:"proxies"`
+}
+
+// ListAnswer is one message of an instance's answer to list.
+type ListAnswer struct {
+	Envelope
+	Instance Instance `json:"instance"`
+	Part     int      `json:"part"` // from 1
+	Parts    int      `json:"parts"`
+	Proxies  []Listed `json:"proxies"`
+}
+
+// Listed is a subscription in a ListAnswer.
+type Listed struct {
+	Store            string            `json:"store"`
+	Name             string            `json:"name"`
+	SubscriptionType subscription.Type `json:"subscription_type"`
+	Selector         string            `json:"selector"`
+	Health           breaker.Health    `json:"health"`
+}
+
+// ActionAnswer answers restart and reregister, once the attempts that they cause have ended.
+type ActionAnswer struct {
+	Envelope
+	Instance Instance `json:"instance"`
+	Affected int      `json:"affected"` // proxies that the request named here
+	Verified int      `json:"verified"` // of these, registered and verified since
+	Proxies  []Status `json:"proxies"`  // the first few of them
+}
+
+// Instance describes who answers.
+type Instance struct {
+	registry.Owner
+	Version    string `json:"version"`
+	Superseded bool   `json:"superseded"` // another run of the same name took over; this one never writes again
+}

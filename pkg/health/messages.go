@@ -1,0 +1,155 @@
+package health
+
+import (
+	"time"
+
+	"github.com/nats-io/nuid"
+
+	"github.com/exesdb/subproxy/pkg/breaker"
+	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+// Message types, in the manner of JetStream's advisories.
+const (
+	StatusType       = "io.exesdb.proxy.v1.status"
+	AlertType        = "io.exesdb.proxy.v1.alert"
+	SummaryType      = "io.exesdb.proxy.v1.summary"
+	StatusAnswerType = "io.exesdb.proxy.v1.status_response"
+	ListAnswerType   = "io.exesdb.proxy.v1.list_response"
+	ActionAnswerType = "io.exesdb.proxy.v1.action_response"
+)
+
+// Subject prefixes. A store or subscription name follows as one token (subscription.EncodeToken).
+const (
+	StatusPrefix  = "exesdb.proxy.status."  // <store>.<name>
+	AlertPrefix   = "exesdb.proxy.alert."   // <store>.<name>, or <store> alone for all of it together
+	SummaryPrefix = "exesdb.proxy.summary." // <store>
+)
+
+// Envelope is what every message sent begins with.
+type Envelope struct {
+	Type      string    `json:"type"`
+	ID        string    `json:"id"`        // NUID, new for every message
+	Timestamp time.Time `json:"timestamp"` // RFC 3339, UTC
+}
+
+// NewEnvelope makes the envelope of one message.
+func NewEnvelope(messageType string, now time.Time) Envelope {
+	return Envelope{Type: messageType, ID: nuid.Next(), Timestamp: now.UTC()}
+}
+
+// Status is one proxy's health. Times that have not been yet are null.
+type Status struct {
+	Envelope
+	Store               string            `json:"store"`
+	Name                string            `json:"name"`
+	SubscriptionType    subscription.Type `json:"subscription_type"`
+	Selector            string            `json:"selector"`
+	Health              breaker.Health    `json:"health"`
+	Breaker             breaker.State     `json:"breaker"`
+	Registered          bool              `json:"registered"`           // the bucket acknowledged a record that names this instance, and nothing newer was heard
+	Verified            bool              `json:"verified"`             // that record was read back
+	Verification        string            `json:"verification"`         // on, or off where enable_registration_verification is false
+	ConsecutiveFailures int               `json:"consecutive_failures"` // attempts failed in a row
+	LastSuccess         *time.Time        `json:"last_successful_registration"`
+	LastCause           registry.Cause    `json:"last_cause"`
+	LastError           string            `json:"last_error"` // of the last attempt; empty after a success
+	LatencyMS           float64           `json:"latency_ms"` // of the last success, from the cause seen to verified, in milliseconds
+	Revision            uint64            `json:"revision"`   // of the record in the bucket
+	Incarnation         uint64            `json:"incarnation"`
+	Owner               registry.Owner    `json:"owner"` // who holds the subscription; in standby that is another instance
+	NextAttemptAt       *time.Time        `json:"next_attempt_at"`
+	Lag                 uint64            `json:"lag"`      // events of the store not yet delivered
+	LastSeq             uint64            `json:"last_seq"` // store sequence delivered last
+}
+
+// Level is an alert's level.
+type Level string
+
+// The levels.
+const (
+	Warning  Level = "warning"  // entered degraded
+	Critical Level = "critical" // entered failed
+	Resolved Level = "resolved" // healthy again
+)
+
+// Alert says that a proxy, or most of a store's proxies together, changed for worse, or back.
+type Alert struct {
+	Envelope
+	Level               Level          `json:"level"`
+	Scope               string         `json:"scope"` // proxy, or store where most of its proxies fail together
+	Store               string         `json:"store"`
+	Name                string         `json:"name,omitempty"` // of the subscription; absent in scope store
+	Health              breaker.Health `json:"health"`
+	Affected            int            `json:"affected"`      // subscriptions that this alert stands for
+	Subscriptions       int            `json:"subscriptions"` // of the store, in this instance
+	ConsecutiveFailures int            `json:"consecutive_failures"`
+	Message             string         `json:"message"`
+	LastError           string         `json:"last_error"`
+	Owner               registry.Owner `json:"owner"` // the instance that raises it
+}
+
+// Counts are numbers of proxies by health.
+type Counts struct {
+	Healthy  int `json:"healthy"`
+	Degraded int `json:"degraded"`
+	Failed   int `json:"failed"`
+	Standby  int `json:"standby"`
+	Unknown  int `json:"unknown"`
+}
+
+// Of returns the count for a health, to be read or changed.
+func (c *Counts) Of(h breaker.Health) *int {
+	switch h {
+	case breaker.Healthy:
+		return &c.Healthy
+	case breaker.Degraded:
+		return &c.Degraded
+	case breaker.Failed:
+		return &c.Failed
+	case breaker.Standby:
+		return &c.Standby
+	default:
+		return &c.Unknown
+	}
+}
+
+// Breakers are numbers of circuit breakers by state.
+type Breakers struct {
+	Closed   int `json:"closed"`
+	HalfOpen int `json:"half-open"`
+	Open     int `json:"open"`
+}
+
+// Summary is one store's proxies in one instance, counted.
+type Summary struct {
+	Envelope
+	Store         string         `json:"store"`
+	Owner         registry.Owner `json:"owner"` // the instance that counts
+	Subscriptions int            `json:"subscriptions"`
+	Counts
+	Breakers   Breakers `json:"breakers"`
+	Registered int      `json:"registered"`
+	Verified   int      `json:"verified"`
+	Term       uint64   `json:"term"`   // highest leader term heard of; 0: none
+	Leader     string   `json:"leader"` // the leader of that term, where it was named
+}
+
+// StatusSubject is the subject of a proxy's status.
+func StatusSubject(store, name string) string {
+	return StatusPrefix + subscription.EncodeToken(store) + "." + subscription.EncodeToken(name)
+}
+
+// AlertSubject is the subject of an alert; name is empty for one about the whole store.
+func AlertSubject(store, name string) string {
+	if name == "" {
+		return AlertPrefix + subscription.EncodeToken(store)
+	}
+	return AlertPrefix + subscription.EncodeToken(store) + "." + subscription.EncodeToken(name)
+}
+
+// SummarySubject is the subject of a store's summary.
+func SummarySubject(store string) string {
+	return SummaryPrefix + subscription.EncodeToken(store)
+}

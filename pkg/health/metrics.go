@@ -1,0 +1,52 @@
+package health
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Metrics are the counters that the packages keep while they work. What can be counted when asked for (proxies by
+// health, breaker states) is collected at the scrape instead: see internal/web.
+type Metrics struct {
+	Attempts      *prometheus.CounterVec   // by cause and outcome
+	Latency       *prometheus.HistogramVec // cause seen to verified, by cause
+	Verifications *prometheus.CounterVec   // by outcome
+	Events        *prometheus.CounterVec   // cluster events received, by event
+	Ignored       *prometheus.CounterVec   // by reason
+	Malformed     prometheus.Counter
+	Coalesced     prometheus.Counter
+	Alerts        *prometheus.CounterVec // by level
+	Published     *prometheus.CounterVec // by message
+	Superseded    prometheus.Counter
+}
+
+// NewMetrics registers the metrics. A nil registerer leaves them unregistered, for tests and short-lived commands.
+func NewMetrics(registerer prometheus.Registerer) *Metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "subproxy", Name: name, Help: help})
+	}
+	vec := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "subproxy", Name: name, Help: help}, labels)
+	}
+	m := &Metrics{
+		Attempts: vec("registration_attempts_total", "Registration attempts that ended, by cause and outcome.", "cause", "outcome"),
+		Latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "subproxy", Name: "registration_latency_seconds", Help: "From the cause being seen to the registration being verified.",
+			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100, NativeHistogramMinResetDuration: time.Hour,
+			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 9),
+		}, []string{"cause"}),
+		Verifications: vec("verifications_total", "Registrations read back, by outcome.", "outcome"),
+		Events:        vec("cluster_events_received_total", "Cluster events received, by event.", "event"),
+		Ignored:       vec("cluster_events_ignored_total", "Cluster events that caused nothing, by reason.", "reason"),
+		Malformed:     counter("cluster_events_malformed_total", "Cluster events whose body could not be read; they were taken to mean every store."),
+		Coalesced:     counter("cluster_events_coalesced_total", "Cluster events that were merged into a registration round not yet begun."),
+		Alerts:        vec("alerts_total", "Alerts raised, by level and scope.", "level", "scope"),
+		Published:     vec("messages_published_total", "Status, alert and summary messages published.", "message"),
+		Superseded:    counter("superseded_total", "Proxies that another instance's higher incarnation superseded."),
+	}
+	if registerer != nil {
+		registerer.MustRegister(m.Attempts, m.Latency, m.Verifications, m.Events, m.Ignored, m.Malformed, m.Coalesced, m.Alerts, m.Published, m.Superseded)
+	}
+	return m
+}

@@ -1,0 +1,254 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/subscription"
+	"github.com/exesdb/subproxy/pkg/verify"
+)
+
+// Bucket is where attempts are made; *registry.Registry is one.
+type Bucket interface {
+	verify.Bucket
+	Put(ctx context.Context, writes []registry.Write) []registry.WriteResult
+}
+
+// DeliverPrefix begins every deliver subject: <instance id>.<n> follows.
+const DeliverPrefix = "exesdb.proxy.deliver."
+
+// batchSize is how many attempts are made together. A batch is one pipelined write and one or more read-backs of up to
+// registry.MaxGetLast records; several batches are in flight, so that one is written while another is read.
+const batchSize = 2000
+
+// maxConflicts is how many races one attempt may lose before it counts as failed.
+const maxConflicts = 4
+
+// job is one attempt to be made, as its proxy asked for it.
+type job struct {
+	item         *item
+	subscription subscription.Subscription
+	key          string
+	number       uint64 // of the deliver subject
+	revision     uint64 // to be conditional on
+	incarnation  uint64
+	informed     bool // the record at revision was seen, or it is known that there is none
+	cause        registry.Cause
+	term         uint64
+	by           registry.Owner // of a conflict lost
+}
+
+// done is a job's end.
+type done struct {
+	item    *item
+	outcome Outcome
+}
+
+// registrar performs attempts in batches. It is safe for concurrent use.
+type registrar struct {
+	bucket  Bucket
+	owner   registry.Owner
+	needle  registry.OwnerNeedle
+	metrics *health.Metrics
+	// ensure opens the bucket again where a write found no stream; nil where it can't be.
+	ensure func(context.Context) error
+	// retired is set once another run of this name took over: nothing is written from then on.
+	retired *atomic.Bool
+}
+
+// errRetired ends attempts that were not yet written when this run was superseded.
+var errRetired = errors.New("another run of this instance's name took over")
+
+// register makes the attempts: write, resolve the races lost, read back.
+func (r *registrar) register(ctx context.Context, jobs []job, s *Settings) []done {
+	ends := make([]done, len(jobs))
+	for i := range jobs {
+		ends[i].item = jobs[i].item
+	}
+	written := r.write(ctx, jobs, ends, s)
+	if s.Verify {
+		r.readBack(ctx, jobs, written, ends, s.VerificationTimeout)
+	}
+	now := time.Now()
+	for i := range ends {
+		ends[i].outcome.At = now
+	}
+	return ends
+}
+
+// write writes every job's record and returns the indexes of those that are in the bucket; the others' ends are set.
+func (r *registrar) write(ctx context.Context, jobs []job, ends []done, s *Settings) (written []int) {
+	open := make([]int, len(jobs))
+	for i := range open {
+		open[i] = i
+	}
+	written = make([]int, 0, len(jobs))
+	for races := 0; len(open) > 0; races++ {
+		var lost []int
+		results := r.put(ctx, jobs, open)
+		for n, i := range open {
+			switch err := results[n].Err; {
+			case err == nil:
+				ends[i].outcome.Revision, ends[i].outcome.Incarnation = results[n].Revision, jobs[i].incarnation
+				written = append(written, i)
+			case errors.Is(err, registry.ErrConflict) && races < maxConflicts:
+				lost = append(lost, i)
+			default:
+				ends[i].outcome.Err = fmt.Errorf("register %s: %w", jobs[i].subscription, err)
+			}
+		}
+		open = r.settle(ctx, jobs, lost, ends, &written)
+	}
+	return written
+}
+
+// put writes the open jobs' records. Where the bucket turns out to be gone it is made anew and they are written again,
+// on nothing.
+func (r *registrar) put(ctx context.Context, jobs []job, open []int) []registry.WriteResult {
+	writes := make([]registry.Write, len(open))
+	for n, i := range open {
+		data, err := r.record(&jobs[i])
+		if err != nil || r.retired.Load() {
+			return failAll(len(open), errors.Join(err, errRetired))
+		}
+		writes[n] = registry.Write{Key: jobs[i].key, Data: data, Revision: jobs[i].revision}
+	}
+	results := r.bucket.Put(ctx, writes)
+	if r.ensure == nil || !errors.Is(results[0].Err, registry.ErrNoStream) {
+		return results
+	}
+	if err := r.ensure(ctx); err != nil {
+		return failAll(len(open), err)
+	}
+	return r.bucket.Put(ctx, writes)
+}
+
+func failAll(n int, err error) []registry.WriteResult {
+	results := make([]registry.WriteResult, n)
+	for i := range results {
+		results[i].Err = err
+	}
+	return results
+}
+
+func (r *registrar) record(j *job) ([]byte, error) {
+	record := registry.Registration{
+		Subscription:   j.subscription,
+		Owner:          r.owner,
+		Incarnation:    j.incarnation,
+		DeliverSubject: DeliverPrefix + r.owner.ID + "." + strconv.FormatUint(j.number, 10),
+		Term:           j.term,
+		Cause:          j.cause,
+		RegisteredAt:   time.Now().UTC(),
+	}
+	return record.Encode()
+}
+
+// settle reads who won each lost race, and returns the jobs to write again.
+func (r *registrar) settle(ctx context.Context, jobs []job, lost []int, ends []done, written *[]int) (again []int) {
+	for _, found := range r.winners(ctx, jobs, lost) {
+		i, j := found.index, &jobs[found.index]
+		if found.err != nil {
+			ends[i].outcome.Err = fmt.Errorf("register %s: %w: %w", j.subscription, registry.ErrConflict, found.err)
+			continue
+		}
+		v, next := resolve(found.entry, found.ok, r.owner, j.incarnation, j.informed)
+		switch v {
+		case goOn:
+			ends[i].outcome.Revision, ends[i].outcome.Incarnation = next.revision, next.incarnation
+			*written = append(*written, i)
+		case standAside:
+			ends[i].outcome = Outcome{Superseded: true, Revision: next.revision, Incarnation: next.incarnation, By: next.by}
+		default:
+			j.revision, j.incarnation, j.informed = next.revision, next.incarnation, true
+			again = append(again, i)
+		}
+	}
+	return again
+}
+
+type winner struct {
+	index int
+	entry registry.Entry
+	ok    bool
+	err   error
+}
+
+// winners reads what the bucket holds for the jobs: many at once from any replica, and from the leader what a replica
+// shows at a revision that the conflict has already ruled out.
+func (r *registrar) winners(ctx context.Context, jobs []job, lost []int) []winner {
+	found := make([]winner, len(lost))
+	for from := 0; from < len(lost) && len(lost) > 1; from += registry.MaxGetLast {
+		part := lost[from:min(from+registry.MaxGetLast, len(lost))]
+		keys, index := make([]string, len(part)), make(map[string]int, len(part))
+		for n, i := range part {
+			keys[n], index[jobs[i].key] = jobs[i].key, from+n
+		}
+		// What fails here is read from the leader below.
+		_ = r.bucket.GetLast(ctx, keys, func(e registry.Entry) {
+			if n, ok := index[e.Key]; ok {
+				found[n].entry, found[n].ok = e, true
+			}
+		})
+	}
+	for n, i := range lost {
+		found[n].index = i
+		if !found[n].ok || found[n].entry.Revision <= jobs[i].revision {
+			found[n].entry, found[n].ok, found[n].err = r.bucket.GetFromLeader(jobs[i].key)
+		}
+	}
+	return found
+}
+
+// readBack verifies what was written.
+func (r *registrar) readBack(ctx context.Context, jobs []job, written []int, ends []done, timeout time.Duration) {
+	if len(written) == 0 {
+		return
+	}
+	expects := make([]verify.Expect, len(written))
+	for n, i := range written {
+		expects[n] = verify.Expect{Key: jobs[i].key, Revision: ends[i].outcome.Revision}
+	}
+	counts := map[verify.Outcome]int{}
+	for n, result := range verify.ReadBack(ctx, r.bucket, r.needle, expects, timeout) {
+		i := written[n]
+		counts[result.Outcome]++
+		switch o := &ends[i].outcome; result.Outcome {
+		case verify.Verified:
+			o.Verified = true
+			o.Revision = max(o.Revision, result.Found.Revision)
+		case verify.WrongOwner:
+			*o = outranked(result, o.Incarnation)
+			o.Err = wrapVerify(o.Err, jobs[i].subscription)
+		default:
+			o.Err = wrapVerify(result.Err, jobs[i].subscription)
+			o.Gone = result.Outcome == verify.Missing
+		}
+	}
+	for outcome, n := range counts {
+		r.metrics.Verifications.WithLabelValues(outcome.String()).Add(float64(n))
+	}
+}
+
+// outranked says what another owner's record means, found where this instance's should be: one with a higher incarnation
+// superseded it, any other was put there by hand or by a zombie.
+func outranked(result verify.Result, incarnation uint64) Outcome {
+	record, err := result.Found.Registration()
+	if err == nil && record.Incarnation > incarnation {
+		return Outcome{Superseded: true, Revision: result.Found.Revision, Incarnation: record.Incarnation, By: record.Owner}
+	}
+	return Outcome{Err: result.Err, Gone: true, Revision: result.Found.Revision, Incarnation: incarnation}
+}
+
+func wrapVerify(err error, s subscription.Subscription) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("verify %s: %w", s, err)
+}

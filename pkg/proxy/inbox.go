@@ -1,0 +1,173 @@
+package proxy
+
+import (
+	"sync"
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/registry"
+)
+
+// Cluster is what happened in the cluster, as far as one store's proxies care.
+type Cluster struct {
+	Cause  registry.Cause // LeaderChanged, EmitterRestarted, Reconnected or Lost
+	Topic  string         // narrows EmitterRestarted; empty: every subscription
+	Term   uint64         // of LeaderChanged; 0: unknown
+	Leader string
+	SeenAt time.Time
+}
+
+// maxTopics is how many topics a merged event names before it means every subscription.
+const maxTopics = 64
+
+// merged is any number of cluster events, merged into one that has not been acted on.
+type merged struct {
+	pending bool
+	cause   registry.Cause // of the first
+	seenAt  time.Time      // of the first: latency counts from there
+	topics  []string       // nil: every subscription
+}
+
+// inbox is where a store's loop is told things, by any goroutine. It never blocks and never grows with the number of
+// cluster events: they merge. What else comes is bounded by what the loop itself asked for, and by the bucket's entries.
+type inbox struct {
+	wake chan struct{} // holds one signal; never closed
+
+	mu       sync.Mutex
+	term     uint64 // highest heard of
+	leader   string // named last
+	events   merged
+	news     []registry.Entry
+	voided   bool
+	results  []done
+	requests []request
+}
+
+func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1)} }
+
+func (b *inbox) signal() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// event merges a cluster event into what is pending. Stale is a term below the one known: nothing happens.
+func (b *inbox) event(c Cluster) (stale, coalesced bool) {
+	defer b.signal()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if c.Term > 0 && c.Term < b.term {
+		return true, false
+	}
+	b.term = max(b.term, c.Term)
+	if c.Leader != "" {
+		b.leader = c.Leader
+	}
+	e := &b.events
+	if !e.pending {
+		*e = merged{pending: true, cause: c.Cause, seenAt: c.SeenAt}
+		if c.Topic != "" {
+			e.topics = []string{c.Topic}
+		}
+		return false, false
+	}
+	e.add(c.Topic)
+	return false, true
+}
+
+func (e *merged) add(topic string) {
+	switch {
+	case e.topics == nil:
+	case topic == "" || len(e.topics) >= maxTopics:
+		e.topics = nil
+	default:
+		for _, t := range e.topics {
+			if t == topic {
+				return
+			}
+		}
+		e.topics = append(e.topics, topic)
+	}
+}
+
+func (b *inbox) entry(e registry.Entry) {
+	b.mu.Lock()
+	b.news = append(b.news, e)
+	b.mu.Unlock()
+	b.signal()
+}
+
+// void says that the bucket is new: entries that came before say nothing about it.
+func (b *inbox) void() {
+	b.mu.Lock()
+	b.news, b.voided = nil, true
+	b.mu.Unlock()
+	b.signal()
+}
+
+func (b *inbox) finished(ends []done) {
+	b.mu.Lock()
+	b.results = append(b.results, ends...)
+	b.mu.Unlock()
+	b.signal()
+}
+
+func (b *inbox) ask(r request) {
+	b.mu.Lock()
+	b.requests = append(b.requests, r)
+	b.mu.Unlock()
+	b.signal()
+}
+
+// learnTerm takes over the term that a record carries, so that a restarted instance goes on refusing older ones.
+func (b *inbox) learnTerm(term uint64) {
+	b.mu.Lock()
+	b.term = max(b.term, term)
+	b.mu.Unlock()
+}
+
+func (b *inbox) leadership() (term uint64, leader string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.term, b.leader
+}
+
+func (b *inbox) eventPending() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.events.pending
+}
+
+// taken is all there was.
+type taken struct {
+	events   merged
+	news     []registry.Entry
+	voided   bool
+	results  []done
+	requests []request
+}
+
+// take empties the inbox; the events stay where they go on merging unless they are asked for.
+func (b *inbox) take(withEvents bool) taken {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t := taken{news: b.news, voided: b.voided, results: b.results, requests: b.requests}
+	b.news, b.voided, b.results, b.requests = nil, false, nil, nil
+	if withEvents {
+		t.events, b.events = b.events, merged{}
+	}
+	return t
+}
+
+// request is something the loop is asked to do or tell in its own goroutine.
+type request struct {
+	do func(*loop, time.Time)
+}
+
+// action waits for the attempts that a control request caused.
+type action struct {
+	waiting map[*item]struct{}
+	items   []*item
+	reply   chan<- []health.Status // holds one; receives once
+}

@@ -1,0 +1,320 @@
+package proxy
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+// A cluster event is acted on at once. More of them than eventBurst in a short time are merged, one round every
+// eventInterval: leaders change in seconds, so a faster sequence is a flood, and costs a handful of rounds.
+const (
+	eventBurst    = 4
+	eventInterval = 200 * time.Millisecond
+)
+
+// item is a proxy in its loop.
+type item struct {
+	proxy  Proxy
+	key    string
+	number uint64 // of its deliver subject
+	// dueAt and slot are the due heap's; slot is the index there plus one, 0 for not in it.
+	dueAt time.Time
+	slot  int
+	place int // in loop.items
+
+	dirty   Urgency // a status is to be published
+	raised  scope   // an alert stands
+	inEvent bool    // the attempt under way is part of an event round
+	removed bool    // no longer configured; only its attempt under way is waited for
+}
+
+// loop owns the proxies of one store. All its fields but the inbox belong to the goroutine that runs it.
+type loop struct {
+	*shared
+	store string
+	inbox *inbox
+	log   *slog.Logger
+
+	items  []*item
+	byName map[string]*item
+	byKey  map[string]*item
+	due    dueHeap
+
+	ready    []*item // admitted attempts, not yet handed to the registrar
+	releases []registry.Write
+	flight   int // attempts and releases handed over and not ended
+	rounds   int // of them, attempts that belong to the event round under way
+	limit    *rate.Limiter
+	actions  []*action
+	ending   bool // everything was removed; the loop ends once that is released
+	work     sync.WaitGroup
+
+	report report
+}
+
+func newLoop(s *shared, store string) *loop {
+	return &loop{
+		shared: s, store: store, inbox: newInbox(), log: s.logger.With("store", store),
+		byName: map[string]*item{}, byKey: map[string]*item{},
+		limit: rate.NewLimiter(rate.Every(eventInterval), eventBurst),
+	}
+}
+
+// run is the loop. It ends after stop has released everything, or when ctx ends.
+func (l *loop) run(ctx context.Context) {
+	defer l.work.Wait()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		now := time.Now()
+		wake := l.turn(ctx, now)
+		if l.ending && l.flight == 0 {
+			return
+		}
+		timer.Reset(time.Until(wake))
+		select {
+		case <-l.inbox.wake:
+		case <-timer.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// turn does all there is to do at now, and says when to look again at the latest.
+func (l *loop) turn(ctx context.Context, now time.Time) (wake time.Time) {
+	wake = now.Add(time.Minute)
+	t := l.inbox.take(l.mayStartRound(now, &wake))
+	for i := range t.results {
+		l.finish(&t.results[i], now)
+	}
+	if t.voided {
+		for _, it := range l.items {
+			l.step(it, Input{Kind: Voided}, now)
+		}
+	}
+	for i := range t.news {
+		l.seen(&t.news[i], now)
+	}
+	if t.events.pending {
+		l.event(&t.events, now)
+	}
+	for i := range t.requests {
+		t.requests[i].do(l, now)
+	}
+	for it := l.due.pop(now); it != nil; it = l.due.pop(now) {
+		l.step(it, Input{Kind: Due}, now)
+	}
+	l.launch(ctx)
+	l.publish(now, &wake)
+	if next := l.due.next(); !next.IsZero() && next.Before(wake) {
+		wake = next
+	}
+	return wake
+}
+
+// mayStartRound reports whether pending cluster events may be acted on now: not while a round is under way, and not
+// faster than the limit.
+func (l *loop) mayStartRound(now time.Time, wake *time.Time) bool {
+	if l.rounds > 0 || !l.inbox.eventPending() {
+		return false
+	}
+	if l.limit.AllowN(now, 1) {
+		return true
+	}
+	*wake = now.Add(eventInterval / 4)
+	return false
+}
+
+// step applies an input to a proxy and sees to its effects.
+func (l *loop) step(it *item, in Input, now time.Time) {
+	in.Jitter = 2*rand.Float64() - 1
+	fx := it.proxy.Step(in, now, l.settings.Load())
+	if fx.Attempt {
+		it.inEvent = isEvent(it.proxy.Cause)
+		if it.inEvent {
+			l.rounds++
+		}
+		l.ready = append(l.ready, it)
+	}
+	if fx.Release {
+		l.releases = append(l.releases, registry.Write{Key: it.key, Revision: it.proxy.Revision})
+	}
+	if fx.Superseded {
+		l.superseded(it)
+	}
+	if fx.Entered != "" {
+		l.report.entered(it, fx.Entered, now)
+	}
+	l.mark(it, fx.Publish)
+	l.due.schedule(it)
+}
+
+func isEvent(c registry.Cause) bool {
+	return c == registry.LeaderChanged || c == registry.EmitterRestarted || c == registry.Reconnected
+}
+
+func (l *loop) finish(d *done, now time.Time) {
+	it := d.item
+	l.flight--
+	if it == nil { // a release
+		return
+	}
+	if it.inEvent {
+		it.inEvent = false
+		l.rounds--
+	}
+	l.count(it, &d.outcome)
+	if it.removed {
+		if d.outcome.Err == nil && !d.outcome.Superseded {
+			l.releases = append(l.releases, registry.Write{Key: it.key, Revision: d.outcome.Revision})
+		}
+		return
+	}
+	l.step(it, Input{Kind: Finished, Outcome: d.outcome}, now)
+	l.settleActions(it, now)
+}
+
+// seen takes one entry of the bucket. Only records of others are decoded.
+func (l *loop) seen(e *registry.Entry, now time.Time) {
+	it := l.byKey[e.Key]
+	if it == nil {
+		return
+	}
+	n := News{Revision: e.Revision, Removed: e.Operation != registry.Put}
+	switch {
+	case n.Removed:
+	case e.OwnedBy(l.registrar.needle):
+		n.Mine, n.Readable = true, true
+		n.Incarnation, n.Owner = it.proxy.Incarnation, l.owner
+	default:
+		record, err := e.Registration()
+		if err != nil {
+			l.log.Warn("a registration was overwritten with something unreadable", "subscription", it.proxy.Name, "revision", e.Revision, "error", err)
+			break
+		}
+		n.Readable, n.Incarnation, n.Owner = true, record.Incarnation, record.Owner
+		if !it.proxy.Started {
+			l.inbox.learnTerm(record.Term)
+		}
+	}
+	l.step(it, Input{Kind: Seen, News: n}, now)
+}
+
+func (l *loop) event(e *merged, now time.Time) {
+	named := 0
+	for _, it := range l.items {
+		if !names(e.topics, it.proxy.Subscription) {
+			continue
+		}
+		named++
+		l.step(it, Input{Kind: Event, Cause: e.cause, SeenAt: e.seenAt}, now)
+	}
+	if named == 0 {
+		l.metrics.Ignored.WithLabelValues("topic").Inc()
+		return
+	}
+	l.log.Info("re-registering", "cause", e.cause, "subscriptions", named)
+}
+
+func names(topics []string, s subscription.Subscription) bool {
+	if topics == nil {
+		return true
+	}
+	for _, topic := range topics {
+		if s.NamedBy(topic) {
+			return true
+		}
+	}
+	return false
+}
+
+// launch hands the admitted attempts and the releases to the registrar, in batches.
+func (l *loop) launch(ctx context.Context) {
+	settings := l.settings.Load()
+	term, _ := l.inbox.leadership()
+	for len(l.ready) > 0 {
+		n := min(len(l.ready), batchSize)
+		jobs := make([]job, n)
+		for i, it := range l.ready[:n] {
+			p := &it.proxy
+			jobs[i] = job{
+				item: it, subscription: p.Subscription, key: it.key, number: it.number, revision: p.Revision,
+				incarnation: p.NextIncarnation(), informed: p.Known, cause: p.Cause, term: term,
+			}
+		}
+		l.ready = l.ready[n:]
+		l.hand(ctx, n, func(ctx context.Context) []done { return l.registrar.register(ctx, jobs, settings) })
+	}
+	l.ready = nil
+	for len(l.releases) > 0 {
+		n := min(len(l.releases), batchSize)
+		writes := l.releases[:n:n]
+		l.releases = l.releases[n:]
+		l.hand(ctx, n, func(ctx context.Context) []done { return l.release(ctx, writes) })
+	}
+	l.releases = nil
+}
+
+// hand runs a batch beside the loop, of which only so many are under way at once in the whole instance.
+func (l *loop) hand(ctx context.Context, n int, batch func(context.Context) []done) {
+	l.flight += n
+	l.work.Go(func() {
+		select {
+		case l.slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		ends := batch(ctx)
+		<-l.slots
+		l.inbox.finished(ends)
+	})
+}
+
+// release deletes records that this instance holds no longer. Losing the race is fine: the record is then another's.
+func (l *loop) release(ctx context.Context, writes []registry.Write) []done {
+	failed := 0
+	var sample error
+	if !l.retired.Load() {
+		for _, result := range l.registrar.bucket.Put(ctx, writes) {
+			if result.Err != nil && result.Err != registry.ErrConflict {
+				failed, sample = failed+1, result.Err
+			}
+		}
+	}
+	if failed > 0 {
+		l.log.Warn("registrations could not be released; their records stay until another instance takes them", "subscriptions", failed, "error", sample)
+	}
+	return make([]done, len(writes))
+}
+
+func (l *loop) count(it *item, o *Outcome) {
+	outcome := "registered"
+	switch {
+	case o.Superseded:
+		outcome = "superseded"
+	case o.Err != nil:
+		outcome = "failed"
+	default:
+		l.metrics.Latency.WithLabelValues(string(it.proxy.Cause)).Observe(o.At.Sub(it.proxy.CauseAt).Seconds())
+	}
+	l.metrics.Attempts.WithLabelValues(string(it.proxy.Cause), outcome).Inc()
+}
+
+// superseded tells the supervisor where it is another run of this instance's name that took over.
+func (l *loop) superseded(it *item) {
+	by := it.proxy.Holder
+	l.metrics.Superseded.Inc()
+	l.log.Warn("another instance holds the subscription now; standing by", "subscription", it.proxy.Name, "by", by.Name, "id", by.ID, "incarnation", it.proxy.Incarnation)
+	if by.Name == l.owner.Name && by.ID != l.owner.ID {
+		l.retire(by)
+	}
+}

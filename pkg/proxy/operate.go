@@ -1,0 +1,157 @@
+package proxy
+
+import (
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/breaker"
+	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+// apply makes the store's subscriptions those given.
+func (l *loop) apply(wanted []subscription.Subscription, started bool, now time.Time) {
+	keep := make(map[string]subscription.Subscription, len(wanted))
+	for _, s := range wanted {
+		keep[s.Name] = s
+	}
+	for _, it := range append([]*item(nil), l.items...) {
+		s, ok := keep[it.proxy.Name]
+		switch {
+		case !ok || s.Key() != it.key:
+			l.remove(it, now)
+		case s != it.proxy.Subscription:
+			it.proxy.Subscription = s
+			l.restart(it, now)
+		}
+	}
+	for _, s := range wanted {
+		if l.byName[s.Name] == nil {
+			l.add(s, started, now)
+		}
+	}
+}
+
+func (l *loop) add(s subscription.Subscription, started bool, now time.Time) {
+	it := &item{key: s.Key(), number: l.numbers.Add(1), place: len(l.items)}
+	it.proxy.Subscription, it.proxy.Health = s, breaker.Unknown
+	l.items = append(l.items, it)
+	l.byName[s.Name], l.byKey[it.key] = it, it
+	if l.retired.Load() {
+		l.step(it, Input{Kind: Retired}, now)
+	} else if started {
+		l.step(it, Input{Kind: Start, SeenAt: now}, now)
+	}
+}
+
+func (l *loop) remove(it *item, now time.Time) {
+	l.log.Info("releasing", "subscription", it.proxy.Name)
+	attempting := it.proxy.Attempting
+	l.step(it, Input{Kind: Stop}, now)
+	it.removed = true
+	l.lower(it, now)
+	l.due.remove(it)
+	delete(l.byName, it.proxy.Name)
+	delete(l.byKey, it.key)
+	delete(l.report.changed, it)
+	last := l.items[len(l.items)-1]
+	l.items[it.place], last.place = last, it.place
+	l.items = l.items[:len(l.items)-1]
+	if attempting && len(l.releases) > 0 && l.releases[len(l.releases)-1].Key == it.key {
+		// The attempt under way may write once more; it is released when that has ended (finish).
+		l.releases = l.releases[:len(l.releases)-1]
+	}
+	l.settleActions(it, now)
+}
+
+func (l *loop) restart(it *item, now time.Time) {
+	it.number = l.numbers.Add(1)
+	l.step(it, Input{Kind: Restart, SeenAt: now}, now)
+}
+
+func (l *loop) startAll(now time.Time) {
+	for _, it := range l.items {
+		if !it.proxy.Started {
+			l.step(it, Input{Kind: Start, SeenAt: now}, now)
+		}
+	}
+}
+
+// stop asks the loop to end when everything it holds is released; apply has removed the items before.
+func (l *loop) stop(time.Time) {
+	l.ending = true
+}
+
+// held are the proxies of that name, or all, that this instance holds or tries to.
+func (l *loop) held(name string) []*item {
+	var items []*item
+	for _, it := range l.named(name) {
+		if !it.proxy.Standby {
+			items = append(items, it)
+		}
+	}
+	return items
+}
+
+func (l *loop) named(name string) []*item {
+	if name == "" {
+		return l.items
+	}
+	if it := l.byName[name]; it != nil {
+		return []*item{it}
+	}
+	return nil
+}
+
+func (l *loop) statuses(name string, now time.Time) []health.Status {
+	items := l.named(name)
+	statuses := make([]health.Status, len(items))
+	for i, it := range items {
+		statuses[i] = l.status(it, now)
+	}
+	return statuses
+}
+
+// act applies an operator's input, and replies when the attempts that it caused have ended.
+func (l *loop) act(name string, in Input, reply chan<- []health.Status, now time.Time) {
+	in.SeenAt = now
+	a := &action{waiting: map[*item]struct{}{}, items: l.held(name), reply: reply}
+	for _, it := range a.items {
+		if in.Kind == Restart {
+			l.restart(it, now)
+		} else {
+			l.step(it, in, now)
+		}
+		if it.proxy.Attempting {
+			a.waiting[it] = struct{}{}
+		}
+	}
+	if len(a.waiting) == 0 {
+		l.answer(a, now)
+		return
+	}
+	l.actions = append(l.actions, a)
+}
+
+// settleActions takes an item whose attempts have ended off the waiting lists.
+func (l *loop) settleActions(it *item, now time.Time) {
+	if len(l.actions) == 0 || it.proxy.Attempting && !it.removed {
+		return
+	}
+	open := l.actions[:0]
+	for _, a := range l.actions {
+		if delete(a.waiting, it); len(a.waiting) == 0 {
+			l.answer(a, now)
+			continue
+		}
+		open = append(open, a)
+	}
+	l.actions = open
+}
+
+func (l *loop) answer(a *action, now time.Time) {
+	statuses := make([]health.Status, 0, len(a.items))
+	for _, it := range a.items {
+		statuses = append(statuses, l.status(it, now))
+	}
+	a.reply <- statuses
+}

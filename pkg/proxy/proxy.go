@@ -1,0 +1,353 @@
+package proxy
+
+import (
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/breaker"
+	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+// Settings are the numbers of the rules. They can change while proxies run; each decision takes the ones in force.
+type Settings struct {
+	Breaker             breaker.Settings
+	InitialInterval     time.Duration // from the first success to the first timer-driven attempt
+	NormalInterval      time.Duration // between timer-driven attempts after that
+	Verify              bool          // read each registration back
+	VerificationTimeout time.Duration
+	EventDriven         bool // false: only the timer (and an operator) causes attempts
+	HeartbeatInterval   time.Duration
+	SummaryInterval     time.Duration
+}
+
+// Proxy is one subscription's state. It is a plain value owned by its store's loop; Step is the only way it changes.
+type Proxy struct {
+	subscription.Subscription
+
+	// What the bucket is known to hold for the key.
+	Known       bool   // something was seen or written for the key
+	Mine        bool   // the last record seen is this instance's, and its incarnation stands
+	Revision    uint64 // last revision seen or written, markers included
+	Incarnation uint64 // highest seen
+	Holder      registry.Owner
+
+	// The attempt under way, or the last one.
+	Attempting bool
+	Cause      registry.Cause
+	CauseAt    time.Time
+	// again is a cause that came while an attempt was under way: one more follows it.
+	again   registry.Cause
+	againAt time.Time
+	late    *News  // the newest news of others that came while an attempt was under way
+	renewTo uint64 // a restart asked for at least this incarnation
+
+	Registered, Verified bool
+	Standby              bool // another instance holds the subscription
+	Stopped              bool
+	Started              bool
+	settled              bool // the first timer interval after a success is over
+
+	Failures    int
+	Breaker     breaker.Breaker
+	Health      breaker.Health
+	LastSuccess time.Time
+	LastError   string
+	Latency     time.Duration
+	Next        time.Time // of the next attempt if nothing happens before; zero: none
+}
+
+// Kind says what an Input is.
+type Kind uint8
+
+// The kinds of input.
+const (
+	Start    Kind = iota // begin to hold the subscription
+	Event                // Cause happened, seen at CauseAt
+	Due                  // the time Next has come
+	Finished             // the attempt under way ended with Outcome
+	Seen                 // the feed showed News about the key
+	Voided               // the bucket is new: nothing that was known about it stands
+	Restart              // stop and start anew, with a new incarnation
+	Stop                 // release the registration and do nothing more
+	Retired              // another run of this instance's name took over: do nothing more, release nothing
+)
+
+// Input is one thing that happens to a proxy.
+type Input struct {
+	Kind    Kind
+	Cause   registry.Cause // of Event
+	SeenAt  time.Time      // when the cause was seen
+	Outcome Outcome        // of Finished
+	News    News           // of Seen
+	Jitter  float64        // in [-1, 1), spreads what is scheduled
+}
+
+// News is an entry of the bucket, as far as the proxy needs it.
+type News struct {
+	Revision    uint64
+	Removed     bool // deleted or expired
+	Mine        bool // a record of this instance
+	Readable    bool // a record of somebody
+	Incarnation uint64
+	Owner       registry.Owner
+}
+
+// Outcome is how an attempt ended. A nil Err with Superseded false is a success.
+type Outcome struct {
+	Revision    uint64
+	Incarnation uint64
+	Verified    bool // read back, not only acknowledged
+	At          time.Time
+	Err         error
+	Gone        bool // what was read back is not this instance's record
+	Superseded  bool
+	By          registry.Owner // who superseded
+}
+
+// Urgency says how soon a changed status is to be published.
+type Urgency uint8
+
+// The urgencies.
+const (
+	NotNow Urgency = iota
+	Soon           // a detail changed
+	AtOnce         // health, or who holds the subscription, changed
+)
+
+// Effects are what a step asks for.
+type Effects struct {
+	Attempt    bool // make the attempt that Cause, Revision and NextIncarnation describe
+	Release    bool // delete the record at Revision
+	Publish    Urgency
+	Entered    breaker.Health // health changed to this; empty: it did not
+	Superseded bool           // by Holder
+}
+
+// NextIncarnation is what an attempt made now would write: the same while this instance holds the record, else one more
+// than the highest seen.
+func (p *Proxy) NextIncarnation() uint64 {
+	if p.Mine {
+		return max(p.Incarnation, p.renewTo)
+	}
+	return max(p.Incarnation+1, p.renewTo)
+}
+
+// Step applies one input.
+func (p *Proxy) Step(in Input, now time.Time, s *Settings) Effects {
+	if p.Stopped {
+		return Effects{}
+	}
+	switch in.Kind {
+	case Start:
+		p.Started = true
+		return p.attempt(registry.Initial, in.SeenAt)
+	case Event:
+		return p.event(in)
+	case Due:
+		return p.due(now, s)
+	case Finished:
+		return p.finish(in, now, s)
+	case Seen:
+		return p.seen(in.News, now, s)
+	case Voided:
+		p.Known, p.Revision, p.Registered, p.Verified, p.late = false, 0, false, false, nil
+		return p.mend(now, s)
+	case Restart:
+		if p.Standby {
+			return Effects{}
+		}
+		p.renewTo, p.settled = p.NextIncarnation()+1, false
+		p.Breaker, p.Failures, p.LastError = breaker.Breaker{}, 0, ""
+		return p.event(Input{Cause: registry.Manual, SeenAt: in.SeenAt})
+	case Stop:
+		p.Stopped, p.Next = true, time.Time{}
+		return Effects{Release: p.Registered && p.Mine && !p.Standby}
+	default: // Retired
+		p.Stopped, p.Attempting, p.Next = true, false, time.Time{}
+		return p.standBy(in.News.Owner)
+	}
+}
+
+// event is news: an attempt at once, through an open breaker too, because the cluster is alive. While an attempt is under
+// way it causes exactly one more.
+func (p *Proxy) event(in Input) Effects {
+	switch {
+	case p.Standby || !p.Started:
+		return Effects{}
+	case p.Attempting:
+		if p.again == "" {
+			p.again, p.againAt = in.Cause, in.SeenAt
+		}
+		return Effects{}
+	default:
+		p.Breaker.Probe()
+		return p.attempt(in.Cause, in.SeenAt)
+	}
+}
+
+// due is the timer: a retry after a failure, else the fallback for when nothing was heard.
+func (p *Proxy) due(now time.Time, s *Settings) Effects {
+	if p.Attempting || p.Standby || p.Next.IsZero() || now.Before(p.Next) {
+		return Effects{}
+	}
+	if p.Failures > 0 {
+		return p.attempt(registry.Retry, now)
+	}
+	p.settled = true
+	return p.attempt(registry.Timer, now)
+}
+
+// refusedWait is when an attempt is tried again that the breaker refused although it was due. The breaker's time-out ends
+// just before the attempt is due, so this only happens where clocks jump.
+const refusedWait = 100 * time.Millisecond
+
+func (p *Proxy) attempt(cause registry.Cause, seenAt time.Time) Effects {
+	if !p.Breaker.Allow() {
+		p.Next = seenAt.Add(refusedWait)
+		return Effects{}
+	}
+	p.Attempting, p.Cause, p.CauseAt = true, cause, seenAt
+	return Effects{Attempt: true}
+}
+
+func (p *Proxy) finish(in Input, now time.Time, s *Settings) Effects {
+	if !p.Attempting {
+		return Effects{}
+	}
+	p.Attempting = false
+	o := in.Outcome
+	var fx Effects
+	switch {
+	case o.Superseded:
+		p.Revision, p.Incarnation = max(p.Revision, o.Revision), max(p.Incarnation, o.Incarnation)
+		return p.standBy(o.By)
+	case o.Err != nil:
+		fx = p.fail(o, now, s, in.Jitter)
+	default:
+		fx = p.succeed(o, now, s, in.Jitter)
+	}
+	if late := p.late; late != nil {
+		p.late = nil
+		if fx = fx.and(p.seen(*late, now, s)); fx.Attempt || p.Standby {
+			p.again = ""
+			return fx
+		}
+	}
+	if cause := p.again; cause != "" {
+		p.again = ""
+		p.Breaker.Probe()
+		fx.Attempt = p.attempt(cause, p.againAt).Attempt
+	}
+	return fx
+}
+
+func (p *Proxy) succeed(o Outcome, now time.Time, s *Settings, jitter float64) Effects {
+	p.Breaker.Success()
+	p.Known, p.Mine, p.Standby = true, true, false
+	p.Revision, p.Incarnation = max(p.Revision, o.Revision), o.Incarnation
+	p.Registered, p.Verified = true, o.Verified
+	p.Failures, p.LastError = 0, ""
+	p.LastSuccess, p.Latency = o.At, o.At.Sub(p.CauseAt)
+	interval := s.NormalInterval
+	if !p.settled {
+		interval = s.InitialInterval
+	}
+	p.Next = now.Add(breaker.Spread(interval, jitter))
+	return p.become(breaker.Healthy, Soon)
+}
+
+func (p *Proxy) fail(o Outcome, now time.Time, s *Settings, jitter float64) Effects {
+	p.Failures++
+	p.LastError = o.Err.Error()
+	p.Verified = false
+	p.Revision = max(p.Revision, o.Revision)
+	if o.Gone {
+		p.Registered = false
+	}
+	wait := s.Breaker.Backoff(p.Failures, jitter)
+	p.Breaker.Failure(&s.Breaker, wait)
+	p.Next = now.Add(wait)
+	return p.become(s.Breaker.Health(p.Failures), Soon)
+}
+
+// seen follows the bucket. Only what is newer than the last revision known is news; a record of this instance is what
+// it wrote, unless it comes when nothing is being written: then it was written late, or by hand.
+func (p *Proxy) seen(n News, now time.Time, s *Settings) Effects {
+	switch {
+	case n.Revision <= p.Revision:
+		return Effects{}
+	case p.Attempting && n.Mine:
+		return Effects{} // the outcome will tell
+	case p.Attempting:
+		// The attempt may write over it, or lose to it; only its outcome tells which came last.
+		p.late = &n
+		return Effects{}
+	}
+	superseded := n.Readable && !n.Mine && n.Incarnation > p.Incarnation
+	p.Known, p.Revision = true, n.Revision
+	if n.Readable {
+		p.Incarnation = max(p.Incarnation, n.Incarnation)
+	}
+	switch {
+	case !p.Started:
+		p.Mine, p.Holder = n.Mine, n.Owner
+		return Effects{}
+	case p.Standby && n.Readable:
+		p.Holder = n.Owner
+		return Effects{Publish: Soon}
+	case superseded:
+		return p.standBy(n.Owner)
+	}
+	p.Registered, p.Verified = false, false
+	return p.mend(now, s)
+}
+
+// mend registers again what was deleted, expired, overwritten or voided. What another instance held is then free.
+func (p *Proxy) mend(now time.Time, s *Settings) Effects {
+	if !p.Started {
+		return Effects{}
+	}
+	cause := registry.Lost
+	if p.Standby {
+		cause, p.Standby = registry.Takeover, false
+	}
+	if !s.EventDriven {
+		if p.Next.IsZero() {
+			p.Next = now.Add(s.NormalInterval)
+		}
+		return Effects{Publish: Soon}
+	}
+	fx := p.event(Input{Cause: cause, SeenAt: now})
+	fx.Publish = Soon
+	return fx
+}
+
+func (p *Proxy) standBy(holder registry.Owner) Effects {
+	already := p.Standby && p.Holder == holder
+	p.Standby, p.Mine, p.Registered, p.Verified = true, false, false, false
+	p.Holder, p.Next, p.again = holder, time.Time{}, ""
+	p.Breaker, p.Failures, p.LastError = breaker.Breaker{}, 0, ""
+	if already {
+		return Effects{}
+	}
+	fx := p.become(breaker.Standby, AtOnce)
+	fx.Superseded = true
+	return fx
+}
+
+func (p *Proxy) become(h breaker.Health, otherwise Urgency) Effects {
+	if p.Health == h {
+		return Effects{Publish: otherwise}
+	}
+	p.Health = h
+	return Effects{Publish: AtOnce, Entered: h}
+}
+
+// and joins the effects of two steps, the second after the first.
+func (fx Effects) and(next Effects) Effects {
+	next.Publish = max(fx.Publish, next.Publish)
+	if next.Entered == "" {
+		next.Entered = fx.Entered
+	}
+	return next
+}

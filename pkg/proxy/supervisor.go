@@ -1,0 +1,354 @@
+package proxy
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+// Options are what a Supervisor works with. Every field but Ensure, Logger and Metrics is required.
+type Options struct {
+	Owner     registry.Owner // this instance
+	Bucket    Bucket
+	Settings  Settings
+	Publish   func(subject string, data []byte) error
+	Connected func() bool
+	// Ensure opens the bucket again where a write found it gone.
+	Ensure  func(context.Context) error
+	Logger  *slog.Logger
+	Metrics *health.Metrics
+}
+
+// shared is what all loops of a supervisor have in common. It is safe for concurrent use.
+type shared struct {
+	owner     registry.Owner
+	settings  atomic.Pointer[Settings]
+	registrar *registrar
+	publisher func(subject string, data []byte) error
+	connected func() bool
+	logger    *slog.Logger
+	metrics   *health.Metrics
+	slots     chan struct{} // one for each batch under way
+	retired   atomic.Bool   // another run of this name took over
+	retire    func(by registry.Owner)
+	numbers   atomic.Uint64 // of deliver subjects
+}
+
+func (s *shared) jitter() float64 { return 2*rand.Float64() - 1 }
+
+// maxBatches is how many batches are under way at once: one is written while another is read back, and one waits.
+const maxBatches = 3
+
+// Supervisor owns the loops, one a store. Run it, give it subscriptions with Apply, tell it what happens.
+type Supervisor struct {
+	shared
+	ctx    context.Context // of Run
+	cancel context.CancelFunc
+
+	mu      sync.RWMutex
+	loops   map[string]*loop // by store
+	tokens  map[string]*loop // by the store's token in keys
+	running sync.WaitGroup
+	begun   chan struct{} // closed when proxies may start
+
+	attempted atomic.Bool // see Ready
+}
+
+// New makes a supervisor without subscriptions.
+func New(o Options) *Supervisor {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Metrics == nil {
+		o.Metrics = health.NewMetrics(nil)
+	}
+	s := &Supervisor{
+		shared: shared{
+			owner: o.Owner, publisher: o.Publish, connected: o.Connected, logger: o.Logger, metrics: o.Metrics,
+			slots: make(chan struct{}, maxBatches),
+		},
+		loops: map[string]*loop{}, tokens: map[string]*loop{}, begun: make(chan struct{}),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.settings.Store(&o.Settings)
+	s.registrar = &registrar{
+		bucket: o.Bucket, owner: o.Owner, needle: o.Owner.Needle(), metrics: o.Metrics, ensure: o.Ensure, retired: &s.retired,
+	}
+	s.retire = s.retireAll
+	return s
+}
+
+// Begin lets the proxies start: the bucket's content is known, or could not be read in time.
+func (s *Supervisor) Begin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.begun:
+		return
+	default:
+		close(s.begun)
+	}
+	for _, l := range s.loops {
+		l.inbox.ask(request{do: (*loop).startAll})
+	}
+}
+
+// SetSettings changes the numbers for every decision from now on.
+func (s *Supervisor) SetSettings(settings Settings) { s.settings.Store(&settings) }
+
+// Apply makes the subscriptions those that are held: new ones start, missing ones are released, changed ones restart,
+// the rest do not notice. Each must be valid, and no two may share a store and a name.
+func (s *Supervisor) Apply(subscriptions []subscription.Subscription) {
+	wanted := map[string][]subscription.Subscription{}
+	for _, sub := range subscriptions {
+		wanted[sub.Store] = append(wanted[sub.Store], sub)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for store := range wanted {
+		if s.loops[store] == nil {
+			l := newLoop(&s.shared, store)
+			s.loops[store], s.tokens[subscription.EncodeToken(store)] = l, l
+			s.running.Go(func() { l.run(s.ctx) })
+		}
+	}
+	started := s.hasBegun()
+	for store, l := range s.loops {
+		subs := wanted[store]
+		l.inbox.ask(request{do: func(l *loop, now time.Time) { l.apply(subs, started, now) }})
+		if len(subs) == 0 {
+			delete(s.loops, store)
+			delete(s.tokens, subscription.EncodeToken(store))
+			l.inbox.ask(request{do: func(l *loop, now time.Time) { l.stop(now) }})
+		}
+	}
+}
+
+func (s *Supervisor) hasBegun() bool {
+	select {
+	case <-s.begun:
+		return true
+	default:
+		return false
+	}
+}
+
+// Stop releases every registration and ends the loops. When ctx ends first they are ended where they are.
+func (s *Supervisor) Stop(ctx context.Context) {
+	s.Apply(nil)
+	ended := make(chan struct{})
+	go func() {
+		s.running.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		s.cancel()
+		<-ended
+	}
+	s.cancel()
+}
+
+// Tell passes on what happened in the cluster: to one store's proxies, or to all where store is empty.
+func (s *Supervisor) Tell(store string, c Cluster) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if store == "" {
+		for _, l := range s.loops {
+			s.tell(l, c)
+		}
+		return
+	}
+	l := s.loops[store]
+	if l == nil {
+		s.metrics.Ignored.WithLabelValues("store").Inc()
+		return
+	}
+	s.tell(l, c)
+}
+
+func (s *Supervisor) tell(l *loop, c Cluster) {
+	stale, coalesced := l.inbox.event(c)
+	switch {
+	case stale:
+		s.metrics.Ignored.WithLabelValues("term").Inc()
+	case coalesced:
+		s.metrics.Coalesced.Inc()
+	}
+}
+
+// Entry passes on an entry of the bucket.
+func (s *Supervisor) Entry(e registry.Entry) {
+	store, ok := storeToken(e.Key)
+	if !ok {
+		return
+	}
+	s.mu.RLock()
+	l := s.tokens[store]
+	s.mu.RUnlock()
+	if l == nil {
+		return
+	}
+	if e.OwnedBy(s.registrar.needle) {
+		// Only the others' records are read again; a burst of own ones must not be kept in memory.
+		e.Data = s.registrar.needle
+	}
+	l.inbox.entry(e)
+}
+
+func storeToken(key string) (string, bool) {
+	for i := range len(key) {
+		if key[i] == '.' {
+			return key[:i], true
+		}
+	}
+	return "", false
+}
+
+// Void says that the bucket is new, or went back in time: what it held is not known, and what this instance had there
+// is written again.
+func (s *Supervisor) Void() {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, l := range s.loops {
+		l.inbox.void()
+	}
+}
+
+// Retired reports whether another run of this instance's name took over.
+func (s *Supervisor) Retired() bool { return s.retired.Load() }
+
+// retireAll ends this run's work: every proxy stands by, and nothing is written again.
+func (s *Supervisor) retireAll(by registry.Owner) {
+	if s.retired.Swap(true) {
+		return
+	}
+	s.logger.Error("another run of this instance's name took over; this one stands by and never writes again. If both are meant to run, give each its own instance.name",
+		"name", by.Name, "by_host", by.Host, "by_pid", by.PID, "by_id", by.ID)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, l := range s.loops {
+		l.inbox.ask(request{do: func(l *loop, now time.Time) {
+			for _, it := range l.items {
+				l.step(it, Input{Kind: Retired, News: News{Owner: by}}, now)
+			}
+		}})
+	}
+}
+
+// Ready reports whether each proxy's first attempt has ended, well or not, or it stands by.
+func (s *Supervisor) Ready(ctx context.Context) bool {
+	if s.attempted.Load() {
+		return true
+	}
+	if !s.hasBegun() {
+		return false
+	}
+	statuses, err := s.Statuses(ctx, "", "")
+	if err != nil {
+		return false
+	}
+	for _, st := range statuses {
+		if st.Health == "unknown" && st.ConsecutiveFailures == 0 {
+			return false
+		}
+	}
+	s.attempted.Store(true)
+	return true
+}
+
+// Statuses returns the proxies' statuses, by store and name; empty means all.
+func (s *Supervisor) Statuses(ctx context.Context, store, name string) ([]health.Status, error) {
+	statuses, err := gather(ctx, s, store, func(l *loop, now time.Time) []health.Status { return l.statuses(name, now) })
+	slices.SortFunc(statuses, func(a, b health.Status) int {
+		return cmp.Or(cmp.Compare(a.Store, b.Store), cmp.Compare(a.Name, b.Name))
+	})
+	return statuses, err
+}
+
+// Summaries returns a summary a store.
+func (s *Supervisor) Summaries(ctx context.Context) ([]health.Summary, error) {
+	return gather(ctx, s, "", func(l *loop, now time.Time) []health.Summary { return []health.Summary{l.summary(now)} })
+}
+
+// Holds reports how many proxies the request names that this instance holds, that is, which do not stand by.
+func (s *Supervisor) Holds(ctx context.Context, store, name string) (int, error) {
+	counts, err := gather(ctx, s, store, func(l *loop, _ time.Time) []int { return []int{len(l.held(name))} })
+	n := 0
+	for _, c := range counts {
+		n += c
+	}
+	return n, err
+}
+
+// Reregister registers the named proxies anew, now, and returns their statuses when those attempts have ended.
+func (s *Supervisor) Reregister(ctx context.Context, store, name string) ([]health.Status, error) {
+	return s.act(ctx, store, name, Input{Kind: Event, Cause: registry.Manual})
+}
+
+// Restart stops the named proxy and starts it anew, with a new incarnation and deliver subject, and returns its status
+// when the registration that follows has ended.
+func (s *Supervisor) Restart(ctx context.Context, store, name string) ([]health.Status, error) {
+	return s.act(ctx, store, name, Input{Kind: Restart})
+}
+
+func (s *Supervisor) act(ctx context.Context, store, name string, in Input) ([]health.Status, error) {
+	var replies []chan []health.Status
+	for _, l := range s.some(store) {
+		reply := make(chan []health.Status, 1)
+		replies = append(replies, reply)
+		l.inbox.ask(request{do: func(l *loop, now time.Time) { l.act(name, in, reply, now) }})
+	}
+	return collect(ctx, replies)
+}
+
+func (s *Supervisor) some(store string) []*loop {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if store != "" {
+		if l := s.loops[store]; l != nil {
+			return []*loop{l}
+		}
+		return nil
+	}
+	all := make([]*loop, 0, len(s.loops))
+	for _, l := range s.loops {
+		all = append(all, l)
+	}
+	return all
+}
+
+// gather asks loops for something that they know at once.
+func gather[T any](ctx context.Context, s *Supervisor, store string, tell func(*loop, time.Time) []T) ([]T, error) {
+	var replies []chan []T
+	for _, l := range s.some(store) {
+		reply := make(chan []T, 1)
+		replies = append(replies, reply)
+		l.inbox.ask(request{do: func(l *loop, now time.Time) { reply <- tell(l, now) }})
+	}
+	return collect(ctx, replies)
+}
+
+func collect[T any](ctx context.Context, replies []chan []T) ([]T, error) {
+	var all []T
+	for _, reply := range replies {
+		select {
+		case part := <-reply:
+			all = append(all, part...)
+		case <-ctx.Done():
+			return all, fmt.Errorf("the proxies did not answer in time: %w", ctx.Err())
+		}
+	}
+	return all, nil
+}

@@ -1,0 +1,170 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Names that the contract fixes.
+const (
+	DefaultBucket  = "exesdb_subscriptions"
+	RepublishTo    = "exesdb.registry." // followed by the key
+	streamPrefix   = "KV_"
+	subjectPrefix  = "$KV."
+	writeAckWindow = 1 << 14 // writes in flight at once; a batch is never larger (proxy.batchSize)
+)
+
+// markerTTL is how long the bucket remembers that a record was deleted or expired. Whoever follows the bucket hears of
+// it at once; the marker is for those who were away, and an hour outlasts any reconnect worth resuming from.
+const markerTTL = time.Hour
+
+// Config says which bucket, and how to create it where it is absent.
+type Config struct {
+	Bucket   string        // default DefaultBucket
+	Replicas int           // 1, 3 or 5; default 1
+	Memory   bool          // memory storage in place of file
+	AckWait  time.Duration // how long a write waits for its acknowledgement; default 2 s
+}
+
+// Registry is a bucket of registrations. It is safe for concurrent use.
+type Registry struct {
+	js      jetstream.JetStream
+	bucket  string
+	prefix  string // $KV.<bucket>.
+	ackWait time.Duration
+	stream  jetstream.Stream
+	// leader is the older API's handle: the newer one reads from any replica wherever the stream allows it.
+	leader nats.JetStreamContext
+}
+
+// MissingSettingError is returned by Open for a bucket that exists and lacks a setting that subproxy needs.
+type MissingSettingError struct {
+	Bucket  string
+	Setting string // as the stream configuration names it
+	Mend    string // the nats command that mends it
+}
+
+func (e *MissingSettingError) Error() string {
+	return fmt.Sprintf("bucket %s lacks %s; mend it with: %s", e.Bucket, e.Setting, e.Mend)
+}
+
+// Open opens the bucket, creating it where it is absent. Where it is present and lacks a needed setting, the error is a
+// *MissingSettingError: an existing bucket is the user's, and is never changed here.
+func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Registry, error) {
+	if cfg.Bucket == "" {
+		cfg.Bucket = DefaultBucket
+	}
+	if cfg.AckWait == 0 {
+		cfg.AckWait = 2 * time.Second
+	}
+	pipelined, err := withWriteWindow(js, cfg.AckWait)
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", cfg.Bucket, err)
+	}
+	leader, err := js.Conn().JetStream(legacyOptions(js)...)
+	if err != nil {
+		return nil, fmt.Errorf("open bucket %s: %w", cfg.Bucket, err)
+	}
+	r := &Registry{js: pipelined, leader: leader, bucket: cfg.Bucket, prefix: subjectPrefix + cfg.Bucket + ".", ackWait: cfg.AckWait}
+	if _, err := r.Ensure(ctx, cfg); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// withWriteWindow makes a second handle on the same API prefix or domain, because how many writes may be in flight, and
+// for how long, is a property of the handle.
+func withWriteWindow(js jetstream.JetStream, ackWait time.Duration) (jetstream.JetStream, error) {
+	opts := []jetstream.JetStreamOpt{jetstream.WithPublishAsyncMaxPending(writeAckWindow), jetstream.WithPublishAsyncTimeout(ackWait)}
+	switch o := js.Options(); {
+	case o.APIPrefix != "":
+		return jetstream.NewWithAPIPrefix(js.Conn(), o.APIPrefix, opts...)
+	case o.Domain != "":
+		return jetstream.NewWithDomain(js.Conn(), o.Domain, opts...)
+	default:
+		return jetstream.New(js.Conn(), opts...)
+	}
+}
+
+func legacyOptions(js jetstream.JetStream) []nats.JSOpt {
+	switch o := js.Options(); {
+	case o.APIPrefix != "":
+		return []nats.JSOpt{nats.APIPrefix(o.APIPrefix)}
+	case o.Domain != "":
+		return []nats.JSOpt{nats.Domain(o.Domain)}
+	default:
+		return nil
+	}
+}
+
+// Ensure creates the bucket where it is absent and checks it where it is present. It is called again when the bucket is
+// found to be gone (deleted by hand, or NATS restored empty), and must not be called by two at once.
+func (r *Registry) Ensure(ctx context.Context, cfg Config) (created bool, err error) {
+	stream, err := r.js.Stream(ctx, r.Stream())
+	if created = errors.Is(err, jetstream.ErrStreamNotFound); created {
+		stream, err = r.create(ctx, cfg)
+	}
+	if err != nil {
+		return false, fmt.Errorf("open bucket %s: %w", r.bucket, err)
+	}
+	if r.stream == nil {
+		r.stream = stream // a handle is a name and its direct-get setting, both the same after a re-creation
+	}
+	return created, r.check(stream.CachedInfo().Config)
+}
+
+func (r *Registry) create(ctx context.Context, cfg Config) (jetstream.Stream, error) {
+	kv := jetstream.KeyValueConfig{
+		Bucket:         r.bucket,
+		Description:    "Event-store subscriptions: who holds each, and where its events go",
+		History:        1,
+		Replicas:       max(cfg.Replicas, 1),
+		LimitMarkerTTL: markerTTL,
+		RePublish:      &jetstream.RePublish{Source: r.prefix + ">", Destination: RepublishTo + ">"},
+	}
+	if cfg.Memory {
+		kv.Storage = jetstream.MemoryStorage
+	}
+	// Another instance may create it at the same moment: whoever is second finds it there.
+	if _, err := r.js.CreateKeyValue(ctx, kv); err != nil && !errors.Is(err, jetstream.ErrBucketExists) {
+		return nil, err
+	}
+	return r.js.Stream(ctx, r.Stream())
+}
+
+func (r *Registry) check(cfg jetstream.StreamConfig) error {
+	missing := func(setting, flags string) error {
+		return &MissingSettingError{Bucket: r.bucket, Setting: setting, Mend: fmt.Sprintf("nats stream edit %s %s", r.Stream(), flags)}
+	}
+	switch {
+	case cfg.MaxMsgsPerSubject != 1:
+		return missing(fmt.Sprintf("max_msgs_per_subject 1 (history 1; it has %d)", cfg.MaxMsgsPerSubject), "--max-msgs-per-subject=1")
+	case !cfg.AllowDirect:
+		return missing("allow_direct (direct get)", "--allow-direct")
+	case !cfg.AllowMsgTTL || cfg.SubjectDeleteMarkerTTL <= 0:
+		return missing("allow_msg_ttl and subject_delete_marker_ttl (per-message TTL markers)", "--allow-msg-ttl --subject-del-markers-ttl=1h")
+	case cfg.RePublish == nil || cfg.RePublish.HeadersOnly || cfg.RePublish.Destination != RepublishTo+">" ||
+		(cfg.RePublish.Source != r.prefix+">" && cfg.RePublish.Source != ">" && cfg.RePublish.Source != ""):
+		return missing("republish to "+RepublishTo+">", fmt.Sprintf("--republish-source='%s>' --republish-destination='%s>'", r.prefix, RepublishTo))
+	default:
+		return nil
+	}
+}
+
+// Bucket is the bucket's name.
+func (r *Registry) Bucket() string { return r.bucket }
+
+// Stream is the name of the JetStream stream behind the bucket.
+func (r *Registry) Stream() string { return streamPrefix + r.bucket }
+
+// Subject is the stream subject of a key.
+func (r *Registry) Subject(key string) string { return r.prefix + key }
+
+// Key is the key of a stream subject.
+func (r *Registry) Key(subject string) string { return strings.TrimPrefix(subject, r.prefix) }

@@ -1,0 +1,194 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
+
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+const (
+	operationHeader = "KV-Operation"
+	operationDelete = "DEL"
+	operationPurge  = "PURGE"
+)
+
+// Operation says what an entry does to its key.
+type Operation uint8
+
+// The operations.
+const (
+	Put     Operation = iota // a record was written
+	Deleted                  // a record was deleted or purged: that was meant
+	Expired                  // a record outlived its TTL
+)
+
+// String names the operation for logs.
+func (o Operation) String() string { return [...]string{"put", "deleted", "expired"}[o] }
+
+// Entry is one revision of a key, as the bucket's stream has it.
+type Entry struct {
+	Key       string
+	Revision  uint64
+	Operation Operation
+	Data      []byte // a Put's record, not decoded yet
+	Time      time.Time
+}
+
+// NewEntry reads an entry from the parts of a stream message.
+func (r *Registry) NewEntry(subject string, revision uint64, header nats.Header, data []byte, at time.Time) Entry {
+	return Entry{Key: r.Key(subject), Revision: revision, Operation: operation(header), Data: data, Time: at}
+}
+
+func operation(header nats.Header) Operation {
+	if reason := header[jetstream.MarkerReasonHeader]; len(reason) > 0 {
+		if reason[0] == "MaxAge" {
+			return Expired
+		}
+		return Deleted
+	}
+	if op := header[operationHeader]; len(op) > 0 && (op[0] == operationDelete || op[0] == operationPurge) {
+		return Deleted
+	}
+	return Put
+}
+
+// Registration decodes a Put's record.
+func (e *Entry) Registration() (Registration, error) {
+	return Decode(e.Key, e.Data)
+}
+
+// OwnedBy reports whether the entry is a record of this instance, without decoding it: an instance id is a NUID, unique
+// by construction, and stands in a record as owner.id only. An instance hears each of its own writes on the feed, 10,000
+// at a time, so this has to be cheap.
+func (e *Entry) OwnedBy(needle OwnerNeedle) bool {
+	return e.Operation == Put && bytes.Contains(e.Data, needle)
+}
+
+// OwnerNeedle is what Entry.OwnedBy looks for.
+type OwnerNeedle []byte
+
+// Needle makes the owner's needle.
+func (o Owner) Needle() OwnerNeedle { return OwnerNeedle(`"id":"` + o.ID + `"`) }
+
+// Get reads what is under the key now, from any replica. Nothing there is ok false.
+func (r *Registry) Get(ctx context.Context, key string) (e Entry, ok bool, err error) {
+	m, err := r.stream.GetLastMsgForSubject(ctx, r.Subject(key))
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return Entry{}, false, nil
+	case err != nil:
+		return Entry{}, false, fmt.Errorf("read %s: %w", key, describeRead(err))
+	}
+	return r.NewEntry(m.Subject, m.Sequence, m.Header, m.Data, m.Time), true, nil
+}
+
+// GetFromLeader reads what is under the key now, from the leader's own store: slower than Get, but never behind a write
+// that was acknowledged.
+func (r *Registry) GetFromLeader(key string) (e Entry, ok bool, err error) {
+	m, err := r.leader.GetLastMsg(r.Stream(), r.Subject(key), nats.MaxWait(time.Second))
+	switch {
+	case errors.Is(err, nats.ErrMsgNotFound):
+		return Entry{}, false, nil
+	case err != nil:
+		return Entry{}, false, fmt.Errorf("read %s from the leader: %w", key, describeRead(err))
+	}
+	return r.NewEntry(m.Subject, m.Sequence, m.Header, m.Data, m.Time), true, nil
+}
+
+// GetLast reads what is under each of the keys now, from any replica, in one request, and calls found for each that
+// there is, in revision order. At most MaxGetLast keys; a failure can come after some were found.
+func (r *Registry) GetLast(ctx context.Context, keys []string, found func(Entry)) error {
+	subjects := make([]string, len(keys))
+	for i, key := range keys {
+		subjects[i] = r.Subject(key)
+	}
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	batch, err := jetstreamext.GetLastMsgsFor(ctx, r.js, r.Stream(), subjects)
+	if err == nil {
+		_, err = r.drain(ctx, batch, found)
+	}
+	if err != nil {
+		return fmt.Errorf("read %d keys of %s: %w", len(keys), r.bucket, describeRead(err))
+	}
+	return nil
+}
+
+// MaxGetLast is how many keys one GetLast may name: the server answers at most 1,024 subjects a request.
+const MaxGetLast = 1000
+
+// readTimeout bounds one request for many records; 1,000 records take some 10 ms.
+const readTimeout = 5 * time.Second
+
+// List reads every record that is there now, in revision order, from any replica. Store and name narrow it; empty
+// means all of them. Markers are left out.
+func (r *Registry) List(ctx context.Context, store, name string) ([]Entry, error) {
+	filter := r.prefix + tokenOrStar(store) + ".*.*." + tokenOrStar(name)
+	var entries []Entry
+	from := uint64(1)
+	page := func() (int, error) {
+		ctx, cancel := context.WithTimeout(ctx, readTimeout)
+		defer cancel()
+		batch, err := jetstreamext.GetBatch(ctx, r.js, r.Stream(), MaxGetLast, jetstreamext.GetBatchSeq(from), jetstreamext.GetBatchSubject(filter))
+		if err != nil {
+			return 0, err
+		}
+		return r.drain(ctx, batch, func(e Entry) {
+			from = e.Revision + 1
+			if e.Operation == Put {
+				entries = append(entries, e)
+			}
+		})
+	}
+	for {
+		n, err := page()
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", r.bucket, describeRead(err))
+		}
+		if n == 0 {
+			return entries, nil
+		}
+	}
+}
+
+// drain reads a batch to its end. An expired context ends a batch without an error, so it is asked as well.
+func (r *Registry) drain(ctx context.Context, batch iter.Seq2[*jetstream.RawStreamMsg, error], found func(Entry)) (n int, err error) {
+	for m, err := range batch {
+		if errors.Is(err, jetstreamext.ErrNoMessages) {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+		n++
+		found(r.NewEntry(m.Subject, m.Sequence, m.Header, m.Data, m.Time))
+	}
+	return n, ctx.Err()
+}
+
+func tokenOrStar(name string) string {
+	if name == "" {
+		return "*"
+	}
+	return subscription.EncodeToken(name)
+}
+
+func describeRead(err error) error {
+	switch {
+	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, jetstream.ErrStreamNotFound):
+		return fmt.Errorf("no replica of the bucket answers: %w", err)
+	case errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrReconnectBufExceeded):
+		return ErrDisconnected
+	default:
+		return err
+	}
+}

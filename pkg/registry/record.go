@@ -1,0 +1,81 @@
+package registry
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+// Cause says why a registration was made.
+type Cause string
+
+// Every cause, as it stands in records, statuses and metrics.
+const (
+	Initial          Cause = "initial"           // the proxy started
+	LeaderChanged    Cause = "leader_changed"    // the store, or the bucket, has a new leader
+	EmitterRestarted Cause = "emitter_restarted" // the store's emitters are new and know nobody
+	Reconnected      Cause = "reconnected"       // the NATS connection came back: events may have been missed
+	Lost             Cause = "lost"              // the record was deleted, expired or overwritten
+	Takeover         Cause = "takeover"          // the owner before released it, or is dead
+	Timer            Cause = "timer"             // nothing was heard for the interval
+	Retry            Cause = "retry"             // the attempt before failed
+	Manual           Cause = "manual"            // an operator asked
+)
+
+// Causes lists every cause, in the order of the documentation.
+func Causes() []Cause {
+	return []Cause{Initial, LeaderChanged, EmitterRestarted, Reconnected, Lost, Takeover, Timer, Retry, Manual}
+}
+
+// Owner is the instance that holds a registration.
+type Owner struct {
+	Name string `json:"name"` // stable over restarts
+	ID   string `json:"id"`   // new at every start (NUID)
+	Host string `json:"host"`
+	PID  int    `json:"pid"`
+}
+
+// Registration is the record: who holds a subscription, and where its events go.
+type Registration struct {
+	subscription.Subscription
+	Owner Owner `json:"owner"`
+	// Incarnation is one higher each time another instance id takes the subscription, or its proxy is restarted. Of two
+	// owners the one with the higher incarnation superseded the other; clocks don't come into it.
+	Incarnation    uint64 `json:"incarnation"`
+	DeliverSubject string `json:"deliver_subject"`
+	// Term is the highest leader term of the store that the owner knew; 0 where it knew none.
+	Term         uint64    `json:"term"`
+	Cause        Cause     `json:"cause"`
+	RegisteredAt time.Time `json:"registered_at"` // UTC
+}
+
+// ErrBadRecord is returned for a value that is no registration, or not that of its key.
+var ErrBadRecord = errors.New("malformed registration")
+
+// Encode writes the record as it stands in the bucket.
+func (r *Registration) Encode() ([]byte, error) {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("encode registration %s: %w", r.Subscription, err)
+	}
+	return data, nil
+}
+
+// Decode reads a record found under key. Unknown fields are allowed, since newer writers may add some; a record whose
+// subscription is not the key's, or that has no owner id, is ErrBadRecord.
+func Decode(key string, data []byte) (Registration, error) {
+	var r Registration
+	if err := json.Unmarshal(data, &r); err != nil {
+		return Registration{}, fmt.Errorf("%w under %s: %w", ErrBadRecord, key, err)
+	}
+	if r.Owner.ID == "" {
+		return Registration{}, fmt.Errorf("%w under %s: no owner.id", ErrBadRecord, key)
+	}
+	if r.Key() != key {
+		return Registration{}, fmt.Errorf("%w under %s: it describes %s", ErrBadRecord, key, r.Key())
+	}
+	return r, nil
+}

@@ -1,0 +1,97 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Errors that a write can end with; anything else is NATS's own, wrapped.
+var (
+	// ErrConflict is returned where the key is no longer at the revision that the write was conditional on.
+	ErrConflict = errors.New("revision conflict")
+	// ErrDisconnected is returned at once while there is no connection: nothing is written late.
+	ErrDisconnected = errors.New("not connected to NATS")
+	// ErrNoStream is returned where nothing listens for the bucket's writes: the bucket is gone, or has no leader.
+	ErrNoStream = errors.New("no stream takes the write; is the bucket there, with a leader?")
+	// ErrNoAck is returned where the acknowledgement did not come in time; the write may have happened.
+	ErrNoAck = errors.New("no acknowledgement in time; does JetStream have a quorum?")
+)
+
+// Write is one conditional write. Data nil deletes the record.
+type Write struct {
+	Key      string
+	Data     []byte
+	Revision uint64 // the revision last seen for the key, markers included; 0: there must be none
+}
+
+// WriteResult is what became of the Write at the same index.
+type WriteResult struct {
+	Revision uint64 // of the write, where Err is nil
+	Err      error
+}
+
+// Put performs the writes, all in flight together, and returns when each was acknowledged or failed. It never retries:
+// whether to write again is a decision that needs to know what is there now.
+func (r *Registry) Put(ctx context.Context, writes []Write) []WriteResult {
+	results := make([]WriteResult, len(writes))
+	futures := make([]jetstream.PubAckFuture, len(writes))
+	for i := range writes {
+		if ctx.Err() != nil {
+			results[i].Err = ctx.Err()
+			continue
+		}
+		futures[i], results[i].Err = r.js.PublishMsgAsync(r.message(&writes[i]), jetstream.WithRetryAttempts(0))
+	}
+	for i, future := range futures {
+		if future != nil {
+			results[i] = await(ctx, future)
+		}
+		results[i].Err = describe(results[i].Err)
+	}
+	return results
+}
+
+func (r *Registry) message(w *Write) *nats.Msg {
+	m := &nats.Msg{Subject: r.prefix + w.Key, Data: w.Data, Header: nats.Header{
+		jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(w.Revision, 10)},
+	}}
+	if w.Data == nil {
+		m.Header[operationHeader] = []string{operationDelete}
+		m.Header[jetstream.MsgTTLHeader] = []string{markerTTL.String()}
+	}
+	return m
+}
+
+func await(ctx context.Context, future jetstream.PubAckFuture) WriteResult {
+	select {
+	case ack := <-future.Ok():
+		return WriteResult{Revision: ack.Sequence}
+	case err := <-future.Err():
+		return WriteResult{Err: err}
+	case <-ctx.Done():
+		return WriteResult{Err: ctx.Err()}
+	}
+}
+
+func describe(err error) error {
+	var api *jetstream.APIError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant):
+		return ErrConflict
+	case errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrConnectionReconnecting):
+		return ErrDisconnected
+	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
+		return ErrNoStream
+	case errors.Is(err, jetstream.ErrAsyncPublishTimeout), errors.Is(err, context.DeadlineExceeded):
+		return ErrNoAck
+	default:
+		return fmt.Errorf("write: %w", err)
+	}
+}

@@ -1,0 +1,219 @@
+// Package verify reads registrations back: what the bucket holds, never what a write's acknowledgement said.
+//
+// A read may be answered by any replica, and NATS gives no read-your-writes there, so a revision below the one written
+// (or nothing at all) is first of all a replica that lags: ReadBack reads again until the replica caught up, then asks
+// the leader, and gives up after its time-out. Only a record that names this instance, at or above the revision
+// written, is verified.
+package verify
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/registry"
+)
+
+// Outcome says what a read-back found.
+type Outcome uint8
+
+// The outcomes.
+const (
+	Unreadable Outcome = iota // the bucket could not be read
+	Verified                  // this instance, at or above the revision written
+	Lagging                   // a revision below the one written: a replica that has not caught up
+	WrongOwner                // a later revision that is not this instance's
+	Missing                   // nothing, or a marker at or above the revision written
+)
+
+// String names the outcome for records, logs and metrics.
+func (o Outcome) String() string {
+	return [...]string{"unreadable", "verified", "lagging", "wrong_owner", "missing"}[o]
+}
+
+// Errors behind the outcomes, for callers to match.
+var (
+	ErrLagging    = errors.New("the replicas read lag behind the write")
+	ErrWrongOwner = errors.New("the registration names another owner")
+	ErrMissing    = errors.New("the registration is not there")
+	ErrUnreadable = errors.New("the registration could not be read")
+)
+
+// Err is the sentinel error of an outcome; nil for Verified.
+func (o Outcome) Err() error {
+	return [...]error{ErrUnreadable, nil, ErrLagging, ErrWrongOwner, ErrMissing}[o]
+}
+
+// Expect is one registration to read back.
+type Expect struct {
+	Key      string
+	Revision uint64 // the revision written
+}
+
+// Result is what was found for the Expect at the same index.
+type Result struct {
+	Outcome Outcome
+	Found   registry.Entry // the last entry read; zero where nothing was there
+	Err     error          // nil for Verified; else Outcome.Err, with what was found
+}
+
+// Bucket is what ReadBack reads from; *registry.Registry is one.
+type Bucket interface {
+	Get(ctx context.Context, key string) (registry.Entry, bool, error)
+	GetLast(ctx context.Context, keys []string, found func(registry.Entry)) error
+	GetFromLeader(key string) (registry.Entry, bool, error)
+}
+
+// Judge decides what a found entry means for an expectation. It is the whole rule; the rest of the package is reading.
+func Judge(expect Expect, found registry.Entry, ok bool, owner registry.OwnerNeedle) Outcome {
+	switch {
+	case !ok:
+		return Missing
+	case found.Revision < expect.Revision:
+		return Lagging
+	case found.Operation != registry.Put:
+		return Missing
+	case !found.OwnedBy(owner):
+		return WrongOwner
+	default:
+		return Verified
+	}
+}
+
+// A lagging replica is read again after firstWait, then twice as long each time up to lastWait. Replicas on one network
+// are within a millisecond or two of each other, and after askLeaderAfter reads the leader knows better.
+const (
+	firstWait      = 2 * time.Millisecond
+	lastWait       = 100 * time.Millisecond
+	askLeaderAfter = 3
+)
+
+// ReadBack reads every expectation until it is verified or known to be wrong, within timeout.
+func ReadBack(ctx context.Context, bucket Bucket, owner registry.OwnerNeedle, expects []Expect, timeout time.Duration) []Result {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	results := make([]Result, len(expects))
+	open := make([]int, len(expects)) // indexes still to be read
+	for i := range open {
+		open[i] = i
+	}
+	wait := firstWait
+	for reads := 1; ; reads++ {
+		err := read(ctx, bucket, owner, expects, open, results)
+		leaderSaid := err == nil && reads > askLeaderAfter && askLeader(bucket, owner, expects, open, results)
+		open = stillOpen(open, results, leaderSaid)
+		if len(open) == 0 {
+			return explain(results, nil)
+		}
+		select {
+		case <-time.After(wait):
+			wait = min(2*wait, lastWait)
+		case <-ctx.Done():
+			return explain(results, err)
+		}
+	}
+}
+
+// read fills in results for the open indexes; what could not be read keeps what an earlier read found, or Unreadable.
+func read(ctx context.Context, bucket Bucket, owner registry.OwnerNeedle, expects []Expect, open []int, results []Result) error {
+	if len(open) == 1 {
+		i := open[0]
+		found, ok, err := bucket.Get(ctx, expects[i].Key)
+		if err != nil {
+			results[i] = Result{Outcome: Unreadable, Err: err}
+			return err
+		}
+		results[i] = Result{Outcome: Judge(expects[i], found, ok, owner), Found: found}
+		return nil
+	}
+	for len(open) > 0 {
+		part := open[:pageLength(expects, open)]
+		open = open[len(part):]
+		if err := readPage(ctx, bucket, owner, expects, part, results); err != nil {
+			for _, i := range append(part, open...) {
+				if results[i].Outcome != Verified {
+					results[i] = Result{Outcome: Unreadable, Err: err}
+				}
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+func readPage(ctx context.Context, bucket Bucket, owner registry.OwnerNeedle, expects []Expect, part []int, results []Result) error {
+	keys := make([]string, len(part))
+	index := make(map[string]int, len(part))
+	for n, i := range part {
+		keys[n] = expects[i].Key
+		index[expects[i].Key] = i
+		results[i] = Result{Outcome: Missing}
+	}
+	return bucket.GetLast(ctx, keys, func(found registry.Entry) {
+		if i, ok := index[found.Key]; ok {
+			results[i] = Result{Outcome: Judge(expects[i], found, true, owner), Found: found}
+		}
+	})
+}
+
+// maxRequest bounds the keys that one request names, in bytes: NATS refuses a payload above 1 MiB by default.
+const maxRequest = 256 << 10
+
+func pageLength(expects []Expect, open []int) int {
+	size := 0
+	for n, i := range open {
+		if size += len(expects[i].Key) + 40; n == registry.MaxGetLast || size > maxRequest {
+			return max(n, 1)
+		}
+	}
+	return len(open)
+}
+
+// askLeader replaces the doubtful results by what the leader says, which has applied every write it acknowledged.
+func askLeader(bucket Bucket, owner registry.OwnerNeedle, expects []Expect, open []int, results []Result) (said bool) {
+	for _, i := range open {
+		if o := results[i].Outcome; o != Missing && o != Lagging {
+			continue
+		}
+		found, ok, err := bucket.GetFromLeader(expects[i].Key)
+		if err != nil {
+			return false // the leader is away; what the replicas say stands until the time-out
+		}
+		results[i] = Result{Outcome: Judge(expects[i], found, ok, owner), Found: found}
+	}
+	return true
+}
+
+// stillOpen keeps the indexes worth reading again. Missing is final only from the leader, or as a marker that is newer
+// than the write; lagging and unreadable never are.
+func stillOpen(open []int, results []Result, leaderAsked bool) []int {
+	kept := open[:0]
+	for _, i := range open {
+		switch r := results[i]; {
+		case r.Outcome == Lagging, r.Outcome == Unreadable:
+			kept = append(kept, i)
+		case r.Outcome == Missing && r.Found.Revision == 0 && !leaderAsked:
+			kept = append(kept, i)
+		}
+	}
+	return kept
+}
+
+func explain(results []Result, read error) []Result {
+	for i := range results {
+		r := &results[i]
+		switch {
+		case r.Outcome == Verified:
+		case r.Err != nil:
+			r.Err = fmt.Errorf("%w: %w", r.Outcome.Err(), r.Err)
+		case r.Outcome == Unreadable && read != nil:
+			r.Err = fmt.Errorf("%w: %w", ErrUnreadable, read)
+		case r.Found.Revision > 0:
+			r.Err = fmt.Errorf("%w: revision %d", r.Outcome.Err(), r.Found.Revision)
+		default:
+			r.Err = r.Outcome.Err()
+		}
+	}
+	return results
+}
