@@ -30,6 +30,8 @@ type Options struct {
 	Version string
 	Logger  *slog.Logger
 	Metrics *health.Metrics
+	// OnRegistered is the supervisor's (see proxy.Options).
+	OnRegistered func(store string, cause registry.Cause, n int, at time.Time)
 	// StartTimeout bounds how long to wait for NATS and JetStream at the start; default 30 s.
 	StartTimeout time.Duration
 }
@@ -92,7 +94,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	}
 	s.supervisor = proxy.New(proxy.Options{
 		Owner: s.owner, Bucket: s.bucket, Settings: settings(o.Config), Publish: s.nc.Publish, Connected: s.nc.IsConnected,
-		Ensure: s.ensure, Logger: s.log, Metrics: s.metrics,
+		Ensure: s.ensure, Logger: s.log, Metrics: s.metrics, OnRegistered: o.OnRegistered,
 	})
 	s.supervisor.Apply(subscriptions(o.Config))
 	if err := s.follow(); err != nil {
@@ -322,6 +324,9 @@ func (s *Service) Supervisor() *proxy.Supervisor { return s.supervisor }
 
 // Owner is this instance, as it stands in its registrations.
 func (s *Service) Owner() registry.Owner { return s.owner }
+
+// URL is what the instance was told to connect to.
+func (s *Service) URL() string { return s.cfg.Load().NATS.URL }
 
 // FeedStats are the feed's counters.
 func (s *Service) FeedStats() feed.Stats { return s.feed.Stats() }

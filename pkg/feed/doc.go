@@ -25,9 +25,10 @@
 //     Mirrors, which may be filtered, can answer direct gets too; their answers name another stream and are not used.
 //
 // That a message is missing is therefore never accepted, only that there is nothing to read yet. When the leader says
-// so (a JetStream leader answers once it has applied all that was committed before its election), the feed stops asking
-// and is level; the next three polls ask again, in case the leader had been deposed, and so does the next live message,
-// which comes behind a jump. Nothing is found missing for longer than the poll interval, unless nobody can be asked.
+// so (a JetStream leader answers once it has applied all that was committed before its election), the feed is level.
+// In case that leader had been deposed, polls ask again until it was said three times, and the next live message,
+// which comes behind a jump, makes the feed read once more. So what the live path lost is found within a poll interval,
+// as long as somebody can be asked.
 //
 // # When it is another stream
 //

@@ -159,7 +159,9 @@ func (s *follower) attend(ctx context.Context) error {
 		s.lookSoon(0)
 	}
 	if r := s.mail.Swap(nil); r != nil && r.id == strconv.FormatUint(s.poll.id, 10) {
-		if err := s.look(ctx, r); err != nil {
+		err := s.look(ctx, r)
+		s.counts.polls.Add(1)
+		if err != nil {
 			return err
 		}
 	}
@@ -201,7 +203,8 @@ func (s *follower) ask(now time.Time) {
 		return
 	}
 	s.settling = false
-	s.poll = poll{id: s.counts.polls.Add(1), sent: now, last: s.cur.last}
+	s.asked++
+	s.poll = poll{id: s.asked, sent: now, last: s.cur.last}
 	if err := s.api.nc.PublishRequest(s.api.infoSubject(), s.inbox+"."+strconv.FormatUint(s.poll.id, 10), nil); err != nil {
 		s.log.Warn("poll failed", "error", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -244,6 +245,21 @@ func TestExpiryMarkerIsSeen(t *testing.T) {
 	if got := msgs[2].Header.Get("Nats-Marker-Reason"); got != "MaxAge" || msgs[2].Subject != "$KV.b.k" {
 		t.Errorf("Nats-Marker-Reason = %q on %s", got, msgs[2].Subject)
 	}
+}
+
+func TestStreamInAnotherDomainIsFollowed(t *testing.T) {
+	s := startServer(t, &server.Options{
+		ServerName: "hub", Host: "127.0.0.1", Port: -1, JetStream: true, JetStreamDomain: "hub", StoreDir: t.TempDir(), NoSigs: true, NoLog: true,
+	})
+	js, err := jetstream.NewWithDomain(connect(t, s).Conn(), "hub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	createStream(t, js, eventsConfig())
+	publish(t, js, "events.a", "1")
+	_, rec := run(t, js, feed.Config{StartSeq: 1})
+	eventually(t, "level", rec.level(1))
+	want(t, rec, "1")
 }
 
 func TestRunEndsWithItsContextWhereverItIs(t *testing.T) {

@@ -46,7 +46,8 @@ type job struct {
 
 // done is a job's end.
 type done struct {
-	item    *item
+	item    *item // nil: a release
+	cause   registry.Cause
 	outcome Outcome
 }
 
@@ -69,7 +70,7 @@ var errRetired = errors.New("another run of this instance's name took over")
 func (r *registrar) register(ctx context.Context, jobs []job, s *Settings) []done {
 	ends := make([]done, len(jobs))
 	for i := range jobs {
-		ends[i].item = jobs[i].item
+		ends[i].item, ends[i].cause = jobs[i].item, jobs[i].cause
 	}
 	written := r.write(ctx, jobs, ends, s)
 	if s.Verify {

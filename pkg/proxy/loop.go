@@ -96,6 +96,7 @@ func (l *loop) turn(ctx context.Context, now time.Time) (wake time.Time) {
 	for i := range t.results {
 		l.finish(&t.results[i], now)
 	}
+	l.tellRegistered(t.results)
 	if t.voided {
 		for _, it := range l.items {
 			l.step(it, Input{Kind: Voided}, now)
@@ -155,7 +156,9 @@ func (l *loop) step(it *item, in Input, now time.Time) {
 		l.report.entered(it, fx.Entered, now)
 	}
 	l.mark(it, fx.Publish)
-	l.due.schedule(it)
+	if !it.proxy.Attempting {
+		l.due.schedule(it)
+	}
 }
 
 func isEvent(c registry.Cause) bool {
@@ -294,6 +297,21 @@ func (l *loop) release(ctx context.Context, writes []registry.Write) []done {
 		l.log.Warn("registrations could not be released; their records stay until another instance takes them", "subscriptions", failed, "error", sample)
 	}
 	return make([]done, len(writes))
+}
+
+// tellRegistered counts the successes of each cause in a row.
+func (l *loop) tellRegistered(ends []done) {
+	for from := 0; from < len(ends); {
+		cause, n, at := ends[from].cause, 0, time.Time{}
+		for ; from < len(ends) && ends[from].cause == cause; from++ {
+			if o := &ends[from].outcome; o.Err == nil && !o.Superseded && ends[from].item != nil {
+				n, at = n+1, o.At
+			}
+		}
+		if n > 0 {
+			l.onReg(l.store, cause, n, at)
+		}
+	}
 }
 
 func (l *loop) count(it *item, o *Outcome) {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"slices"
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
@@ -14,20 +15,27 @@ func (l *loop) apply(wanted []subscription.Subscription, started bool, now time.
 	for _, s := range wanted {
 		keep[s.Name] = s
 	}
-	for _, it := range append([]*item(nil), l.items...) {
+	added, restarted, released := 0, 0, 0
+	for _, it := range slices.Clone(l.items) {
 		s, ok := keep[it.proxy.Name]
 		switch {
 		case !ok || s.Key() != it.key:
 			l.remove(it, now)
+			released++
 		case s != it.proxy.Subscription:
 			it.proxy.Subscription = s
 			l.restart(it, now)
+			restarted++
 		}
 	}
 	for _, s := range wanted {
 		if l.byName[s.Name] == nil {
 			l.add(s, started, now)
+			added++
 		}
+	}
+	if added+restarted+released > 0 {
+		l.log.Info("subscriptions", "added", added, "restarted", restarted, "released", released, "now", len(l.items))
 	}
 }
 
@@ -44,7 +52,6 @@ func (l *loop) add(s subscription.Subscription, started bool, now time.Time) {
 }
 
 func (l *loop) remove(it *item, now time.Time) {
-	l.log.Info("releasing", "subscription", it.proxy.Name)
 	attempting := it.proxy.Attempting
 	l.step(it, Input{Kind: Stop}, now)
 	it.removed = true

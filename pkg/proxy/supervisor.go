@@ -27,6 +27,9 @@ type Options struct {
 	Ensure  func(context.Context) error
 	Logger  *slog.Logger
 	Metrics *health.Metrics
+	// OnRegistered, where set, is told how many registrations a batch brought, and when the last was verified. It is
+	// called by the stores' loops and must not block.
+	OnRegistered func(store string, cause registry.Cause, n int, at time.Time)
 }
 
 // shared is what all loops of a supervisor have in common. It is safe for concurrent use.
@@ -41,6 +44,7 @@ type shared struct {
 	slots     chan struct{} // one for each batch under way
 	retired   atomic.Bool   // another run of this name took over
 	retire    func(by registry.Owner)
+	onReg     func(store string, cause registry.Cause, n int, at time.Time)
 	numbers   atomic.Uint64 // of deliver subjects
 }
 
@@ -85,6 +89,9 @@ func New(o Options) *Supervisor {
 		bucket: o.Bucket, owner: o.Owner, needle: o.Owner.Needle(), metrics: o.Metrics, ensure: o.Ensure, retired: &s.retired,
 	}
 	s.retire = s.retireAll
+	if s.onReg = o.OnRegistered; s.onReg == nil {
+		s.onReg = func(string, registry.Cause, int, time.Time) {}
+	}
 	return s
 }
 

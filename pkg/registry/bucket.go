@@ -78,6 +78,18 @@ func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Registry, e
 	return r, nil
 }
 
+// OpenExisting opens a bucket to read it, as it is: nothing is created and no setting is checked. A bucket that is not
+// there is read as an empty one.
+func OpenExisting(ctx context.Context, js jetstream.JetStream, bucket string) (*Registry, error) {
+	r := &Registry{js: js, bucket: bucket, prefix: subjectPrefix + bucket + "."}
+	stream, err := js.Stream(ctx, r.Stream())
+	if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil, fmt.Errorf("open bucket %s: %w", bucket, err)
+	}
+	r.stream = stream
+	return r, nil
+}
+
 // withWriteWindow makes a second handle on the same API prefix or domain, because how many writes may be in flight, and
 // for how long, is a property of the handle.
 func withWriteWindow(js jetstream.JetStream, ackWait time.Duration) (jetstream.JetStream, error) {

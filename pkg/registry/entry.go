@@ -132,6 +132,9 @@ const readTimeout = 5 * time.Second
 // List reads every record that is there now, in revision order, from any replica. Store and name narrow it; empty
 // means all of them. Markers are left out.
 func (r *Registry) List(ctx context.Context, store, name string) ([]Entry, error) {
+	if r.stream == nil {
+		return nil, nil // OpenExisting found no bucket
+	}
 	filter := r.prefix + tokenOrStar(store) + ".*.*." + tokenOrStar(name)
 	var entries []Entry
 	from := uint64(1)

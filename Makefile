@@ -1,0 +1,34 @@
+# Everything here needs Go and nothing else.
+GO ?= go
+
+.PHONY: run test build bench check fuzz e2e clean
+
+run: ## the built-in example: embedded server, live status lines
+	$(GO) run ./cmd/subproxy run --embedded
+
+test: ## every test, race-detected
+	$(GO) test -race -timeout 10m ./...
+
+build:
+	$(GO) build -trimpath -o bin/subproxy ./cmd/subproxy
+
+bench: build ## the figures of the README, on this machine
+	bin/subproxy bench reregister --subscriptions 10000
+	bin/subproxy bench idle --subscriptions 100000
+
+check: ## what CI checks besides the tests
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these'; exit 1; }
+	$(GO) vet ./...
+	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+	$(GO) mod tidy -diff
+
+FUZZTIME ?= 10s
+fuzz: ## each fuzz target for FUZZTIME
+	@set -e; for pkg in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; \
+	done
+
+clean:
+	rm -rf bin

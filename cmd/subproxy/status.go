@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/nats-io/nats.go"
+	"github.com/spf13/cobra"
+
+	"github.com/exesdb/subproxy/internal/connect"
+	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+func newStatus() *cobra.Command {
+	var nf natsFlags
+	var asJSON, watch bool
+	var bucket string
+	cmd := &cobra.Command{
+		Use: "status [STORE [NAME]]", Short: "Show the health of subscriptions, once or as it changes",
+		Long: `Show each subscription's health: from the running instances, and from the registry for those that no instance
+answers for (unreachable). With --watch it goes on, a line for every change, until it is interrupted.
+
+The exit status is 0 when everything shown is healthy or stands by, and 1 when something is not, so that scripts can ask.`,
+		Example: "  subproxy status\n  subproxy status greenhouse_tycoon --watch\n  subproxy status --json",
+		Args:    args(0, 2, "STORE and NAME, both optional"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			store, name := storeAndName(args)
+			if watch {
+				return watchStatus(cmd.Context(), cmd.OutOrStdout(), &nf, store, name, asJSON)
+			}
+			rows, err := gatherRows(cmd.Context(), &nf, bucket, store, name)
+			if err != nil {
+				return err
+			}
+			if err := showStatus(cmd, rows, asJSON); err != nil {
+				return err
+			}
+			if name != "" && len(rows) == 0 {
+				return fmt.Errorf("%s/%s: %w", store, name, health.ErrProxyNotFound)
+			}
+			return unhealthy(rows)
+		},
+	}
+	nf.add(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON; with --watch one message a line")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on and print every change")
+	cmd.Flags().StringVar(&bucket, "bucket", registry.DefaultBucket, "registry bucket")
+	return cmd
+}
+
+func showStatus(cmd *cobra.Command, rows []row, asJSON bool) error {
+	if asJSON {
+		return writeJSON(cmd.OutOrStdout(), rows)
+	}
+	t := newTable(cmd, "STORE", "NAME", "HEALTH", "BREAKER", "VERIFIED", "FAILURES", "CAUSE", "LATENCY", "REVISION", "INCARNATION", "OWNER", "LAST SUCCESS", "ERROR")
+	for _, r := range rows {
+		st := r.Status
+		if st == nil {
+			owner := "-"
+			if r.Registration != nil {
+				owner = r.Registration.Owner.Name
+			}
+			t.AppendRow(table.Row{r.Store, r.Name, paint(r.Health), "-", "-", "-", "-", "-", r.Revision, "-", owner, "-", r.Unreadable})
+			continue
+		}
+		last := "-"
+		if st.LastSuccess != nil {
+			last = ago(*st.LastSuccess)
+		}
+		t.AppendRow(table.Row{
+			st.Store, st.Name, paint(r.Health), st.Breaker, verified(st), st.ConsecutiveFailures, st.LastCause,
+			fmt.Sprintf("%.1f ms", st.LatencyMS), st.Revision, st.Incarnation, st.Owner.Name, last, st.LastError,
+		})
+	}
+	t.Render()
+	return nil
+}
+
+func verified(st *health.Status) string {
+	switch {
+	case st.Verification == "off":
+		return "off"
+	case st.Verified:
+		return "yes"
+	default:
+		return "no"
+	}
+}
+
+// unhealthy makes the exit status tell what the table tells.
+func unhealthy(rows []row) error {
+	bad := 0
+	for _, r := range rows {
+		if r.Health != "healthy" && r.Health != "standby" {
+			bad++
+		}
+	}
+	if bad > 0 {
+		return fmt.Errorf("%d of %d subscriptions are not healthy", bad, len(rows))
+	}
+	return nil
+}
+
+// watchStatus prints the statuses as they are and then each change, until ctx ends.
+func watchStatus(ctx context.Context, w io.Writer, nf *natsFlags, store, name string, asJSON bool) error {
+	nc, _, err := nf.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	messages := make(chan *nats.Msg, 1<<16)
+	subject := health.StatusPrefix + tokenOrStar(store) + "." + tokenOrStar(name)
+	if _, err := nc.ChanSubscribe(subject, messages); err != nil {
+		return connect.Explain(fmt.Errorf("subscribe to %s: %w", subject, err))
+	}
+	_, statuses, err := health.NewMonitor(nc).Statuses(ctx, health.Request{Store: store, Name: name})
+	if err != nil {
+		return err
+	}
+	p := newWatchPrinter(w, asJSON)
+	for i := range statuses {
+		p.print(&statuses[i])
+	}
+	for {
+		select {
+		case m := <-messages:
+			var st health.Status
+			if err := json.Unmarshal(m.Data, &st); err != nil {
+				continue // not one of ours
+			}
+			p.print(&st)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func tokenOrStar(name string) string {
+	if name == "" {
+		return "*"
+	}
+	return subscription.EncodeToken(name)
+}
+
+// watchPrinter prints a line for each status that says something new; heartbeats don't.
+type watchPrinter struct {
+	w      io.Writer
+	asJSON bool
+	last   map[string]string
+}
+
+func newWatchPrinter(w io.Writer, asJSON bool) *watchPrinter {
+	return &watchPrinter{w: w, asJSON: asJSON, last: map[string]string{}}
+}
+
+func (p *watchPrinter) print(st *health.Status) {
+	key := st.Store + "/" + st.Name + "@" + st.Owner.ID
+	news := fmt.Sprint(st.Health, st.Breaker, st.Verified, st.ConsecutiveFailures, st.Revision, st.Incarnation, st.LastError)
+	if p.last[key] == news {
+		return
+	}
+	p.last[key] = news
+	if p.asJSON {
+		// A status that was decoded can be encoded.
+		data, _ := json.Marshal(st)
+		fmt.Fprintf(p.w, "%s\n", data)
+		return
+	}
+	line := fmt.Sprintf("%s  %s/%s  %s", st.Timestamp.Local().Format(time.TimeOnly+".000"), st.Store, st.Name, paint(string(st.Health)))
+	switch {
+	case st.LastError != "":
+		line += fmt.Sprintf("  failures %d, breaker %s: %s", st.ConsecutiveFailures, st.Breaker, st.LastError)
+	case st.Registered:
+		line += fmt.Sprintf("  %s: verified %s in %.1f ms, revision %d, incarnation %d, by %s", st.LastCause, verified(st), st.LatencyMS, st.Revision, st.Incarnation, st.Owner.Name)
+	case st.Owner.ID != "":
+		line += "  held by " + st.Owner.Name
+	}
+	fmt.Fprintln(p.w, line)
+}
