@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/exesdb/subproxy/internal/bench"
+	"github.com/exesdb/subproxy/internal/natsnode"
 )
 
 func newBench() *cobra.Command {
@@ -18,7 +19,7 @@ started for it and ended with it. Targets are ratios; with --check a missed one 
 		Args: args(0, 0, "a bench"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newBenchReregister())
+	cmd.AddCommand(newBenchReregister(), newBenchIdle())
 	return cmd
 }
 
@@ -76,4 +77,34 @@ func newBenchReregister() *cobra.Command {
 	cmd.Flags().IntVar(&o.Samples, "samples", 100, "samples of one re-registration")
 	cmd.Flags().IntVar(&o.Rounds, "rounds", 7, "rounds of many re-registrations")
 	return cmd
+}
+
+func newBenchIdle() *cobra.Command {
+	var f benchFlags
+	o := bench.IdleOptions{}
+	cmd := &cobra.Command{
+		Use: "idle", Short: "Memory and goroutines of idle subscriptions",
+		Example: "  subproxy bench idle --subscriptions 100000",
+		Args:    args(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.Subscriptions < 2 || o.Subscriptions > 1_000_000 {
+				return usagef("--subscriptions: 2 to 1000000, not %d", o.Subscriptions)
+			}
+			o.Progress = cmd.ErrOrStderr()
+			return f.finish(cmd, func(ctx context.Context) (*bench.Report, error) { return bench.Idle(ctx, o) })
+		},
+	}
+	f.add(cmd)
+	cmd.Flags().IntVarP(&o.Subscriptions, "subscriptions", "n", 100_000, "idle subscriptions")
+	return cmd
+}
+
+// newServerNode is the server of bench idle, as a process of its own.
+func newServerNode() *cobra.Command {
+	return &cobra.Command{
+		Use: natsnode.ChildCommand, Hidden: true, Args: args(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return natsnode.RunChild(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout())
+		},
+	}
 }

@@ -6,95 +6,150 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nuid"
 	"golang.org/x/sync/errgroup"
 )
 
-// Cluster is a JetStream cluster in this process.
+const (
+	clusterTimeout = time.Minute
+	// A new cluster elects its first leader within 0.8 s of its start. If two candidates split that vote, which one
+	// start in some twenty saw, the next is 4 to 9 s away; starting all over is faster.
+	firstElection  = 1500 * time.Millisecond
+	firstElections = 3
+)
+
+var errSize = errors.New("a cluster has at least one node")
+
+// Cluster is a JetStream cluster in this process. Its methods can be called from any goroutine.
 type Cluster struct {
-	nodes []*Node
+	nodes  []*Node
+	routes []*port
 }
 
-// StartCluster starts that many servers, routed to each other, and returns when they agree on a meta leader and each is
-// current. The options are each node's; its name gets a number.
+// StartCluster starts that many servers, routed to each other, and returns when they accept streams with that many
+// replicas. The options are each node's: to a name its number is added, to a store directory its name, to a port its
+// index. A new cluster takes about a quarter of a second, one that finds its stores again 4 to 9 s: NATS lets an
+// election timeout pass there.
 func StartCluster(size int, o Options) (*Cluster, error) {
-	if o.StoreDir != "" {
-		return nil, errors.New("a cluster's nodes have temporary stores")
+	if size < 1 {
+		return nil, errSize
 	}
-	c := &Cluster{}
-	var seed *url.URL
+	if o.Host == "" {
+		o.Host = loopback
+	}
+	if o.Name == "" {
+		o.Name = "n"
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), clusterTimeout)
+	defer cancel()
+	for attempt := 1; ; attempt++ {
+		c := &Cluster{}
+		err := c.start(size, o)
+		if err == nil && o.StoreDir == "" && attempt < firstElections && !c.elects(ctx) {
+			c.Shutdown()
+			continue
+		}
+		if err == nil {
+			err = c.WaitReady(ctx)
+		}
+		if err != nil {
+			c.Shutdown()
+			return nil, err
+		}
+		return c, nil
+	}
+}
+
+func (c *Cluster) start(size int, o Options) (err error) {
+	if c.routes, err = reserveRoutes(size, o.Host); err != nil {
+		return err
+	}
+	// A name of its own keeps out whoever else runs a cluster on this machine.
+	name, routes := nuid.Next(), routeURLs(c.routes, o.Host)
+	nodes := make([]*Node, size)
+	var g errgroup.Group
 	for i := range size {
 		node := o
-		node.Name = fmt.Sprintf("%sn%d", o.Name, i+1)
+		node.Name = o.Name + strconv.Itoa(i+1)
+		if o.StoreDir != "" {
+			node.StoreDir = filepath.Join(o.StoreDir, node.Name)
+		}
+		if o.Port != 0 {
+			node.Port = o.Port + i
+		}
 		node.Configure = func(so *server.Options) {
-			so.Cluster = server.ClusterOpts{Name: "subproxy", Host: loopback, Port: server.RANDOM_PORT}
-			if seed != nil {
-				so.Routes = []*url.URL{seed}
+			if size > 1 {
+				joinCluster(so, name, c.routes[i].number, routes)
 			}
 			if o.Configure != nil {
 				o.Configure(so)
 			}
 		}
-		n, err := Start(node)
-		if err != nil {
-			c.Shutdown()
-			return nil, err
-		}
-		c.nodes = append(c.nodes, n)
-		if seed == nil {
-			seed = &url.URL{Scheme: "nats", Host: n.Server().ClusterAddr().String()}
-		}
+		g.Go(func() (err error) {
+			nodes[i], err = Start(node)
+			return err
+		})
 	}
-	// The first one knew of nobody when it started; after a restart it has to find the others by itself.
-	c.nodes[0].options.Routes = c.routes()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	if err := c.WaitReady(ctx); err != nil {
-		c.Shutdown()
-		return nil, err
-	}
-	return c, nil
+	err = g.Wait()
+	c.nodes = slices.DeleteFunc(nodes, func(n *Node) bool { return n == nil })
+	return err
 }
 
-func (c *Cluster) routes() []*url.URL {
-	var routes []*url.URL
-	for _, n := range c.nodes[1:] {
-		routes = append(routes, &url.URL{Scheme: "nats", Host: n.Server().ClusterAddr().String()})
+// elects reports whether the first election comes to a result.
+func (c *Cluster) elects(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, firstElection)
+	defer cancel()
+	return wait(ctx, "a leader", func() bool {
+		return len(c.nodes) == 1 || slices.ContainsFunc(c.nodes, func(n *Node) bool { return n.Server().JetStreamIsLeader() })
+	}) == nil
+}
+
+// joinCluster makes the server one of a cluster. The routes are all nodes', its own too: it knows that for itself, and
+// the number of routes is the number of servers that the meta group expects before its first election.
+func joinCluster(so *server.Options, name string, port int, routes []*url.URL) {
+	so.Cluster = server.ClusterOpts{Name: name, Host: so.Host, Port: port}
+	so.Routes = routes
+}
+
+func reserveRoutes(size int, host string) ([]*port, error) {
+	var ports []*port
+	for range size {
+		p, err := reserve(host)
+		if err != nil {
+			return ports, err
+		}
+		ports = append(ports, p)
+	}
+	return ports, nil
+}
+
+func routeURLs(ports []*port, host string) []*url.URL {
+	routes := make([]*url.URL, len(ports))
+	for i, p := range ports {
+		routes[i] = &url.URL{Scheme: "nats", Host: net.JoinHostPort(host, strconv.Itoa(p.number))}
 	}
 	return routes
 }
 
-// WaitReady waits until the running nodes have a meta leader and are current with it.
+// WaitReady waits until the nodes that run have a meta leader, are current with it, and accept streams with as many
+// replicas.
 func (c *Cluster) WaitReady(ctx context.Context) error {
-	for !c.ready() {
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-ctx.Done():
-			return fmt.Errorf("the NATS cluster is not ready: %w", ctx.Err())
+	return wait(ctx, "the NATS cluster", func() bool {
+		var running []state
+		for _, n := range c.nodes {
+			if s := n.Server(); s.Running() {
+				running = append(running, stateOf(s))
+			}
 		}
-	}
-	return nil
-}
-
-func (c *Cluster) ready() bool {
-	leaders, running := 0, 0
-	for _, n := range c.nodes {
-		s := n.Server()
-		if !s.Running() {
-			continue
-		}
-		running++
-		if s.JetStreamIsLeader() {
-			leaders++
-		}
-		if !s.JetStreamIsCurrent() || len(s.JetStreamClusterPeers()) > 0 && len(s.JetStreamClusterPeers()) < running {
-			return false
-		}
-	}
-	return leaders == 1
+		return ready(running)
+	})
 }
 
 // Nodes are the cluster's nodes, stopped ones too.
@@ -109,17 +164,26 @@ func (c *Cluster) URLs() string {
 	return strings.Join(urls, ",")
 }
 
-// StreamLeader is the node that leads the stream, in the default account; nil while there is none.
-func (c *Cluster) StreamLeader(stream string) *Node {
-	for _, n := range c.nodes {
-		if s := n.Server(); s.Running() && s.JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, stream) {
-			return n
-		}
+// StreamLeader waits until a node that runs leads the stream, and is that node. No account means the default one, where
+// clients without credentials are.
+func (c *Cluster) StreamLeader(ctx context.Context, account, stream string) (*Node, error) {
+	if account == "" {
+		account = server.DEFAULT_GLOBAL_ACCOUNT
 	}
-	return nil
+	var leader *Node
+	err := wait(ctx, fmt.Sprintf("a leader of stream %s", stream), func() bool {
+		for _, n := range c.nodes {
+			if s := n.Server(); s.Running() && s.JetStreamIsStreamLeader(account, stream) {
+				leader = n
+				return true
+			}
+		}
+		return false
+	})
+	return leader, err
 }
 
-// Shutdown stops all nodes and removes their stores.
+// Shutdown stops all nodes, gives their ports back and removes temporary stores. It can be called again.
 func (c *Cluster) Shutdown() {
 	var g errgroup.Group
 	for _, n := range c.nodes {
@@ -129,11 +193,7 @@ func (c *Cluster) Shutdown() {
 		})
 	}
 	_ = g.Wait()
-}
-
-func portOf(addr net.Addr) int {
-	if tcp, ok := addr.(*net.TCPAddr); ok {
-		return tcp.Port
+	for _, p := range c.routes {
+		p.release()
 	}
-	return 0
 }

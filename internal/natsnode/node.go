@@ -1,101 +1,134 @@
-// Package natsnode runs NATS servers for what brings its own: the embedded mode, the bench and the tests. They are real
-// nats-servers, in the process (Node, Cluster) or as child processes that can be killed (Process), on loopback.
 package natsnode
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nuid"
 )
 
-// Options of one server. The zero value is a server on a free port with a temporary store.
+// Options of a server. The zero value is one on loopback, on a free port, with a temporary store.
 type Options struct {
-	Name     string
-	StoreDir string // empty: a temporary directory, removed by Shutdown
-	Port     int    // 0: any free port
-	Logger   *slog.Logger
-	// Configure has the last word on the server's options.
+	Name     string // default: a unique one
+	StoreDir string // default: a temporary directory, removed by Shutdown
+	Host     string // default 127.0.0.1
+	Port     int    // default: a free one, kept until Shutdown
+	// Configure has the last word on the server's options, before every start: users, permissions, TLS, limits.
 	Configure func(*server.Options)
+	// Logger takes the server's warnings and errors; nil: nobody does.
+	Logger *slog.Logger
 }
 
 const (
-	loopback     = "127.0.0.1"
-	readyTimeout = 10 * time.Second
+	loopback = "127.0.0.1"
+	// listenTimeout bounds what takes milliseconds, on a machine that is busy with something else.
+	listenTimeout = 20 * time.Second
 )
 
-// ErrNotReady is returned where a server does not accept connections in time.
-var ErrNotReady = errors.New("nats-server is not ready for connections")
+var (
+	// ErrNotReady is returned when a server does not accept connections in time.
+	ErrNotReady = errors.New("nats-server is not ready for connections")
+	// ErrShutdown is returned by Restart after Shutdown.
+	ErrShutdown = errors.New("the node was shut down")
+)
 
-// Node is one server in this process. Its methods are for one goroutine at a time.
+// Node is a server in this process. Its methods can be called from any goroutine.
 type Node struct {
-	options   *server.Options
-	temporary bool
-	logger    *slog.Logger
+	options   Options // with the defaults filled in
+	temporary bool    // the store
 
-	mu     sync.Mutex
-	server *server.Server
+	lifecycle sync.Mutex // one start or stop at a time; guards the two below
+	reserved  *port
+	closed    bool
+
+	current atomic.Pointer[server.Server]
 }
 
-// Start starts a server with JetStream; it is ready for connections when Start returns.
+// Start starts a server with JetStream. It accepts connections when Start returns.
 func Start(o Options) (*Node, error) {
-	n := &Node{logger: o.Logger, temporary: o.StoreDir == ""}
-	if n.temporary {
-		dir, err := os.MkdirTemp("", "subproxy-nats-")
-		if err != nil {
-			return nil, err
-		}
-		o.StoreDir = dir
+	n := &Node{options: o}
+	if err := n.fill(); err != nil {
+		n.Shutdown()
+		return nil, err
 	}
-	n.options = &server.Options{
-		ServerName: o.Name, Host: loopback, Port: o.Port, JetStream: true, StoreDir: o.StoreDir,
-		NoSigs: true, NoLog: true, NoSystemAccount: false,
-	}
-	if o.Port == 0 {
-		n.options.Port = server.RANDOM_PORT
-	}
-	if o.Configure != nil {
-		o.Configure(n.options)
-	}
-	if err := n.start(); err != nil {
+	n.lifecycle.Lock()
+	err := n.start()
+	n.lifecycle.Unlock()
+	if err != nil {
 		n.Shutdown()
 		return nil, err
 	}
 	return n, nil
 }
 
-func (n *Node) start() error {
-	opts := n.options.Clone()
-	s, err := server.NewServer(opts)
-	if err != nil {
-		return fmt.Errorf("start nats-server: %w", err)
+// fill sets the defaults, once, so that every start has the same.
+func (n *Node) fill() (err error) {
+	if n.options.Name == "" {
+		n.options.Name = nuid.Next()
 	}
-	failed := &fatal{logger: n.logger, errs: make(chan string, 1)}
-	s.SetLoggerV2(failed, false, false, false)
-	n.mu.Lock()
-	n.server = s
-	n.mu.Unlock()
-	s.Start()
-	if err := awaitReady(s, failed); err != nil {
-		return err
+	if n.options.Host == "" {
+		n.options.Host = loopback
 	}
-	n.keepPorts(s)
+	if n.options.StoreDir == "" {
+		if n.options.StoreDir, err = os.MkdirTemp("", "subproxy-nats-"); err != nil {
+			return err
+		}
+		n.temporary = true
+	}
+	if n.options.Port == 0 {
+		if n.reserved, err = reserve(n.options.Host); err != nil {
+			return err
+		}
+		n.options.Port = n.reserved.number
+	}
 	return nil
 }
 
-// awaitReady waits until the server accepts connections, or has said why it won't.
-func awaitReady(s *server.Server, failed *fatal) error {
-	deadline := time.Now().Add(readyTimeout)
-	for !s.ReadyForConnections(10 * time.Millisecond) {
+func (n *Node) start() error {
+	s, err := server.NewServer(n.serverOptions())
+	if err != nil {
+		return fmt.Errorf("start nats-server: %w", err)
+	}
+	log := &serverLog{logger: n.options.Logger, fatal: make(chan string, 1)}
+	s.SetLoggerV2(log, false, false, false)
+	s.Start()
+	if err := awaitListening(s, log.fatal); err != nil {
+		stop(s)
+		return err
+	}
+	n.current.Store(s)
+	return nil
+}
+
+// serverOptions are new at every start: a server keeps and changes what it is given.
+func (n *Node) serverOptions() *server.Options {
+	so := &server.Options{
+		ServerName: n.options.Name, Host: n.options.Host, Port: n.options.Port,
+		JetStream: true, StoreDir: n.options.StoreDir, NoSigs: true, NoLog: true,
+	}
+	if n.options.Configure != nil {
+		n.options.Configure(so)
+	}
+	return so
+}
+
+// awaitListening waits until the server accepts clients and routes, or has said why it won't. A server that runs inside
+// another program reports a fatal error to its logger and nowhere else.
+func awaitListening(s *server.Server, fatal <-chan string) error {
+	deadline := time.Now().Add(listenTimeout)
+	for !s.ReadyForConnections(time.Millisecond) {
 		select {
-		case text := <-failed.errs:
+		case text := <-fatal:
 			return fmt.Errorf("start nats-server: %s", text)
-		default:
+		case <-time.After(time.Millisecond):
 		}
 		if time.Now().After(deadline) {
 			return ErrNotReady
@@ -104,91 +137,66 @@ func awaitReady(s *server.Server, failed *fatal) error {
 	return nil
 }
 
-// keepPorts makes a restart take the ports that were picked, so that clients and routes find the server again.
-func (n *Node) keepPorts(s *server.Server) {
-	if addr := s.Addr(); addr != nil {
-		n.options.Port = portOf(addr)
-	}
-	if addr := s.ClusterAddr(); addr != nil {
-		n.options.Cluster.Port = addr.Port
-	}
-}
-
-// URL is where clients connect.
-func (n *Node) URL() string { return fmt.Sprintf("nats://%s:%d", loopback, n.options.Port) }
-
 // Name is the server's name.
-func (n *Node) Name() string { return n.options.ServerName }
+func (n *Node) Name() string { return n.options.Name }
 
-// Server is the server that runs now, or ran last.
-func (n *Node) Server() *server.Server {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.server
+// URL is where clients connect, also while the server is down.
+func (n *Node) URL() string {
+	return "nats://" + net.JoinHostPort(n.options.Host, strconv.Itoa(n.options.Port))
 }
 
-// Stop stops the server and keeps its ports and its store for Restart.
+// Server is the server that runs, or ran last.
+func (n *Node) Server() *server.Server { return n.current.Load() }
+
+// Stop stops the server, as SIGTERM would, and keeps its ports and store for Restart.
 func (n *Node) Stop() {
-	if s := n.Server(); s != nil {
+	n.lifecycle.Lock()
+	defer n.lifecycle.Unlock()
+	stop(n.Server())
+}
+
+// Restart starts the server again, on the same ports, with the same store; it stops it first if it runs.
+func (n *Node) Restart() error {
+	n.lifecycle.Lock()
+	defer n.lifecycle.Unlock()
+	if n.closed {
+		return ErrShutdown
+	}
+	stop(n.Server())
+	return n.start()
+}
+
+// Shutdown stops the server, gives its port back and removes a temporary store. It can be called again.
+func (n *Node) Shutdown() {
+	n.lifecycle.Lock()
+	defer n.lifecycle.Unlock()
+	stop(n.Server())
+	n.closed = true
+	if n.reserved != nil {
+		n.reserved.release()
+	}
+	if n.temporary {
+		_ = os.RemoveAll(n.options.StoreDir)
+	}
+}
+
+func stop(s *server.Server) {
+	if s != nil {
 		s.Shutdown()
 		s.WaitForShutdown()
 	}
 }
 
-// Restart starts the server again, on the same ports with the same store.
-func (n *Node) Restart() error {
-	n.Stop()
-	return n.start()
-}
+// DisableJetStream takes JetStream away and leaves core NATS; what is stored stays. It is the server's ShutdownJetStream:
+// its DisableJetStream also deletes the node's place in the meta group, to which it could not come back as the same.
+func (n *Node) DisableJetStream() error { return n.Server().ShutdownJetStream() }
 
-// Shutdown stops the server and removes a temporary store. It can be called again.
-func (n *Node) Shutdown() {
-	n.Stop()
-	if n.temporary {
-		// A file that the server's last flush still holds is not worth failing for in a temporary directory.
-		_ = os.RemoveAll(n.options.StoreDir)
-	}
-}
-
-// DisableJetStream takes JetStream away and leaves core NATS.
-func (n *Node) DisableJetStream() error { return n.Server().DisableJetStream() }
-
-// EnableJetStream brings it back, with what it stored.
+// EnableJetStream brings JetStream back, as it was.
 func (n *Node) EnableJetStream() error {
-	return n.Server().EnableJetStream(&server.JetStreamConfig{StoreDir: n.options.StoreDir, MaxMemory: -1, MaxStore: -1})
+	so := n.serverOptions()
+	return n.Server().EnableJetStream(&server.JetStreamConfig{
+		StoreDir: so.StoreDir, SyncInterval: so.SyncInterval, SyncAlways: so.SyncAlways, Strict: !so.NoJetStreamStrict,
+		MaxMemory: so.JetStreamMaxMemory, MaxStore: so.JetStreamMaxStore, Domain: so.JetStreamDomain,
+		CompressOK: true, UniqueTag: so.JetStreamUniqueTag,
+	})
 }
-
-// fatal is the server's logger: it passes warnings on, and keeps what kept the server from starting.
-type fatal struct {
-	logger *slog.Logger
-	errs   chan string
-}
-
-func (f *fatal) log(level slog.Level, format string, args ...any) {
-	if f.logger != nil {
-		f.logger.Log(context.Background(), level, "nats-server: "+fmt.Sprintf(format, args...))
-	}
-}
-
-// Fatalf implements server.Logger.
-func (f *fatal) Fatalf(format string, args ...any) {
-	select {
-	case f.errs <- fmt.Sprintf(format, args...):
-	default:
-	}
-}
-
-// Noticef, Debugf and Tracef are not passed on.
-func (f *fatal) Noticef(string, ...any) {}
-
-// Debugf implements server.Logger.
-func (f *fatal) Debugf(string, ...any) {}
-
-// Tracef implements server.Logger.
-func (f *fatal) Tracef(string, ...any) {}
-
-// Warnf implements server.Logger.
-func (f *fatal) Warnf(format string, args ...any) { f.log(slog.LevelWarn, format, args...) }
-
-// Errorf implements server.Logger.
-func (f *fatal) Errorf(format string, args ...any) { f.log(slog.LevelError, format, args...) }
