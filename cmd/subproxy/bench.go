@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"runtime/pprof"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -24,14 +26,29 @@ started for it and ended with it. Targets are ratios; with --check a missed one 
 }
 
 // benchFlags are the flags that every bench has.
-type benchFlags struct{ asJSON, check bool }
+type benchFlags struct {
+	asJSON, check bool
+	cpuProfile    string
+}
 
 func (f *benchFlags) add(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&f.asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&f.check, "check", false, "end with status 1, naming the target, where one is missed")
+	cmd.Flags().StringVar(&f.cpuProfile, "cpuprofile", "", "write a CPU profile of the run to `FILE`, for go tool pprof")
 }
 
 func (f *benchFlags) finish(cmd *cobra.Command, measure func(context.Context) (*bench.Report, error)) error {
+	if f.cpuProfile != "" {
+		file, err := os.Create(f.cpuProfile)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		if err := pprof.StartCPUProfile(file); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
 	report, err := measure(cmd.Context())
 	if err != nil {
 		return err

@@ -32,11 +32,11 @@ const idleSettle = 10 * time.Second
 // Idle measures what an instance with idle subscriptions takes more than one with a single one: resident memory and
 // goroutines of a real `subproxy run` process, with the server in another one.
 func Idle(ctx context.Context, o IdleOptions) (*Report, error) {
-	server, err := natsnode.StartProcess("bench")
+	server, err := natsnode.StartProcess(ctx, natsnode.ProcessOptions{Name: "bench", Stderr: os.Stderr})
 	if err != nil {
 		return nil, err
 	}
-	defer server.Stop()
+	defer server.Shutdown()
 	r := &Report{Bench: "idle", Setup: fmt.Sprintf("subproxy and nats-server as two processes, %d CPU(s), %s", runtime.NumCPU(), runtime.Version())}
 	few, err := idleInstance(ctx, server.URL(), 1, o.Progress)
 	if err != nil {

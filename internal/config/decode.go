@@ -9,15 +9,16 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// maxDepth bounds nesting, which a recursive alias would make endless.
-const maxDepth = 20
+// maxWraps bounds what is taken off one value: an anchor, a tag, an alias. Nesting is bounded by the types, which an alias
+// that contains itself can't make endless.
+const maxWraps = 20
 
 // decoder fills a value from a YAML tree and gathers every problem on the way.
 type decoder struct {
 	file     string
 	getenv   func(string) (string, bool)
 	problems Problems
-	anchors  map[string]ast.Node
+	targets  map[*ast.AliasNode]ast.Node
 	places   map[string]*token.Position // of everything that the file has
 	given    map[string]bool            // scalars that the file or the environment gives
 }
@@ -42,39 +43,67 @@ func (d *decoder) place(path string) *token.Position {
 }
 
 // value decodes node into v. A nil node is a key that the file leaves out: defaults and the environment still apply.
-func (d *decoder) value(node ast.Node, v reflect.Value, tag reflect.StructTag, path string, depth int) {
+func (d *decoder) value(node ast.Node, v reflect.Value, tag reflect.StructTag, path string) {
 	node = d.resolve(node, path)
 	if node != nil {
-		d.places[path] = node.GetToken().Position
-	}
-	if depth > maxDepth {
-		d.report(path, d.place(path), "nested too deeply; does an alias contain itself?")
-		return
+		d.places[path] = position(node)
 	}
 	switch v.Kind() {
 	case reflect.Struct:
-		d.mapping(node, v, path, depth)
+		d.mapping(node, v, path)
 	case reflect.Slice:
-		d.sequence(node, v, path, depth)
+		d.sequence(node, v, path)
 	case reflect.Pointer:
 		if node != nil {
 			v.Set(reflect.New(v.Type().Elem()))
-			d.mapping(node, v.Elem(), path, depth)
+			d.mapping(node, v.Elem(), path)
 		}
 	default:
 		d.scalar(node, v, tag, path)
 	}
 }
 
+// aliases finds what each alias stands for: the anchor of that name last before it in the file, which is not the order in
+// which values are decoded.
+type aliases struct {
+	anchors map[string]ast.Node
+	targets map[*ast.AliasNode]ast.Node
+}
+
+// Visit implements ast.Visitor.
+func (a *aliases) Visit(node ast.Node) ast.Visitor {
+	switch n := node.(type) {
+	case *ast.AnchorNode:
+		a.anchors[n.Name.String()] = n.Value
+	case *ast.AliasNode:
+		if target, ok := a.anchors[n.Value.String()]; ok {
+			a.targets[n] = target
+		}
+	}
+	return a
+}
+
+// position is where a node begins. The token of a mapping in block style is the colon behind its first key.
+func position(node ast.Node) *token.Position {
+	switch n := node.(type) {
+	case *ast.MappingNode:
+		if !n.IsFlowStyle && len(n.Values) > 0 {
+			return position(n.Values[0])
+		}
+	case *ast.MappingValueNode:
+		return n.Key.GetToken().Position
+	}
+	return node.GetToken().Position
+}
+
 // resolve takes off what YAML wraps around a value. A null counts as left out.
 func (d *decoder) resolve(node ast.Node, path string) ast.Node {
-	for range maxDepth {
+	for range maxWraps {
 		switch n := node.(type) {
 		case *ast.AnchorNode:
-			d.anchors[n.Name.String()] = n.Value
 			node = n.Value
 		case *ast.AliasNode:
-			target, ok := d.anchors[n.Value.String()]
+			target, ok := d.targets[n]
 			if !ok {
 				d.report(path, n.GetToken().Position, "alias *%s has no anchor before it", n.Value)
 			}
@@ -90,7 +119,7 @@ func (d *decoder) resolve(node ast.Node, path string) ast.Node {
 	return nil
 }
 
-func (d *decoder) mapping(node ast.Node, v reflect.Value, path string, depth int) {
+func (d *decoder) mapping(node ast.Node, v reflect.Value, path string) {
 	values := map[string]ast.Node{}
 	switch n := node.(type) {
 	case nil:
@@ -106,7 +135,7 @@ func (d *decoder) mapping(node ast.Node, v reflect.Value, path string, depth int
 	for i := range v.NumField() {
 		field := v.Type().Field(i)
 		key := field.Tag.Get("yaml")
-		d.value(values[key], v.Field(i), field.Tag, join(path, key), depth+1)
+		d.value(values[key], v.Field(i), field.Tag, join(path, key))
 	}
 }
 
@@ -136,13 +165,13 @@ func (d *decoder) entry(entry *ast.MappingValueNode, t reflect.Type, path string
 	d.report(join(path, name), at, "unknown key; known are %s", strings.Join(known, ", "))
 }
 
-func (d *decoder) sequence(node ast.Node, v reflect.Value, path string, depth int) {
+func (d *decoder) sequence(node ast.Node, v reflect.Value, path string) {
 	if node == nil {
 		return
 	}
 	n, ok := node.(*ast.SequenceNode)
 	if !ok {
-		d.report(path, node.GetToken().Position, "%s is not a list; begin each element with a dash", describe(node))
+		d.report(path, position(node), "%s is not a list; begin each element with a dash", describe(node))
 		return
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(n.Values), len(n.Values)))
@@ -152,7 +181,7 @@ func (d *decoder) sequence(node ast.Node, v reflect.Value, path string, depth in
 			d.report(at, element.GetToken().Position, "empty element; remove it, or give it keys: %s", strings.Join(keys(v.Type().Elem()), ", "))
 			continue
 		}
-		d.value(element, v.Index(i), "", at, depth+1)
+		d.value(element, v.Index(i), "", at)
 	}
 }
 

@@ -15,7 +15,7 @@ func noEnvironment(string) (string, bool) { return "", false }
 func Default() *Config {
 	d := &decoder{getenv: noEnvironment, given: map[string]bool{}}
 	c := &Config{}
-	d.value(nil, reflect.ValueOf(c).Elem(), "", "", 0)
+	d.value(nil, reflect.ValueOf(c).Elem(), "", "")
 	d.complete(c)
 	return c
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -25,24 +26,17 @@ func Load(path string, getenv func(string) (string, bool)) (*Config, error) {
 
 // Parse reads a configuration; file only names it in problems. Mistakes are Problems.
 func Parse(file string, data []byte, getenv func(string) (string, bool)) (*Config, error) {
-	d := &decoder{file: file, getenv: getenv, anchors: map[string]ast.Node{}, places: map[string]*token.Position{}, given: map[string]bool{}}
-	tree, err := parse(data)
+	d := &decoder{file: file, getenv: getenv, targets: map[*ast.AliasNode]ast.Node{}, places: map[string]*token.Position{}, given: map[string]bool{}}
+	tree, err := parse(bytes.TrimPrefix(data, []byte("\ufeff"))) // a byte order mark, which some editors write
 	if err != nil {
 		return nil, Problems{d.syntax(err)}
 	}
-	var root ast.Node
-	for i, doc := range tree.Docs {
-		if i > 0 && doc.Body != nil {
-			d.report("", doc.Body.GetToken().Position, "a second document; a configuration is one")
-			break
-		}
-		root = doc.Body
-	}
-	if _, comment := root.(*ast.CommentGroupNode); comment {
-		root = nil
+	root := d.document(tree)
+	if root != nil {
+		ast.Walk(&aliases{anchors: map[string]ast.Node{}, targets: d.targets}, root)
 	}
 	c := &Config{}
-	d.value(root, reflect.ValueOf(c).Elem(), "", "", 0)
+	d.value(root, reflect.ValueOf(c).Elem(), "", "")
 	d.complete(c)
 	d.crossCheck(c)
 	if len(d.problems) > 0 {
@@ -50,6 +44,22 @@ func Parse(file string, data []byte, getenv func(string) (string, bool)) (*Confi
 		return nil, d.problems
 	}
 	return c, nil
+}
+
+// document is the only document that holds anything; nil where none does.
+func (d *decoder) document(tree *ast.File) (root ast.Node) {
+	for _, doc := range tree.Docs {
+		switch doc.Body.(type) {
+		case nil, *ast.NullNode, *ast.CommentGroupNode:
+			continue
+		}
+		if root != nil {
+			d.report("", position(doc.Body), "a second document; a configuration is one")
+			break
+		}
+		root = doc.Body
+	}
+	return root
 }
 
 // parse turns a panic of the parser into an error: a configuration must not end a running service.

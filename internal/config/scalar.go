@@ -25,7 +25,7 @@ func (d *decoder) scalar(node ast.Node, v reflect.Value, tag reflect.StructTag, 
 	}
 	var at *token.Position
 	if node != nil {
-		at = node.GetToken().Position
+		at = position(node)
 		text, ok := scalarText(node)
 		if !ok {
 			d.report(path, at, "%s is not a single value; %s", describe(node), wanted(v, tag))
@@ -152,7 +152,8 @@ func checkRange(v reflect.Value, bounds string) error {
 
 var (
 	bucketName = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
-	urlScheme  = regexp.MustCompile(`^((nats|tls|ws|wss)://)?[^\s,/:]`)
+	natsURL    = regexp.MustCompile(`^(nats|tls|ws|wss)://[^\s,/:]`)
+	bareHost   = regexp.MustCompile(`^[^\s,/:]`) // a scheme can be left out
 )
 
 // checks are the checks that tags name. Except for required, empty is fine.
@@ -165,7 +166,11 @@ var checks = map[string]func(string) error{
 	},
 	"url": func(s string) error {
 		for _, u := range strings.Split(s, ",") {
-			if !urlScheme.MatchString(strings.TrimSpace(u)) && s != "" {
+			pattern := natsURL
+			if !strings.Contains(u, "://") {
+				pattern = bareHost
+			}
+			if !pattern.MatchString(strings.TrimSpace(u)) && s != "" {
 				return fmt.Errorf("%q is not a NATS URL; write nats://host:4222, several of them with commas between", u)
 			}
 		}

@@ -123,11 +123,18 @@ func reserveRoutes(size int, host string) ([]*port, error) {
 	for range size {
 		p, err := reserve(host)
 		if err != nil {
-			return ports, err
+			release(ports)
+			return nil, err
 		}
 		ports = append(ports, p)
 	}
 	return ports, nil
+}
+
+func release(ports []*port) {
+	for _, p := range ports {
+		p.release()
+	}
 }
 
 func routeURLs(ports []*port, host string) []*url.URL {
@@ -193,7 +200,5 @@ func (c *Cluster) Shutdown() {
 		})
 	}
 	_ = g.Wait()
-	for _, p := range c.routes {
-		p.release()
-	}
+	release(c.routes)
 }

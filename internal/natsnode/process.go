@@ -2,126 +2,182 @@ package natsnode
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
-	"os/exec"
-	"os/signal"
+	"strconv"
+	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
+
+	"github.com/nats-io/nuid"
 )
 
-// ChildCommand is the hidden command of this program that runs a server as a child process (RunChild).
-const ChildCommand = "nats-server-node"
+// stopTimeout is what a child that was asked to stop is given before it is killed.
+const stopTimeout = 10 * time.Second
 
-// childOptions go to the child on its standard input, and its answer comes back on standard output.
-type childOptions struct {
-	Name     string `json:"name"`
-	StoreDir string `json:"store_dir"`
-	Port     int    `json:"port"`
+// ErrNotRunning is returned for a signal to a process that does not run.
+var ErrNotRunning = errors.New("the nats-server process does not run")
+
+// ProcessOptions of a server that runs as a child process on loopback. The zero value is a single one on a free port with
+// a temporary store.
+type ProcessOptions struct {
+	Name     string // default: a unique one
+	StoreDir string // default: a temporary directory, removed by Shutdown
+	Port     int    // default: a free one, kept until Shutdown
+
+	ClusterName string   // of the cluster it joins; default: none
+	Routes      []string // nats://host:port of all the cluster's servers, its own too
+	ClusterPort int      // for routes; default: a free one, kept until Shutdown
+
+	Stderr io.Writer // takes what the child says on standard error; nil: nobody does
 }
 
-type childReady struct {
-	Port  int    `json:"port"`
-	Error string `json:"error,omitempty"`
-}
-
-// Process is one server in a process of its own, which shares nothing with this one: neither memory that is measured,
-// nor a fate. It ends with this process.
+// Process is a server in a child process. Its methods can be called from any goroutine.
 type Process struct {
-	cmd   *exec.Cmd
-	stdin io.Closer // the child ends when it is closed
-	dir   string
-	port  int
+	config childConfig
+	stderr io.Writer
+
+	lifecycle sync.Mutex // one start or stop at a time; guards the two below
+	reserved  []*port
+	closed    bool
+
+	current atomic.Pointer[child]
 }
 
-// StartProcess starts this program anew as a nats-server; it is ready for connections when StartProcess returns.
-func StartProcess(name string) (*Process, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
+// StartProcess starts this program's own executable as a server: see ChildCommand. The server accepts connections when
+// StartProcess returns; ctx bounds only that. Whether its cluster is ready, WaitReady tells.
+func StartProcess(ctx context.Context, o ProcessOptions) (*Process, error) {
+	p := &Process{stderr: o.Stderr, config: childConfig{
+		Name: o.Name, StoreDir: o.StoreDir, ClusterName: o.ClusterName, Routes: o.Routes, Port: o.Port, ClusterPort: o.ClusterPort,
+	}}
+	err := p.fill()
+	if err == nil {
+		p.lifecycle.Lock()
+		err = p.start(ctx)
+		p.lifecycle.Unlock()
 	}
-	dir, err := os.MkdirTemp("", "subproxy-nats-")
 	if err != nil {
+		p.Shutdown()
 		return nil, err
-	}
-	p := &Process{cmd: exec.Command(self, ChildCommand), dir: dir}
-	p.cmd.Stderr = os.Stderr
-	if err := p.start(childOptions{Name: name, StoreDir: dir}); err != nil {
-		p.Stop()
-		return nil, fmt.Errorf("start a nats-server process: %w", err)
 	}
 	return p, nil
 }
 
-func (p *Process) start(o childOptions) error {
-	stdin, err := p.cmd.StdinPipe()
+// fill sets the defaults, once, so that every start has the same.
+func (p *Process) fill() (err error) {
+	c := &p.config
+	if c.Name == "" {
+		c.Name = nuid.Next()
+	}
+	if c.StoreDir == "" {
+		if c.StoreDir, err = os.MkdirTemp("", "subproxy-nats-"); err != nil {
+			return err
+		}
+		c.Temporary = true
+	}
+	if c.Port == 0 {
+		if c.Port, err = p.reserve(); err != nil {
+			return err
+		}
+	}
+	if c.ClusterName != "" && c.ClusterPort == 0 {
+		c.ClusterPort, err = p.reserve()
+	}
+	return err
+}
+
+func (p *Process) reserve() (int, error) {
+	r, err := reserve(loopback)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	stdout, err := p.cmd.StdoutPipe()
+	p.reserved = append(p.reserved, r)
+	return r.number, nil
+}
+
+func (p *Process) start(ctx context.Context) error {
+	c, err := startChild(ctx, p.config, p.stderr)
 	if err != nil {
-		return err
+		return fmt.Errorf("start nats-server process %s: %w", p.config.Name, err)
 	}
-	p.stdin = stdin
-	if err := p.cmd.Start(); err != nil {
-		return err
-	}
-	if err := json.NewEncoder(stdin).Encode(o); err != nil {
-		return err
-	}
-	var ready childReady
-	if err := json.NewDecoder(stdout).Decode(&ready); err != nil {
-		return err
-	}
-	if ready.Error != "" {
-		return fmt.Errorf("%s", ready.Error)
-	}
-	p.port = ready.Port
+	p.current.Store(c)
 	return nil
 }
 
-// URL is where clients connect.
-func (p *Process) URL() string { return fmt.Sprintf("nats://%s:%d", loopback, p.port) }
+// Name is the server's name.
+func (p *Process) Name() string { return p.config.Name }
 
-// Stop ends the process and removes its store. It can be called again.
-func (p *Process) Stop() {
-	if p.stdin != nil {
-		p.stdin.Close()
-	}
-	if p.cmd.Process != nil {
-		_ = p.cmd.Wait() // how it ended does not matter: it was told to
-	}
-	_ = os.RemoveAll(p.dir)
+// URL is where clients connect, also while the server is down.
+func (p *Process) URL() string {
+	return "nats://" + net.JoinHostPort(loopback, strconv.Itoa(p.config.Port))
 }
 
-// RunChild is the child's side: a server that runs until its standard input is closed, which a dying parent does, or
-// until it is told to end.
-func RunChild(ctx context.Context, in io.Reader, out io.Writer) error {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)
-	defer stop()
-	decoder := json.NewDecoder(in)
-	var o childOptions
-	if err := decoder.Decode(&o); err != nil {
-		return fmt.Errorf("read the options: %w", err)
+// ClusterPort is where routes connect; 0 for a single server.
+func (p *Process) ClusterPort() int { return p.config.ClusterPort }
+
+// PID is the process that runs, or ran last.
+func (p *Process) PID() int { return p.current.Load().pid() }
+
+// Running reports whether the process runs. A paused one does.
+func (p *Process) Running() bool { return p.current.Load().running() }
+
+// Kill ends the process with SIGKILL, as a crash would, and waits until it is gone.
+func (p *Process) Kill() error {
+	p.lifecycle.Lock()
+	defer p.lifecycle.Unlock()
+	return p.end(syscall.SIGKILL)
+}
+
+// Stop ends the process with SIGTERM and waits until it is gone. A paused one is continued first.
+func (p *Process) Stop() error {
+	p.lifecycle.Lock()
+	defer p.lifecycle.Unlock()
+	return p.end(syscall.SIGTERM)
+}
+
+func (p *Process) end(how os.Signal) error {
+	c := p.current.Load()
+	if c == nil || !c.running() {
+		return nil
 	}
-	node, err := Start(Options{Name: o.Name, StoreDir: o.StoreDir, Port: o.Port})
-	if err != nil {
-		return json.NewEncoder(out).Encode(childReady{Error: err.Error()})
+	return c.end(how)
+}
+
+// Pause freezes the process with SIGSTOP: its connections stay open, and nothing answers.
+func (p *Process) Pause() error { return pause(p.current.Load()) }
+
+// Continue lets a paused process go on.
+func (p *Process) Continue() error { return resume(p.current.Load()) }
+
+// Restart starts the server again, on the same ports, with the same store; it stops it first if it runs.
+func (p *Process) Restart(ctx context.Context) error {
+	p.lifecycle.Lock()
+	defer p.lifecycle.Unlock()
+	if p.closed {
+		return ErrShutdown
 	}
-	defer node.Shutdown()
-	if err := json.NewEncoder(out).Encode(childReady{Port: node.options.Port}); err != nil {
+	if err := p.end(syscall.SIGTERM); err != nil {
 		return err
 	}
-	closed := make(chan struct{})
-	go func() {
-		defer close(closed)
-		_, _ = io.Copy(io.Discard, decoder.Buffered())
-		_, _ = io.Copy(io.Discard, in)
-	}()
-	select {
-	case <-closed:
-	case <-ctx.Done():
+	return p.start(ctx)
+}
+
+// Shutdown ends the process, gives its ports back and removes a temporary store. It can be called again.
+func (p *Process) Shutdown() {
+	p.lifecycle.Lock()
+	defer p.lifecycle.Unlock()
+	how := syscall.SIGTERM
+	if p.config.Temporary {
+		how = syscall.SIGKILL // nothing to save
 	}
-	return nil
+	_ = p.end(how)
+	p.closed = true
+	release(p.reserved)
+	if p.config.Temporary {
+		_ = os.RemoveAll(p.config.StoreDir)
+	}
 }

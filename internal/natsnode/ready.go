@@ -22,7 +22,7 @@ type state struct {
 
 func stateOf(s *server.Server) state {
 	st := state{Name: s.Name(), Current: s.JetStreamIsCurrent(), Leader: s.JetStreamIsLeader()}
-	if st.Leader {
+	if st.Leader && s.JetStreamIsClustered() { // a single server is its own leader, and has no peers to ask for
 		st.Peers = s.JetStreamClusterPeers()
 		slices.Sort(st.Peers)
 	}

@@ -54,6 +54,11 @@ type Service struct {
 	mu       sync.Mutex // guards listener
 	listener *cluster.Listener
 
+	// first is what the proxies were told last of the bucket's first revision, and settled whether they were told twice.
+	// The feed's goroutine owns them.
+	first   uint64
+	settled bool
+
 	ensuring sync.Mutex
 	denied   chan error // permission violations while starting
 	cancel   context.CancelFunc
@@ -190,7 +195,7 @@ func (s *Service) ensure(ctx context.Context) error {
 
 // follow starts the feed of the bucket, which lets the proxies begin once it has shown all there is.
 func (s *Service) follow() error {
-	f, err := feed.New(s.js, feed.Config{Stream: s.bucket.Stream(), StartSeq: 1, Handler: (*follower)(s), Logger: s.log})
+	f, err := feed.New(s.js, feed.Config{Stream: s.bucket.Stream(), StartSeq: 1, Handler: (*follower)(s), First: s.trimmed, Logger: s.log})
 	if err != nil {
 		return fmt.Errorf("follow bucket %s: %w", s.bucket.Bucket(), err)
 	}
@@ -227,6 +232,16 @@ func (f *follower) Level(uint64) { f.supervisor.Begin() }
 func (f *follower) Reset(reason error) {
 	f.log.Warn("the registry bucket is not what it was; every registration is written again", "reason", reason)
 	f.supervisor.Void()
+}
+
+// trimmed tells the proxies where the bucket begins now: at each change, and at the next look once more, for those whose
+// attempts were under way.
+func (s *Service) trimmed(first uint64) {
+	if first == s.first && s.settled {
+		return
+	}
+	s.first, s.settled = first, first == s.first
+	s.supervisor.Trimmed(first)
 }
 
 func (s *Service) listen(c *config.Config) (*cluster.Listener, error) {

@@ -64,6 +64,10 @@ type Config struct {
 	// BatchSize is the number of messages in one direct get, at most 16384; 0 means DefaultBatchSize.
 	BatchSize int
 	Handler   Handler
+	// First is optional. It is called with the sequence of the stream's first message after each look at the stream that
+	// found the handler up to date: what lies below is gone, and where it was purged no message says so. Like the
+	// handler's, its calls come from the goroutine that runs Run.
+	First func(seq uint64)
 	// Logger is optional. Only changes of state are logged, never single messages.
 	Logger *slog.Logger
 }

@@ -250,6 +250,9 @@ func (s *follower) look(ctx context.Context, r *report) error {
 	case v == settled || v == verify:
 		s.reachLevel(end.last)
 	}
+	if s.cfg.First != nil && s.cur.last >= end.last {
+		s.cfg.First(info.State.FirstSeq)
+	}
 	return nil
 }
 

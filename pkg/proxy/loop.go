@@ -212,6 +212,15 @@ func (l *loop) seen(e *registry.Entry, now time.Time) {
 	l.step(it, Input{Kind: Seen, News: n}, now)
 }
 
+// trimmed voids what was last seen below the revision first. An attempt under way finds out by itself.
+func (l *loop) trimmed(first uint64, now time.Time) {
+	for _, it := range l.items {
+		if p := &it.proxy; p.Revision < first && (p.Registered || p.Standby) && !p.Attempting {
+			l.step(it, Input{Kind: Voided}, now)
+		}
+	}
+}
+
 func (l *loop) event(e *merged, now time.Time) {
 	named := 0
 	for _, it := range l.items {

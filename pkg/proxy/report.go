@@ -25,7 +25,7 @@ const (
 	// maxAlerts is how many alerts of their own go out together; more become one for the store.
 	maxAlerts = 20
 	// soonDelay is how long a status that only changed in detail may wait, so that statuses don't compete with a round.
-	soonDelay = 250 * time.Millisecond
+	soonDelay = time.Second
 	// publishSlice is how many statuses are published between two looks at the inbox.
 	publishSlice = 500
 	// maxKept bounds the alerts kept for the connection to come back; the oldest are dropped first.

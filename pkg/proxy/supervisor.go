@@ -233,6 +233,16 @@ func (s *Supervisor) Void() {
 	}
 }
 
+// Trimmed says that the bucket holds nothing below the revision first any more. A record that was there is gone though no
+// entry told of it, which is what purging the bucket's stream does. Entries up to now must have been passed on before.
+func (s *Supervisor) Trimmed(first uint64) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, l := range s.loops {
+		l.inbox.ask(request{do: func(l *loop, now time.Time) { l.trimmed(first, now) }})
+	}
+}
+
 // Retired reports whether another run of this instance's name took over.
 func (s *Supervisor) Retired() bool { return s.retired.Load() }
 

@@ -1,0 +1,101 @@
+package natsnode
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// ChildCommand is the hidden sub-command that StartProcess runs its own executable with. A program, or a TestMain, whose
+// first argument it is calls RunChild with its standard input and output.
+const ChildCommand = "nats-server-node"
+
+// childConfig goes to the child as one line of JSON on its standard input, which then stays open.
+type childConfig struct {
+	Name        string   `json:"name"`
+	StoreDir    string   `json:"store_dir"`
+	Temporary   bool     `json:"temporary"` // nobody needs the store once the parent is gone
+	ClusterName string   `json:"cluster_name,omitempty"`
+	Routes      []string `json:"routes,omitempty"`
+	Port        int      `json:"port"`
+	ClusterPort int      `json:"cluster_port,omitempty"`
+}
+
+// childReport is a line of JSON from the child: the first when the server accepts connections or has failed to start,
+// then one at every change of its state.
+type childReport struct {
+	URL         string `json:"url,omitempty"`
+	ClusterPort int    `json:"cluster_port,omitempty"`
+	Error       string `json:"error,omitempty"`
+	state
+}
+
+// RunChild runs a server until ctx ends, SIGTERM or SIGINT comes, or in is closed: a parent that is gone, however it
+// went, leaves no child behind.
+func RunChild(ctx context.Context, in io.Reader, out io.Writer) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	reports := json.NewEncoder(out)
+	var c childConfig
+	if err := json.NewDecoder(in).Decode(&c); err != nil {
+		return fmt.Errorf("read the node's configuration: %w", err)
+	}
+	n, err := c.start()
+	if err != nil {
+		_ = reports.Encode(childReport{Error: err.Error()})
+		return err
+	}
+	defer n.Shutdown()
+
+	orphaned := make(chan struct{}) // closed by the reader, which ends with in or with the process
+	go func() {
+		_, _ = io.Copy(io.Discard, in)
+		close(orphaned)
+	}()
+	report := childReport{URL: n.URL(), ClusterPort: c.ClusterPort, state: stateOf(n.Server())}
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	for err := reports.Encode(report); ; {
+		if err != nil {
+			return fmt.Errorf("report to the parent: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-orphaned:
+			n.Shutdown()
+			if c.Temporary {
+				return os.RemoveAll(c.StoreDir)
+			}
+			return nil
+		case <-tick.C:
+			if now := stateOf(n.Server()); !now.equal(report.state) {
+				report.state = now
+				err = reports.Encode(report)
+			}
+		}
+	}
+}
+
+func (c *childConfig) start() (*Node, error) {
+	routes := make([]*url.URL, len(c.Routes))
+	for i, r := range c.Routes {
+		var err error
+		if routes[i], err = url.Parse(r); err != nil {
+			return nil, fmt.Errorf("route of %s: %w", c.Name, err)
+		}
+	}
+	return Start(Options{Name: c.Name, StoreDir: c.StoreDir, Port: c.Port, Configure: func(so *server.Options) {
+		if c.ClusterName != "" {
+			joinCluster(so, c.ClusterName, c.ClusterPort, routes)
+		}
+	}})
+}

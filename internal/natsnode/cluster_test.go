@@ -1,0 +1,99 @@
+package natsnode_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/internal/natsnode"
+)
+
+func startCluster(t testing.TB, size int) *natsnode.Cluster {
+	t.Helper()
+	began := time.Now()
+	c, err := natsnode.StartCluster(size, natsnode.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d nodes ready after %s", size, time.Since(began).Round(time.Millisecond))
+	t.Cleanup(c.Shutdown)
+	return c
+}
+
+func TestNewClusterAcceptsReplicatedStreamsAtEveryNode(t *testing.T) {
+	for _, size := range []int{1, 3} {
+		c := startCluster(t, size)
+		for _, n := range c.Nodes() {
+			_, js := connect(t, n.URL())
+			createStream(t, js, "s"+n.Name(), size)
+		}
+	}
+	if _, err := natsnode.StartCluster(0, natsnode.Options{}); err == nil {
+		t.Error("a cluster of no nodes started")
+	}
+}
+
+func TestClusterSurvivesItsStreamLeader(t *testing.T) {
+	c := startCluster(t, 3)
+	_, js := connect(t, c.URLs())
+	createStream(t, js, "s", 3)
+	publish(t, js, "s.a")
+	leader, err := c.StreamLeader(within(t), "", "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	leader.Stop()
+	next, err := c.StreamLeader(within(t), "", "s")
+	if err != nil || next == leader {
+		t.Fatalf("next leader %v, %v", next, err)
+	}
+	if err := c.WaitReady(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := leader.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WaitReady(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		if routes := leader.Server().NumRoutes(); routes == 0 || !leader.Server().JetStreamIsStreamCurrent("$G", "s") {
+			return errors.New("the restarted node is not current")
+		}
+		return nil
+	})
+	wantMessages(t, js, "s", 1)
+}
+
+func TestJetStreamOfOneClusterNodeGoesAndComesBack(t *testing.T) {
+	c := startCluster(t, 3)
+	_, js := connect(t, c.URLs())
+	createStream(t, js, "s", 3)
+	n := c.Nodes()[0]
+	if err := n.DisableJetStream(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.EnableJetStream(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.WaitReady(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		ctx, cancel := context.WithTimeout(within(t), 2*time.Second)
+		defer cancel()
+		_, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{Name: "again", Replicas: 3})
+		return err
+	})
+}
+
+func TestStreamLeaderGivesUpWithItsContext(t *testing.T) {
+	c := startCluster(t, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err := c.StreamLeader(ctx, "", "none")
+	wantErr(t, err, context.Canceled)
+}

@@ -1,0 +1,163 @@
+package natsnode_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/exesdb/subproxy/internal/natsnode"
+)
+
+func startProcess(t testing.TB, o natsnode.ProcessOptions) *natsnode.Process {
+	t.Helper()
+	o.Stderr = os.Stderr
+	p, err := natsnode.StartProcess(within(t), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Shutdown)
+	return p
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestKilledProcessComesBackWithPortAndStore(t *testing.T) {
+	p := startProcess(t, natsnode.ProcessOptions{})
+	_, js := connect(t, p.URL())
+	createStream(t, js, "s", 1)
+	publish(t, js, "s.a")
+	for _, end := range []func() error{p.Kill, p.Stop} {
+		before := p.PID()
+		must(t, end())
+		must(t, end())
+		if p.Running() {
+			t.Fatal("it still runs")
+		}
+		wantErr(t, p.Pause(), natsnode.ErrNotRunning)
+		must(t, p.Restart(within(t)))
+		if p.PID() == before {
+			t.Fatal("the same process")
+		}
+		wantMessages(t, js, "s", 1)
+	}
+}
+
+func TestPausedProcessAnswersNothingUntilContinued(t *testing.T) {
+	p := startProcess(t, natsnode.ProcessOptions{})
+	nc, _ := connect(t, p.URL())
+	must(t, p.Pause())
+	if err := nc.FlushTimeout(50 * time.Millisecond); !errors.Is(err, nats.ErrTimeout) {
+		t.Fatalf("flush to a paused server: %v", err)
+	}
+	must(t, p.Continue())
+	eventually(t, func() error { return nc.FlushTimeout(time.Second) })
+	must(t, p.Pause())
+	must(t, p.Stop())
+}
+
+func TestProcessesAreACluster(t *testing.T) {
+	began := time.Now()
+	ps, err := natsnode.StartProcesses(within(t), 3, natsnode.ProcessOptions{Stderr: os.Stderr})
+	must(t, err)
+	t.Logf("3 processes ready after %s", time.Since(began).Round(time.Millisecond))
+	t.Cleanup(ps.Shutdown)
+	_, js := connect(t, ps.URLs())
+	createStream(t, js, "s", 3)
+	publish(t, js, "s.a")
+	leader, err := ps.StreamLeader(within(t), js, "s")
+	must(t, err)
+	must(t, leader.Kill())
+	eventually(t, func() error {
+		ctx, cancel := context.WithTimeout(within(t), time.Second)
+		defer cancel()
+		_, err := js.Publish(ctx, "s.b", nil)
+		return err
+	})
+	next, err := ps.StreamLeader(within(t), js, "s")
+	must(t, err)
+	if next == leader {
+		t.Fatal("the killed process leads")
+	}
+	must(t, leader.Restart(within(t)))
+	must(t, ps.WaitReady(within(t)))
+}
+
+func TestStartProcessSaysWhatPreventsIt(t *testing.T) {
+	p := startProcess(t, natsnode.ProcessOptions{})
+	port, err := strconv.Atoi(p.URL()[strings.LastIndex(p.URL(), ":")+1:])
+	must(t, err)
+	if _, err := natsnode.StartProcess(within(t), natsnode.ProcessOptions{Port: port}); err == nil || !strings.Contains(err.Error(), "address already in use") {
+		t.Fatalf("a second server on the port: %v", err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err = natsnode.StartProcess(ctx, natsnode.ProcessOptions{})
+	wantErr(t, err, context.Canceled)
+}
+
+func TestNoChildOutlivesAKilledParent(t *testing.T) {
+	for _, how := range []string{"run", "pause"} {
+		t.Run(how, func(t *testing.T) {
+			parent := exec.Command(os.Args[0])
+			parent.Env = append(os.Environ(), parentEnv+"="+how, "NATSNODE_TEST_STORE="+t.TempDir())
+			parent.Stderr = os.Stderr
+			out, err := parent.StdoutPipe()
+			must(t, err)
+			must(t, parent.Start())
+			line, readErr := bufio.NewReader(out).ReadString('\n')
+			must(t, parent.Process.Kill())
+			_ = parent.Wait()
+			must(t, readErr)
+			pid, err := strconv.Atoi(strings.TrimSpace(line))
+			must(t, err)
+			eventually(t, func() error {
+				if running(pid) {
+					return errors.New("the child outlived its parent")
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// running is false for a zombie as well: an orphan's new parent may take its time to bury it.
+func running(pid int) bool {
+	if syscall.Kill(pid, 0) != nil {
+		return false
+	}
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	return err != nil || !strings.Contains(string(stat), ") Z ")
+}
+
+func TestRunChildEndsWithItsInput(t *testing.T) {
+	in, parent := io.Pipe()
+	reports, out := io.Pipe()
+	done := make(chan error, 1)
+	go func() { done <- natsnode.RunChild(context.Background(), in, out) }()
+	if _, err := io.WriteString(parent, `{"name":"n","store_dir":"`+t.TempDir()+`"}`+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(reports).ReadString('\n')
+	if err != nil || !strings.Contains(line, `"url":"nats://127.0.0.1:`) {
+		t.Fatalf("first report %q, %v", line, err)
+	}
+	go func() { _, _ = io.Copy(io.Discard, reports) }()
+	must(t, parent.Close())
+	must(t, <-done)
+	must(t, out.Close())
+}

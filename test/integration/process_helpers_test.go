@@ -1,0 +1,450 @@
+//go:build unix
+
+package integration
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/pkg/health"
+)
+
+// processPrograms are the programs that the tests run, built for them.
+type processPrograms struct {
+	natsServer, subproxy string
+	nats                 string // the CLI; empty where it could not be installed
+	noCLI                error  // why not
+}
+
+func processBuild(t *testing.T) *processPrograms {
+	t.Helper()
+	tool, err := exec.LookPath("go")
+	if err != nil {
+		tool = filepath.Join(runtime.GOROOT(), "bin", "go")
+	}
+	dir := t.TempDir()
+	run := func(args ...string) error {
+		cmd := exec.Command(tool, args...)
+		cmd.Env = append(os.Environ(), "GOBIN="+dir)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+		}
+		return nil
+	}
+	p := &processPrograms{natsServer: filepath.Join(dir, "nats-server"), subproxy: filepath.Join(dir, "subproxy")}
+	err = errors.Join(
+		run("build", "-o", p.natsServer, "github.com/nats-io/nats-server/v2"),
+		run("build", "-o", p.subproxy, "github.com/exesdb/subproxy/cmd/subproxy"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.noCLI = run("install", "github.com/nats-io/natscli/nats@v0.5.1"); p.noCLI == nil {
+		p.nats = filepath.Join(dir, "nats")
+	}
+	return p
+}
+
+// processRun is a program that runs. It is killed at the end of its test whatever happens, and with the test's process.
+type processRun struct {
+	t      testing.TB
+	name   string
+	cmd    *exec.Cmd
+	out    processOutput
+	exited chan struct{} // closed when it has ended and been waited for
+}
+
+func processStart(t testing.TB, name, program string, args ...string) *processRun {
+	t.Helper()
+	r := &processRun{t: t, name: name, cmd: exec.Command(program, args...), exited: make(chan struct{})}
+	r.cmd.Env = processEnv(t)
+	r.cmd.Stdout, r.cmd.Stderr = &r.out, &r.out
+	processDiesWithParent(r.cmd)
+	if err := r.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(r.exited)
+		_ = r.cmd.Wait() // ProcessState tells how it ended
+	}()
+	t.Cleanup(func() {
+		r.kill()
+		if t.Failed() {
+			t.Logf("%s (pid %d) said:\n%s", r.name, r.cmd.Process.Pid, r.out.tail(6000))
+		}
+	})
+	return r
+}
+
+// processEnv leaves out what would change how the programs behave: SUBPROXY_… and the user's nats contexts.
+func processEnv(t testing.TB) []string {
+	home := t.TempDir()
+	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "XDG_CONFIG_HOME=" + home, "TMPDIR=" + os.TempDir()}
+}
+
+func (r *processRun) signal(sig syscall.Signal) {
+	r.t.Helper()
+	if err := r.cmd.Process.Signal(sig); err != nil {
+		r.t.Fatalf("signal %s to %s: %v", sig, r.name, err)
+	}
+}
+
+// kill ends the process, a stopped one too, and waits for its end. It can be called again.
+func (r *processRun) kill() {
+	_ = r.cmd.Process.Kill() // it may have ended by itself
+	<-r.exited
+}
+
+// exit waits for the process to end by itself and returns its exit status.
+func (r *processRun) exit() int {
+	r.t.Helper()
+	select {
+	case <-r.exited:
+	case <-time.After(patience):
+		r.t.Fatalf("%s did not end", r.name)
+	}
+	return r.cmd.ProcessState.ExitCode()
+}
+
+func (r *processRun) hasEnded() bool {
+	select {
+	case <-r.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+// processOutput is what a program has written so far.
+type processOutput struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *processOutput) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *processOutput) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+func (o *processOutput) tail(n int) string {
+	s := o.String()
+	return s[max(0, len(s)-n):]
+}
+
+// logged are the log lines, as JSON, whose message begins so.
+func (o *processOutput) logged(message string) (lines []map[string]any) {
+	for line := range strings.Lines(o.String()) {
+		var fields map[string]any
+		if json.Unmarshal([]byte(line), &fields) == nil {
+			if text, _ := fields["msg"].(string); strings.HasPrefix(text, message) {
+				lines = append(lines, fields)
+			}
+		}
+	}
+	return lines
+}
+
+// processNode is a nats-server process with JetStream. Its ports are its own for good, so that it can come back.
+type processNode struct {
+	t           testing.TB
+	program     string
+	name        string
+	dir         string
+	port, route int
+	routes      string // empty: not clustered
+	*processRun        // the run of now
+}
+
+// processNodes starts that many servers, routed to each other, and returns when JetStream answers on each.
+func processNodes(t testing.TB, p *processPrograms, n int) []*processNode {
+	t.Helper()
+	const tries = 5 // another process may take a port between its choice and its use
+	for range tries {
+		nodes := make([]*processNode, n)
+		var routes []string
+		for i := range nodes {
+			nodes[i] = &processNode{t: t, program: p.natsServer, name: fmt.Sprintf("n%d", i+1), dir: t.TempDir(), port: processPort(t), route: processPort(t)}
+			routes = append(routes, fmt.Sprintf("nats://127.0.0.1:%d", nodes[i].route))
+		}
+		for _, node := range nodes {
+			if n > 1 {
+				node.routes = strings.Join(routes, ",")
+			}
+			node.run()
+		}
+		if processAllAnswer(t, nodes) {
+			return nodes
+		}
+		for _, node := range nodes {
+			node.kill()
+		}
+	}
+	t.Fatal("the nats-servers did not start")
+	return nil
+}
+
+// processPort chooses a free port below those that systems give to whoever asks for any.
+func processPort(t testing.TB) int {
+	t.Helper()
+	for range 100 {
+		port := 12000 + rand.IntN(20000)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			_ = l.Close()
+			return port
+		}
+	}
+	t.Fatal("no free port")
+	return 0
+}
+
+// run starts the server, for the first time or again.
+func (n *processNode) run() {
+	n.t.Helper()
+	args := []string{"--name", n.name, "--addr", "127.0.0.1", "--port", fmt.Sprint(n.port), "--jetstream", "--store_dir", n.dir}
+	if n.routes != "" {
+		args = append(args, "--cluster_name", "subproxy", "--cluster", fmt.Sprintf("nats://127.0.0.1:%d", n.route), "--routes", n.routes)
+	}
+	n.processRun = processStart(n.t, "nats-server "+n.name, n.program, args...)
+}
+
+func (n *processNode) url() string { return fmt.Sprintf("nats://127.0.0.1:%d", n.port) }
+
+// processAllAnswer waits until JetStream answers on each server; false where one has ended instead.
+func processAllAnswer(t testing.TB, nodes []*processNode) bool {
+	t.Helper()
+	for _, node := range nodes {
+		for deadline := time.Now().Add(patience); !node.answers(); {
+			if node.hasEnded() || time.Now().After(deadline) {
+				return false
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	return true
+}
+
+func (n *processNode) answers() bool {
+	nc, err := nats.Connect(n.url())
+	if err != nil {
+		return false
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_, err = js.AccountInfo(ctx)
+	return err == nil
+}
+
+const processStore = "greenhouse"
+
+// processConfig is the text of a configuration in which nothing happens by a timer, with these subscriptions.
+func processConfig(url string, replicas int, subscriptions ...string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `nats: {url: "%s"}
+instance: {name: proxy-a}
+registry: {replicas: %d}
+subscription_proxy: {initial_reregister_interval: 1h, normal_reregister_interval: 24h}
+status: {summary_interval: 100ms}
+http: {addr: "127.0.0.1:0"}
+stores:
+  - id: %s
+    subscriptions:
+`, url, replicas, processStore)
+	for _, s := range subscriptions {
+		b.WriteString("      - " + s + "\n")
+	}
+	return b.String()
+}
+
+// processMany are n subscriptions, and their keys.
+func processMany(n int) (subscriptions, keys []string) {
+	for i := range n {
+		subscriptions = append(subscriptions, fmt.Sprintf("{name: reader-%d, type: by_stream, selector: plant-%d}", i, i))
+		keys = append(keys, fmt.Sprintf("%s.by_stream.plant-%d.reader-%d", processStore, i, i))
+	}
+	return subscriptions, keys
+}
+
+func processFile(t testing.TB, text string) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "subproxy.yaml")
+	processWrite(t, path, text)
+	return path
+}
+
+func processWrite(t testing.TB, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// processProxy is a subproxy process.
+type processProxy struct {
+	*processRun
+	id   string // of the instance
+	http string // address
+}
+
+// processServe runs the service and returns when it serves.
+func processServe(t testing.TB, p *processPrograms, config string) *processProxy {
+	t.Helper()
+	r := &processProxy{processRun: processStart(t, "subproxy", p.subproxy, "run", "--config", config)}
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		if lines := r.out.logged("serving HTTP"); len(lines) > 0 {
+			r.http = lines[0]["addr"].(string)
+			r.id = r.out.logged("connected to NATS")[0]["id"].(string)
+			return r
+		}
+		if r.hasEnded() || time.Now().After(deadline) {
+			t.Fatal("subproxy does not serve")
+		}
+	}
+}
+
+// get asks over HTTP.
+func (p *processProxy) get(path string) (code int, body string) {
+	p.t.Helper()
+	client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Get("http://" + p.http + path)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	data, err := io.ReadAll(response.Body)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return response.StatusCode, string(data)
+}
+
+// processStatuses asks an instance for its statuses over NATS; false where it does not answer completely.
+func processStatuses(w *world, id string) (instance health.Instance, statuses []health.Status, ok bool) {
+	w.Helper()
+	sub, err := w.nc.SubscribeSync(w.nc.NewInbox())
+	if err != nil {
+		return instance, nil, false
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	if err := w.nc.PublishRequest("exesdb.proxy.control.status", sub.Subject, nil); err != nil {
+		return instance, nil, false
+	}
+	for parts := 0; ; {
+		m, err := sub.NextMsg(2 * time.Second)
+		if err != nil || m.Header.Get("Status") == "503" {
+			return instance, nil, false
+		}
+		a := decode[health.StatusAnswer](w, m.Data)
+		if a.Instance.ID != id {
+			continue
+		}
+		instance, statuses = a.Instance, append(statuses, a.Proxies...)
+		if parts++; parts == a.Parts {
+			return instance, statuses, true
+		}
+	}
+}
+
+// processAwait waits until the instance has n proxies and each is healthy, verified, and as wanted.
+func processAwait(w *world, p *processProxy, n int, what string, as func(health.Status) bool) (statuses []health.Status) {
+	w.Helper()
+	defer func() {
+		if w.Failed() && len(statuses) > 0 {
+			w.Logf("%d statuses, the first: %+v", len(statuses), statuses[0])
+		}
+	}()
+	w.eventually(fmt.Sprintf("%d proxies healthy, verified and %s", n, what), func() bool {
+		if p.hasEnded() {
+			w.Fatalf("subproxy ended: %s", p.cmd.ProcessState)
+		}
+		var ok bool
+		if _, statuses, ok = processStatuses(w, p.id); !ok || len(statuses) != n {
+			return false
+		}
+		for _, s := range statuses {
+			if s.Health != "healthy" || !s.Verified || !s.Registered || s.Owner.ID != p.id || !as(s) {
+				return false
+			}
+		}
+		return true
+	})
+	return statuses
+}
+
+func processAnyStatus(health.Status) bool { return true }
+
+func processSince(revision uint64, cause string) func(health.Status) bool {
+	return func(s health.Status) bool { return s.Revision > revision && string(s.LastCause) == cause }
+}
+
+// processVerifiedAt is when the last of them was verified.
+func processVerifiedAt(statuses []health.Status) (at time.Time) {
+	for _, s := range statuses {
+		if s.LastSuccess != nil && s.LastSuccess.After(at) {
+			at = *s.LastSuccess
+		}
+	}
+	return at
+}
+
+// processRecords waits until the bucket holds a record as wanted under each key, and returns them. Reads are answered by
+// any replica, so that one that lags is read again.
+func processRecords(w *world, keys []string, what string, as func(record) bool) map[string]record {
+	w.Helper()
+	found := map[string]record{}
+	for _, key := range keys {
+		found[key] = w.await(key, what, as)
+	}
+	return found
+}
+
+// processLast is the bucket's last revision.
+func processLast(w *world) uint64 {
+	w.Helper()
+	return processStream(w).State.LastSeq
+}
+
+// processStream is what JetStream says about the bucket's stream, once it says something.
+func processStream(w *world) (info *jetstream.StreamInfo) {
+	w.Helper()
+	w.eventually("information about the bucket's stream", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		stream, err := w.js.Stream(ctx, bucketStream)
+		if err == nil {
+			info = stream.CachedInfo()
+		}
+		return err == nil
+	})
+	return info
+}
