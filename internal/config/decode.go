@@ -3,215 +3,202 @@ package config
 import (
 	"fmt"
 	"reflect"
-	"strings"
+	"strconv"
 
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/token"
 )
 
-// maxWraps bounds what is taken off one value: an anchor, a tag, an alias. Nesting is bounded by the types, which an alias
-// that contains itself can't make endless.
-const maxWraps = 20
-
-// decoder fills a value from a YAML tree and gathers every problem on the way.
+// decoder walks the schema, the syntax tree and the environment side by side and collects what is wrong instead of
+// stopping at it.
 type decoder struct {
 	file     string
 	getenv   func(string) (string, bool)
 	problems Problems
-	targets  map[*ast.AliasNode]ast.Node
-	places   map[string]*token.Position // of everything that the file has
-	given    map[string]bool            // scalars that the file or the environment gives
+	reported map[Problem]bool // without paths: what many aliases share is one mistake
+
+	places map[string]place // of every path that the file or the environment gives
+	bad    map[string]bool  // paths with a problem: what depends on their values is not checked
+
+	aliases  map[*ast.AliasNode]target
+	expanded int // entries visited by way of aliases
+	inAlias  int
+	fromEnv  int // values taken from the environment
 }
 
-func (d *decoder) report(path string, at *token.Position, format string, args ...any) {
-	p := Problem{File: d.file, Path: path, Message: fmt.Sprintf(format, args...)}
-	if at != nil {
-		p.Line, p.Column = at.Line, at.Column
+func (d *decoder) report(at place, path, format string, args ...any) {
+	p := Problem{File: d.file, Line: at.line, Column: at.column, Path: path, Message: oneLine(fmt.Sprintf(format, args...))}
+	if at.variable != "" {
+		p.File, p.Message = "environment", at.variable+": "+p.Message
 	}
+	d.bad[path] = true
+	key := p
+	key.Path = ""
+	if d.reported[key] && d.inAlias > 0 {
+		return
+	}
+	d.reported[key] = true
 	d.problems = append(d.problems, p)
 }
 
-// place is where a path stands in the file, or its nearest parent does.
-func (d *decoder) place(path string) *token.Position {
-	for path != "" {
-		if at := d.places[path]; at != nil {
-			return at
-		}
-		path = path[:max(strings.LastIndexAny(path, ".["), 0)]
+// group reads a map into a struct that holds its defaults. Where the file has none, n is nil, and the environment still
+// counts.
+func (d *decoder) group(fields []field, n ast.Node, path string, v reflect.Value) {
+	n, leave := d.enter(n, path)
+	defer leave()
+	entries := d.entries(fields, n, path)
+	for _, f := range fields {
+		e := entries[f.name]
+		d.inAlias += e.inAlias
+		d.field(f, e, child(path, f.name), v.Field(f.index), v)
+		d.inAlias -= e.inAlias
 	}
-	return &token.Position{Line: 1, Column: 1}
 }
 
-// value decodes node into v. A nil node is a key that the file leaves out: defaults and the environment still apply.
-func (d *decoder) value(node ast.Node, v reflect.Value, tag reflect.StructTag, path string) {
-	node = d.resolve(node, path)
-	if node != nil {
-		d.places[path] = position(node)
+func (d *decoder) field(f field, e entry, path string, v, around reflect.Value) {
+	n := e.value
+	if n != nil {
+		d.places[path] = e.at
 	}
-	switch v.Kind() {
-	case reflect.Struct:
-		d.mapping(node, v, path)
-	case reflect.Slice:
-		d.sequence(node, v, path)
-	case reflect.Pointer:
-		if node != nil {
-			v.Set(reflect.New(v.Type().Elem()))
-			d.mapping(node, v.Elem(), path)
+	switch f.kind {
+	case group:
+		d.group(f.fields, n, path, v)
+	case optional:
+		d.optional(f, n, path, v)
+	case list:
+		start := reflect.Value{}
+		if f.from != "" {
+			start = around.FieldByName(f.from)
 		}
+		d.list(f, n, path, v, start)
 	default:
-		d.scalar(node, v, tag, path)
+		d.scalar(f, n, path, v)
 	}
 }
 
-// aliases finds what each alias stands for: the anchor of that name last before it in the file, which is not the order in
-// which values are decoded.
-type aliases struct {
-	anchors map[string]ast.Node
-	targets map[*ast.AliasNode]ast.Node
-}
-
-// Visit implements ast.Visitor.
-func (a *aliases) Visit(node ast.Node) ast.Visitor {
-	switch n := node.(type) {
-	case *ast.AnchorNode:
-		a.anchors[n.Name.String()] = n.Value
-	case *ast.AliasNode:
-		if target, ok := a.anchors[n.Value.String()]; ok {
-			a.targets[n] = target
-		}
+// optional makes the struct if the file has it, an element started with it, or the environment sets one of its fields.
+func (d *decoder) optional(f field, n ast.Node, path string, v reflect.Value) {
+	wasThere := !v.IsNil()
+	if !wasThere {
+		v.Set(reflect.New(v.Type().Elem()))
+		setDefaults(f.fields, v.Elem())
 	}
-	return a
-}
-
-// position is where a node begins. The token of a mapping in block style is the colon behind its first key.
-func position(node ast.Node) *token.Position {
-	switch n := node.(type) {
-	case *ast.MappingNode:
-		if !n.IsFlowStyle && len(n.Values) > 0 {
-			return position(n.Values[0])
-		}
-	case *ast.MappingValueNode:
-		return n.Key.GetToken().Position
+	before := d.fromEnv
+	d.group(f.fields, n, path, v.Elem())
+	if !wasThere && d.isEmpty(n) && d.fromEnv == before {
+		v.SetZero()
 	}
-	return node.GetToken().Position
 }
 
-// resolve takes off what YAML wraps around a value. A null counts as left out.
-func (d *decoder) resolve(node ast.Node, path string) ast.Node {
-	for range maxWraps {
-		switch n := node.(type) {
-		case *ast.AnchorNode:
-			node = n.Value
-		case *ast.AliasNode:
-			target, ok := d.targets[n]
-			if !ok {
-				d.report(path, n.GetToken().Position, "alias *%s has no anchor before it", n.Value)
-			}
-			node = target
-		case *ast.TagNode:
-			node = n.Value
-		case *ast.NullNode:
-			return nil
-		default:
-			return node
-		}
-	}
-	return nil
-}
-
-func (d *decoder) mapping(node ast.Node, v reflect.Value, path string) {
-	values := map[string]ast.Node{}
-	switch n := node.(type) {
-	case nil:
-	case *ast.MappingNode:
-		for _, entry := range n.Values {
-			d.entry(entry, v.Type(), path, values)
-		}
-	case *ast.MappingValueNode:
-		d.entry(n, v.Type(), path, values)
+func (d *decoder) list(f field, n ast.Node, path string, v, start reflect.Value) {
+	n, leave := d.enter(n, path)
+	defer leave()
+	var elements []ast.Node
+	switch n := n.(type) {
+	case nil, *ast.NullNode:
+	case *ast.SequenceNode:
+		elements = n.Values
 	default:
-		d.report(path, node.GetToken().Position, "%s is not a mapping; write its keys below it: %s", describe(node), strings.Join(keys(v.Type()), ", "))
+		d.report(d.placeOf(n), path, "%s is wanted, not %s", f.wanted(), describe(n))
 	}
-	for i := range v.NumField() {
-		field := v.Type().Field(i)
-		key := field.Tag.Get("yaml")
-		d.value(values[key], v.Field(i), field.Tag, join(path, key))
-	}
-}
-
-func (d *decoder) entry(entry *ast.MappingValueNode, t reflect.Type, path string, values map[string]ast.Node) {
-	at := entry.Key.GetToken().Position
-	if entry.Key.IsMergeKey() {
-		d.report(path, at, "merge keys (<<) are not read here; give a store defaults, or repeat the keys")
-		return
-	}
-	name := strings.TrimSpace(entry.Key.GetToken().Value)
-	known := keys(t)
-	for _, k := range known {
-		if k != name {
-			continue
-		}
-		if _, twice := values[name]; twice {
-			d.report(join(path, name), at, "given twice; keep one")
+	for i, e := range elements {
+		if !d.afford(e, path) {
 			return
 		}
-		values[name] = entry.Value
-		return
-	}
-	if like := nearest(name, known); like != "" {
-		d.report(join(path, name), at, "unknown key; did you mean %s?", like)
-		return
-	}
-	d.report(join(path, name), at, "unknown key; known are %s", strings.Join(known, ", "))
-}
-
-func (d *decoder) sequence(node ast.Node, v reflect.Value, path string) {
-	if node == nil {
-		return
-	}
-	n, ok := node.(*ast.SequenceNode)
-	if !ok {
-		d.report(path, position(node), "%s is not a list; begin each element with a dash", describe(node))
-		return
-	}
-	v.Set(reflect.MakeSlice(v.Type(), len(n.Values), len(n.Values)))
-	for i, element := range n.Values {
-		at := fmt.Sprintf("%s[%d]", path, i)
-		if d.resolve(element, at) == nil {
-			d.report(at, element.GetToken().Position, "empty element; remove it, or give it keys: %s", strings.Join(keys(v.Type().Elem()), ", "))
-			continue
+		at := element(path, i)
+		d.places[at] = d.placeOf(e)
+		item := reflect.New(v.Type().Elem()).Elem()
+		setDefaults(f.fields, item)
+		if start.IsValid() {
+			copyFields(item, start)
 		}
-		d.value(element, v.Index(i), "", at)
+		d.group(f.fields, e, at, item)
+		v.Set(reflect.Append(v, item))
 	}
 }
 
-func keys(t reflect.Type) []string {
-	names := make([]string, t.NumField())
-	for i := range names {
-		names[i] = t.Field(i).Tag.Get("yaml")
+// copyFields copies the fields that both structs have, and what their pointers point to.
+func copyFields(to, from reflect.Value) {
+	for i := range from.NumField() {
+		field, value := to.FieldByName(from.Type().Field(i).Name), from.Field(i)
+		if value.Kind() == reflect.Pointer && !value.IsNil() {
+			value = reflect.New(value.Type().Elem())
+			value.Elem().Set(from.Field(i).Elem())
+		}
+		field.Set(value)
 	}
-	return names
 }
 
-func join(path, key string) string {
-	if path == "" {
-		return key
+// scalar takes the environment's value over the file's. A mistake in the file is one even where it is overridden.
+func (d *decoder) scalar(f field, n ast.Node, path string, v reflect.Value) {
+	if n != nil {
+		if s, ok := d.text(f, n, path); ok {
+			d.set(f, s, d.places[path], path, v)
+		}
 	}
-	return path + "." + key
+	name := variable(path)
+	if s, ok := d.getenv(name); ok {
+		d.places[path] = place{variable: name}
+		d.fromEnv++
+		d.set(f, s, d.places[path], path, v)
+	}
+	if f.required && v.IsZero() && !d.bad[path] && !d.bad[parent(path)] {
+		d.report(d.near(path), path, "is required and must not be empty; write it like %s", f.sample("example"))
+	}
 }
 
-// variable is the environment variable of a path.
-func variable(path string) string {
-	return "SUBPROXY_" + strings.ToUpper(strings.NewReplacer(".", "_", "[", "_", "]", "").Replace(path))
+func (d *decoder) set(f field, s string, at place, path string, v reflect.Value) {
+	value, err := f.parse(s)
+	if err == nil {
+		err = f.check(s, value)
+	}
+	if err != nil {
+		d.report(at, path, "%v", err)
+		return
+	}
+	v.Set(value.Convert(v.Type()))
 }
 
-func describe(node ast.Node) string {
-	switch node.(type) {
-	case *ast.MappingNode, *ast.MappingValueNode:
-		return "a mapping"
-	case *ast.SequenceNode:
-		return "a list"
+// text is a scalar as it is written. A quoted number is text, and a text that looks like a number has to be quoted, so
+// that nobody finds 1e3 or 010 turned into something else.
+func (d *decoder) text(f field, n ast.Node, path string) (string, bool) {
+	at := d.places[path]
+	n, leave := d.enter(n, path)
+	defer leave()
+	switch n := n.(type) {
+	case nil:
+		return "", false // reported by enter
+	case *ast.NullNode:
+		d.report(at, path, "has no value; write %s, or leave the key out", f.wanted())
+	case *ast.LiteralNode:
+		return n.Value.Value, true
+	case *ast.StringNode:
+		quoted := n.Token.Type == token.DoubleQuoteType || n.Token.Type == token.SingleQuoteType
+		if quoted && (f.kind == number || f.kind == boolean) {
+			if _, err := f.parse(n.Value); err == nil {
+				d.report(at, path, "%s is text and %s is wanted; write %s, without quotes", quote(n.Value), f.wanted(), n.Value)
+				return "", false
+			}
+		}
+		return n.Value, true
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
+		s := n.GetToken().Value
+		if f.kind != text || len(f.oneOf) > 0 {
+			return s, true
+		}
+		d.report(at, path, "%s is %s and text is wanted; write %s, in quotes", s, describe(n), strconv.Quote(s))
 	default:
-		return fmt.Sprintf("%q", node.GetToken().Value)
+		d.report(at, path, "%s is wanted, not %s", f.wanted(), describe(n))
 	}
+	return "", false
+}
+
+// near is the place of a path, or of the nearest thing around it that has one.
+func (d *decoder) near(path string) place {
+	for ; path != ""; path = parent(path) {
+		if at, ok := d.places[path]; ok {
+			return at
+		}
+	}
+	return place{line: 1, column: 1}
 }

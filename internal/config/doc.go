@@ -1,6 +1,14 @@
-// Package config is the service's configuration: YAML, read strictly, every mistake reported at once with its place and
-// what would be right; every scalar can be overridden by an environment variable.
+// Package config is the configuration of the subproxy service: a YAML file, over it the environment, under it the
+// defaults.
 //
-// The types' tags are the one table of keys, defaults, ranges and descriptions. Decoding, checking, the environment
-// variables' names and the printed defaults all follow it, so that a new key is one line.
+// It promises that every mistake is reported at once, each with its line, its column and what would be right, and that
+// a Config it returns has no missing or impossible value. The struct tags in config.go are the only table: decoding,
+// ranges, environment names and WriteDefaults follow from them, so a new setting is one new field.
+//
+// Every scalar can be set by a variable named SUBPROXY_ and its path in upper case, joined by _, as in
+// SUBPROXY_STORES_0_SUBSCRIPTIONS_1_SELECTOR; elements of lists only where the file has them. A variable that is set and
+// empty sets an empty text.
+//
+// Anchors, aliases and merge keys work as in YAML 1.1. Tags and several documents are refused. What the settings mean to
+// NATS or to the rules is left to the packages they are handed to.
 package config

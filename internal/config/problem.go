@@ -7,37 +7,29 @@ import (
 	"strings"
 )
 
-// Problem is one mistake: where it is and what would be right. Line 0 is a mistake that has no place in a file, as in the
-// environment.
+// Problem is one mistake. Line and Column count from 1; Line is 0 where the mistake is in no place of the file. File is
+// "environment" where a variable is at fault, which Message then names.
 type Problem struct {
-	File         string `json:"file"`
+	File         string
 	Line, Column int
-	Path         string // such as stores[0].subscriptions[2].type; empty: the file as a whole
+	Path         string // as stores[0].subscriptions[2].type; empty where the YAML itself can't be read
 	Message      string
 }
 
-// String is the problem in one line, as compilers write it.
 func (p Problem) String() string {
-	var b strings.Builder
-	if p.File != "" {
-		b.WriteString(p.File + ":")
-	}
+	s := p.File + ": "
 	if p.Line > 0 {
-		fmt.Fprintf(&b, "%d:%d:", p.Line, p.Column)
-	}
-	if b.Len() > 0 {
-		b.WriteByte(' ')
+		s = fmt.Sprintf("%s:%d:%d: ", p.File, p.Line, p.Column)
 	}
 	if p.Path != "" {
-		b.WriteString(p.Path + ": ")
+		s += p.Path + ": "
 	}
-	return b.String() + p.Message
+	return s + p.Message
 }
 
-// Problems are all mistakes of a configuration, by place.
+// Problems is every mistake of a configuration, by place; those of the environment come last.
 type Problems []Problem
 
-// Error lists them, one a line.
 func (ps Problems) Error() string {
 	lines := make([]string, len(ps))
 	for i, p := range ps {
@@ -47,36 +39,28 @@ func (ps Problems) Error() string {
 }
 
 func (ps Problems) sort() {
-	slices.SortStableFunc(ps, func(a, b Problem) int { return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column)) })
+	nowhere := func(p Problem) int {
+		if p.Line == 0 {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(ps, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(nowhere(a), nowhere(b)), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column),
+			cmp.Compare(a.Path, b.Path))
+	})
 }
 
-// nearest is the known word that is most like an unknown one, or empty where none is.
-func nearest(word string, known []string) string {
-	best, least := "", len(word)/2+1
-	for _, k := range known {
-		if d := distance(word, k); d < least {
-			best, least = k, d
-		}
-	}
-	return best
+// place is where a value came from: the file or an environment variable.
+type place struct {
+	line, column int
+	variable     string
 }
 
-// distance is Levenshtein's: insertions, deletions and replacements.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
+// String ends the sentence "the first is …".
+func (p place) String() string {
+	if p.variable != "" {
+		return p.variable
 	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			next := min(row[j+1]+1, row[j]+1, diagonal)
-			if a[i] != b[j] {
-				next = min(row[j+1], row[j], diagonal) + 1
-			}
-			diagonal, row[j+1] = row[j+1], next
-		}
-	}
-	return row[len(b)]
+	return fmt.Sprintf("on line %d", p.line)
 }

@@ -90,6 +90,13 @@ func (r *registrar) write(ctx context.Context, jobs []job, ends []done, s *Setti
 		open[i] = i
 	}
 	written = make([]int, 0, len(jobs))
+	defer func() {
+		for i := range ends {
+			if o := &ends[i].outcome; o.Err != nil {
+				o.Revision, o.Incarnation, o.Informed = max(o.Revision, jobs[i].revision), jobs[i].incarnation, jobs[i].informed
+			}
+		}
+	}()
 	for races := 0; len(open) > 0; races++ {
 		var lost []int
 		results := r.put(ctx, jobs, open)
@@ -228,7 +235,7 @@ func (r *registrar) readBack(ctx context.Context, jobs []job, written []int, end
 			*o = outranked(result, o.Incarnation)
 			o.Err = wrapVerify(o.Err, jobs[i].subscription)
 		default:
-			o.Err = wrapVerify(result.Err, jobs[i].subscription)
+			o.Err, o.Informed = wrapVerify(result.Err, jobs[i].subscription), true
 			o.Gone = result.Outcome == verify.Missing
 		}
 	}
@@ -244,7 +251,7 @@ func outranked(result verify.Result, incarnation uint64) Outcome {
 	if err == nil && record.Incarnation > incarnation {
 		return Outcome{Superseded: true, Revision: result.Found.Revision, Incarnation: record.Incarnation, By: record.Owner}
 	}
-	return Outcome{Err: result.Err, Gone: true, Revision: result.Found.Revision, Incarnation: incarnation}
+	return Outcome{Err: result.Err, Gone: true, Informed: true, Revision: result.Found.Revision, Incarnation: incarnation}
 }
 
 func wrapVerify(err error, s subscription.Subscription) error {

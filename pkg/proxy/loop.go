@@ -51,6 +51,7 @@ type loop struct {
 	ready    []*item // admitted attempts, not yet handed to the registrar
 	releases []registry.Write
 	flight   int // attempts and releases handed over and not ended
+	batches  batches
 	rounds   int // of them, attempts that belong to the event round under way
 	limit    *rate.Limiter
 	actions  []*action
@@ -125,13 +126,19 @@ func (l *loop) turn(ctx context.Context, now time.Time) (wake time.Time) {
 // mayStartRound reports whether pending cluster events may be acted on now: not while a round is under way, and not
 // faster than the limit.
 func (l *loop) mayStartRound(now time.Time, wake *time.Time) bool {
-	if l.rounds > 0 || !l.inbox.eventPending() {
+	if !l.inbox.eventPending() {
+		return false
+	}
+	if l.flight > 0 {
+		sooner(wake, l.batches.giveUp(now, l.settings.Load().VerificationTimeout/2))
+	}
+	if l.rounds > 0 {
 		return false
 	}
 	if l.limit.AllowN(now, 1) {
 		return true
 	}
-	*wake = now.Add(eventInterval / 4)
+	sooner(wake, now.Add(eventInterval/4))
 	return false
 }
 
@@ -285,7 +292,9 @@ func (l *loop) hand(ctx context.Context, n int, batch func(context.Context) []do
 		case <-ctx.Done():
 			return
 		}
+		ctx, end := l.batches.begin(ctx)
 		ends := batch(ctx)
+		end()
 		<-l.slots
 		l.inbox.finished(ends)
 	})

@@ -29,6 +29,7 @@ type Proxy struct {
 	Mine        bool   // the last record seen is this instance's, and its incarnation stands
 	Revision    uint64 // last revision seen or written, markers included
 	Incarnation uint64 // highest seen
+	Claim       uint64 // highest that this instance wrote, or tried to write over a record that it knew
 	Holder      registry.Owner
 
 	// The attempt under way, or the last one.
@@ -94,8 +95,9 @@ type News struct {
 
 // Outcome is how an attempt ended. A nil Err with Superseded false is a success.
 type Outcome struct {
-	Revision    uint64
-	Incarnation uint64
+	Revision    uint64 // written; after a failure what is known to be there
+	Incarnation uint64 // written, or tried
+	Informed    bool   // the record that it tried to write over was known
 	Verified    bool // read back, not only acknowledged
 	At          time.Time
 	Err         error
@@ -150,7 +152,7 @@ func (p *Proxy) Step(in Input, now time.Time, s *Settings) Effects {
 	case Seen:
 		return p.seen(in.News, now, s)
 	case Voided:
-		p.Known, p.Revision, p.Registered, p.Verified, p.late = false, 0, false, false, nil
+		p.Known, p.Revision, p.Claim, p.Registered, p.Verified, p.late = false, 0, 0, false, false, nil
 		return p.mend(now, s)
 	case Restart:
 		if p.Standby {
@@ -244,7 +246,7 @@ func (p *Proxy) finish(in Input, now time.Time, s *Settings) Effects {
 func (p *Proxy) succeed(o Outcome, now time.Time, s *Settings, jitter float64) Effects {
 	p.Breaker.Success()
 	p.Known, p.Mine, p.Standby = true, true, false
-	p.Revision, p.Incarnation = max(p.Revision, o.Revision), o.Incarnation
+	p.Revision, p.Incarnation, p.Claim = max(p.Revision, o.Revision), o.Incarnation, o.Incarnation
 	p.Registered, p.Verified = true, o.Verified
 	p.Failures, p.LastError = 0, ""
 	p.LastSuccess, p.Latency = o.At, o.At.Sub(p.CauseAt)
@@ -260,7 +262,10 @@ func (p *Proxy) fail(o Outcome, now time.Time, s *Settings, jitter float64) Effe
 	p.Failures++
 	p.LastError = o.Err.Error()
 	p.Verified = false
-	p.Revision = max(p.Revision, o.Revision)
+	if o.Informed {
+		p.Known, p.Claim = true, max(p.Claim, o.Incarnation)
+		p.Revision = max(p.Revision, o.Revision)
+	}
 	if o.Gone {
 		p.Registered = false
 	}
@@ -283,7 +288,9 @@ func (p *Proxy) seen(n News, now time.Time, s *Settings) Effects {
 		p.late = &n
 		return Effects{}
 	}
-	superseded := n.Readable && !n.Mine && n.Incarnation > p.Incarnation
+	// The first record seen is what was there when this instance came, and it is here to replace it. Later ones are the
+	// claims of others who are about, against this one's own; of two that are equal, the one in the bucket won.
+	superseded := p.Known && n.Readable && !n.Mine && (n.Incarnation > p.Claim || n.Incarnation == p.Claim && !p.Mine)
 	p.Known, p.Revision = true, n.Revision
 	if n.Readable {
 		p.Incarnation = max(p.Incarnation, n.Incarnation)
@@ -292,11 +299,13 @@ func (p *Proxy) seen(n News, now time.Time, s *Settings) Effects {
 	case !p.Started:
 		p.Mine, p.Holder = n.Mine, n.Owner
 		return Effects{}
-	case p.Standby && n.Readable:
+	case p.Standby && n.Readable && !n.Mine:
 		p.Holder = n.Owner
 		return Effects{Publish: Soon}
 	case superseded:
 		return p.standBy(n.Owner)
+	case !p.Mine && !p.Standby && n.Readable && !n.Mine:
+		return Effects{} // the attempt that is due will replace it
 	}
 	p.Registered, p.Verified = false, false
 	return p.mend(now, s)

@@ -1,0 +1,130 @@
+package config
+
+import "time"
+
+// Config is the whole configuration. The fields' tags say the rest: default, min, max and oneof are as written in the
+// file, format is one of formats, required refuses an empty value, and doc and example are for WriteDefaults.
+type Config struct {
+	NATS              NATS              `yaml:"nats" doc:"How to reach the NATS cluster."`
+	Instance          Instance          `yaml:"instance" doc:"This run of the process, as others see it."`
+	Registry          Registry          `yaml:"registry" doc:"The bucket that holds the registrations. Created if it is absent, checked if it is there."`
+	SubscriptionProxy SubscriptionProxy `yaml:"subscription_proxy" doc:"When and how often each proxy registers again."`
+	Status            Status            `yaml:"status" doc:"What proxies and the instance report of themselves."`
+	Bridge            Bridge            `yaml:"bridge" doc:"Which of JetStream's own leader elections count as cluster events."`
+	HTTP              HTTP              `yaml:"http" doc:"The HTTP server: /metrics, /healthz, /readyz, /api/v1/status."`
+	Metrics           Metrics           `yaml:"metrics" doc:"What /metrics shows."`
+	Log               Log               `yaml:"log" doc:"What is written to standard error."`
+	Stores            []Store           `yaml:"stores" doc:"The event stores and their subscriptions. At least one store with at least one subscription."`
+}
+
+// NATS says where to connect and as whom. With a Context, URL is empty unless it was given.
+type NATS struct {
+	URL         string `yaml:"url" default:"nats://127.0.0.1:4222" format:"servers" doc:"One or more server URLs, comma-separated."`
+	Context     string `yaml:"context" doc:"A context of the nats CLI. Excludes url and credentials."`
+	Credentials string `yaml:"credentials" format:"file" doc:"A .creds file."`
+	TLS         TLS    `yaml:"tls" doc:"Beyond what a tls:// URL brings by itself."`
+}
+
+// TLS names PEM files. Cert and Key go together.
+type TLS struct {
+	CA             string `yaml:"ca" format:"file" doc:"A PEM file with the authorities to trust. Empty: the host's."`
+	Cert           string `yaml:"cert" format:"file" doc:"A PEM file with the client certificate. Goes with key."`
+	Key            string `yaml:"key" format:"file" doc:"A PEM file with the client certificate's key. Goes with cert."`
+	HandshakeFirst bool   `yaml:"handshake_first" default:"false" doc:"Do the TLS handshake before the server's first line. The server must have handshake_first too."`
+}
+
+// Instance identifies this process over its restarts.
+type Instance struct {
+	Name string `yaml:"name" format:"name" doc:"Stable over restarts, and no other instance's. Empty: the host name."`
+}
+
+// Registry is the bucket of registrations.
+type Registry struct {
+	Bucket   string `yaml:"bucket" default:"exesdb_subscriptions" required:"true" format:"bucket" doc:"Its name."`
+	Replicas int    `yaml:"replicas" default:"1" oneof:"1 3 5" doc:"How many servers hold it, if it is created."`
+	Storage  string `yaml:"storage" default:"file" oneof:"file memory" doc:"Where they hold it, if it is created."`
+}
+
+// SubscriptionProxy is the tuning block. Its names are those it has always had.
+type SubscriptionProxy struct {
+	InitialReregisterInterval       time.Duration `yaml:"initial_reregister_interval" default:"1s" min:"10ms" max:"1h" doc:"From the first registration to the next, if no event comes before."`
+	NormalReregisterInterval        time.Duration `yaml:"normal_reregister_interval" default:"15s" min:"100ms" max:"24h" doc:"From then on, the fallback where nothing is heard; with 10% jitter either way."`
+	RetryReregisterInterval         time.Duration `yaml:"retry_reregister_interval" default:"3s" min:"10ms" max:"1h" doc:"After a failed attempt, without exponential backoff."`
+	MaxConsecutiveFailures          int           `yaml:"max_consecutive_failures" default:"5" min:"1" max:"1000" doc:"From this many failures in a row a proxy is failed and its breaker opens."`
+	FailureNotificationThreshold    int           `yaml:"failure_notification_threshold" default:"3" min:"1" max:"1000" doc:"From this many failures in a row a proxy is degraded. Not above max_consecutive_failures."`
+	EnableExponentialBackoff        bool          `yaml:"enable_exponential_backoff" default:"true" doc:"After failed attempts wait 1s, 2s, 4s and so on, instead of retry_reregister_interval."`
+	MaxBackoffInterval              time.Duration `yaml:"max_backoff_interval" default:"60s" min:"100ms" max:"24h" doc:"The most that exponential backoff waits."`
+	EnableClusterEventSubscriptions bool          `yaml:"enable_cluster_event_subscriptions" default:"true" doc:"Register again when the store's leader changes or its emitters restart. Off: by timer only."`
+	LeaderChangedSubject            string        `yaml:"leader_changed_subject" default:"exesdb.cluster.leader_changed" required:"true" format:"subject" doc:"Where changes of the leader are heard."`
+	EmitterRestartedSubject         string        `yaml:"emitter_restarted_subject" default:"exesdb.emitter.restarted" required:"true" format:"subject" doc:"Where restarts of emitters are heard. Differs from leader_changed_subject."`
+	EnableRegistrationVerification  bool          `yaml:"enable_registration_verification" default:"true" doc:"Read each registration back before it counts."`
+	VerificationTimeout             time.Duration `yaml:"verification_timeout" default:"2s" min:"10ms" max:"1m" doc:"How long a registration may take to be readable."`
+}
+
+// Status says how often health is reported where nothing changes.
+type Status struct {
+	HeartbeatInterval time.Duration `yaml:"heartbeat_interval" default:"30s" min:"1s" max:"1h" doc:"Each proxy's status is repeated this often, with 10% jitter either way."`
+	SummaryInterval   time.Duration `yaml:"summary_interval" default:"5s" min:"100ms" max:"1h" doc:"Each store's summary is sent this often."`
+}
+
+// Bridge says which LEADER_ELECTED advisories stand for cluster events.
+type Bridge struct {
+	Registry bool           `yaml:"registry" default:"true" doc:"A new leader of the registry bucket's own stream registers everything again."`
+	Streams  []BridgeStream `yaml:"streams" doc:"Streams of which a new leader counts as an event of a store."`
+}
+
+// BridgeStream turns the elections of one stream into events of one store.
+type BridgeStream struct {
+	Stream string `yaml:"stream" required:"true" format:"stream" example:"EVENTS" doc:"The stream's name."`
+	Store  string `yaml:"store" required:"true" example:"greenhouse_tycoon" doc:"The id of one of the stores below."`
+	Event  string `yaml:"event" default:"leader_changed" oneof:"leader_changed emitter_restarted" doc:"What the election counts as."`
+}
+
+// HTTP is off while Addr is empty.
+type HTTP struct {
+	Addr  string `yaml:"addr" format:"hostport" doc:"Host and port to listen on, such as 127.0.0.1:8080 or :8080. Empty: off."`
+	PProf bool   `yaml:"pprof" default:"false" doc:"Serve /debug/pprof/ there too."`
+}
+
+// Metrics bounds what a scrape costs.
+type Metrics struct {
+	SubscriptionLabelLimit int `yaml:"subscription_label_limit" default:"1000" min:"0" max:"100000" doc:"Above this number of subscriptions no metric has a label per subscription."`
+}
+
+// Log is how the process logs.
+type Log struct {
+	Level  string `yaml:"level" default:"info" oneof:"debug info warn error" doc:"The least that is logged."`
+	Format string `yaml:"format" default:"auto" oneof:"auto text json" doc:"auto is text on a terminal and json elsewhere."`
+}
+
+// Store is one event store. Its Subscriptions are complete: what they left out is filled from Defaults.
+type Store struct {
+	ID            string         `yaml:"id" required:"true" format:"name" example:"greenhouse_tycoon" doc:"The store's id. No two stores share one."`
+	Defaults      Defaults       `yaml:"defaults" doc:"For whatever a subscription of this store leaves out."`
+	Subscriptions []Subscription `yaml:"subscriptions" from:"Defaults" doc:"The subscriptions to keep registered."`
+}
+
+// Defaults has the fields of Subscription, under the same names and rules, that a store may set once.
+type Defaults struct {
+	Type         string   `yaml:"type" default:"by_event_type" oneof:"by_stream by_event_type by_event_pattern by_event_payload" doc:"What the selector picks by."`
+	Selector     string   `yaml:"selector" format:"name" doc:"Which events."`
+	StartVersion int64    `yaml:"start_version" default:"0" min:"-1" doc:"Where to begin: 0 at the first event, -1 with new ones only, n at sequence n."`
+	Forward      *Forward `yaml:"forward" doc:"Where events go. A subscription's own forward overrides it key by key."`
+}
+
+// Subscription is one durable intent to receive events.
+type Subscription struct {
+	Name         string   `yaml:"name" required:"true" format:"name" example:"greenhouse_initialized_to_pubsub_v1" doc:"Unique within the store."`
+	Type         string   `yaml:"type" oneof:"by_stream by_event_type by_event_pattern by_event_payload" example:"by_event_type" doc:"What the selector picks by. Default: the store's."`
+	Selector     string   `yaml:"selector" required:"true" format:"name" example:"greenhouse_initialized:v1" doc:"A stream id or $all; an event type; a JSON object that an event's attributes or data contain. Default: the store's."`
+	StartVersion int64    `yaml:"start_version" min:"-1" doc:"Where to begin: 0 at the first event, -1 with new ones only, n at sequence n. Default: the store's."`
+	Forward      *Forward `yaml:"forward" doc:"Where events go. Optional. Default, key by key: the store's."`
+}
+
+// Forward is where a subscription's events go.
+type Forward struct {
+	Sink       string        `yaml:"sink" default:"publish" oneof:"publish request stream" doc:"By core NATS (publish), again and again until the subscriber replies (request), or into JetStream (stream)."`
+	Subject    string        `yaml:"subject" format:"subject" example:"app.events.greenhouse" doc:"Where to. Required where forward is given."`
+	Timeout    time.Duration `yaml:"timeout" default:"5s" min:"10ms" max:"10m" doc:"How long request waits for the reply."`
+	MaxDeliver int           `yaml:"max_deliver" default:"5" min:"1" max:"1000" doc:"An event refused this many times is parked."`
+}
