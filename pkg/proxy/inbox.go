@@ -139,25 +139,29 @@ func (b *inbox) eventPending() bool {
 	return b.events.pending
 }
 
-// taken is all there was.
+// taken is all there was, but for the cluster events.
 type taken struct {
-	events   merged
 	news     []registry.Entry
 	voided   bool
 	results  []done
 	requests []request
 }
 
-// take empties the inbox; the events stay where they go on merging unless they are asked for.
-func (b *inbox) take(withEvents bool) taken {
+// take empties the inbox; cluster events stay and go on merging until they are asked for.
+func (b *inbox) take() taken {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	t := taken{news: b.news, voided: b.voided, results: b.results, requests: b.requests}
 	b.news, b.voided, b.results, b.requests = nil, false, nil, nil
-	if withEvents {
-		t.events, b.events = b.events, merged{}
-	}
 	return t
+}
+
+func (b *inbox) takeEvents() merged {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e := b.events
+	b.events = merged{}
+	return e
 }
 
 // request is something the loop is asked to do or tell in its own goroutine.

@@ -93,7 +93,7 @@ func (l *loop) run(ctx context.Context) {
 // turn does all there is to do at now, and says when to look again at the latest.
 func (l *loop) turn(ctx context.Context, now time.Time) (wake time.Time) {
 	wake = now.Add(time.Minute)
-	t := l.inbox.take(l.mayStartRound(now, &wake))
+	t := l.inbox.take()
 	for i := range t.results {
 		l.finish(&t.results[i], now)
 	}
@@ -106,8 +106,8 @@ func (l *loop) turn(ctx context.Context, now time.Time) (wake time.Time) {
 	for i := range t.news {
 		l.seen(&t.news[i], now)
 	}
-	if t.events.pending {
-		l.event(&t.events, now)
+	if l.mayStartRound(now, &wake) {
+		l.event(l.inbox.takeEvents(), now)
 	}
 	for i := range t.requests {
 		t.requests[i].do(l, now)
@@ -228,7 +228,7 @@ func (l *loop) trimmed(first uint64, now time.Time) {
 	}
 }
 
-func (l *loop) event(e *merged, now time.Time) {
+func (l *loop) event(e merged, now time.Time) {
 	named := 0
 	for _, it := range l.items {
 		if !names(e.topics, it.proxy.Subscription) {

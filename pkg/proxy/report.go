@@ -155,8 +155,8 @@ func (l *loop) heartbeat(now time.Time, left *int, wake *time.Time) {
 	sooner(wake, r.beatAt)
 }
 
-// alert sends what the gathered health changes amount to: one alert for the store where most of its proxies changed
-// together, else one for each.
+// alert sends what the gathered health changes amount to: one alert for the store where most of its proxies are failing,
+// else one for each. Failing counts, not how many reached a level: jitter spreads over seconds what happens to all.
 func (l *loop) alert(now time.Time, wake *time.Time) {
 	r := &l.report
 	if len(r.changed) == 0 {
@@ -191,7 +191,13 @@ func (l *loop) raise(items []*item, h breaker.Health, now time.Time) {
 	if h == breaker.Failed {
 		level = health.Critical
 	}
-	together := len(items) > 1 && 2*len(items) > len(l.items) || len(items) > maxAlerts
+	failing := 0
+	for _, it := range l.items {
+		if it.proxy.Failures > 0 {
+			failing++
+		}
+	}
+	together := failing > 1 && 2*failing > len(l.items) || len(items) > maxAlerts
 	if !together {
 		for _, it := range items {
 			if it.raised == storeAlert {
@@ -208,9 +214,9 @@ func (l *loop) raise(items []*item, h breaker.Health, now time.Time) {
 		}
 		it.raised = storeAlert
 	}
-	if l.report.storeLevel != level {
+	if l.report.storeLevel != level && l.report.storeLevel != health.Critical {
 		l.report.storeLevel = level
-		l.sendStoreAlert(level, items[0], h, len(items), now)
+		l.sendStoreAlert(level, items[0], h, max(failing, len(items)), now)
 	}
 }
 
@@ -257,7 +263,7 @@ func (l *loop) sendStoreAlert(level health.Level, sample *item, h breaker.Health
 		Envelope: health.NewEnvelope(health.AlertType, now), Level: level, Scope: "store", Store: l.store, Health: h,
 		Affected: affected, Subscriptions: len(l.items), ConsecutiveFailures: sample.proxy.Failures, LastError: sample.proxy.LastError, Owner: l.owner,
 	}
-	a.Message = fmt.Sprintf("%d of the store's %d subscriptions are %s", affected, len(l.items), h)
+	a.Message = fmt.Sprintf("%d of the store's %d subscriptions fail to register; the first are %s", affected, len(l.items), h)
 	if level == health.Resolved {
 		a.Message = "the store's subscriptions are registered again"
 	}

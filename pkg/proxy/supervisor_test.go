@@ -1,0 +1,497 @@
+package proxy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/exesdb/subproxy/pkg/breaker"
+	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+// table is a bucket of many keys that can fail or hang, and hands what happens to it to a feed.
+type table struct {
+	mu       sync.Mutex
+	sequence uint64
+	entries  map[string]registry.Entry
+	writes   int
+	fail     error
+	failKey  string // only this one fails; empty: all
+	hang     bool // writes wait for the end of their context
+	feed     func(registry.Entry)
+}
+
+func (b *table) Put(ctx context.Context, writes []registry.Write) []registry.WriteResult {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	results := make([]registry.WriteResult, len(writes))
+	if b.hang {
+		b.mu.Unlock()
+		<-ctx.Done()
+		b.mu.Lock()
+	}
+	for i, w := range writes {
+		b.writes++
+		switch {
+		case b.fail != nil && (b.failKey == "" || b.failKey == w.Key):
+			results[i].Err = b.fail
+		case ctx.Err() != nil:
+			results[i].Err = ctx.Err()
+		case b.entries[w.Key].Revision != w.Revision:
+			results[i].Err = registry.ErrConflict
+		default:
+			results[i].Revision = b.put(w.Key, w.Data)
+		}
+	}
+	return results
+}
+
+// put stores an entry, a deletion where data is nil, and tells the feed.
+func (b *table) put(key string, data []byte) uint64 {
+	b.sequence++
+	e := registry.Entry{Key: key, Revision: b.sequence, Data: data}
+	if data == nil {
+		e.Operation = registry.Deleted
+	}
+	b.entries[key] = e
+	if b.feed != nil {
+		b.feed(e)
+	}
+	return b.sequence
+}
+
+func (b *table) Get(_ context.Context, key string) (registry.Entry, bool, error) {
+	return b.GetFromLeader(key)
+}
+
+func (b *table) GetLast(_ context.Context, keys []string, found func(registry.Entry)) error {
+	for _, key := range keys {
+		if e, ok, _ := b.GetFromLeader(key); ok {
+			found(e)
+		}
+	}
+	return nil
+}
+
+func (b *table) GetFromLeader(key string) (registry.Entry, bool, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e, ok := b.entries[key]
+	return e, ok, nil
+}
+
+func (b *table) set(change func(*table)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	change(b)
+}
+
+func (b *table) records() (n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, e := range b.entries {
+		if e.Operation == registry.Put {
+			n++
+		}
+	}
+	return n
+}
+
+// rig is a supervisor on a table, in virtual time.
+type rig struct {
+	*Supervisor
+	t       *testing.T
+	bucket  *table
+	metrics *health.Metrics
+
+	mu       sync.Mutex
+	alerts   []health.Alert
+	statuses map[string]int
+}
+
+func newRig(t *testing.T, settings Settings, n int) *rig {
+	r := &rig{t: t, bucket: &table{entries: map[string]registry.Entry{}}, metrics: health.NewMetrics(nil), statuses: map[string]int{}}
+	settings.HeartbeatInterval, settings.SummaryInterval = 30*time.Second, 5*time.Second
+	r.Supervisor = New(Options{
+		Owner: registry.Owner{Name: "host-a", ID: "id-a"}, Bucket: r.bucket, Settings: settings, Metrics: r.metrics,
+		Connected: func() bool { return true }, Publish: r.publish,
+	})
+	r.bucket.feed = r.Entry
+	r.Apply(testSubscriptions(n))
+	r.Begin()
+	synctest.Wait()
+	return r
+}
+
+func testSubscriptions(n int) []subscription.Subscription {
+	subs := make([]subscription.Subscription, n)
+	for i := range subs {
+		subs[i] = subscription.Subscription{Store: "s", Type: subscription.ByEventType, Selector: fmt.Sprintf("type_%d:v1", i%10), Name: fmt.Sprintf("sub_%d", i)}
+	}
+	return subs
+}
+
+func (r *rig) publish(subject string, data []byte) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case strings.HasPrefix(subject, health.AlertPrefix):
+		var a health.Alert
+		if err := json.Unmarshal(data, &a); err != nil {
+			r.t.Error(err)
+		}
+		r.alerts = append(r.alerts, a)
+	case strings.HasPrefix(subject, health.StatusPrefix):
+		r.statuses[subject]++
+	}
+	return nil
+}
+
+// stop ends the rig, so that the bubble has no goroutine left.
+func (r *rig) stop() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	r.Stop(ctx)
+}
+
+func (r *rig) all() []health.Status {
+	statuses, err := r.Statuses(context.Background(), "", "")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return statuses
+}
+
+// require fails unless every proxy is as wanted.
+func (r *rig) require(n int, want string, ok func(health.Status) bool) {
+	r.t.Helper()
+	statuses := r.all()
+	if len(statuses) != n {
+		r.t.Fatalf("%d statuses, want %d", len(statuses), n)
+	}
+	for _, st := range statuses {
+		if !ok(st) {
+			r.t.Fatalf("%s is not %s: %+v", st.Name, want, st)
+		}
+	}
+}
+
+func verified(st health.Status) bool { return st.Verified && st.Health == breaker.Healthy }
+
+func bubble(t *testing.T, test func(t *testing.T)) { t.Helper(); synctest.Test(t, test) }
+
+func TestEventRegistersEveryProxyOfItsStoreAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, testSettings, 5000)
+		defer r.stop()
+		r.require(5000, "verified", verified)
+		r.Tell("s", Cluster{Cause: registry.LeaderChanged, Term: 7, Leader: "n2", SeenAt: time.Now()})
+		r.Tell("other", Cluster{Cause: registry.LeaderChanged, SeenAt: time.Now()})
+		synctest.Wait()
+		r.require(5000, "registered for the leader change", func(st health.Status) bool { return verified(st) && st.LastCause == registry.LeaderChanged })
+		if n := testutil.ToFloat64(r.metrics.Ignored.WithLabelValues("store")); n != 1 {
+			t.Errorf("%v events of unknown stores, want 1", n)
+		}
+		record, err := lastOf(r.bucket, testSubscriptions(1)[0].Key())
+		if err != nil || record.Term != 7 || record.Cause != registry.LeaderChanged || record.Owner.ID != "id-a" || record.Incarnation != 1 {
+			t.Errorf("record %+v, %v", record, err)
+		}
+	})
+}
+
+func lastOf(b *table, key string) (registry.Registration, error) {
+	e, _, _ := b.GetFromLeader(key)
+	return e.Registration()
+}
+
+func TestFloodOfEventsCostsAHandfulOfRounds(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := testSettings
+		s.InitialInterval, s.NormalInterval = time.Hour, time.Hour
+		r := newRig(t, s, 10)
+		defer r.stop()
+		before := r.bucket.writes
+		for i := range 100_000 {
+			r.Tell("s", Cluster{Cause: registry.LeaderChanged, Term: uint64(i + 1), SeenAt: time.Now()})
+			if i%1000 == 0 {
+				time.Sleep(5 * time.Millisecond) // half a second for all
+			}
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if rounds := (r.bucket.writes - before) / 10; rounds < 1 || rounds > 10 {
+			t.Errorf("100,000 events in half a second cost %d rounds", rounds)
+		}
+		record, err := lastOf(r.bucket, testSubscriptions(1)[0].Key())
+		if err != nil || record.Term != 100_000 {
+			t.Errorf("the last event is not in the record: term %d, %v", record.Term, err)
+		}
+	})
+}
+
+func TestOlderTermIsIgnored(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, testSettings, 1)
+		defer r.stop()
+		r.Tell("s", Cluster{Cause: registry.LeaderChanged, Term: 7, SeenAt: time.Now()})
+		synctest.Wait()
+		before := r.bucket.writes
+		r.Tell("s", Cluster{Cause: registry.LeaderChanged, Term: 6, SeenAt: time.Now()})
+		synctest.Wait()
+		if r.bucket.writes != before {
+			t.Error("an event of an older term was acted on")
+		}
+		if n := testutil.ToFloat64(r.metrics.Ignored.WithLabelValues("term")); n != 1 {
+			t.Errorf("%v ignored, want 1", n)
+		}
+	})
+}
+
+func TestTopicNarrowsARestart(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, testSettings, 10)
+		defer r.stop()
+		r.Tell("s", Cluster{Cause: registry.EmitterRestarted, Topic: "type_3:v1", SeenAt: time.Now()})
+		synctest.Wait()
+		for _, st := range r.all() {
+			if restarted := st.LastCause == registry.EmitterRestarted; restarted != (st.Name == "sub_3") {
+				t.Errorf("%s has cause %s", st.Name, st.LastCause)
+			}
+		}
+		r.Tell("s", Cluster{Cause: registry.EmitterRestarted, Topic: "nobody", SeenAt: time.Now()})
+		synctest.Wait()
+		if n := testutil.ToFloat64(r.metrics.Ignored.WithLabelValues("topic")); n != 1 {
+			t.Errorf("%v ignored, want 1", n)
+		}
+	})
+}
+
+func TestStoreThatFailsTogetherIsOneAlertALevel(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, testSettings, 1000)
+		defer r.stop()
+		r.bucket.set(func(b *table) { b.fail = errTest })
+		r.Tell("", Cluster{Cause: registry.Reconnected, SeenAt: time.Now()})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		r.require(1000, "failed", func(st health.Status) bool { return st.Health == breaker.Failed && st.Breaker != breaker.Closed })
+		r.bucket.set(func(b *table) { b.fail = nil })
+		r.Tell("s", Cluster{Cause: registry.LeaderChanged, SeenAt: time.Now()})
+		time.Sleep(time.Second)
+		synctest.Wait()
+		r.require(1000, "healthy again", verified)
+		var got []string
+		for _, a := range r.alerts {
+			got = append(got, fmt.Sprintf("%s/%s", a.Scope, a.Level))
+		}
+		if want := "[store/warning store/critical store/resolved]"; fmt.Sprint(got) != want {
+			t.Errorf("alerts %v, want %s", got, want)
+		}
+	})
+}
+
+func TestOneFailingProxyRaisesItsOwnAlerts(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, testSettings, 10)
+		defer r.stop()
+		r.bucket.set(func(b *table) { b.fail, b.failKey = errTest, testSubscriptions(1)[0].Key() })
+		time.Sleep(2 * time.Minute)
+		r.bucket.set(func(b *table) { b.fail = nil })
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		var got []string
+		for _, a := range r.alerts {
+			got = append(got, fmt.Sprintf("%s/%s/%s", a.Scope, a.Name, a.Level))
+		}
+		if want := "[proxy/sub_0/warning proxy/sub_0/critical proxy/sub_0/resolved]"; fmt.Sprint(got) != want {
+			t.Errorf("alerts %v, want %s", got, want)
+		}
+	})
+}
+
+func TestBatchesThatHangAreGivenUpForAnEvent(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, testSettings, 10)
+		defer r.stop()
+		r.bucket.set(func(b *table) { b.hang = true })
+		r.Tell("s", Cluster{Cause: registry.LeaderChanged, SeenAt: time.Now()})
+		time.Sleep(3 * time.Second)
+		r.bucket.set(func(b *table) { b.hang = false })
+		begun := time.Now()
+		r.Tell("s", Cluster{Cause: registry.LeaderChanged, SeenAt: begun})
+		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
+		r.require(10, "registered for the second event", verified)
+	})
+}
+
+func TestLostRegistrationsAreMendedAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := testSettings
+		s.InitialInterval, s.NormalInterval = time.Hour, time.Hour
+		r := newRig(t, s, 20)
+		defer r.stop()
+		for i, sub := range testSubscriptions(20) {
+			r.bucket.set(func(b *table) {
+				if i%2 == 0 {
+					b.put(sub.Key(), nil)
+				} else {
+					b.put(sub.Key(), []byte("garbage"))
+				}
+			})
+		}
+		synctest.Wait()
+		r.require(20, "mended", func(st health.Status) bool { return verified(st) && st.LastCause == registry.Lost })
+		if n := r.bucket.records(); n != 20 {
+			t.Errorf("%d records, want 20", n)
+		}
+		r.bucket.set(func(b *table) { b.entries, b.sequence = map[string]registry.Entry{}, 0 })
+		r.Void()
+		synctest.Wait()
+		r.require(20, "written again into the new bucket", verified)
+		if n := r.bucket.records(); n != 20 {
+			t.Errorf("%d records in the new bucket, want 20", n)
+		}
+	})
+}
+
+func TestLaterRunOfTheSameNameRetiresThisOne(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, testSettings, 20)
+		defer r.stop()
+		sub := testSubscriptions(1)[0]
+		later := registry.Registration{Subscription: sub, Owner: registry.Owner{Name: "host-a", ID: "id-b"}, Incarnation: 2}
+		data, err := later.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.bucket.set(func(b *table) { b.put(sub.Key(), data) })
+		synctest.Wait()
+		if !r.Retired() {
+			t.Fatal("this run goes on")
+		}
+		r.require(20, "standing by", func(st health.Status) bool { return st.Health == breaker.Standby && st.Owner.ID == "id-b" })
+		before := r.bucket.writes
+		r.bucket.set(func(b *table) { b.put(sub.Key(), nil) })
+		r.Tell("", Cluster{Cause: registry.LeaderChanged, SeenAt: time.Now()})
+		if _, err := r.Reregister(context.Background(), "", ""); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if r.bucket.writes != before {
+			t.Errorf("a superseded run wrote %d times", r.bucket.writes-before)
+		}
+	})
+}
+
+func TestApplyTouchesOnlyWhatChanged(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := testSettings
+		s.InitialInterval, s.NormalInterval = time.Hour, time.Hour
+		r := newRig(t, s, 4)
+		defer r.stop()
+		subs := testSubscriptions(5)
+		before := map[string]uint64{}
+		for _, st := range r.all() {
+			before[st.Name] = st.Revision
+		}
+		changed, moved := subs[1], subs[2]
+		changed.StartVersion, moved.Selector = 42, "elsewhere"
+		r.Apply([]subscription.Subscription{subs[0], changed, moved, subs[4]}) // 3 is removed, 4 is new
+		synctest.Wait()
+		r.require(4, "verified", verified)
+		for _, st := range r.all() {
+			if same := st.Revision == before[st.Name]; same != (st.Name == "sub_0") {
+				t.Errorf("%s: revision %d, was %d", st.Name, st.Revision, before[st.Name])
+			}
+		}
+		if n := r.bucket.records(); n != 4 {
+			t.Errorf("%d records, want 4", n)
+		}
+		if record, err := lastOf(r.bucket, changed.Key()); err != nil || record.Incarnation != 2 || record.StartVersion != 42 {
+			t.Errorf("changed: %+v, %v", record, err)
+		}
+	})
+}
+
+func TestRestartAnswersWithANewVerifiedIncarnation(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, testSettings, 3)
+		defer r.stop()
+		record, _ := lastOf(r.bucket, testSubscriptions(2)[1].Key())
+		statuses, err := r.Restart(context.Background(), "s", "sub_1")
+		if err != nil || len(statuses) != 1 || !statuses[0].Verified || statuses[0].Incarnation != record.Incarnation+1 {
+			t.Fatalf("%+v, %v", statuses, err)
+		}
+		again, _ := lastOf(r.bucket, testSubscriptions(2)[1].Key())
+		if again.DeliverSubject == record.DeliverSubject || again.Incarnation != record.Incarnation+1 || again.Cause != registry.Manual {
+			t.Errorf("%+v after %+v", again, record)
+		}
+		if held, _ := r.Holds(context.Background(), "s", "nobody"); held != 0 {
+			t.Errorf("holds %d proxies of an unknown name", held)
+		}
+	})
+}
+
+func TestHeartbeatsRepeatEveryStatusOnceAnInterval(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := testSettings
+		s.InitialInterval, s.NormalInterval = time.Hour, time.Hour
+		for _, n := range []int{3, 700} {
+			r := newRig(t, s, n)
+			time.Sleep(2 * time.Second)
+			r.mu.Lock()
+			clear(r.statuses)
+			r.mu.Unlock()
+			time.Sleep(300 * time.Second) // ten intervals
+			r.mu.Lock()
+			for subject, beats := range r.statuses {
+				if beats < 8 || beats > 13 {
+					t.Errorf("of %d: %s repeated %d times in ten intervals", n, subject, beats)
+				}
+			}
+			if len(r.statuses) != n {
+				t.Errorf("%d of %d statuses repeated", len(r.statuses), n)
+			}
+			r.mu.Unlock()
+			r.stop()
+		}
+	})
+}
+
+func TestStopReleasesEverything(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, testSettings, 5000)
+		r.stop()
+		if n := r.bucket.records(); n != 0 {
+			t.Errorf("%d records left", n)
+		}
+	})
+}
+
+func TestStopGivesUpWhenTheBucketHangs(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, testSettings, 10)
+		r.bucket.set(func(b *table) { b.hang = true })
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		begun := time.Now()
+		r.Stop(ctx)
+		if took := time.Since(begun); took > 2*time.Second || !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			t.Errorf("stopped after %s, %v", took, ctx.Err())
+		}
+	})
+}
