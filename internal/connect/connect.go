@@ -1,14 +1,12 @@
-// Package connect is the one place where the service and the client commands connect to NATS: which options a
-// connection always has, and what an error means for whoever has to mend it.
 package connect
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"regexp"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -19,82 +17,100 @@ import (
 // DefaultURL is connected to where nothing else is configured.
 const DefaultURL = nats.DefaultURL
 
-// Options say where to connect, and as whom. Context and URL exclude each other; with neither, DefaultURL.
+// Options say where to connect, and as whom. The zero value is DefaultURL, as nobody.
 type Options struct {
-	URL         string
-	Context     string // of the nats CLI
-	Credentials string // file
+	URL         string // or several, comma-separated; goes before the context's
+	Context     string // of the nats CLI, or an absolute file name
+	Credentials string // file; goes before the context's
 
-	TLSCA, TLSCert, TLSKey string // files
-	TLSHandshakeFirst      bool
+	TLSCA, TLSCert, TLSKey string // files; go before the context's
+	TLSHandshakeFirst      bool   // before the server's greeting
 
-	Name   string // of the connection, as the server shows it
-	Logger *slog.Logger
-	// UseSelectedContext takes the nats CLI's selected context where neither URL nor Context is given.
+	// UseSelectedContext takes the nats CLI's selected context, if there is one, where neither URL nor Context is given.
+	// It is for commands that a person runs; what a service connects to must not depend on who tried what in a shell.
 	UseSelectedContext bool
+	// RetryOnFailedConnect makes Connect return a connection that is still being looked for. OnReconnect tells when it
+	// is there. What prevents it goes to OnError, once.
+	RetryOnFailedConnect bool
 
-	// Called from the connection's goroutines.
+	Name string // of the connection, as the server shows it
+
+	// Called one at a time, from the connection's own goroutine; they must not wait for the connection.
 	OnReconnect, OnDisconnect func()
-	OnError                   func(*nats.Conn, *nats.Subscription, error) // matches ErrPermission where it is that
+	OnError                   func(*nats.Conn, *nats.Subscription, error) // with what Explain makes of the error
+
+	Logger *slog.Logger // takes errors where OnError is nil
 }
 
-// ErrPermission is matched by the errors of an operation that the server does not permit.
-var ErrPermission = errors.New("not permitted")
-
-// A lost connection is looked for again at least four times a second: a restarted server is found in well under 250 ms.
-// A server that hangs without closing its connections is given up after two unanswered pings, some 10 s.
 const (
+	// A server that came back is found within 200 ms, plus the time to connect; one that stays away costs five to ten
+	// refused connections a second. The jitter keeps many instances from coming back in the same instant.
 	reconnectWait   = 100 * time.Millisecond
 	reconnectJitter = 100 * time.Millisecond
-	pingInterval    = 5 * time.Second
-	pingsMissed     = 2
-	connectTimeout  = 2 * time.Second
+	// A server that hangs without closing its connections (SIGSTOP, a machine that lost its network) is given up when a
+	// third ping is due while two are unanswered: after 10 to 15 s.
+	pingInterval = 5 * time.Second
+	pingsMissed  = 2
+	// connectTimeout is for each server of the list.
+	connectTimeout = 2 * time.Second
 )
 
-// Connect connects, and returns when it is connected, has failed, or ctx has ended. The error names the setting to
-// change.
+type connection struct {
+	nc  *nats.Conn
+	js  jetstream.JetStream
+	err error
+}
+
+// Connect connects, and returns when it is connected, has failed, or ctx has ended. The JetStream handle has the context's
+// domain or API prefix. Errors of connecting are *Error.
 func Connect(ctx context.Context, o Options) (*nats.Conn, jetstream.JetStream, error) {
-	type result struct {
-		nc  *nats.Conn
-		js  jetstream.JetStream
-		err error
+	if err := ctx.Err(); err != nil {
+		return nil, nil, &Error{Target: o.target(nil), Problem: err.Error(), Err: err}
 	}
-	done := make(chan result, 1)
-	go func() { // nats.Connect takes no context
-		nc, js, err := dial(o)
-		done <- result{nc, js, err}
-	}()
+	dialed := make(chan connection, 1)
+	// nats.Connect takes no context. An attempt that nobody waits for any more ends by itself: connectTimeout bounds it.
+	go func() { dialed <- dial(o) }()
 	select {
-	case r := <-done:
-		return r.nc, r.js, r.err
+	case c := <-dialed:
+		return c.nc, c.js, c.err
 	case <-ctx.Done():
 		go func() {
-			if r := <-done; r.nc != nil {
-				r.nc.Close()
+			if c := <-dialed; c.nc != nil {
+				c.nc.Close()
 			}
 		}()
-		return nil, nil, fmt.Errorf("connect to %s: %w", o.target(), ctx.Err())
+		return nil, nil, &Error{Target: o.target(nil), Problem: ctx.Err().Error(), Err: ctx.Err()}
 	}
 }
 
-func dial(o Options) (*nats.Conn, jetstream.JetStream, error) {
-	if o.Context != "" || o.URL == "" && o.UseSelectedContext {
-		nc, settings, err := natscontext.Connect(o.Context, o.options()...)
-		if err != nil {
-			return nil, nil, explainConnect(o, err)
+func dial(o Options) connection {
+	var servers []string
+	opts := append([]nats.Option{func(no *nats.Options) error {
+		if o.Context != "" && o.URL != "" {
+			no.Servers = splitURLs(o.URL)
 		}
-		js, err := withContext(nc, settings)
-		return nc, js, err
+		servers = no.Servers
+		return nil
+	}}, o.natsOptions()...)
+
+	var c connection
+	var settings natscontext.Settings
+	if o.usesContext() {
+		c.nc, settings, c.err = natscontext.Connect(o.Context, opts...)
+	} else {
+		c.nc, c.err = nats.Connect(o.url(), opts...)
 	}
-	nc, err := nats.Connect(o.target(), o.options()...)
-	if err != nil {
-		return nil, nil, explainConnect(o, err)
+	if c.err != nil {
+		return connection{err: o.explain(servers, c.err)}
 	}
-	js, err := jetstream.New(nc)
-	return nc, js, err
+	if c.js, c.err = jetStream(c.nc, settings); c.err != nil {
+		c.nc.Close()
+		return connection{err: o.explain(servers, c.err)}
+	}
+	return c
 }
 
-func withContext(nc *nats.Conn, s natscontext.Settings) (jetstream.JetStream, error) {
+func jetStream(nc *nats.Conn, s natscontext.Settings) (jetstream.JetStream, error) {
 	switch {
 	case s.JSAPIPrefix != "":
 		return jetstream.NewWithAPIPrefix(nc, s.JSAPIPrefix)
@@ -105,35 +121,34 @@ func withContext(nc *nats.Conn, s natscontext.Settings) (jetstream.JetStream, er
 	}
 }
 
-func (o *Options) target() string {
-	switch {
-	case o.Context != "":
-		return "context " + o.Context
-	case o.URL != "":
-		return o.URL
-	default:
+func (o *Options) usesContext() bool { return o.Context != "" || o.URL == "" && o.UseSelectedContext }
+
+func (o *Options) url() string {
+	if o.URL == "" {
 		return DefaultURL
 	}
+	return o.URL
 }
 
-func (o *Options) options() []nats.Option {
+func splitURLs(urls string) []string {
+	return strings.FieldsFunc(urls, func(r rune) bool { return r == ',' || r == ' ' })
+}
+
+func (o *Options) natsOptions() []nats.Option {
+	r := &reporter{o: *o}
 	opts := []nats.Option{
-		nats.Name(o.Name), nats.Timeout(connectTimeout), nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait),
-		nats.ReconnectJitter(reconnectJitter, reconnectJitter), nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(pingsMissed),
+		nats.Name(o.Name), nats.Timeout(connectTimeout),
+		nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(pingsMissed),
+		nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait), nats.ReconnectJitter(reconnectJitter, reconnectJitter),
+		// Without this, a connection is closed for good when a server refuses it twice: credentials that expired are
+		// renewed in their file, which is read again at every attempt, and a server may be up before its accounts are.
+		nats.IgnoreAuthErrorAbort(),
 		// What is published while there is no connection must fail, and not be sent late: a status that was true
-		// seconds ago, or a registration that was overtaken, is worse than none.
+		// seconds ago, or a registration that was overtaken since, is worse than none.
 		nats.ReconnectBufSize(-1),
-		nats.ErrorHandler(func(nc *nats.Conn, sub *nats.Subscription, err error) {
-			if o.OnError != nil {
-				o.OnError(nc, sub, Explain(err))
-			}
-		}),
-		nats.ReconnectHandler(func(*nats.Conn) { call(o.OnReconnect) }),
-		nats.DisconnectErrHandler(func(nc *nats.Conn, _ error) {
-			if !nc.IsClosed() {
-				call(o.OnDisconnect)
-			}
-		}),
+		nats.RetryOnFailedConnect(o.RetryOnFailedConnect),
+		nats.ConnectHandler(r.connected), nats.ReconnectHandler(r.reconnected),
+		nats.DisconnectErrHandler(r.disconnected), nats.ReconnectErrHandler(r.stillAway), nats.ErrorHandler(r.failed),
 	}
 	if o.Credentials != "" {
 		opts = append(opts, nats.UserCredentials(o.Credentials))
@@ -141,7 +156,7 @@ func (o *Options) options() []nats.Option {
 	if o.TLSCA != "" {
 		opts = append(opts, nats.RootCAs(o.TLSCA))
 	}
-	if o.TLSCert != "" {
+	if o.TLSCert != "" || o.TLSKey != "" {
 		opts = append(opts, nats.ClientCert(o.TLSCert, o.TLSKey))
 	}
 	if o.TLSHandshakeFirst {
@@ -150,54 +165,96 @@ func (o *Options) options() []nats.Option {
 	return opts
 }
 
-func call(f func()) {
-	if f != nil {
-		f()
+// reporter turns the connection's callbacks into those of Options.
+type reporter struct {
+	o Options
+	// refused is set when an outage's first refusal was reported. The others, five to ten a second, say the same.
+	refused atomic.Bool
+}
+
+// connected is called at every first connection, also of those that Connect returned.
+func (r *reporter) connected(nc *nats.Conn) {
+	if nc.Stats().Reconnects > 0 {
+		r.reconnected(nc)
 	}
 }
 
-func explainConnect(o Options, err error) error {
-	hint := "check nats.url (--nats)"
-	switch text := err.Error(); {
-	case errors.Is(err, nats.ErrNoServers), errors.Is(err, nats.ErrTimeout):
-		hint = "is a nats-server running there? Set nats.url (--nats)"
-	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired), errors.Is(err, nats.ErrAuthRevoked):
-		hint = "set nats.credentials (--creds) or nats.context (--context)"
-	case errors.Is(err, fs.ErrNotExist) && o.Credentials != "":
-		hint = "check nats.credentials (--creds) and nats.tls"
-	case matchTLS.MatchString(text):
-		hint = "check nats.tls.ca (--tlsca), nats.tls.cert (--tlscert) and nats.tls.key (--tlskey)"
-	case o.Context != "":
-		hint = "check nats.context (--context); `nats context ls` lists them"
+func (r *reporter) reconnected(*nats.Conn) {
+	r.refused.Store(false)
+	if r.o.OnReconnect != nil {
+		r.o.OnReconnect()
 	}
-	return fmt.Errorf("connect to %s: %w; %s", o.target(), err, hint)
 }
 
-var matchTLS = regexp.MustCompile(`(?i)x509|tls|certificate`)
-
-// matchPermission reads the server's words: Permissions Violation for Publish to "a.b", … for Subscription to "a.b".
-var matchPermission = regexp.MustCompile(`(?i)permissions violation for (publish|subscription) to "([^"]+)"`)
-
-// Explain makes an error of a connection say what to change, where that is known. Others are returned as they are.
-func Explain(err error) error {
-	if err == nil {
-		return nil
+func (r *reporter) disconnected(nc *nats.Conn, _ error) {
+	if r.o.OnDisconnect != nil && !nc.IsClosed() {
+		r.o.OnDisconnect()
 	}
-	if m := matchPermission.FindStringSubmatch(err.Error()); m != nil {
-		what := "publish to"
-		if m[1][0] == 's' || m[1][0] == 'S' {
-			what = "subscribe to"
+}
+
+// stillAway is called for failed attempts. Before the first connection nothing else tells what is wrong.
+func (r *reporter) stillAway(nc *nats.Conn, err error) {
+	if nc.Stats().Reconnects == 0 && r.o.RetryOnFailedConnect && r.refused.CompareAndSwap(false, true) {
+		r.report(nc, nil, r.o.explain(nc.Servers(), err))
+	}
+}
+
+func (r *reporter) failed(nc *nats.Conn, sub *nats.Subscription, err error) {
+	if isRefusal(err) {
+		if r.refused.CompareAndSwap(false, true) {
+			r.report(nc, sub, r.o.explain([]string{nc.ConnectedUrl()}, err))
 		}
-		return fmt.Errorf("%w to %s %s: give the NATS user that permission (docs/operating.md lists all that are needed): %w", ErrPermission, what, m[2], err)
+		return
 	}
+	r.report(nc, sub, Explain(err))
+}
+
+func (r *reporter) report(nc *nats.Conn, sub *nats.Subscription, err error) {
 	switch {
-	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
-		return fmt.Errorf("%w; start nats-server with JetStream (-js), and enable it for the account", err)
-	case errors.Is(err, nats.ErrNoResponders):
-		return fmt.Errorf("JetStream does not answer: %w; start nats-server with JetStream (-js), or wait until it has a leader", err)
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
-		return fmt.Errorf("JetStream does not answer in time: %w; has it a leader and a quorum?", err)
+	case r.o.OnError != nil:
+		r.o.OnError(nc, sub, err)
+	case r.o.Logger != nil:
+		subject := ""
+		if sub != nil {
+			subject = sub.Subject
+		}
+		r.o.Logger.Warn("NATS reported an error", "subject", subject, "error", err)
+	}
+}
+
+func isRefusal(err error) bool {
+	for _, refusal := range []error{nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired} {
+		if errors.Is(err, refusal) {
+			return true
+		}
+	}
+	return false
+}
+
+// target says where to, without passwords and tokens.
+func (o *Options) target(servers []string) string {
+	var names []string
+	for _, s := range servers {
+		if s != "" {
+			names = append(names, redact(s))
+		}
+	}
+	if len(names) == 0 && !o.usesContext() {
+		for _, s := range splitURLs(o.url()) {
+			names = append(names, redact(s))
+		}
+	}
+	where := strings.Join(names, ",")
+	switch {
+	case o.Context != "" && where != "":
+		return fmt.Sprintf("%s (nats context %s)", where, o.Context)
+	case o.Context != "":
+		return "nats context " + o.Context
+	case o.usesContext() && where != "":
+		return where + " (the selected nats context)"
+	case where == "":
+		return DefaultURL
 	default:
-		return err
+		return where
 	}
 }

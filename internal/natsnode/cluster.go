@@ -21,8 +21,8 @@ const (
 	clusterTimeout = time.Minute
 	// A new cluster elects its first leader within 0.8 s of its start. If two candidates split that vote, which one
 	// start in some twenty saw, the next is 4 to 9 s away; starting all over is faster.
-	firstElection  = 1500 * time.Millisecond
-	firstElections = 3
+	firstElection  = 1200 * time.Millisecond
+	firstElections = 5
 )
 
 var errSize = errors.New("a cluster has at least one node")
@@ -73,8 +73,6 @@ func (c *Cluster) start(size int, o Options) (err error) {
 	}
 	// A name of its own keeps out whoever else runs a cluster on this machine.
 	name, routes := nuid.Next(), routeURLs(c.routes, o.Host)
-	nodes := make([]*Node, size)
-	var g errgroup.Group
 	for i := range size {
 		node := o
 		node.Name = o.Name + strconv.Itoa(i+1)
@@ -92,14 +90,13 @@ func (c *Cluster) start(size int, o Options) (err error) {
 				o.Configure(so)
 			}
 		}
-		g.Go(func() (err error) {
-			nodes[i], err = Start(node)
+		n, err := Start(node)
+		if err != nil {
 			return err
-		})
+		}
+		c.nodes = append(c.nodes, n)
 	}
-	err = g.Wait()
-	c.nodes = slices.DeleteFunc(nodes, func(n *Node) bool { return n == nil })
-	return err
+	return nil
 }
 
 // elects reports whether the first election comes to a result.

@@ -6,8 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/exesdb/subproxy/internal/natsnode"
 )
 
@@ -66,28 +64,6 @@ func TestClusterSurvivesItsStreamLeader(t *testing.T) {
 		return nil
 	})
 	wantMessages(t, js, "s", 1)
-}
-
-func TestJetStreamOfOneClusterNodeGoesAndComesBack(t *testing.T) {
-	c := startCluster(t, 3)
-	_, js := connect(t, c.URLs())
-	createStream(t, js, "s", 3)
-	n := c.Nodes()[0]
-	if err := n.DisableJetStream(); err != nil {
-		t.Fatal(err)
-	}
-	if err := n.EnableJetStream(); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.WaitReady(within(t)); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, func() error {
-		ctx, cancel := context.WithTimeout(within(t), 2*time.Second)
-		defer cancel()
-		_, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{Name: "again", Replicas: 3})
-		return err
-	})
 }
 
 func TestStreamLeaderGivesUpWithItsContext(t *testing.T) {

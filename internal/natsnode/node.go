@@ -187,16 +187,13 @@ func stop(s *server.Server) {
 	}
 }
 
-// DisableJetStream takes JetStream away and leaves core NATS; what is stored stays. It is the server's ShutdownJetStream:
-// its DisableJetStream also deletes the node's place in the meta group, to which it could not come back as the same.
-func (n *Node) DisableJetStream() error { return n.Server().ShutdownJetStream() }
+// DisableJetStream takes JetStream away from the account where clients without credentials are, and leaves core NATS:
+// requests are answered with "not enabled for account", streams take nothing more, and what is stored stays. It is for a
+// single server; the nodes of a cluster would not get their streams back.
+//
+// The account loses it, and not the server, because a server (2.15) that disables and enables JetStream keeps its old API
+// subscription beside the new one, answers every request twice, and has a data race with any request in between.
+func (n *Node) DisableJetStream() error { return n.Server().GlobalAccount().DisableJetStream() }
 
-// EnableJetStream brings JetStream back, as it was.
-func (n *Node) EnableJetStream() error {
-	so := n.serverOptions()
-	return n.Server().EnableJetStream(&server.JetStreamConfig{
-		StoreDir: so.StoreDir, SyncInterval: so.SyncInterval, SyncAlways: so.SyncAlways, Strict: !so.NoJetStreamStrict,
-		MaxMemory: so.JetStreamMaxMemory, MaxStore: so.JetStreamMaxStore, Domain: so.JetStreamDomain,
-		CompressOK: true, UniqueTag: so.JetStreamUniqueTag,
-	})
-}
+// EnableJetStream brings JetStream back, with what is stored.
+func (n *Node) EnableJetStream() error { return n.Server().GlobalAccount().EnableJetStream(nil, nil) }

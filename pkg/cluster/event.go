@@ -25,7 +25,7 @@ const (
 // Event is a cluster event as it was understood.
 type Event struct {
 	Kind  Kind
-	ID    string // of the message, where it has one: the same id twice is the same event
+	ID    string // of the message, where it has one; an advisory and its announcement share it
 	Store string // empty: every store
 
 	Leader, PreviousLeader string

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
 // Bridged is a JetStream stream whose RAFT leader's election stands for a cluster event.
@@ -38,10 +41,26 @@ type Listener struct {
 	nc   *nats.Conn
 	subs []*nats.Subscription
 
-	mu       sync.Mutex
-	bridged  [32]string // ids of the events made from advisories last; the same id on a subject is the same event
-	next     int
-	warnedAt time.Time // of the last malformed body logged
+	mu        sync.Mutex
+	elections sightings // the last events made from advisories
+	announced sightings // the last events heard on a subject
+	warnedAt  time.Time // of the last malformed body logged
+}
+
+// sighting identifies an event. One advisory can be bridged to several.
+type sighting struct {
+	id, store string
+	kind      Kind
+}
+
+// sightings are the last few.
+type sightings struct {
+	last [32]sighting
+	next int
+}
+
+func (s *sightings) add(one sighting) {
+	s.last[s.next%len(s.last)], s.next = one, s.next+1
 }
 
 // JetStream's advisories; the stream's name follows. Source: nats-server, JSAdvisoryStreamLeaderElectedPre and
@@ -51,8 +70,11 @@ const (
 	streamDeleted = "$JS.EVENT.ADVISORY.STREAM.DELETED."
 )
 
-// bridgeQueue lets one of all instances publish what an advisory stands for; each of them acts on it by itself.
-const bridgeQueue = "exesdb-bridge"
+// bridgeQueue lets one of all instances publish what an advisory stands for; each of them acts on it by itself. Where a
+// stream is bridged to several stores, each of these has its own queue, or only one would be told.
+func bridgeQueue(b Bridged) string {
+	return "exesdb-bridge-" + string(b.Kind) + "-" + subscription.EncodeToken(b.Store)
+}
 
 // malformedLogInterval is how often a malformed body is logged at the most.
 const malformedLogInterval = time.Minute
@@ -77,7 +99,7 @@ func (l *Listener) subscribe() error {
 	for _, b := range l.cfg.Bridge {
 		errs = append(errs,
 			l.add(leaderElected+b.Stream, "", func(m *nats.Msg) { l.elected(b, m) }),
-			l.add(leaderElected+b.Stream, bridgeQueue, func(m *nats.Msg) { l.announceElection(b, m) }))
+			l.add(leaderElected+b.Stream, bridgeQueue(b), func(m *nats.Msg) { l.announceElection(b, m) }))
 	}
 	if l.cfg.Deleted != "" {
 		errs = append(errs, l.add(streamDeleted+l.cfg.Deleted, "", func(*nats.Msg) { l.cfg.OnDeleted() }))
@@ -110,7 +132,7 @@ func (l *Listener) Close() error {
 
 func (l *Listener) heard(kind Kind, m *nats.Msg) {
 	e := Decode(kind, m.Data, time.Now())
-	if e.ID != "" && l.isBridged(e.ID) {
+	if !l.isNews(e, &l.announced, &l.elections) {
 		return
 	}
 	if e.Malformed {
@@ -139,11 +161,9 @@ type advisory struct {
 }
 
 func (l *Listener) elected(b Bridged, m *nats.Msg) {
-	e := election(b, m)
-	l.mu.Lock()
-	l.bridged[l.next%len(l.bridged)], l.next = e.ID, l.next+1
-	l.mu.Unlock()
-	l.cfg.OnEvent(e)
+	if e := election(b, m); l.isNews(e, &l.elections, &l.announced) {
+		l.cfg.OnEvent(e)
+	}
 }
 
 func election(b Bridged, m *nats.Msg) Event {
@@ -183,13 +203,16 @@ func (l *Listener) Announce(e Event) error {
 	return l.nc.Publish(subject, data)
 }
 
-func (l *Listener) isBridged(id string) bool {
+// isNews notes an event as seen here, and reports whether it was not seen there. An election comes twice, as the advisory
+// and as the announcement that one of the instances makes of it, in either order: they are different subscriptions. What
+// comes twice on the same way is not looked at, since a store may send every event with the same id.
+func (l *Listener) isNews(e Event, here, there *sightings) bool {
+	if e.ID == "" {
+		return true
+	}
+	one := sighting{id: e.ID, store: e.Store, kind: e.Kind}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, known := range l.bridged {
-		if known == id {
-			return true
-		}
-	}
-	return false
+	here.add(one)
+	return !slices.Contains(there.last[:], one)
 }

@@ -72,9 +72,13 @@ func (m *Monitor) Statuses(ctx context.Context, r Request) (instances []Instance
 // Act sends restart or reregister, and returns the answers of the instances that hold any of the proxies. Where nobody
 // answers within the monitor's patience, and for an unknown proxy, the error matches ErrProxyNotFound.
 func (m *Monitor) Act(ctx context.Context, verb Verb, r Request) (answers []ActionAnswer, err error) {
-	holders, err := m.holders(ctx, r)
+	instances, holders, err := m.holders(ctx, r)
 	if err != nil {
 		return nil, err
+	}
+	// Where somebody watches all subjects, NATS does not tell that no instance listens.
+	if instances == 0 {
+		return nil, fmt.Errorf("%w: no running instance holds it", ErrProxyNotFound)
 	}
 	// Who answers is known beforehand, so that a slow one is waited for; where it is nobody, the refusal is awaited.
 	err = m.ask(ctx, verb, r, natsext.RequestManyMaxMessages(max(holders, 1)), func(data []byte) error {
@@ -91,16 +95,16 @@ func (m *Monitor) Act(ctx context.Context, verb Verb, r Request) (answers []Acti
 	return answers, err
 }
 
-// holders counts the instances that hold any of the request's proxies.
-func (m *Monitor) holders(ctx context.Context, r Request) (int, error) {
-	_, statuses, err := m.Statuses(ctx, r)
+// holders counts the instances that answer, and those that hold any of the request's proxies.
+func (m *Monitor) holders(ctx context.Context, r Request) (instances, holders int, err error) {
+	answered, statuses, err := m.Statuses(ctx, r)
 	ids := map[string]bool{}
 	for i := range statuses {
 		if statuses[i].Health != breaker.Standby {
 			ids[statuses[i].Owner.ID] = true
 		}
 	}
-	return len(ids), err
+	return len(answered), len(ids), err
 }
 
 // ask publishes a request and hands on each answer, for as long as the option says. The last refusal is the error.

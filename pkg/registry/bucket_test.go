@@ -1,0 +1,392 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/goleak"
+
+	"github.com/exesdb/subproxy/internal/natsnode"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*Server).internalSendLoop"),
+		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.init.0.func1"))
+}
+
+func startNode(t *testing.T) (*natsnode.Node, jetstream.JetStream) {
+	t.Helper()
+	n, err := natsnode.Start(natsnode.Options{StoreDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.Shutdown)
+	// As internal/connect connects: what is published without a connection fails.
+	nc, err := nats.Connect(n.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.ReconnectBufSize(-1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n, js
+}
+
+func open(t *testing.T) (*Registry, jetstream.JetStream, *natsnode.Node) {
+	t.Helper()
+	n, js := startNode(t)
+	r, err := Open(t.Context(), js, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, js, n
+}
+
+// write writes one record, or deletes it, and fails the test where that fails.
+func write(t *testing.T, r *Registry, w Write) uint64 {
+	t.Helper()
+	result := r.Put(t.Context(), []Write{w})[0]
+	if result.Err != nil {
+		t.Fatal(result.Err)
+	}
+	return result.Revision
+}
+
+func TestBucketIsCreatedAsTheContractSays(t *testing.T) {
+	_, js := startNode(t)
+	r, err := Open(t.Context(), js, Config{Bucket: "other", Memory: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(t.Context(), "KV_other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := stream.CachedInfo().Config
+	if cfg.MaxMsgsPerSubject != 1 || !cfg.AllowDirect || !cfg.AllowMsgTTL || cfg.SubjectDeleteMarkerTTL != time.Hour || cfg.Replicas != 1 || cfg.Storage != jetstream.MemoryStorage {
+		t.Errorf("settings %+v", cfg)
+	}
+	if p := cfg.RePublish; p == nil || p.Source != "$KV.other.>" || p.Destination != "exesdb.registry.>" || p.HeadersOnly {
+		t.Errorf("republish %+v", p)
+	}
+	if r.Bucket() != "other" || r.Stream() != "KV_other" || r.Subject("k") != "$KV.other.k" || r.Key("$KV.other.k") != "k" {
+		t.Errorf("named %s, %s", r.Bucket(), r.Stream())
+	}
+}
+
+func TestExistingBucketIsOpenedAsItIs(t *testing.T) {
+	r, js, _ := open(t)
+	write(t, r, Write{Key: "k", Data: []byte("d")})
+	again, err := Open(t.Context(), js, Config{Bucket: DefaultBucket, Memory: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, ok, err := again.Get(t.Context(), "k"); err != nil || !ok || string(e.Data) != "d" {
+		t.Errorf("got %+v, %v, %v", e, ok, err)
+	}
+	if created, err := again.Ensure(t.Context(), Config{}); err != nil || created {
+		t.Errorf("ensured: %v, %v", created, err)
+	}
+	if err := js.DeleteKeyValue(t.Context(), DefaultBucket); err != nil {
+		t.Fatal(err)
+	}
+	if created, err := again.Ensure(t.Context(), Config{}); err != nil || !created {
+		t.Errorf("ensured after the deletion: %v, %v", created, err)
+	}
+	write(t, again, Write{Key: "k", Data: []byte("d")})
+}
+
+func TestInstancesThatOpenAtOnceAllFindTheBucket(t *testing.T) {
+	_, js := startNode(t)
+	errs := make(chan error)
+	for range 8 {
+		go func() {
+			_, err := Open(context.Background(), js, Config{})
+			errs <- err
+		}()
+	}
+	for range 8 {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// right is a bucket's stream as Open takes it.
+func right() jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name: "KV_b", Subjects: []string{"$KV.b.>"}, MaxMsgsPerSubject: 1, AllowDirect: true, AllowMsgTTL: true, SubjectDeleteMarkerTTL: time.Minute,
+		AllowRollup: true, DenyDelete: true, Discard: jetstream.DiscardNew,
+		RePublish: &jetstream.RePublish{Source: ">", Destination: "exesdb.registry.>"},
+	}
+}
+
+func TestMissingSettingIsNamedWithTheCommandThatMendsIt(t *testing.T) {
+	cli, _ := exec.LookPath("nats")
+	for name, c := range map[string]struct {
+		spoil   func(*jetstream.StreamConfig)
+		setting string
+		change  string // what the command shows
+	}{
+		"history":              {func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 5 }, "max_msgs_per_subject 1 (history 1; it has 5)", `MaxMsgsPer: 1`},
+		"direct get":           {func(c *jetstream.StreamConfig) { c.AllowDirect = false }, "allow_direct", `AllowDirect: true`},
+		"TTL":                  {func(c *jetstream.StreamConfig) { c.AllowMsgTTL, c.SubjectDeleteMarkerTTL = false, 0 }, "allow_msg_ttl", `AllowMsgTTL: true`},
+		"markers":              {func(c *jetstream.StreamConfig) { c.SubjectDeleteMarkerTTL = 0 }, "subject_delete_marker_ttl", `SubjectDeleteMarkerTTL: s"1h0m0s"`},
+		"republish":            {func(c *jetstream.StreamConfig) { c.RePublish = nil }, "republish to exesdb.registry.>", `RePublish: &api.RePublish{Source: "$KV.b.>", Destination: "exesdb.registry.>"}`},
+		"republish elsewhere":  {func(c *jetstream.StreamConfig) { c.RePublish.Destination = "elsewhere.>" }, "republish to exesdb.registry.>", `Destination: "exesdb.registry.>"`},
+		"republish of a part":  {func(c *jetstream.StreamConfig) { c.RePublish.Source = "$KV.b.s.>" }, "republish to exesdb.registry.>", `Source: "$KV.b.>"`},
+		"republish of headers": {func(c *jetstream.StreamConfig) { c.RePublish.HeadersOnly = true }, "republish to exesdb.registry.>", `HeadersOnly: false`},
+		"everything": {func(c *jetstream.StreamConfig) {
+			*c = jetstream.StreamConfig{Name: "KV_b", Subjects: []string{"$KV.b.>"}}
+		}, "max_msgs_per_subject", `MaxMsgsPer: 1`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n, js := startNode(t)
+			cfg := right()
+			c.spoil(&cfg)
+			if _, err := js.CreateStream(t.Context(), cfg); err != nil {
+				t.Fatal(err)
+			}
+			_, err := Open(t.Context(), js, Config{Bucket: "b"})
+			var missing *MissingSettingError
+			if !errors.As(err, &missing) || !strings.Contains(missing.Setting, c.setting) {
+				t.Fatalf("got %v", err)
+			}
+			if missing.Bucket != "b" || !strings.HasPrefix(missing.Mend, "nats stream edit KV_b --") || !strings.Contains(err.Error(), missing.Mend) {
+				t.Errorf("it says %v", err)
+			}
+			if cli == "" {
+				t.Skip("the nats CLI is not in PATH; its command is not tried")
+			}
+			// On a bucket the command asks for confirmation on a terminal; dry, it shows what it would change, and ends with 1.
+			out, _ := exec.CommandContext(t.Context(), "sh", "-c", missing.Mend+" --dry-run --server "+n.URL()).CombinedOutput()
+			if shown := strings.Join(strings.Fields(string(out)), " "); !strings.Contains(shown, "Differences") || !strings.Contains(shown, "+ "+c.change) {
+				t.Errorf("%s: want + %s in\n%s", missing.Mend, c.change, out)
+			}
+		})
+	}
+	_, js := startNode(t)
+	if _, err := js.CreateStream(t.Context(), right()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), js, Config{Bucket: "b"}); err != nil {
+		t.Errorf("a bucket with every setting is refused: %v", err)
+	}
+}
+
+func TestWritesAreConditional(t *testing.T) {
+	r, _, _ := open(t)
+	first := write(t, r, Write{Key: "a", Data: []byte("1")})
+	second := write(t, r, Write{Key: "a", Data: []byte("2"), Revision: first})
+	write(t, r, Write{Key: "b", Data: []byte("1")})
+	results := r.Put(t.Context(), []Write{
+		{Key: "a", Data: []byte("3"), Revision: first},
+		{Key: "a", Data: []byte("3")},
+		{Key: "b", Data: []byte("3"), Revision: second},
+		{Key: "a", Data: []byte("4"), Revision: second},
+		{Key: "c", Data: []byte("1"), Revision: 1},
+		{Key: "d", Data: []byte("1")},
+	})
+	for i, want := range []error{ErrConflict, ErrConflict, ErrConflict, nil, ErrConflict, nil} {
+		if got := results[i]; !errors.Is(got.Err, want) || (got.Err == nil) != (got.Revision > 0) {
+			t.Errorf("%d: got %+v, want %v", i, got, want)
+		}
+	}
+	if e, ok, err := r.Get(t.Context(), "a"); err != nil || !ok || string(e.Data) != "4" || e.Revision != results[3].Revision {
+		t.Errorf("a is %+v, %v, %v", e, ok, err)
+	}
+}
+
+func TestWriteToABucketThatIsGoneSaysSo(t *testing.T) {
+	r, js, _ := open(t)
+	if err := js.DeleteKeyValue(t.Context(), DefaultBucket); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Put(t.Context(), []Write{{Key: "a", Data: []byte("1")}})[0].Err; !errors.Is(err, ErrNoStream) {
+		t.Errorf("written: %v", err)
+	}
+	if _, _, err := r.Get(t.Context(), "a"); err == nil || !strings.Contains(err.Error(), "no replica of the bucket answers") {
+		t.Errorf("read: %v", err)
+	}
+}
+
+func TestNothingIsWrittenWithoutAConnection(t *testing.T) {
+	r, js, n := open(t)
+	n.Stop()
+	for js.Conn().IsConnected() {
+		if t.Context().Err() != nil {
+			t.Fatal(t.Context().Err())
+		}
+	}
+	began := time.Now()
+	if err := r.Put(t.Context(), []Write{{Key: "a", Data: []byte("1")}})[0].Err; !errors.Is(err, ErrDisconnected) {
+		t.Errorf("written: %v", err)
+	}
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("that took %v", took)
+	}
+	if err := n.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	for !js.Conn().IsConnected() {
+		if t.Context().Err() != nil {
+			t.Fatal(t.Context().Err())
+		}
+	}
+	if _, ok, err := r.GetFromLeader("a"); err != nil || ok {
+		t.Errorf("written late: %v, %v", ok, err)
+	}
+}
+
+func TestCancelledContextWritesNothing(t *testing.T) {
+	r, _, _ := open(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := r.Put(ctx, []Write{{Key: "a", Data: []byte("1")}})[0].Err; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if _, ok, err := r.GetFromLeader("a"); err != nil || ok {
+		t.Errorf("written: %v, %v", ok, err)
+	}
+}
+
+func TestDeletionLeavesAMarkerThatExpires(t *testing.T) {
+	r, js, _ := open(t)
+	revision := write(t, r, Write{Key: "a", Data: []byte("1")})
+	marked := write(t, r, Write{Key: "a", Revision: revision})
+	e, ok, err := r.Get(t.Context(), "a")
+	if err != nil || !ok || e.Operation != Deleted || e.Revision != marked {
+		t.Errorf("got %+v, %v, %v", e, ok, err)
+	}
+	stream, err := js.Stream(t.Context(), r.Stream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := stream.GetMsg(t.Context(), marked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := m.Header.Get("Nats-TTL"); got != "1h0m0s" || m.Header.Get("KV-Operation") != "DEL" {
+		t.Errorf("marker %v", m.Header)
+	}
+	if listed, err := r.List(t.Context(), "", ""); err != nil || len(listed) != 0 {
+		t.Errorf("listed %v, %v", listed, err)
+	}
+	kv, err := js.KeyValue(t.Context(), r.Bucket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kv.Get(t.Context(), "a"); !errors.Is(err, jetstream.ErrKeyDeleted) && !errors.Is(err, jetstream.ErrKeyNotFound) {
+		t.Errorf("to others it is %v", err)
+	}
+	write(t, r, Write{Key: "a", Data: []byte("2"), Revision: marked})
+}
+
+func TestManyRecordsAreReadInPages(t *testing.T) {
+	r, _, _ := open(t)
+	const n = 2300
+	writes := make([]Write, n)
+	for i := range writes {
+		writes[i] = Write{Key: fmt.Sprintf("s%d.by_stream.=24all.n%d", i%2, i), Data: fmt.Append(nil, i)}
+	}
+	for i, result := range r.Put(t.Context(), writes) {
+		if result.Err != nil {
+			t.Fatalf("%d: %v", i, result.Err)
+		}
+	}
+	for _, c := range []struct {
+		store, name string
+		want        int
+	}{{"", "", n}, {"s0", "", n / 2}, {"", "n7", 1}, {"s1", "n7", 1}, {"s0", "n7", 0}, {"none", "", 0}, {"s*", "", 0}} {
+		entries, err := r.List(t.Context(), c.store, c.name)
+		if err != nil || len(entries) != c.want {
+			t.Errorf("%q, %q: %d entries, %v", c.store, c.name, len(entries), err)
+		}
+		if !slices.IsSortedFunc(entries, func(a, b Entry) int { return int(a.Revision) - int(b.Revision) }) {
+			t.Errorf("%q, %q: not in revision order", c.store, c.name)
+		}
+	}
+	var keys []string
+	for _, w := range writes[:MaxGetLast-1] {
+		keys = append(keys, w.Key)
+	}
+	found := map[string]string{}
+	err := r.GetLast(t.Context(), append(keys, "s0.by_stream.none.none"), func(e Entry) { found[e.Key] = string(e.Data) })
+	if err != nil || len(found) != len(keys) {
+		t.Fatalf("%d of %d found, %v", len(found), len(keys), err)
+	}
+	for i, key := range keys {
+		if found[key] != fmt.Sprint(i) {
+			t.Fatalf("%s is %s", key, found[key])
+		}
+	}
+	found = map[string]string{}
+	if err := r.GetLast(t.Context(), []string{"none.by_stream.a.b"}, func(e Entry) { found[e.Key] = "" }); err != nil || len(found) > 0 {
+		t.Errorf("of a key that is not there: %v, %v", found, err)
+	}
+}
+
+func TestOneRecordIsReadFromAnyReplicaAndFromTheLeader(t *testing.T) {
+	r, _, _ := open(t)
+	revision := write(t, r, Write{Key: "a", Data: []byte("1")})
+	e, ok, err := r.Get(t.Context(), "a")
+	e2, ok2, err2 := r.GetFromLeader("a")
+	for _, c := range []struct {
+		e   Entry
+		ok  bool
+		err error
+	}{{e, ok, err}, {e2, ok2, err2}} {
+		if c.err != nil || !c.ok || c.e.Key != "a" || c.e.Revision != revision || string(c.e.Data) != "1" || c.e.Operation != Put || c.e.Time.IsZero() {
+			t.Errorf("got %+v", c)
+		}
+	}
+	if _, ok, err := r.Get(t.Context(), "b"); ok || err != nil {
+		t.Errorf("nothing is %v, %v", ok, err)
+	}
+	if _, ok, err := r.GetFromLeader("b"); ok || err != nil {
+		t.Errorf("nothing is %v, %v from the leader", ok, err)
+	}
+}
+
+func TestBucketThatIsNotThereIsReadAsEmpty(t *testing.T) {
+	_, js := startNode(t)
+	r, err := OpenExisting(t.Context(), js, "none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := r.List(t.Context(), "", ""); err != nil || len(entries) > 0 {
+		t.Errorf("got %v, %v", entries, err)
+	}
+	if _, err := js.Stream(t.Context(), "KV_none"); !errors.Is(err, jetstream.ErrStreamNotFound) {
+		t.Errorf("it was created: %v", err)
+	}
+}
+
+func TestExistingBucketIsReadWhateverItsSettings(t *testing.T) {
+	_, js := startNode(t)
+	kv, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "b", History: 9})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kv.Put(t.Context(), "s.by_stream.x.n", []byte("1")); err != nil {
+		t.Fatal(err)
+	}
+	r, err := OpenExisting(t.Context(), js, "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := r.List(t.Context(), "s", "n"); err != nil || len(entries) != 1 {
+		t.Errorf("got %v, %v", entries, err)
+	}
+}
