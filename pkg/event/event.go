@@ -70,6 +70,11 @@ func Subject(store, stream, eventType string) string {
 	return SubjectPrefix + subscription.EncodeToken(store) + "." + subscription.EncodeToken(stream) + "." + subscription.EncodeToken(eventType)
 }
 
+// StreamSubjects matches the subjects of all events of a stream id.
+func StreamSubjects(store, stream string) string {
+	return SubjectPrefix + subscription.EncodeToken(store) + "." + subscription.EncodeToken(stream) + ".*"
+}
+
 // FromMessage reads an event as it stands in a store's stream. Missing attributes are derived: type and stream from the
 // subject, the id from store and sequence, the source from the store, the time from when it was stored.
 func FromMessage(store, subject string, sequence uint64, stored time.Time, header nats.Header, data []byte) (Event, error) {

@@ -98,7 +98,7 @@ type Outcome struct {
 	Revision    uint64 // written; after a failure what is known to be there
 	Incarnation uint64 // written, or tried
 	Informed    bool   // the record that it tried to write over was known
-	Verified    bool // read back, not only acknowledged
+	Verified    bool   // read back, not only acknowledged
 	At          time.Time
 	Err         error
 	Gone        bool // what was read back is not this instance's record

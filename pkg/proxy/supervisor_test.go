@@ -27,7 +27,7 @@ type table struct {
 	writes   int
 	fail     error
 	failKey  string // only this one fails; empty: all
-	hang     bool // writes wait for the end of their context
+	hang     bool   // writes wait for the end of their context
 	feed     func(registry.Entry)
 }
 

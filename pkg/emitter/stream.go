@@ -1,0 +1,85 @@
+package emitter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+// Names of a store's stream. The store follows as one token.
+const (
+	StreamPrefix  = "EXESDB_"
+	StoredSubject = "exesdb.stored." // where the stream republishes each event once it is committed
+)
+
+// ErrWrongVersion is returned where a stream id is not at the version that an append expects.
+var ErrWrongVersion = errors.New("wrong expected version")
+
+// StreamName is the name of the JetStream stream that holds a store's events.
+func StreamName(store string) string { return StreamPrefix + subscription.EncodeToken(store) }
+
+// StreamConfig is how OpenStream creates a store's stream.
+type StreamConfig struct {
+	Store    string
+	Replicas int // 1, 3 or 5; default 1
+	Memory   bool
+}
+
+// OpenStream opens the store's stream, creating it where it is absent. An existing one is the user's and stays as it is;
+// whether it republishes and allows direct get is for whoever follows it to look at.
+func OpenStream(ctx context.Context, js jetstream.JetStream, cfg StreamConfig) (jetstream.Stream, error) {
+	if cfg.Store == "" {
+		return nil, fmt.Errorf("open a store's stream: %w", subscription.ErrEmptyName)
+	}
+	name, token := StreamName(cfg.Store), subscription.EncodeToken(cfg.Store)
+	stream, err := js.Stream(ctx, name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		sc := jetstream.StreamConfig{
+			Name: name, Description: "Events of store " + cfg.Store, Subjects: []string{event.SubjectPrefix + token + ".>"},
+			Replicas: max(cfg.Replicas, 1), AllowDirect: true,
+			RePublish: &jetstream.RePublish{Source: event.SubjectPrefix + token + ".>", Destination: StoredSubject + token + ".>"},
+		}
+		if cfg.Memory {
+			sc.Storage = jetstream.MemoryStorage
+		}
+		stream, err = js.CreateStream(ctx, sc)
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			stream, err = js.Stream(ctx, name) // somebody else was faster
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open stream %s of store %s: %w", name, cfg.Store, err)
+	}
+	return stream, nil
+}
+
+// AnyVersion is the expected version of an append that expects nothing.
+const AnyVersion = -1
+
+// Append stores an event and returns its sequence in the store. Expected, unless it is AnyVersion, is the store's sequence
+// of the stream id's last event, 0 where there must be none; otherwise the error is ErrWrongVersion. The event's id makes
+// the append idempotent within the stream's duplicate window.
+func Append(ctx context.Context, js jetstream.JetStream, e *event.Event, expected int64) (sequence uint64, err error) {
+	m := e.Message(event.Subject(e.Store, e.Stream, e.Type))
+	m.Header[jetstream.MsgIDHeader] = []string{e.ID}
+	if expected != AnyVersion {
+		m.Header[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatInt(expected, 10)}
+		m.Header[jetstream.ExpectedLastSubjSeqSubjHeader] = []string{event.StreamSubjects(e.Store, e.Stream)}
+	}
+	ack, err := js.PublishMsg(ctx, m)
+	var api *jetstream.APIError
+	switch {
+	case err == nil:
+		return ack.Sequence, nil
+	case errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant):
+		return 0, fmt.Errorf("append to %s/%s: %w: not at %d", e.Store, e.Stream, ErrWrongVersion, expected)
+	default:
+		return 0, fmt.Errorf("append to %s/%s: %w", e.Store, e.Stream, err)
+	}
+}
