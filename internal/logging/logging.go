@@ -29,7 +29,7 @@ func New(f *os.File, level, format string) (*slog.Logger, error) {
 	case format == JSON, format == Auto && !terminal:
 		return slog.New(slog.NewJSONHandler(f, &slog.HandlerOptions{Level: l})), nil
 	case format == Text, format == Auto:
-		return slog.New(tint.NewHandler(f, &tint.Options{Level: l, TimeFormat: time.TimeOnly + ".000", NoColor: !terminal})), nil
+		return slog.New(tint.NewTextHandler(f, &tint.Options{Level: l, TimeFormat: time.TimeOnly + ".000", NoColor: !terminal})), nil
 	default:
 		return nil, fmt.Errorf("log format %q: want auto, text or json", format)
 	}

@@ -61,8 +61,10 @@ type Service struct {
 
 	ensuring sync.Mutex
 	denied   chan error // permission violations while starting
-	cancel   context.CancelFunc
-	work     sync.WaitGroup
+	// registered is closed at the first registration.
+	registered chan struct{}
+	cancel     context.CancelFunc
+	work       sync.WaitGroup
 }
 
 // Start connects, opens the bucket, and begins to hold the configured subscriptions. It returns when the instance runs;
@@ -72,7 +74,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	s := &Service{
 		version: o.Version, log: o.Logger, metrics: o.Metrics,
 		owner:  registry.Owner{Name: o.Config.Instance.Name, ID: nuid.Next(), Host: host, PID: os.Getpid()},
-		denied: make(chan error, 16),
+		denied: make(chan error, 16), registered: make(chan struct{}),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -99,7 +101,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	}
 	s.supervisor = proxy.New(proxy.Options{
 		Owner: s.owner, Bucket: s.bucket, Settings: settings(o.Config), Publish: s.nc.Publish, Connected: s.nc.IsConnected,
-		Ensure: s.ensure, Logger: s.log, Metrics: s.metrics, OnRegistered: o.OnRegistered,
+		Ensure: s.ensure, Logger: s.log, Metrics: s.metrics, OnRegistered: s.tellFirst(o.OnRegistered),
 	})
 	s.supervisor.Apply(subscriptions(o.Config))
 	if err := s.follow(); err != nil {
@@ -111,7 +113,44 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	if err := s.serve(); err != nil {
 		return nil, err
 	}
-	return s, s.permitted()
+	return s, s.tried(starting)
+}
+
+// tellFirst closes s.registered at the first registration.
+func (s *Service) tellFirst(next func(string, registry.Cause, int, time.Time)) func(string, registry.Cause, int, time.Time) {
+	var once sync.Once
+	return func(store string, cause registry.Cause, n int, at time.Time) {
+		once.Do(func() { close(s.registered) })
+		if next != nil {
+			next(store, cause, n, at)
+		}
+	}
+}
+
+// tried waits for the first registration, because a missing permission shows when it is used. Where none comes within
+// patience, the reason is another one: the instance runs, and goes on trying.
+func (s *Service) tried(ctx context.Context) error {
+	const (
+		patience = 2 * time.Second
+		look     = 10 * time.Millisecond
+	)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for first := subscriptions(s.cfg.Load()); len(first) > 0; {
+		if err := s.permitted(); err != nil {
+			return err
+		}
+		select {
+		case <-s.registered:
+			// What is asked of the proxies now is answered after they said that they are registered.
+			_, _ = s.supervisor.Statuses(ctx, first[0].Store, first[0].Name)
+			return s.permitted()
+		case <-time.After(look):
+		case <-ctx.Done():
+			return s.permitted()
+		}
+	}
+	return s.permitted()
 }
 
 func (s *Service) connect(ctx context.Context) error {
@@ -311,6 +350,10 @@ func (s *Service) natsError(_ *nats.Conn, sub *nats.Subscription, err error) {
 func (s *Service) permitted() error {
 	if err := s.nc.FlushTimeout(2 * time.Second); err != nil {
 		return nil // a connection that is just down is not refused
+	}
+	// NATS tells the handler of an error after the flush has returned, perhaps, but keeps the last error before.
+	if err := connect.Explain(s.nc.LastError()); errors.Is(err, connect.ErrPermission) {
+		return err
 	}
 	select {
 	case err := <-s.denied:

@@ -50,22 +50,31 @@ func (e *RefusedError) Unwrap() error {
 	return nil
 }
 
+// ErrIncomplete is returned with what was received, where an instance's answer lacks parts.
+var ErrIncomplete = errors.New("parts of an answer are missing")
+
 // Statuses returns what every running instance has of the request's proxies. No instance running is no error: the
 // answer is empty.
 func (m *Monitor) Statuses(ctx context.Context, r Request) (instances []Instance, statuses []Status, err error) {
-	seen := map[string]bool{}
+	missing := map[string]int{} // parts by instance id
 	err = m.ask(ctx, GetStatus, r, natsext.RequestManyStall(m.Stall), func(data []byte) error {
 		var a StatusAnswer
 		if err := json.Unmarshal(data, &a); err != nil {
 			return fmt.Errorf("an instance's answer: %w", err)
 		}
-		if !seen[a.Instance.ID] {
-			seen[a.Instance.ID] = true
+		if _, seen := missing[a.Instance.ID]; !seen {
+			missing[a.Instance.ID] = a.Parts
 			instances = append(instances, a.Instance)
 		}
+		missing[a.Instance.ID]--
 		statuses = append(statuses, a.Proxies...)
 		return nil
 	})
+	for _, i := range instances {
+		if n := missing[i.ID]; err == nil && n > 0 {
+			err = fmt.Errorf("%w: %d of instance %s (%s)", ErrIncomplete, n, i.Name, i.ID)
+		}
+	}
 	return instances, statuses, err
 }
 

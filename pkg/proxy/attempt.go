@@ -188,6 +188,9 @@ type winner struct {
 	err   error
 }
 
+// winnersWait bounds one request to a replica that may hang; the leader is asked instead.
+const winnersWait = 500 * time.Millisecond
+
 // winners reads what the bucket holds for the jobs: many at once from any replica, and from the leader what a replica
 // shows at a revision that the conflict has already ruled out.
 func (r *registrar) winners(ctx context.Context, jobs []job, lost []int) []winner {
@@ -199,16 +202,25 @@ func (r *registrar) winners(ctx context.Context, jobs []job, lost []int) []winne
 			keys[n], index[jobs[i].key] = jobs[i].key, from+n
 		}
 		// What fails here is read from the leader below.
+		ctx, cancel := context.WithTimeout(ctx, winnersWait)
 		_ = r.bucket.GetLast(ctx, keys, func(e registry.Entry) {
 			if n, ok := index[e.Key]; ok {
 				found[n].entry, found[n].ok = e, true
 			}
 		})
+		cancel()
 	}
+	// A leader that does not answer for one is not asked for the others: each would wait for a time-out of its own.
+	var away error
 	for n, i := range lost {
-		found[n].index = i
-		if !found[n].ok || found[n].entry.Revision <= jobs[i].revision {
-			found[n].entry, found[n].ok, found[n].err = r.bucket.GetFromLeader(jobs[i].key)
+		w := &found[n]
+		w.index = i
+		if w.ok && w.entry.Revision > jobs[i].revision {
+			continue
+		}
+		if w.err = away; away == nil {
+			w.entry, w.ok, w.err = r.bucket.GetFromLeader(jobs[i].key)
+			away = w.err
 		}
 	}
 	return found

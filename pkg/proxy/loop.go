@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -52,7 +53,8 @@ type loop struct {
 	releases []registry.Write
 	flight   int // attempts and releases handed over and not ended
 	batches  batches
-	rounds   int // of them, attempts that belong to the event round under way
+	handed   atomic.Int32 // batches handed over and not ended
+	rounds   int          // attempts not ended that belong to the event round under way
 	limit    *rate.Limiter
 	actions  []*action
 	ending   bool // everything was removed; the loop ends once that is released
@@ -256,11 +258,13 @@ func names(topics []string, s subscription.Subscription) bool {
 	return false
 }
 
-// launch hands the admitted attempts and the releases to the registrar, in batches.
+// launch hands the admitted attempts and the releases to the registrar, in batches. It hands over no more than can be
+// under way; what is admitted meanwhile gathers for the next. Else, while NATS does not answer, the retries that jitter has
+// spread would each be a batch that waits for its turn, and then for its own time-out.
 func (l *loop) launch(ctx context.Context) {
 	settings := l.settings.Load()
 	term, _ := l.inbox.leadership()
-	for len(l.ready) > 0 {
+	for len(l.ready) > 0 && l.handed.Load() < maxBatches {
 		n := min(len(l.ready), batchSize)
 		jobs := make([]job, n)
 		for i, it := range l.ready[:n] {
@@ -273,19 +277,24 @@ func (l *loop) launch(ctx context.Context) {
 		l.ready = l.ready[n:]
 		l.hand(ctx, n, func(ctx context.Context) []done { return l.registrar.register(ctx, jobs, settings) })
 	}
-	l.ready = nil
-	for len(l.releases) > 0 {
+	for len(l.releases) > 0 && l.handed.Load() < maxBatches {
 		n := min(len(l.releases), batchSize)
 		writes := l.releases[:n:n]
 		l.releases = l.releases[n:]
 		l.hand(ctx, n, func(ctx context.Context) []done { return l.release(ctx, writes) })
 	}
-	l.releases = nil
+	if len(l.ready) == 0 {
+		l.ready = nil
+	}
+	if len(l.releases) == 0 {
+		l.releases = nil
+	}
 }
 
 // hand runs a batch beside the loop, of which only so many are under way at once in the whole instance.
 func (l *loop) hand(ctx context.Context, n int, batch func(context.Context) []done) {
 	l.flight += n
+	l.handed.Add(1)
 	l.work.Go(func() {
 		select {
 		case l.slots <- struct{}{}:
@@ -296,6 +305,7 @@ func (l *loop) hand(ctx context.Context, n int, batch func(context.Context) []do
 		ends := batch(ctx)
 		end()
 		<-l.slots
+		l.handed.Add(-1) // before the loop is woken, which then hands over the next
 		l.inbox.finished(ends)
 	})
 }

@@ -89,6 +89,13 @@ const (
 	askLeaderAfter = 3
 )
 
+// A read is given a part of the time-out, and at least leastRead: what is not answered by then went to a replica that hangs
+// or is cut off, to which the others route for minutes, and is asked again, of another with luck.
+const (
+	readShare = 4
+	leastRead = 50 * time.Millisecond
+)
+
 // ReadBack reads every expectation until it is verified or known to be wrong, within timeout.
 func ReadBack(ctx context.Context, bucket Bucket, owner registry.OwnerNeedle, expects []Expect, timeout time.Duration) []Result {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
@@ -98,9 +105,10 @@ func ReadBack(ctx context.Context, bucket Bucket, owner registry.OwnerNeedle, ex
 	for i := range open {
 		open[i] = i
 	}
+	patience := max(timeout/readShare, leastRead)
 	wait := firstWait
 	for reads := 1; ; reads++ {
-		err := read(ctx, bucket, owner, expects, open, results)
+		err := read(ctx, patience, bucket, owner, expects, open, results)
 		leaderSaid := err == nil && reads > askLeaderAfter && askLeader(bucket, owner, expects, open, results)
 		open = stillOpen(open, results, leaderSaid)
 		if len(open) == 0 {
@@ -116,9 +124,11 @@ func ReadBack(ctx context.Context, bucket Bucket, owner registry.OwnerNeedle, ex
 }
 
 // read fills in results for the open indexes; what could not be read keeps what an earlier read found, or Unreadable.
-func read(ctx context.Context, bucket Bucket, owner registry.OwnerNeedle, expects []Expect, open []int, results []Result) error {
+func read(ctx context.Context, patience time.Duration, bucket Bucket, owner registry.OwnerNeedle, expects []Expect, open []int, results []Result) error {
 	if len(open) == 1 {
 		i := open[0]
+		ctx, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
 		found, ok, err := bucket.Get(ctx, expects[i].Key)
 		if err != nil {
 			results[i] = Result{Outcome: Unreadable, Err: err}
@@ -130,7 +140,7 @@ func read(ctx context.Context, bucket Bucket, owner registry.OwnerNeedle, expect
 	for len(open) > 0 {
 		part := open[:pageLength(expects, open)]
 		open = open[len(part):]
-		if err := readPage(ctx, bucket, owner, expects, part, results); err != nil {
+		if err := readPage(ctx, patience, bucket, owner, expects, part, results); err != nil {
 			for _, i := range append(part, open...) {
 				if results[i].Outcome != Verified {
 					results[i] = Result{Outcome: Unreadable, Err: err}
@@ -142,7 +152,7 @@ func read(ctx context.Context, bucket Bucket, owner registry.OwnerNeedle, expect
 	return nil
 }
 
-func readPage(ctx context.Context, bucket Bucket, owner registry.OwnerNeedle, expects []Expect, part []int, results []Result) error {
+func readPage(ctx context.Context, patience time.Duration, bucket Bucket, owner registry.OwnerNeedle, expects []Expect, part []int, results []Result) error {
 	keys := make([]string, len(part))
 	index := make(map[string]int, len(part))
 	for n, i := range part {
@@ -150,6 +160,8 @@ func readPage(ctx context.Context, bucket Bucket, owner registry.OwnerNeedle, ex
 		index[expects[i].Key] = i
 		results[i] = Result{Outcome: Missing}
 	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	return bucket.GetLast(ctx, keys, func(found registry.Entry) {
 		if i, ok := index[found.Key]; ok {
 			results[i] = Result{Outcome: Judge(expects[i], found, true, owner), Found: found}

@@ -22,7 +22,13 @@ func TestProcesses(t *testing.T) {
 		{"LeaderKilledRegistersAnew", processLeaderKilled("n1", "n2")},
 		{"LeaderKilledThatServesSubproxyRegistersAnew", processLeaderKilled("n1", "n1")},
 		{"HangingServerIsLeft", processHangingServerIsLeft},
+		{"QuorumComesBack", processQuorumComesBack},
 		{"EmptyServerIsFilledAgain", processEmptyServerIsFilledAgain},
+		{"RestartTakesOver", processRestartTakesOver},
+		{"SupersededRunNeverWritesAgain", processSupersededRunNeverWritesAgain},
+		{"HangupReloads", processHangupReloads},
+		{"SeenWithNATSCLI", processSeenWithNATSCLI},
+		{"CommandsSayHowTheyEnded", processCommandsSayHowTheyEnded},
 		{"TerminationReleasesEverything", processTerminationReleasesEverything},
 	} {
 		t.Run(test.name, func(t *testing.T) {

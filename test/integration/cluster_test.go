@@ -1,0 +1,123 @@
+package integration
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/exesdb/subproxy/internal/natsnode"
+)
+
+func TestElectionOfTheBucketsLeaderReregistersEverything(t *testing.T) {
+	t.Parallel()
+	cluster, err := natsnode.StartCluster(3, natsnode.Options{StoreDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Shutdown)
+	home := cluster.Nodes()[0] // keeps the instance and the test connected throughout
+	w := attach(t, home.URL())
+	const n = 100
+	c := quiet(t, home.URL(), many("s", n), many("other", n))
+	c.Registry.Replicas = 3
+	c.SubscriptionProxy.EnableExponentialBackoff = true
+	c.SubscriptionProxy.MaxBackoffInterval = never
+	i := w.start(c)
+	var records map[string]record
+	defer func() {
+		if t.Failed() {
+			for key, r := range records {
+				t.Logf("last read: %s %+v", key, r)
+			}
+		}
+	}()
+	all := func(cause string, since uint64) bool {
+		records = w.records()
+		for _, r := range records {
+			if r.Cause != cause || r.revision <= since || r.Owner.ID != i.Owner().ID || r.Incarnation != 1 {
+				return false
+			}
+		}
+		return len(records) == 2*n
+	}
+	verified := func() {
+		t.Helper()
+		w.awaitVerified("s", n, 1)
+		w.awaitVerified("other", n, 1)
+	}
+	verified()
+	if config := w.stream().CachedInfo().Config; config.Replicas != 3 {
+		t.Errorf("the bucket has %d replicas, want 3", config.Replicas)
+	}
+
+	since := w.stream().CachedInfo().State.LastSeq
+	w.publish(changed, `{"term":2}`)
+	w.eventually("everything registered after the stores' leader change", func() bool { return all("leader_changed", since) })
+	verified()
+
+	leader := w.leaderBesides(cluster, home)
+	verified()
+	since = w.stream().CachedInfo().State.LastSeq
+	heard := len(w.heard(changed))
+	leader.Stop()
+	next, err := cluster.StreamLeader(t.Context(), "", bucketStream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if next.Name() == leader.Name() {
+		t.Fatalf("%s leads still", next.Name())
+	}
+	w.eventually("everything registered because of the election, the timers being hours away", func() bool { return all("leader_changed", since) })
+	verified()
+	if text := w.announced(heard); !strings.Contains(text, bucketStream) {
+		t.Errorf("the election was announced as %q, want a reason that names %s", text, bucketStream)
+	}
+
+	if err := leader.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cluster.WaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	since = w.stream().CachedInfo().State.LastSeq
+	w.publish(changed, `{"term":3}`)
+	w.eventually("everything registered with all nodes back", func() bool { return all("leader_changed", since) })
+	verified()
+	i.stop()
+	if left := w.records(); len(left) > 0 {
+		t.Errorf("%d records left", len(left))
+	}
+}
+
+// leaderBesides makes another node than this one lead the bucket, and is that node.
+func (w *world) leaderBesides(cluster *natsnode.Cluster, home *natsnode.Node) (leader *natsnode.Node) {
+	w.Helper()
+	w.eventually("another node leads the bucket", func() bool {
+		var err error
+		if leader, err = cluster.StreamLeader(w.Context(), "", bucketStream); err != nil {
+			w.Fatal(err)
+		}
+		if leader != home {
+			return true
+		}
+		// Refused while there is no leader; then it is asked for again.
+		_, _ = w.nc.Request("$JS.API.STREAM.LEADER.STEPDOWN."+bucketStream, nil, time.Second)
+		return false
+	})
+	return leader
+}
+
+// announced is the first leader change since then that carries a message id, as those of the bridge do.
+func (w *world) announced(from int) (text string) {
+	w.Helper()
+	w.eventually("hear the election announced", func() bool {
+		for _, m := range w.heard(changed)[from:] {
+			if strings.Contains(string(m.Data), `"id":`) {
+				text = string(m.Data)
+				return true
+			}
+		}
+		return false
+	})
+	return text
+}

@@ -1,0 +1,196 @@
+package integration
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/exesdb/subproxy/internal/config"
+)
+
+// notReady is Service.Ready's error as text; empty: ready.
+func (i *instance) notReady(t testing.TB) string {
+	t.Helper()
+	if err := i.Ready(t.Context()); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+func TestSecondRunOfANameTakesOverAndTheFirstNeverWritesAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const n = 20
+	c := quiet(t, w.url, many("s", n))
+	old := w.start(c)
+	w.awaitVerified("s", n, 1)
+
+	link := newRelay(t, w.url)
+	again := quiet(t, link.url(), many("s", n))
+	young := w.start(again)
+	for key, r := range w.awaitOwned(young.Owner().ID, n) {
+		if r.Incarnation != 2 || r.Owner.Name != t.Name() || r.Cause != "initial" {
+			t.Errorf("%s was taken over with %+v, want incarnation 2, cause initial", key, r)
+		}
+	}
+	w.eventually("the first run stands by and says so", func() bool {
+		answers := w.ask("status", "", func(a []answer) bool { return len(a) == 2 })
+		standby := 0
+		for _, a := range answers {
+			for _, s := range a.Proxies {
+				if a.Instance.ID == old.Owner().ID && s.Health == "standby" && s.Owner.ID == young.Owner().ID && !s.Registered && !s.Verified {
+					standby++
+				}
+			}
+			if a.Instance.ID == old.Owner().ID && !a.Instance.Superseded || a.Instance.ID == young.Owner().ID && a.Instance.Superseded {
+				standby = -n
+			}
+		}
+		return standby == n
+	})
+	if text := old.notReady(t); !strings.Contains(text, "took over") {
+		t.Errorf("the first run's readiness says %q", text)
+	}
+	if text := young.notReady(t); text != "" {
+		t.Errorf("the second run's readiness says %q", text)
+	}
+
+	// The second run goes without releasing anything: its records stay.
+	link.cut()
+	w.eventually("lose the second run", func() bool { return !young.Connected() })
+	young.drop()
+	w.level()
+	from := w.stream().CachedInfo().State.LastSeq
+	for _, body := range []string{"", `{"store":"s","term":9}`, "{"} {
+		w.publish(changed, body)
+	}
+	w.publish(restarted, `{"store":"s"}`)
+	w.eventually("hear all events", func() bool { return old.counter(t, "cluster_events_received_total") == 4 })
+	for _, verb := range []string{"reregister", "restart"} {
+		// Nobody answers: it is registered, by an instance that is gone.
+		if err := w.nc.PublishRequest("exesdb.proxy.control."+verb, w.nc.NewInbox(), []byte(`{"store":"s","name":"s00001"}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	key := "s.by_event_type.type_1=3Av1.s00001"
+	if err := w.bucketKV().Delete(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	deleted := from + 1
+	w.eventually("hear of the deletion", func() bool { return old.FeedStats().LastSeq >= deleted })
+	if err := w.bucketKV().Purge(t.Context(), "s.by_event_type.type_2=3Av1.s00002"); err != nil {
+		t.Fatal(err)
+	}
+	w.put("s.by_event_type.type_3=3Av1.s00003", "garbage")
+	w.eventually("hear of the garbage", func() bool { return old.FeedStats().LastSeq >= deleted+2 })
+	w.askOne("status", "")
+	old.stop()
+	if last := w.stream().CachedInfo().State.LastSeq; last != deleted+2 {
+		t.Errorf("the bucket is at revision %d, want %d: somebody wrote", last, deleted+2)
+	}
+	for _, one := range w.writes() {
+		if one.revision > from && one.record.Owner.ID == old.Owner().ID {
+			t.Errorf("the superseded run wrote revision %d of %s", one.revision, one.key)
+		}
+	}
+}
+
+func TestNewerInstanceHoldsAndTheOlderClaimsWhatItReleases(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const n = 20
+	a := quiet(t, w.url, many("s", n))
+	a.Instance.Name = "host-a"
+	b := quiet(t, w.url, many("s", n))
+	b.Instance.Name = "host-b"
+	older := w.start(a)
+	w.awaitVerified("s", n, 1)
+	newer := w.start(b)
+	for key, r := range w.awaitOwned(newer.Owner().ID, n) {
+		if r.Incarnation != 2 || r.Owner.Name != "host-b" {
+			t.Errorf("%s: the newer instance holds it with %+v", key, r)
+		}
+	}
+	// Events are acted on by who holds, and change nothing about who that is.
+	w.publish(changed, `{"store":"s","term":3}`)
+	w.eventually("the holder registers again", func() bool {
+		for _, r := range w.records() {
+			if r.Owner.ID != newer.Owner().ID || r.Cause != "leader_changed" || r.Incarnation != 2 {
+				return false
+			}
+		}
+		return true
+	})
+	if text := older.notReady(t); text != "" {
+		t.Errorf("an instance that stands by is not ready: %q", text)
+	}
+	newer.stop()
+	for key, r := range w.awaitOwned(older.Owner().ID, n) {
+		if r.Incarnation != 3 || r.Cause != "takeover" || r.Owner.Name != "host-a" || r.Term != 3 {
+			t.Errorf("%s: the older instance claimed it with %+v, want incarnation 3, cause takeover, term 3", key, r)
+		}
+	}
+	older.stop()
+	if left := w.records(); len(left) > 0 {
+		t.Errorf("%d records left after both stopped", len(left))
+	}
+}
+
+func TestReloadTouchesOnlyWhatChanged(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	base := quiet(t, w.url, store("s", byType("kept", "a"), byType("removed", "a"), byType("moved", "a"), byType("later", "a")), store("gone", byType("x", "a")))
+	i := w.start(base)
+	w.awaitVerified("s", 4, 1)
+	w.awaitVerified("gone", 1, 1)
+	before := w.records()
+
+	for name, change := range map[string]func(*config.Config){
+		"nats":     func(c *config.Config) { c.NATS.URL += "0" },
+		"instance": func(c *config.Config) { c.Instance.Name += "0" },
+		"registry": func(c *config.Config) { c.Registry.Replicas = 3 },
+	} {
+		c := quiet(t, w.url, store("s", byType("else", "a")))
+		change(c)
+		if err := i.Reload(c); err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "restart") {
+			t.Errorf("reload with another %s section: %v, want an error that says so", name, err)
+		}
+	}
+	w.askOne("status", "")
+	if now := w.records(); len(now) != len(before) {
+		t.Fatalf("a refused reload left %d records of %d", len(now), len(before))
+	}
+
+	later := byType("later", "a")
+	later.StartVersion = 7
+	if err := i.Reload(quiet(t, w.url, store("s", byType("kept", "a"), byType("added", "a"), byType("moved", "b"), later), store("new", byType("x", "a")))); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"new.by_event_type.a.x", "s.by_event_type.a.added", "s.by_event_type.a.kept", "s.by_event_type.a.later", "s.by_event_type.b.moved"}
+	w.eventually("exactly the new subscriptions to be registered", func() bool {
+		var keys []string
+		for key := range w.records() {
+			keys = append(keys, key)
+		}
+		slices.Sort(keys)
+		return slices.Equal(keys, want)
+	})
+	w.await("s.by_event_type.a.later", "registered with the new start version", func(r record) bool { return r.StartVersion == 7 && r.Incarnation == 2 })
+	after := w.awaitOwned(i.Owner().ID, len(want))
+	const kept = "s.by_event_type.a.kept"
+	if after[kept] != before[kept] {
+		t.Errorf("the unchanged subscription's record became %+v", after[kept])
+	}
+	// The supervisor's other half still works: events reach old and new subscriptions.
+	w.publish(changed, "")
+	for _, key := range want {
+		w.await(key, "registered by an event after the reload", func(r record) bool { return r.revision > after[key].revision && r.Cause == "leader_changed" })
+	}
+	for _, id := range []string{"removed", "gone"} {
+		for _, s := range w.askOne("status", "").Proxies {
+			if s.Name == id || s.Store == id {
+				t.Errorf("%s/%s is still held: %+v", s.Store, s.Name, s)
+			}
+		}
+	}
+}
