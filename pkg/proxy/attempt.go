@@ -166,6 +166,13 @@ func (r *registrar) settle(ctx context.Context, jobs []job, lost []int, ends []d
 			ends[i].outcome.Err = fmt.Errorf("register %s: %w: %w", j.subscription, registry.ErrConflict, found.err)
 			continue
 		}
+		if found.ok && found.entry.Revision == j.revision {
+			// The record that the write was conditional on is still there: the leader has proposed another write and not
+			// committed it. What is there is not that write, even where it is this instance's own; without a quorum the
+			// races run out.
+			again = append(again, i)
+			continue
+		}
 		v, next := resolve(found.entry, found.ok, r.owner, j.incarnation, j.informed)
 		switch v {
 		case goOn:

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"encoding/json"
-	"fmt"
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
@@ -10,26 +9,11 @@ import (
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
-// scope is what an alert that stands was raised for.
-type scope uint8
-
 const (
-	noAlert scope = iota
-	proxyAlert
-	storeAlert
-)
-
-const (
-	// alertWindow is how long alerts are gathered before they go out, so that a store that fails as a whole is one alert.
-	alertWindow = 200 * time.Millisecond
-	// maxAlerts is how many alerts of their own go out together; more become one for the store.
-	maxAlerts = 20
 	// soonDelay is how long a status that only changed in detail may wait, so that statuses don't compete with a round.
 	soonDelay = time.Second
 	// publishSlice is how many statuses are published between two looks at the inbox.
 	publishSlice = 500
-	// maxKept bounds the alerts kept for the connection to come back; the oldest are dropped first.
-	maxKept = 1000
 	// pause is how soon the loop goes on publishing after a slice.
 	pause = 2 * time.Millisecond
 )
@@ -153,146 +137,6 @@ func (l *loop) heartbeat(now time.Time, left *int, wake *time.Time) {
 	}
 	r.beatAt = now.Add(breaker.Spread(wait, l.jitter()))
 	sooner(wake, r.beatAt)
-}
-
-// alert sends what the gathered health changes amount to: one alert for the store where most of its proxies are failing,
-// else one for each. Failing counts, not how many reached a level: jitter spreads over seconds what happens to all.
-func (l *loop) alert(now time.Time, wake *time.Time) {
-	r := &l.report
-	if len(r.changed) == 0 {
-		return
-	}
-	if due := r.changedAt.Add(alertWindow); now.Before(due) {
-		sooner(wake, due)
-		return
-	}
-	changed := r.changed
-	r.changed = nil
-	for _, h := range []breaker.Health{breaker.Failed, breaker.Degraded} {
-		l.raise(pick(changed, h), h, now)
-	}
-	l.resolve(changed, now)
-}
-
-func pick(changed map[*item]breaker.Health, h breaker.Health) (items []*item) {
-	for it, entered := range changed {
-		if entered == h && !it.removed {
-			items = append(items, it)
-		}
-	}
-	return items
-}
-
-func (l *loop) raise(items []*item, h breaker.Health, now time.Time) {
-	if len(items) == 0 {
-		return
-	}
-	level := health.Warning
-	if h == breaker.Failed {
-		level = health.Critical
-	}
-	failing := 0
-	for _, it := range l.items {
-		if it.proxy.Failures > 0 {
-			failing++
-		}
-	}
-	together := failing > 1 && 2*failing > len(l.items) || len(items) > maxAlerts
-	if !together {
-		for _, it := range items {
-			if it.raised == storeAlert {
-				l.report.covered--
-			}
-			it.raised = proxyAlert
-			l.sendAlert(level, it, h, 1, now)
-		}
-		return
-	}
-	for _, it := range items {
-		if it.raised != storeAlert {
-			l.report.covered++
-		}
-		it.raised = storeAlert
-	}
-	if l.report.storeLevel != level && l.report.storeLevel != health.Critical {
-		l.report.storeLevel = level
-		l.sendStoreAlert(level, items[0], h, max(failing, len(items)), now)
-	}
-}
-
-func (l *loop) resolve(changed map[*item]breaker.Health, now time.Time) {
-	for it, h := range changed {
-		if h == breaker.Healthy || h == breaker.Standby || it.removed {
-			l.lower(it, now)
-		}
-	}
-}
-
-// lower takes back the alert that stands for an item.
-func (l *loop) lower(it *item, now time.Time) {
-	switch it.raised {
-	case proxyAlert:
-		l.sendAlert(health.Resolved, it, it.proxy.Health, 1, now)
-	case storeAlert:
-		if l.report.covered--; l.report.covered == 0 {
-			l.report.storeLevel = ""
-			l.sendStoreAlert(health.Resolved, it, it.proxy.Health, len(l.items), now)
-		}
-	}
-	it.raised = noAlert
-}
-
-func (l *loop) sendAlert(level health.Level, it *item, h breaker.Health, affected int, now time.Time) {
-	p := &it.proxy
-	a := health.Alert{
-		Envelope: health.NewEnvelope(health.AlertType, now), Level: level, Scope: "proxy", Store: l.store, Name: p.Name, Health: h,
-		Affected: affected, Subscriptions: len(l.items), ConsecutiveFailures: p.Failures, LastError: p.LastError, Owner: l.owner,
-	}
-	switch level {
-	case health.Resolved:
-		a.Message = fmt.Sprintf("%s is %s again", p.Subscription, h)
-	default:
-		a.Message = fmt.Sprintf("%s is %s after %d failed registrations", p.Subscription, h, p.Failures)
-	}
-	l.logAlert(&a, "subscription", p.Name)
-	l.sendOrKeep(a)
-}
-
-func (l *loop) sendStoreAlert(level health.Level, sample *item, h breaker.Health, affected int, now time.Time) {
-	a := health.Alert{
-		Envelope: health.NewEnvelope(health.AlertType, now), Level: level, Scope: "store", Store: l.store, Health: h,
-		Affected: affected, Subscriptions: len(l.items), ConsecutiveFailures: sample.proxy.Failures, LastError: sample.proxy.LastError, Owner: l.owner,
-	}
-	a.Message = fmt.Sprintf("%d of the store's %d subscriptions fail to register; the first are %s", affected, len(l.items), h)
-	if level == health.Resolved {
-		a.Message = "the store's subscriptions are registered again"
-	}
-	l.logAlert(&a, "subscriptions", affected)
-	l.sendOrKeep(a)
-}
-
-func (l *loop) sendOrKeep(a health.Alert) {
-	if l.connected() {
-		l.send("alert", health.AlertSubject(a.Store, a.Name), a)
-		return
-	}
-	r := &l.report
-	if len(r.kept) == maxKept {
-		r.kept = r.kept[1:]
-	}
-	r.kept = append(r.kept, a)
-}
-
-func (l *loop) logAlert(a *health.Alert, key string, value any) {
-	l.metrics.Alerts.WithLabelValues(string(a.Level), a.Scope).Inc()
-	switch a.Level {
-	case health.Critical:
-		l.log.Error(a.Message, key, value, "health", a.Health, "failures", a.ConsecutiveFailures, "error", a.LastError)
-	case health.Warning:
-		l.log.Warn(a.Message, key, value, "health", a.Health, "failures", a.ConsecutiveFailures, "error", a.LastError)
-	default:
-		l.log.Info(a.Message, key, value, "health", a.Health)
-	}
 }
 
 func (l *loop) summarize(now time.Time, wake *time.Time) {

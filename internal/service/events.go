@@ -1,0 +1,78 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/internal/connect"
+	"github.com/exesdb/subproxy/pkg/cluster"
+	"github.com/exesdb/subproxy/pkg/proxy"
+	"github.com/exesdb/subproxy/pkg/registry"
+)
+
+func (s *Service) listen(c *config.Config) (*cluster.Listener, error) {
+	lc := cluster.Config{OnEvent: s.event, OnDeleted: s.deleted, Logger: s.log}
+	if c.SubscriptionProxy.EnableClusterEventSubscriptions {
+		lc.LeaderChangedSubject = c.SubscriptionProxy.LeaderChangedSubject
+		lc.EmitterRestartedSubject = c.SubscriptionProxy.EmitterRestartedSubject
+		lc.Deleted = s.bucket.Stream()
+		lc.Bridge = bridged(c, s.bucket.Stream())
+	}
+	return cluster.Listen(s.nc, lc)
+}
+
+func bridged(c *config.Config, bucketStream string) (streams []cluster.Bridged) {
+	if c.Bridge.Registry {
+		streams = append(streams, cluster.Bridged{Stream: bucketStream, Kind: cluster.LeaderChanged})
+	}
+	for _, b := range c.Bridge.Streams {
+		streams = append(streams, cluster.Bridged{Stream: b.Stream, Store: b.Store, Kind: cluster.Kind(b.Event)})
+	}
+	return streams
+}
+
+func (s *Service) event(e cluster.Event) {
+	s.metrics.Events.WithLabelValues(string(e.Kind)).Inc()
+	if e.Malformed {
+		s.metrics.Malformed.Inc()
+	}
+	s.supervisor.Tell(e.Store, proxy.Cluster{Cause: registry.Cause(e.Kind), Topic: e.Topic, Term: e.Term, Leader: e.Leader, SeenAt: e.SeenAt})
+}
+
+// deleted is the advisory that the bucket's stream was deleted: make it anew now, not when the next attempt finds out.
+func (s *Service) deleted() {
+	s.work.Go(func() {
+		if err := s.ensure(context.Background()); err != nil {
+			s.log.Warn("the registry bucket was deleted and could not be created anew yet", "error", err)
+		}
+	})
+}
+
+func (s *Service) reconnected() {
+	s.log.Info("reconnected to NATS", "url", s.nc.ConnectedUrlRedacted(), "server", s.nc.ConnectedServerName())
+	if s.supervisor == nil {
+		return
+	}
+	s.feed.Poke()
+	if s.cfg.Load().SubscriptionProxy.EnableClusterEventSubscriptions {
+		s.supervisor.Tell("", proxy.Cluster{Cause: registry.Reconnected, SeenAt: time.Now()})
+	}
+}
+
+func (s *Service) natsError(_ *nats.Conn, sub *nats.Subscription, err error) {
+	if errors.Is(err, connect.ErrPermission) {
+		select {
+		case s.denied <- err:
+		default:
+		}
+	}
+	subject := ""
+	if sub != nil {
+		subject = sub.Subject
+	}
+	s.log.Warn("NATS reported an error", "subject", subject, "error", err)
+}

@@ -1,0 +1,78 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/feed"
+)
+
+// ensure opens the bucket again after it was found gone. Many batches find that at once; they take turns, and all but
+// the first find it there.
+func (s *Service) ensure(ctx context.Context) error {
+	s.ensuring.Lock()
+	defer s.ensuring.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	created, err := s.bucket.Ensure(ctx, s.bucketConfig())
+	if err != nil {
+		return err
+	}
+	if created {
+		s.log.Warn("the registry bucket was gone and is created anew; every registration is written again", "bucket", s.bucket.Bucket())
+		s.feed.Poke()
+	}
+	return nil
+}
+
+// follow starts the feed of the bucket, which lets the proxies begin once it has shown all there is.
+func (s *Service) follow() error {
+	f, err := feed.New(s.js, feed.Config{Stream: s.bucket.Stream(), StartSeq: 1, Handler: (*follower)(s), First: s.trimmed, Logger: s.log})
+	if err != nil {
+		return fmt.Errorf("follow bucket %s: %w", s.bucket.Bucket(), err)
+	}
+	s.feed = f
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	s.work.Go(func() {
+		if err := f.Run(ctx); err != nil {
+			s.log.Error("the registry is no longer followed", "error", err)
+		}
+	})
+	// A bucket that can't be read yet must not keep the proxies from trying: a conflict tells them what was there.
+	const patience = 5 * time.Second
+	timer := time.AfterFunc(patience, s.supervisor.Begin)
+	s.work.Go(func() {
+		<-ctx.Done()
+		timer.Stop()
+	})
+	return nil
+}
+
+// follower is the Service as the feed's handler.
+type follower Service
+
+// Message implements feed.Handler.
+func (f *follower) Message(m feed.Message) {
+	f.supervisor.Entry(f.bucket.NewEntry(m.Subject, m.Sequence, m.Header, m.Data, m.Time))
+}
+
+// Level implements feed.Handler.
+func (f *follower) Level(uint64) { f.supervisor.Begin() }
+
+// Reset implements feed.Handler.
+func (f *follower) Reset(reason error) {
+	f.log.Warn("the registry bucket is not what it was; every registration is written again", "reason", reason)
+	f.supervisor.Void()
+}
+
+// trimmed tells the proxies where the bucket begins now: at each change, and at the next look once more, for those whose
+// attempts were under way.
+func (s *Service) trimmed(first uint64) {
+	if first == s.first && s.settled {
+		return
+	}
+	s.first, s.settled = first, first == s.first
+	s.supervisor.Trimmed(first)
+}

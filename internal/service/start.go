@@ -1,0 +1,191 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
+
+	"github.com/exesdb/subproxy/internal/connect"
+	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/proxy"
+	"github.com/exesdb/subproxy/pkg/registry"
+)
+
+// Start connects, opens the bucket, and begins to hold the configured subscriptions. It returns when the instance runs;
+// its first registrations may still be under way (see Ready).
+func Start(ctx context.Context, o Options) (_ *Service, err error) {
+	host, _ := os.Hostname()
+	s := &Service{
+		version: o.Version, log: o.Logger, metrics: o.Metrics,
+		owner:  registry.Owner{Name: o.Config.Instance.Name, ID: nuid.Next(), Host: host, PID: os.Getpid()},
+		denied: make(chan error, 16), registered: make(chan struct{}),
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.metrics == nil {
+		s.metrics = health.NewMetrics(nil)
+	}
+	s.cfg.Store(o.Config)
+	if o.StartTimeout == 0 {
+		o.StartTimeout = 30 * time.Second
+	}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	starting, cancel := context.WithTimeout(ctx, o.StartTimeout)
+	defer cancel()
+	if err := s.connect(starting); err != nil {
+		return nil, err
+	}
+	if err := s.open(starting); err != nil {
+		return nil, err
+	}
+	s.supervisor = proxy.New(proxy.Options{
+		Owner: s.owner, Bucket: s.bucket, Settings: settings(o.Config), Publish: s.nc.Publish, Connected: s.nc.IsConnected,
+		Ensure: s.ensure, Logger: s.log, Metrics: s.metrics, OnRegistered: s.tellFirst(o.OnRegistered),
+	})
+	s.supervisor.Apply(subscriptions(o.Config))
+	if err := s.follow(); err != nil {
+		return nil, err
+	}
+	if s.listener, err = s.listen(o.Config); err != nil {
+		return nil, err
+	}
+	if err := s.serve(); err != nil {
+		return nil, err
+	}
+	return s, s.tried(starting)
+}
+
+// tellFirst closes s.registered at the first registration.
+func (s *Service) tellFirst(next func(string, registry.Cause, int, time.Time)) func(string, registry.Cause, int, time.Time) {
+	var once sync.Once
+	return func(store string, cause registry.Cause, n int, at time.Time) {
+		once.Do(func() { close(s.registered) })
+		if next != nil {
+			next(store, cause, n, at)
+		}
+	}
+}
+
+// tried waits for the first registration, because a missing permission shows when it is used. Where none comes within
+// patience, the reason is another one: the instance runs, and goes on trying.
+func (s *Service) tried(ctx context.Context) error {
+	const (
+		patience = 2 * time.Second
+		look     = 10 * time.Millisecond
+	)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for first := subscriptions(s.cfg.Load()); len(first) > 0; {
+		if err := s.permitted(); err != nil {
+			return err
+		}
+		select {
+		case <-s.registered:
+			// What is asked of the proxies now is answered after they said that they are registered.
+			_, _ = s.supervisor.Statuses(ctx, first[0].Store, first[0].Name)
+			return s.permitted()
+		case <-time.After(look):
+		case <-ctx.Done():
+			return s.permitted()
+		}
+	}
+	return s.permitted()
+}
+
+func (s *Service) connect(ctx context.Context) error {
+	c := s.cfg.Load().NATS
+	for {
+		nc, js, err := connect.Connect(ctx, connect.Options{
+			URL: c.URL, Context: c.Context, Credentials: c.Credentials,
+			TLSCA: c.TLS.CA, TLSCert: c.TLS.Cert, TLSKey: c.TLS.Key, TLSHandshakeFirst: c.TLS.HandshakeFirst,
+			Name: "subproxy " + s.owner.Name, Logger: s.log,
+			OnReconnect: s.reconnected, OnDisconnect: func() { s.log.Warn("disconnected from NATS; reconnecting") }, OnError: s.natsError,
+		})
+		if err == nil {
+			s.nc, s.js = nc, js
+			s.log.Info("connected to NATS", "url", nc.ConnectedUrlRedacted(), "server", nc.ConnectedServerName(), "instance", s.owner.Name, "id", s.owner.ID)
+			return nil
+		}
+		if !isTransient(err) {
+			return err
+		}
+		s.log.Warn("NATS is not reachable yet", "error", err)
+		if !sleep(ctx, time.Second) {
+			return err
+		}
+	}
+}
+
+// isTransient reports whether waiting may help: nobody listens yet. Wrong credentials don't mend themselves.
+func isTransient(err error) bool {
+	return errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrTimeout)
+}
+
+// open opens the bucket, waiting for a JetStream that is only starting.
+func (s *Service) open(ctx context.Context) error {
+	for {
+		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
+		bucket, err := registry.Open(attempt, s.js, s.bucketConfig())
+		cancel()
+		if err == nil {
+			s.bucket = bucket
+			return nil
+		}
+		var missing *registry.MissingSettingError
+		if errors.As(err, &missing) {
+			return err
+		}
+		if denied := s.permitted(); denied != nil {
+			return denied
+		}
+		s.log.Warn("JetStream is not ready yet", "error", connect.Explain(err))
+		if !sleep(ctx, time.Second) {
+			return connect.Explain(err)
+		}
+	}
+}
+
+func (s *Service) bucketConfig() registry.Config {
+	c := s.cfg.Load()
+	return registry.Config{
+		Bucket: c.Registry.Bucket, Replicas: c.Registry.Replicas, Memory: c.Registry.Storage == "memory",
+		AckWait: c.SubscriptionProxy.VerificationTimeout,
+	}
+}
+
+// permitted asks the server whether it refused anything so far.
+func (s *Service) permitted() error {
+	if err := s.nc.FlushTimeout(2 * time.Second); err != nil {
+		return nil // a connection that is just down is not refused
+	}
+	// NATS tells the handler of an error after the flush has returned, perhaps, but keeps the last error before.
+	if err := connect.Explain(s.nc.LastError()); errors.Is(err, connect.ErrPermission) {
+		return err
+	}
+	select {
+	case err := <-s.denied:
+		return err
+	default:
+		return nil
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,118 @@
+package proxy
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/registry"
+)
+
+// Ready reports whether each proxy's first attempt has ended, well or not, or it stands by.
+func (s *Supervisor) Ready(ctx context.Context) bool {
+	if s.attempted.Load() {
+		return true
+	}
+	if !s.hasBegun() {
+		return false
+	}
+	statuses, err := s.Statuses(ctx, "", "")
+	if err != nil {
+		return false
+	}
+	for _, st := range statuses {
+		if st.Health == "unknown" && st.ConsecutiveFailures == 0 {
+			return false
+		}
+	}
+	s.attempted.Store(true)
+	return true
+}
+
+// Statuses returns the proxies' statuses, by store and name; empty means all.
+func (s *Supervisor) Statuses(ctx context.Context, store, name string) ([]health.Status, error) {
+	statuses, err := gather(ctx, s, store, func(l *loop, now time.Time) []health.Status { return l.statuses(name, now) })
+	slices.SortFunc(statuses, func(a, b health.Status) int {
+		return cmp.Or(cmp.Compare(a.Store, b.Store), cmp.Compare(a.Name, b.Name))
+	})
+	return statuses, err
+}
+
+// Summaries returns a summary a store.
+func (s *Supervisor) Summaries(ctx context.Context) ([]health.Summary, error) {
+	return gather(ctx, s, "", func(l *loop, now time.Time) []health.Summary { return []health.Summary{l.summary(now)} })
+}
+
+// Holds reports how many proxies the request names that this instance holds, that is, which do not stand by.
+func (s *Supervisor) Holds(ctx context.Context, store, name string) (int, error) {
+	counts, err := gather(ctx, s, store, func(l *loop, _ time.Time) []int { return []int{len(l.held(name))} })
+	n := 0
+	for _, c := range counts {
+		n += c
+	}
+	return n, err
+}
+
+// Reregister registers the named proxies anew, now, and returns their statuses when those attempts have ended.
+func (s *Supervisor) Reregister(ctx context.Context, store, name string) ([]health.Status, error) {
+	return s.act(ctx, store, name, Input{Kind: Event, Cause: registry.Manual})
+}
+
+// Restart stops the named proxy and starts it anew, with a new incarnation and deliver subject, and returns its status
+// when the registration that follows has ended.
+func (s *Supervisor) Restart(ctx context.Context, store, name string) ([]health.Status, error) {
+	return s.act(ctx, store, name, Input{Kind: Restart})
+}
+
+func (s *Supervisor) act(ctx context.Context, store, name string, in Input) ([]health.Status, error) {
+	var replies []chan []health.Status
+	for _, l := range s.some(store) {
+		reply := make(chan []health.Status, 1)
+		replies = append(replies, reply)
+		l.inbox.ask(request{do: func(l *loop, now time.Time) { l.act(name, in, reply, now) }})
+	}
+	return collect(ctx, replies)
+}
+
+func (s *Supervisor) some(store string) []*loop {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if store != "" {
+		if l := s.loops[store]; l != nil {
+			return []*loop{l}
+		}
+		return nil
+	}
+	all := make([]*loop, 0, len(s.loops))
+	for _, l := range s.loops {
+		all = append(all, l)
+	}
+	return all
+}
+
+// gather asks loops for something that they know at once.
+func gather[T any](ctx context.Context, s *Supervisor, store string, tell func(*loop, time.Time) []T) ([]T, error) {
+	var replies []chan []T
+	for _, l := range s.some(store) {
+		reply := make(chan []T, 1)
+		replies = append(replies, reply)
+		l.inbox.ask(request{do: func(l *loop, now time.Time) { reply <- tell(l, now) }})
+	}
+	return collect(ctx, replies)
+}
+
+func collect[T any](ctx context.Context, replies []chan []T) ([]T, error) {
+	var all []T
+	for _, reply := range replies {
+		select {
+		case part := <-reply:
+			all = append(all, part...)
+		case <-ctx.Done():
+			return all, fmt.Errorf("the proxies did not answer in time: %w", ctx.Err())
+		}
+	}
+	return all, nil
+}

@@ -1,0 +1,97 @@
+package proxy
+
+import (
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/breaker"
+	"github.com/exesdb/subproxy/pkg/registry"
+)
+
+// Settings are the numbers of the rules. They can change while proxies run; each decision takes the ones in force.
+type Settings struct {
+	Breaker             breaker.Settings
+	InitialInterval     time.Duration // from the first success to the first timer-driven attempt
+	NormalInterval      time.Duration // between timer-driven attempts after that
+	Verify              bool          // read each registration back
+	VerificationTimeout time.Duration
+	EventDriven         bool // false: only the timer (and an operator) causes attempts
+	HeartbeatInterval   time.Duration
+	SummaryInterval     time.Duration
+}
+
+// Kind says what an Input is.
+type Kind uint8
+
+// The kinds of input.
+const (
+	Start    Kind = iota // begin to hold the subscription
+	Event                // Cause happened, seen at CauseAt
+	Due                  // the time Next has come
+	Finished             // the attempt under way ended with Outcome
+	Seen                 // the feed showed News about the key
+	Voided               // the bucket is new: nothing that was known about it stands
+	Restart              // stop and start anew, with a new incarnation
+	Stop                 // release the registration and do nothing more
+	Retired              // another run of this instance's name took over: do nothing more, release nothing
+)
+
+// Input is one thing that happens to a proxy.
+type Input struct {
+	Kind    Kind
+	Cause   registry.Cause // of Event
+	SeenAt  time.Time      // when the cause was seen
+	Outcome Outcome        // of Finished
+	News    News           // of Seen
+	Jitter  float64        // in [-1, 1), spreads what is scheduled
+}
+
+// News is an entry of the bucket, as far as the proxy needs it.
+type News struct {
+	Revision    uint64
+	Removed     bool // deleted or expired
+	Mine        bool // a record of this instance
+	Readable    bool // a record of somebody
+	Incarnation uint64
+	Owner       registry.Owner
+}
+
+// Outcome is how an attempt ended. A nil Err with Superseded false is a success.
+type Outcome struct {
+	Revision    uint64 // written; after a failure what is known to be there
+	Incarnation uint64 // written, or tried
+	Informed    bool   // the record that it tried to write over was known
+	Verified    bool   // read back, not only acknowledged
+	At          time.Time
+	Err         error
+	Gone        bool // what was read back is not this instance's record
+	Superseded  bool
+	By          registry.Owner // who superseded
+}
+
+// Urgency says how soon a changed status is to be published.
+type Urgency uint8
+
+// The urgencies.
+const (
+	NotNow Urgency = iota
+	Soon           // a detail changed
+	AtOnce         // health, or who holds the subscription, changed
+)
+
+// Effects are what a step asks for.
+type Effects struct {
+	Attempt    bool // make the attempt that Cause, Revision and NextIncarnation describe
+	Release    bool // delete the record at Revision
+	Publish    Urgency
+	Entered    breaker.Health // health changed to this; empty: it did not
+	Superseded bool           // by Holder
+}
+
+// and joins the effects of two steps, the second after the first.
+func (fx Effects) and(next Effects) Effects {
+	next.Publish = max(fx.Publish, next.Publish)
+	if next.Entered == "" {
+		next.Entered = fx.Entered
+	}
+	return next
+}

@@ -1,0 +1,105 @@
+package proxy
+
+import (
+	"context"
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/registry"
+)
+
+// launch hands the admitted attempts and the releases to the registrar, in batches. It hands over no more than can be
+// under way; what is admitted meanwhile gathers for the next. Else, while NATS does not answer, the retries that jitter has
+// spread would each be a batch that waits for its turn, and then for its own time-out.
+func (l *loop) launch(ctx context.Context) {
+	settings := l.settings.Load()
+	term, _ := l.inbox.leadership()
+	for len(l.ready) > 0 && l.handed.Load() < maxBatches {
+		n := min(len(l.ready), batchSize)
+		jobs := make([]job, n)
+		for i, it := range l.ready[:n] {
+			p := &it.proxy
+			jobs[i] = job{
+				item: it, subscription: p.Subscription, key: it.key, number: it.number, revision: p.Revision,
+				incarnation: p.NextIncarnation(), informed: p.Known, cause: p.Cause, term: term,
+			}
+		}
+		l.ready = l.ready[n:]
+		l.hand(ctx, n, func(ctx context.Context) []done { return l.registrar.register(ctx, jobs, settings) })
+	}
+	for len(l.releases) > 0 && l.handed.Load() < maxBatches {
+		n := min(len(l.releases), batchSize)
+		writes := l.releases[:n:n]
+		l.releases = l.releases[n:]
+		l.hand(ctx, n, func(ctx context.Context) []done { return l.release(ctx, writes) })
+	}
+	if len(l.ready) == 0 {
+		l.ready = nil
+	}
+	if len(l.releases) == 0 {
+		l.releases = nil
+	}
+}
+
+// hand runs a batch beside the loop, of which only so many are under way at once in the whole instance.
+func (l *loop) hand(ctx context.Context, n int, batch func(context.Context) []done) {
+	l.flight += n
+	l.handed.Add(1)
+	l.work.Go(func() {
+		select {
+		case l.slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		ctx, end := l.batches.begin(ctx)
+		ends := batch(ctx)
+		end()
+		<-l.slots
+		l.handed.Add(-1) // before the loop is woken, which then hands over the next
+		l.inbox.finished(ends)
+	})
+}
+
+// release deletes records that this instance holds no longer. Losing the race is fine: the record is then another's.
+func (l *loop) release(ctx context.Context, writes []registry.Write) []done {
+	failed := 0
+	var sample error
+	if !l.retired.Load() {
+		for _, result := range l.registrar.bucket.Put(ctx, writes) {
+			if result.Err != nil && result.Err != registry.ErrConflict {
+				failed, sample = failed+1, result.Err
+			}
+		}
+	}
+	if failed > 0 {
+		l.log.Warn("registrations could not be released; their records stay until another instance takes them", "subscriptions", failed, "error", sample)
+	}
+	return make([]done, len(writes))
+}
+
+// tellRegistered counts the successes of each cause in a row.
+func (l *loop) tellRegistered(ends []done) {
+	for from := 0; from < len(ends); {
+		cause, n, at := ends[from].cause, 0, time.Time{}
+		for ; from < len(ends) && ends[from].cause == cause; from++ {
+			if o := &ends[from].outcome; o.Err == nil && !o.Superseded && ends[from].item != nil {
+				n, at = n+1, o.At
+			}
+		}
+		if n > 0 {
+			l.onReg(l.store, cause, n, at)
+		}
+	}
+}
+
+func (l *loop) count(it *item, o *Outcome) {
+	outcome := "registered"
+	switch {
+	case o.Superseded:
+		outcome = "superseded"
+	case o.Err != nil:
+		outcome = "failed"
+	default:
+		l.metrics.Latency.WithLabelValues(string(it.proxy.Cause)).Observe(o.At.Sub(it.proxy.CauseAt).Seconds())
+	}
+	l.metrics.Attempts.WithLabelValues(string(it.proxy.Cause), outcome).Inc()
+}
