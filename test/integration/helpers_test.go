@@ -11,7 +11,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -70,6 +69,7 @@ type (
 	status struct {
 		Store        string `json:"store"`
 		Name         string `json:"name"`
+		Type         string `json:"subscription_type"`
 		Selector     string `json:"selector"`
 		Health       string `json:"health"`
 		Breaker      string `json:"breaker"`
@@ -494,7 +494,16 @@ func (w *world) settled(c *config.Config, key, tokens string) (*instance, record
 	w.Helper()
 	i := w.start(c)
 	r := w.await(key, "registered first", func(r record) bool { return r.Owner.ID == i.Owner().ID })
-	w.awaitStatus(tokens, "verified first", func(s status) bool { return verifiedAt(r.revision)(s) && s.Owner.ID == i.Owner().ID })
+	w.eventually(tokens+" verified first", func() bool {
+		for _, a := range w.ask("status", "", completedBy(i.Owner().ID)) {
+			for _, s := range a.Proxies {
+				if a.Instance.ID == i.Owner().ID && s.Store == r.Store && s.Name == r.Name && verifiedAt(r.revision)(s) {
+					return true
+				}
+			}
+		}
+		return false
+	})
 	return i, r
 }
 
@@ -571,9 +580,3 @@ func (r *relay) cut() {
 }
 
 func (r *relay) mend() { r.isCut.Store(false) }
-
-// hostName is the one that records carry.
-func hostName() string {
-	name, _ := os.Hostname()
-	return name
-}

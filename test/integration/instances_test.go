@@ -105,7 +105,7 @@ func TestNewerInstanceHoldsAndTheOlderClaimsWhatItReleases(t *testing.T) {
 	b.Instance.Name = "host-b"
 	older := w.start(a)
 	w.awaitVerified("s", n, 1)
-	newer := w.start(b)
+	newer := w.start(b) // from here on both publish statuses, on the same subjects
 	for key, r := range w.awaitOwned(newer.Owner().ID, n) {
 		if r.Incarnation != 2 || r.Owner.Name != "host-b" {
 			t.Errorf("%s: the newer instance holds it with %+v", key, r)

@@ -21,6 +21,7 @@ func TestFloodOfEventsCostsAHandfulOfRegistrations(t *testing.T) {
 	}
 	defer nc.Close()
 	const flood, asks = 100_000, 10
+	began := time.Now()
 	for n := 1; n <= flood; n++ {
 		if err := nc.Publish(changed, fmt.Appendf(nil, `{"store":"greenhouse","term":%d}`, n)); err != nil {
 			t.Fatal(err)
@@ -41,8 +42,10 @@ func TestFloodOfEventsCostsAHandfulOfRegistrations(t *testing.T) {
 		return heard == flood
 	})
 	w.askOne("status", "")
-	if n := w.stream().CachedInfo().State.LastSeq - before; n < 1 || n >= 30 {
-		t.Errorf("%d events caused %d writes, want 1 to 29", flood, n)
+	// A few at once, then five a second for as long as the flood lasts: 30 at most, but for a machine that takes long over it.
+	most := max(30, 6+uint64(time.Since(began)/(200*time.Millisecond)))
+	if n := w.stream().CachedInfo().State.LastSeq - before; n < 1 || n >= most {
+		t.Errorf("%d events caused %d writes, want 1 to %d", flood, n, most-1)
 	}
 	if r.Incarnation != first.Incarnation {
 		t.Errorf("incarnation %d, want %d", r.Incarnation, first.Incarnation)

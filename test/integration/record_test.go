@@ -2,12 +2,15 @@ package integration
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
 // bucketKV is the bucket as a person with the nats command has it.
@@ -44,13 +47,15 @@ func (w *world) put(key, value string, headers ...string) uint64 {
 	return ack.Sequence
 }
 
+// other is a valid record of somebody else under greenhouseKey.
+const other = `{"store":"greenhouse","type":"by_event_type","selector":"greenhouse_initialized:v1","name":"initialized","start_version":0,
+	"owner":{"name":"intruder","id":"INTRUDERINTRUDERINTRUD","host":"h","pid":1},"incarnation":1,
+	"deliver_subject":"exesdb.proxy.deliver.INTRUDERINTRUDERINTRUD.1","term":0,"cause":"initial","registered_at":"2026-11-23T07:00:00Z"}`
+
 func TestRecordChangedByHandIsMendedAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	i, r := w.settled(quiet(t, w.url, greenhouse), greenhouseKey, greenhouseTokens)
-	const other = `{"store":"greenhouse","type":"by_event_type","selector":"greenhouse_initialized:v1","name":"initialized","start_version":0,
-		"owner":{"name":"intruder","id":"INTRUDERINTRUDERINTRUD","host":"h","pid":1},"incarnation":1,
-		"deliver_subject":"exesdb.proxy.deliver.INTRUDERINTRUDERINTRUD.1","term":0,"cause":"initial","registered_at":"2026-11-23T07:00:00Z"}`
 	for _, step := range []struct {
 		what string
 		do   func()
@@ -94,27 +99,33 @@ func TestRecordChangedByHandIsMendedAtOnce(t *testing.T) {
 	}
 }
 
-func TestExpiredRecordIsMendedAtOnce(t *testing.T) {
+func TestSubscriptionWhoseHolderExpiresIsTakenOver(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	i, r := w.settled(quiet(t, w.url, greenhouse), greenhouseKey, greenhouseTokens)
-	// The instance's own record, written again by hand with a TTL, is nothing to mend until it expires.
-	entry, err := w.bucketKV().Get(w.Context(), greenhouseKey)
-	if err != nil {
-		t.Fatal(err)
+	i, first := w.settled(quiet(t, w.url, greenhouse), greenhouseKey, greenhouseTokens)
+	claim := other
+	claim = strings.Replace(claim, `"incarnation":1`, `"incarnation":8`, 1)
+	expiring := w.put(greenhouseKey, claim, "Nats-TTL", "1s")
+	s := w.awaitStatus(greenhouseTokens, "stand by", func(s status) bool { return s.Health == "standby" })
+	if s.Owner.ID != "INTRUDERINTRUDERINTRUD" || s.Registered || s.Verified || s.Incarnation != 8 {
+		t.Errorf("standing by with %+v", s)
 	}
-	expiring := w.put(greenhouseKey, string(entry.Value()), "Nats-TTL", "1s")
-	r = w.await(greenhouseKey, "mended", func(now record) bool {
-		return now.revision > r.revision && now.Cause == "lost" && now.Owner.ID == i.Owner().ID
-	})
-	if r.revision <= expiring {
-		t.Errorf("revision %d is not after the expiring one, %d", r.revision, expiring)
+	r := w.await(greenhouseKey, "taken over from who expired", func(r record) bool { return r.Owner.ID == i.Owner().ID && r.revision > expiring })
+	if r.Cause != "takeover" || r.Incarnation != 9 || r.revision <= expiring+1 || first.Incarnation != 1 {
+		t.Errorf("taken over with %+v, want cause takeover, incarnation 9, after the marker %d", r, expiring+1)
 	}
 	w.awaitStatus(greenhouseTokens, "verified again", verifiedAt(r.revision))
-	// It must hold: a record that would expire again is not what was written.
+	var reasons []string
+	for _, m := range w.heard("exesdb.registry.") {
+		reasons = append(reasons, m.Header.Get("Nats-Marker-Reason"))
+	}
+	if !slices.Contains(reasons, "MaxAge") {
+		t.Errorf("no expiry among the bucket's messages: %q", reasons)
+	}
+	// What was written does not expire in turn.
 	m, err := w.stream().GetMsg(w.Context(), r.revision)
 	if err != nil || m.Header.Get("Nats-TTL") != "" {
-		t.Errorf("the mended record has TTL %q, error %v", m.Header.Get("Nats-TTL"), err)
+		t.Errorf("the record has TTL %q, error %v", m.Header.Get("Nats-TTL"), err)
 	}
 }
 
@@ -208,11 +219,37 @@ func (w *world) awaitOwned(id string, n int) map[string]record {
 		}
 		return len(found) == n
 	})
-	for key, r := range found {
-		tokens := strings.Split(key, ".")
-		w.awaitStatus(tokens[0]+"."+tokens[3], "verified", verifiedAt(r.revision))
-	}
+	w.eventually("the owner to say that it verified them", func() bool {
+		verified := map[string]bool{}
+		for _, a := range w.ask("status", "", completedBy(id)) {
+			for _, s := range a.Proxies {
+				key := subscription.Subscription{Store: s.Store, Type: subscription.Type(s.Type), Selector: s.Selector, Name: s.Name}.Key()
+				verified[key] = a.Instance.ID == id && verifiedAt(found[key].revision)(s) || verified[key]
+			}
+		}
+		for key := range found {
+			if !verified[key] {
+				return false
+			}
+		}
+		return true
+	})
 	return found
+}
+
+// completedBy waits for all parts of an instance's answer.
+func completedBy(id string) func([]answer) bool {
+	return func(answers []answer) bool {
+		parts := 0
+		for _, a := range answers {
+			if a.Instance.ID == id {
+				if parts++; parts == a.Parts {
+					return true
+				}
+			}
+		}
+		return false
+	}
 }
 
 // records is everything that the bucket holds, read from the stream.
