@@ -119,7 +119,7 @@ func joinRows(entries []registry.Entry, statuses []health.Status) []row {
 	}
 	for i := range rows {
 		// An instance that stands by for an owner that does not answer can't vouch for it.
-		if r := &rows[i]; r.Health == string(breaker.Standby) && r.Registration != nil {
+		if r := &rows[i]; r.Health == string(breaker.Standby) {
 			r.Health = unreachable
 		}
 	}

@@ -71,6 +71,10 @@ Flags win over the environment (SUBPROXY_…), which wins over the file.`,
 
 func (f *runFlags) run(cmd *cobra.Command) error {
 	ctx := cmd.Context()
+	// From the first moment on: a SIGHUP while NATS is waited for must not end the process.
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
 	cfg, err := f.load()
 	if err != nil {
 		return err
@@ -111,7 +115,7 @@ func (f *runFlags) run(cmd *cobra.Command) error {
 		printExample(cmd.OutOrStdout(), cfg.NATS.URL, listener)
 		go func() { _ = watchStatus(ctx, cmd.OutOrStdout(), &natsFlags{url: cfg.NATS.URL}, "", "", false) }()
 	}
-	f.serve(ctx, s, log)
+	f.serve(ctx, hup, s, log)
 	log.Info("stopping: draining and releasing")
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
@@ -169,10 +173,7 @@ func (f *runFlags) override(cfg *config.Config) {
 }
 
 // serve waits for the end, and reads the configuration again on each SIGHUP.
-func (f *runFlags) serve(ctx context.Context, s *service.Service, log *slog.Logger) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
+func (f *runFlags) serve(ctx context.Context, hup <-chan os.Signal, s *service.Service, log *slog.Logger) {
 	for {
 		select {
 		case <-ctx.Done():

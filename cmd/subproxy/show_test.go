@@ -56,7 +56,7 @@ func TestRowsJoinTheRegistryAndTheInstances(t *testing.T) {
 		{"the same, heard in the other order", []registry.Entry{entry(t, a, 1, "x")},
 			[]health.Status{status(a, breaker.Degraded, "x"), status(a, breaker.Standby, "x")}, []string{"s/a degraded x x"}},
 		{"not registered yet", nil, []health.Status{status(a, breaker.Unknown, "x")}, []string{"s/a unknown - x"}},
-		{"standing by with nothing registered", nil, []health.Status{status(a, breaker.Standby, "x")}, []string{"s/a standby - x"}},
+		{"standing by with nothing registered", nil, []health.Status{status(a, breaker.Standby, "x")}, []string{"s/a unreachable - x"}},
 		{"sorted by store and name", []registry.Entry{entry(t, sub("t", "a"), 3, "x"), entry(t, b, 1, "x")}, []health.Status{status(a, breaker.Failed, "y")},
 			[]string{"s/a failed - y", "s/b unreachable x -", "t/a unreachable x -"}},
 		{"unreadable record, readable key", []registry.Entry{{Key: a.Key(), Revision: 1, Data: []byte("?")}}, nil, []string{"s/a unreachable - - unreadable"}},

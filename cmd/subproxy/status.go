@@ -160,7 +160,7 @@ func newWatchPrinter(w io.Writer, asJSON bool) *watchPrinter {
 }
 
 func (p *watchPrinter) print(st *health.Status) {
-	key := st.Store + "/" + st.Name + "@" + st.Owner.ID
+	key := st.Store + "/" + st.Name + "@" + st.ReportedBy.ID
 	news := fmt.Sprint(st.Health, st.Breaker, st.Verified, st.ConsecutiveFailures, st.Revision, st.Incarnation, st.LastError)
 	if p.last[key] == news {
 		return

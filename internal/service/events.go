@@ -54,7 +54,7 @@ func (s *Service) deleted() {
 
 func (s *Service) reconnected() {
 	s.log.Info("reconnected to NATS", "url", s.nc.ConnectedUrlRedacted(), "server", s.nc.ConnectedServerName())
-	if s.supervisor == nil {
+	if !s.running.Load() {
 		return
 	}
 	s.feed.Poke()

@@ -21,7 +21,9 @@ func (s *Service) ensure(ctx context.Context) error {
 	}
 	if created {
 		s.log.Warn("the registry bucket was gone and is created anew; every registration is written again", "bucket", s.bucket.Bucket())
-		s.feed.Poke()
+		if s.running.Load() {
+			s.feed.Poke()
+		}
 	}
 	return nil
 }

@@ -55,6 +55,7 @@ type Service struct {
 	first   uint64
 	settled bool
 
+	running  atomic.Bool // everything is there that callbacks of the connection need
 	ensuring sync.Mutex
 	denied   chan error // permission violations while starting
 	// registered is closed at the first registration.

@@ -38,7 +38,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	}
 	defer func() {
 		if err != nil {
-			s.close()
+			s.giveUp()
 		}
 	}()
 	starting, cancel := context.WithTimeout(ctx, o.StartTimeout)
@@ -53,17 +53,35 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 		Owner: s.owner, Bucket: s.bucket, Settings: settings(o.Config), Publish: s.nc.Publish, Connected: s.nc.IsConnected,
 		Ensure: s.ensure, Logger: s.log, Metrics: s.metrics, OnRegistered: s.tellFirst(o.OnRegistered),
 	})
-	s.supervisor.Apply(subscriptions(o.Config))
-	if err := s.follow(); err != nil {
-		return nil, err
-	}
 	if s.listener, err = s.listen(o.Config); err != nil {
 		return nil, err
 	}
 	if err := s.serve(); err != nil {
 		return nil, err
 	}
+	// What is refused so far is found before anything is claimed: a start that fails must not take subscriptions from an
+	// instance that works.
+	if err := s.permitted(); err != nil {
+		return nil, err
+	}
+	s.supervisor.Apply(subscriptions(o.Config))
+	if err := s.follow(); err != nil {
+		return nil, err
+	}
+	s.running.Store(true)
 	return s, s.tried(starting)
+}
+
+// giveUp ends a start that failed, and releases what it claimed.
+func (s *Service) giveUp() {
+	if !s.running.Load() {
+		s.close()
+		return
+	}
+	const releaseTimeout = 5 * time.Second
+	ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
+	defer cancel()
+	s.Stop(ctx)
 }
 
 // tellFirst closes s.registered at the first registration.

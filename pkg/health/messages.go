@@ -58,7 +58,8 @@ type Status struct {
 	LatencyMS           float64           `json:"latency_ms"` // of the last success, from the cause seen to verified, in milliseconds
 	Revision            uint64            `json:"revision"`   // of the record in the bucket
 	Incarnation         uint64            `json:"incarnation"`
-	Owner               registry.Owner    `json:"owner"` // who holds the subscription; in standby that is another instance
+	Owner               registry.Owner    `json:"owner"`       // who holds the subscription; in standby that is another instance
+	ReportedBy          registry.Owner    `json:"reported_by"` // the instance whose proxy this is
 	NextAttemptAt       *time.Time        `json:"next_attempt_at"`
 	Lag                 uint64            `json:"lag"`      // events of the store not yet delivered
 	LastSeq             uint64            `json:"last_seq"` // store sequence delivered last

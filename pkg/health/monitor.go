@@ -9,7 +9,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
-	"github.com/synadia-io/orbit.go/natsext"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
 )
@@ -57,7 +56,7 @@ var ErrIncomplete = errors.New("parts of an answer are missing")
 // answer is empty.
 func (m *Monitor) Statuses(ctx context.Context, r Request) (instances []Instance, statuses []Status, err error) {
 	missing := map[string]int{} // parts by instance id
-	err = m.ask(ctx, GetStatus, r, natsext.RequestManyStall(m.Stall), func(data []byte) error {
+	err = m.ask(ctx, GetStatus, r, 0, func(data []byte) error {
 		var a StatusAnswer
 		if err := json.Unmarshal(data, &a); err != nil {
 			return fmt.Errorf("an instance's answer: %w", err)
@@ -89,8 +88,8 @@ func (m *Monitor) Act(ctx context.Context, verb Verb, r Request) (answers []Acti
 	if instances == 0 {
 		return nil, fmt.Errorf("%w: no running instance holds it", ErrProxyNotFound)
 	}
-	// Who answers is known beforehand, so that a slow one is waited for; where it is nobody, the refusal is awaited.
-	err = m.ask(ctx, verb, r, natsext.RequestManyMaxMessages(max(holders, 1)), func(data []byte) error {
+	// Who answers is known beforehand, so that a slow one is waited for; where it is nobody, a refusal may come.
+	err = m.ask(ctx, verb, r, holders, func(data []byte) error {
 		var a ActionAnswer
 		if err := json.Unmarshal(data, &a); err != nil {
 			return fmt.Errorf("an instance's answer: %w", err)
@@ -110,40 +109,76 @@ func (m *Monitor) holders(ctx context.Context, r Request) (instances, holders in
 	ids := map[string]bool{}
 	for i := range statuses {
 		if statuses[i].Health != breaker.Standby {
-			ids[statuses[i].Owner.ID] = true
+			ids[statuses[i].ReportedBy.ID] = true
 		}
 	}
 	return len(answered), len(ids), err
 }
 
-// ask publishes a request and hands on each answer, for as long as the option says. The last refusal is the error.
-func (m *Monitor) ask(ctx context.Context, verb Verb, r Request, until natsext.RequestManyOpt, answer func([]byte) error) error {
+// longest bounds an answer of many parts from many instances.
+const longest = time.Minute
+
+// ask publishes a request and hands on each answer: that many, or where want is 0, until none came for the stall. The last
+// refusal is the error; proxy_not_found is one only where no answer is wanted from anybody who holds the proxy.
+func (m *Monitor) ask(ctx context.Context, verb Verb, r Request, want int, answer func([]byte) error) error {
 	body, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, m.patience(verb))
-	defer cancel()
-	replies, err := natsext.RequestMany(ctx, m.nc, ControlPrefix+string(verb), body, until)
+	inbox := m.nc.NewInbox()
+	replies, err := m.nc.SubscribeSync(inbox)
 	if err != nil {
 		return fmt.Errorf("ask %s: %w", verb, err)
 	}
+	defer func() { _ = replies.Unsubscribe() }() // it fails on a closed connection only
+	// 100,000 statuses are 70 MB, and come faster than they are decoded.
+	if err := replies.SetPendingLimits(-1, -1); err != nil {
+		return fmt.Errorf("ask %s: %w", verb, err)
+	}
+	if err := m.nc.PublishRequest(ControlPrefix+string(verb), inbox, body); err != nil {
+		return fmt.Errorf("ask %s: %w", verb, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, longest)
+	defer cancel()
 	var refused error
-	for reply, err := range replies {
+	wait := m.Patience
+	if want > 0 {
+		wait = m.patience(verb)
+	}
+	for got := 0; want == 0 || got < want; {
+		reply, err := next(ctx, replies, wait)
 		switch {
-		case errors.Is(err, nats.ErrNoResponders):
+		case errors.Is(err, nats.ErrTimeout), errors.Is(err, nats.ErrNoResponders), errors.Is(err, context.DeadlineExceeded):
 			return refused
 		case err != nil:
 			return fmt.Errorf("ask %s: %w", verb, err)
-		case reply.Header.Get(micro.ErrorHeader) != "":
-			refused = refusal(reply)
-		default:
+		}
+		if want == 0 {
+			wait = m.Stall
+		}
+		if reply.Header.Get(micro.ErrorHeader) == "" {
 			if err := answer(reply.Data); err != nil {
 				return err
 			}
+			got++
+			continue
+		}
+		if err := refusal(reply); want == 0 || !errors.Is(err, ErrProxyNotFound) {
+			refused = err
+			got++
 		}
 	}
 	return refused
+}
+
+func next(ctx context.Context, replies *nats.Subscription, wait time.Duration) (*nats.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	m, err := replies.NextMsgWithContext(ctx)
+	if err == nil && len(m.Data) == 0 && m.Header.Get("Status") == "503" {
+		return nil, nats.ErrNoResponders
+	}
+	return m, err
 }
 
 // patience for the first answer: an action answers when its attempts have ended.

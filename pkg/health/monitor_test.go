@@ -99,7 +99,7 @@ func has(t *testing.T, id string, h breaker.Health, names ...string) func(Reques
 		for i, part := range parts {
 			a := StatusAnswer{Envelope: NewEnvelope(StatusAnswerType, time.Now()), Instance: instance(id), Part: i + 1, Parts: len(parts)}
 			for _, name := range part {
-				a.Proxies = append(a.Proxies, Status{Store: "s", Name: name, Health: h, Owner: instance(id).Owner})
+				a.Proxies = append(a.Proxies, Status{Store: "s", Name: name, Health: h, Owner: instance(id).Owner, ReportedBy: instance(id).Owner})
 			}
 			messages = append(messages, message(t, a))
 		}

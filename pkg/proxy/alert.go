@@ -8,15 +8,6 @@ import (
 	"github.com/exesdb/subproxy/pkg/health"
 )
 
-// scope is what an alert that stands was raised for.
-type scope uint8
-
-const (
-	noAlert scope = iota
-	proxyAlert
-	storeAlert
-)
-
 const (
 	// alertWindow is how long alerts are gathered before they go out, so that a store that fails as a whole is one alert.
 	alertWindow = 200 * time.Millisecond
@@ -71,19 +62,16 @@ func (l *loop) raise(items []*item, h breaker.Health, now time.Time) {
 	together := failing > 1 && 2*failing > len(l.items) || len(items) > maxAlerts
 	if !together {
 		for _, it := range items {
-			if it.raised == storeAlert {
-				l.report.covered--
-			}
-			it.raised = proxyAlert
-			l.sendAlert(level, it, h, 1, now)
+			it.alone = true
+			l.sendAlert(level, it, h, now)
 		}
 		return
 	}
 	for _, it := range items {
-		if it.raised != storeAlert {
+		if !it.covered {
+			it.covered = true
 			l.report.covered++
 		}
-		it.raised = storeAlert
 	}
 	if l.report.storeLevel != level && l.report.storeLevel != health.Critical {
 		l.report.storeLevel = level
@@ -99,28 +87,32 @@ func (l *loop) resolve(changed map[*item]breaker.Health, now time.Time) {
 	}
 }
 
-// lower takes back the alert that stands for an item.
+// lower takes back the alerts that stand for an item: its own, and the store's with the last item that it stands for.
 func (l *loop) lower(it *item, now time.Time) {
-	switch it.raised {
-	case proxyAlert:
-		l.sendAlert(health.Resolved, it, it.proxy.Health, 1, now)
-	case storeAlert:
-		if l.report.covered--; l.report.covered == 0 {
-			l.report.storeLevel = ""
-			l.sendStoreAlert(health.Resolved, it, it.proxy.Health, len(l.items), now)
-		}
+	if it.alone {
+		it.alone = false
+		l.sendAlert(health.Resolved, it, it.proxy.Health, now)
 	}
-	it.raised = noAlert
+	if !it.covered {
+		return
+	}
+	it.covered = false
+	if l.report.covered--; l.report.covered == 0 {
+		l.report.storeLevel = ""
+		l.sendStoreAlert(health.Resolved, it, it.proxy.Health, len(l.items), now)
+	}
 }
 
-func (l *loop) sendAlert(level health.Level, it *item, h breaker.Health, affected int, now time.Time) {
+func (l *loop) sendAlert(level health.Level, it *item, h breaker.Health, now time.Time) {
 	p := &it.proxy
 	a := health.Alert{
 		Envelope: health.NewEnvelope(health.AlertType, now), Level: level, Scope: "proxy", Store: l.store, Name: p.Name, Health: h,
-		Affected: affected, Subscriptions: len(l.items), ConsecutiveFailures: p.Failures, LastError: p.LastError, Owner: l.owner,
+		Affected: 1, Subscriptions: len(l.items), ConsecutiveFailures: p.Failures, LastError: p.LastError, Owner: l.owner,
 	}
-	switch level {
-	case health.Resolved:
+	switch {
+	case level == health.Resolved && it.removed:
+		a.Message = fmt.Sprintf("%s is no longer held here", p.Subscription)
+	case level == health.Resolved:
 		a.Message = fmt.Sprintf("%s is %s again", p.Subscription, h)
 	default:
 		a.Message = fmt.Sprintf("%s is %s after %d failed registrations", p.Subscription, h, p.Failures)
@@ -135,7 +127,10 @@ func (l *loop) sendStoreAlert(level health.Level, sample *item, h breaker.Health
 		Affected: affected, Subscriptions: len(l.items), ConsecutiveFailures: sample.proxy.Failures, LastError: sample.proxy.LastError, Owner: l.owner,
 	}
 	a.Message = fmt.Sprintf("%d of the store's %d subscriptions fail to register; the first are %s", affected, len(l.items), h)
-	if level == health.Resolved {
+	switch {
+	case level == health.Resolved && sample.removed:
+		a.Message = "the store's failing subscriptions are no longer held here"
+	case level == health.Resolved:
 		a.Message = "the store's subscriptions are registered again"
 	}
 	l.logAlert(&a, "subscriptions", affected)

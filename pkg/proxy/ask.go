@@ -19,12 +19,12 @@ func (s *Supervisor) Ready(ctx context.Context) bool {
 	if !s.hasBegun() {
 		return false
 	}
-	statuses, err := s.Statuses(ctx, "", "")
+	summaries, err := s.Summaries(ctx)
 	if err != nil {
 		return false
 	}
-	for _, st := range statuses {
-		if st.Health == "unknown" && st.ConsecutiveFailures == 0 {
+	for i := range summaries {
+		if summaries[i].Unknown > 0 {
 			return false
 		}
 	}

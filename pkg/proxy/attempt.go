@@ -48,6 +48,7 @@ type job struct {
 type done struct {
 	item    *item // nil: a release
 	cause   registry.Cause
+	term    uint64 // highest known, that of a record found in the way included
 	outcome Outcome
 }
 
@@ -78,7 +79,7 @@ func (r *registrar) register(ctx context.Context, jobs []job, s *Settings) []don
 	}
 	now := time.Now()
 	for i := range ends {
-		ends[i].outcome.At = now
+		ends[i].outcome.At, ends[i].term = now, jobs[i].term
 	}
 	return ends
 }
@@ -104,6 +105,7 @@ func (r *registrar) write(ctx context.Context, jobs []job, ends []done, s *Setti
 			switch err := results[n].Err; {
 			case err == nil:
 				ends[i].outcome.Revision, ends[i].outcome.Incarnation = results[n].Revision, jobs[i].incarnation
+				ends[i].outcome.Written = true
 				written = append(written, i)
 			case errors.Is(err, registry.ErrConflict) && races < maxConflicts:
 				lost = append(lost, i)
@@ -111,13 +113,13 @@ func (r *registrar) write(ctx context.Context, jobs []job, ends []done, s *Setti
 				ends[i].outcome.Err = fmt.Errorf("register %s: %w", jobs[i].subscription, err)
 			}
 		}
-		open = r.settle(ctx, jobs, lost, ends, &written)
+		open = r.settle(ctx, jobs, lost, ends)
 	}
 	return written
 }
 
-// put writes the open jobs' records. Where the bucket turns out to be gone it is made anew and they are written again,
-// on nothing.
+// put writes the open jobs' records. Where the bucket turns out to be gone it is made anew and they are written again; what
+// they were conditional on is gone with it, and the races that they lose then are settled.
 func (r *registrar) put(ctx context.Context, jobs []job, open []int) []registry.WriteResult {
 	writes := make([]registry.Write, len(open))
 	for n, i := range open {
@@ -133,6 +135,9 @@ func (r *registrar) put(ctx context.Context, jobs []job, open []int) []registry.
 	}
 	if err := r.ensure(ctx); err != nil {
 		return failAll(len(open), err)
+	}
+	if r.retired.Load() { // it may have taken seconds
+		return failAll(len(open), errRetired)
 	}
 	return r.bucket.Put(ctx, writes)
 }
@@ -159,7 +164,7 @@ func (r *registrar) record(j *job) ([]byte, error) {
 }
 
 // settle reads who won each lost race, and returns the jobs to write again.
-func (r *registrar) settle(ctx context.Context, jobs []job, lost []int, ends []done, written *[]int) (again []int) {
+func (r *registrar) settle(ctx context.Context, jobs []job, lost []int, ends []done) (again []int) {
 	for _, found := range r.winners(ctx, jobs, lost) {
 		i, j := found.index, &jobs[found.index]
 		if found.err != nil {
@@ -173,15 +178,14 @@ func (r *registrar) settle(ctx context.Context, jobs []job, lost []int, ends []d
 			again = append(again, i)
 			continue
 		}
-		v, next := resolve(found.entry, found.ok, r.owner, j.incarnation, j.informed)
+		v, next := resolve(found.entry, found.ok, r.owner, j)
 		switch v {
-		case goOn:
-			ends[i].outcome.Revision, ends[i].outcome.Incarnation = next.revision, next.incarnation
-			*written = append(*written, i)
 		case standAside:
 			ends[i].outcome = Outcome{Superseded: true, Revision: next.revision, Incarnation: next.incarnation, By: next.by}
+			j.term = max(j.term, next.term)
 		default:
 			j.revision, j.incarnation, j.informed = next.revision, next.incarnation, true
+			j.term = max(j.term, next.term)
 			again = append(again, i)
 		}
 	}
@@ -226,7 +230,7 @@ func (r *registrar) winners(ctx context.Context, jobs []job, lost []int) []winne
 			continue
 		}
 		if w.err = away; away == nil {
-			w.entry, w.ok, w.err = r.bucket.GetFromLeader(jobs[i].key)
+			w.entry, w.ok, w.err = r.bucket.GetFromLeader(ctx, jobs[i].key)
 			away = w.err
 		}
 	}
@@ -251,7 +255,7 @@ func (r *registrar) readBack(ctx context.Context, jobs []job, written []int, end
 			o.Verified = true
 			o.Revision = max(o.Revision, result.Found.Revision)
 		case verify.WrongOwner:
-			*o = outranked(result, o.Incarnation)
+			*o = outranked(result, o.Incarnation) // no longer written: another wrote over it
 			o.Err = wrapVerify(o.Err, jobs[i].subscription)
 		default:
 			o.Err, o.Informed = wrapVerify(result.Err, jobs[i].subscription), true

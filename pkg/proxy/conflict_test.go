@@ -70,7 +70,7 @@ func (m *memory) GetLast(_ context.Context, _ []string, found func(registry.Entr
 }
 
 // GetFromLeader implements verify.Bucket.
-func (m *memory) GetFromLeader(string) (registry.Entry, bool, error) {
+func (m *memory) GetFromLeader(context.Context, string) (registry.Entry, bool, error) {
 	return m.last(), len(m.history) > 0, nil
 }
 

@@ -60,6 +60,7 @@ type Outcome struct {
 	Revision    uint64 // written; after a failure what is known to be there
 	Incarnation uint64 // written, or tried
 	Informed    bool   // the record that it tried to write over was known
+	Written     bool   // acknowledged, whatever came after
 	Verified    bool   // read back, not only acknowledged
 	At          time.Time
 	Err         error
@@ -90,6 +91,7 @@ type Effects struct {
 // and joins the effects of two steps, the second after the first.
 func (fx Effects) and(next Effects) Effects {
 	next.Publish = max(fx.Publish, next.Publish)
+	next.Superseded = next.Superseded || fx.Superseded
 	if next.Entered == "" {
 		next.Entered = fx.Entered
 	}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/registry"
@@ -12,12 +13,14 @@ import (
 // spread would each be a batch that waits for its turn, and then for its own time-out.
 func (l *loop) launch(ctx context.Context) {
 	settings := l.settings.Load()
+	l.ready = slices.DeleteFunc(l.ready, func(it *item) bool { return it.removed })
 	term, _ := l.inbox.leadership()
 	for len(l.ready) > 0 && l.handed.Load() < maxBatches {
 		n := min(len(l.ready), batchSize)
 		jobs := make([]job, n)
 		for i, it := range l.ready[:n] {
 			p := &it.proxy
+			it.ready = false
 			jobs[i] = job{
 				item: it, subscription: p.Subscription, key: it.key, number: it.number, revision: p.Revision,
 				incarnation: p.NextIncarnation(), informed: p.Known, cause: p.Cause, term: term,
@@ -59,21 +62,40 @@ func (l *loop) hand(ctx context.Context, n int, batch func(context.Context) []do
 	})
 }
 
-// release deletes records that this instance holds no longer. Losing the race is fine: the record is then another's.
+// release deletes records that this instance holds no longer. A conflict may be its own write that was acknowledged late
+// or never, so it looks once more; a record of somebody else stays.
 func (l *loop) release(ctx context.Context, writes []registry.Write) []done {
+	ends := make([]done, len(writes))
+	if l.retired.Load() {
+		return ends
+	}
 	failed := 0
 	var sample error
-	if !l.retired.Load() {
-		for _, result := range l.registrar.bucket.Put(ctx, writes) {
-			if result.Err != nil && result.Err != registry.ErrConflict {
-				failed, sample = failed+1, result.Err
+	var again []registry.Write
+	note := func(err error) { failed, sample = failed+1, err }
+	for i, result := range l.registrar.bucket.Put(ctx, writes) {
+		switch result.Err {
+		case nil:
+		case registry.ErrConflict:
+			found, ok, err := l.registrar.bucket.GetFromLeader(ctx, writes[i].Key)
+			if err != nil {
+				note(err)
+			} else if ok && found.OwnedBy(l.registrar.needle) {
+				again = append(again, registry.Write{Key: writes[i].Key, Revision: found.Revision})
 			}
+		default:
+			note(result.Err)
+		}
+	}
+	for _, result := range l.registrar.bucket.Put(ctx, again) {
+		if result.Err != nil && result.Err != registry.ErrConflict {
+			note(result.Err)
 		}
 	}
 	if failed > 0 {
 		l.log.Warn("registrations could not be released; their records stay until another instance takes them", "subscriptions", failed, "error", sample)
 	}
-	return make([]done, len(writes))
+	return ends
 }
 
 // tellRegistered counts the successes of each cause in a row.

@@ -32,7 +32,9 @@ type item struct {
 	place int // in loop.items
 
 	dirty   Urgency // a status is to be published
-	raised  scope   // an alert stands
+	alone   bool    // an alert of its own stands
+	covered bool    // the store's alert stands for it
+	ready   bool    // in loop.ready
 	inEvent bool    // the attempt under way is part of an event round
 	removed bool    // no longer configured; only its attempt under way is waited for
 }
@@ -57,7 +59,8 @@ type loop struct {
 	rounds   int          // attempts not ended that belong to the event round under way
 	limit    *rate.Limiter
 	actions  []*action
-	ending   bool // everything was removed; the loop ends once that is released
+	lostTo   []*item // superseded in this turn
+	ending   bool    // everything was removed; the loop ends once that is released
 	work     sync.WaitGroup
 
 	report report
@@ -118,6 +121,7 @@ func (l *loop) turn(ctx context.Context, now time.Time) (wake time.Time) {
 		l.step(it, Input{Kind: Due}, now)
 	}
 	l.launch(ctx)
+	l.tellSuperseded()
 	l.publish(now, &wake)
 	if next := l.due.next(); !next.IsZero() && next.Before(wake) {
 		wake = next
@@ -153,7 +157,7 @@ func (l *loop) step(it *item, in Input, now time.Time) {
 		if it.inEvent {
 			l.rounds++
 		}
-		l.ready = append(l.ready, it)
+		l.ready, it.ready = append(l.ready, it), true
 	}
 	if fx.Release {
 		l.releases = append(l.releases, registry.Write{Key: it.key, Revision: it.proxy.Revision})
@@ -185,9 +189,10 @@ func (l *loop) finish(d *done, now time.Time) {
 		l.rounds--
 	}
 	l.count(it, &d.outcome)
+	l.inbox.learnTerm(d.term)
 	if it.removed {
-		if d.outcome.Err == nil && !d.outcome.Superseded {
-			l.releases = append(l.releases, registry.Write{Key: it.key, Revision: d.outcome.Revision})
+		if !d.outcome.Superseded && !it.proxy.Standby {
+			l.releases = append(l.releases, registry.Write{Key: it.key, Revision: max(d.outcome.Revision, it.proxy.Revision)})
 		}
 		return
 	}
@@ -214,9 +219,7 @@ func (l *loop) seen(e *registry.Entry, now time.Time) {
 			break
 		}
 		n.Readable, n.Incarnation, n.Owner = true, record.Incarnation, record.Owner
-		if !it.proxy.Started {
-			l.inbox.learnTerm(record.Term)
-		}
+		l.inbox.learnTerm(record.Term)
 	}
 	l.step(it, Input{Kind: Seen, News: n}, now)
 }
@@ -258,12 +261,23 @@ func names(topics []string, s subscription.Subscription) bool {
 	return false
 }
 
-// superseded tells the supervisor where it is another run of this instance's name that took over.
+// superseded tells the supervisor where it is another run of this instance's name that took over, which says so itself.
 func (l *loop) superseded(it *item) {
 	by := it.proxy.Holder
 	l.metrics.Superseded.Inc()
-	l.log.Warn("another instance holds the subscription now; standing by", "subscription", it.proxy.Name, "by", by.Name, "id", by.ID, "incarnation", it.proxy.Incarnation)
 	if by.Name == l.owner.Name && by.ID != l.owner.ID {
 		l.retire(by)
+		return
 	}
+	l.lostTo = append(l.lostTo, it)
+}
+
+// tellSuperseded logs one line for all that were superseded in a turn.
+func (l *loop) tellSuperseded() {
+	if len(l.lostTo) == 0 {
+		return
+	}
+	p := &l.lostTo[0].proxy
+	l.log.Warn("another instance holds subscriptions now; standing by", "subscriptions", len(l.lostTo), "first", p.Name, "by", p.Holder.Name, "id", p.Holder.ID)
+	l.lostTo = nil
 }

@@ -52,7 +52,11 @@ func (l *loop) add(s subscription.Subscription, started bool, now time.Time) {
 }
 
 func (l *loop) remove(it *item, now time.Time) {
-	attempting := it.proxy.Attempting
+	underWay := it.proxy.Attempting && !it.ready
+	if it.ready && it.inEvent {
+		it.inEvent = false
+		l.rounds--
+	}
 	l.step(it, Input{Kind: Stop}, now)
 	it.removed = true
 	l.lower(it, now)
@@ -63,7 +67,7 @@ func (l *loop) remove(it *item, now time.Time) {
 	last := l.items[len(l.items)-1]
 	l.items[it.place], last.place = last, it.place
 	l.items = l.items[:len(l.items)-1]
-	if attempting && len(l.releases) > 0 && l.releases[len(l.releases)-1].Key == it.key {
+	if underWay && len(l.releases) > 0 && l.releases[len(l.releases)-1].Key == it.key {
 		// The attempt under way may write once more; it is released when that has ended (finish).
 		l.releases = l.releases[:len(l.releases)-1]
 	}
@@ -73,6 +77,18 @@ func (l *loop) remove(it *item, now time.Time) {
 func (l *loop) restart(it *item, now time.Time) {
 	it.number = l.numbers.Add(1)
 	l.step(it, Input{Kind: Restart, SeenAt: now}, now)
+}
+
+// reschedule brings the timers of healthy proxies forward to where the interval in force has them at the latest.
+func (l *loop) reschedule(now time.Time) {
+	interval := l.settings.Load().NormalInterval
+	for _, it := range l.items {
+		p := &it.proxy
+		if next := now.Add(breaker.Spread(interval, l.jitter())); p.Failures == 0 && p.Next.After(next) {
+			p.Next = next
+			l.due.schedule(it)
+		}
+	}
 }
 
 func (l *loop) startAll(now time.Time) {

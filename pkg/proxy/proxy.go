@@ -28,6 +28,7 @@ type Proxy struct {
 	again   registry.Cause
 	againAt time.Time
 	late    *News  // the newest news of others that came while an attempt was under way
+	voided  bool   // the bucket was found to be new while an attempt was under way
 	renewTo uint64 // a restart asked for at least this incarnation
 
 	Registered, Verified bool
@@ -72,7 +73,8 @@ func (p *Proxy) Step(in Input, now time.Time, s *Settings) Effects {
 	case Seen:
 		return p.seen(in.News, now, s)
 	case Voided:
-		p.Known, p.Revision, p.Claim, p.Registered, p.Verified, p.late = false, 0, 0, false, false, nil
+		p.void()
+		p.voided = p.Attempting
 		return p.mend(now, s)
 	case Restart:
 		if p.Standby {
@@ -141,12 +143,17 @@ func (p *Proxy) finish(in Input, now time.Time, s *Settings) Effects {
 	var fx Effects
 	switch {
 	case o.Superseded:
-		p.Revision, p.Incarnation = max(p.Revision, o.Revision), max(p.Incarnation, o.Incarnation)
-		return p.standBy(o.By)
+		p.Known, p.Revision, p.Incarnation = true, o.Revision, max(p.Incarnation, o.Incarnation)
+		fx = p.standBy(o.By)
 	case o.Err != nil:
 		fx = p.fail(o, now, s, in.Jitter)
 	default:
 		fx = p.succeed(o, now, s, in.Jitter)
+	}
+	if p.voided {
+		// Whatever the attempt knew was the old bucket's; the one that follows finds out.
+		p.voided = false
+		p.void()
 	}
 	if late := p.late; late != nil {
 		p.late = nil
@@ -163,11 +170,15 @@ func (p *Proxy) finish(in Input, now time.Time, s *Settings) Effects {
 	return fx
 }
 
+// void forgets what the bucket held.
+func (p *Proxy) void() {
+	p.Known, p.Revision, p.Claim, p.Registered, p.Verified, p.late = false, 0, 0, false, false, nil
+}
+
 func (p *Proxy) succeed(o Outcome, now time.Time, s *Settings, jitter float64) Effects {
 	p.Breaker.Success()
-	p.Known, p.Mine, p.Standby = true, true, false
-	p.Revision, p.Incarnation, p.Claim = max(p.Revision, o.Revision), o.Incarnation, o.Incarnation
-	p.Registered, p.Verified = true, o.Verified
+	p.hold(o)
+	p.Verified = o.Verified
 	p.Failures, p.LastError = 0, ""
 	p.LastSuccess, p.Latency = o.At, o.At.Sub(p.CauseAt)
 	interval := s.NormalInterval
@@ -178,21 +189,32 @@ func (p *Proxy) succeed(o Outcome, now time.Time, s *Settings, jitter float64) E
 	return p.become(breaker.Healthy, Soon)
 }
 
+// hold notes that the bucket has this instance's record.
+func (p *Proxy) hold(o Outcome) {
+	p.Known, p.Mine, p.Registered = true, true, true
+	p.Revision, p.Incarnation, p.Claim = o.Revision, o.Incarnation, o.Incarnation
+}
+
 func (p *Proxy) fail(o Outcome, now time.Time, s *Settings, jitter float64) Effects {
 	p.Failures++
 	p.LastError = o.Err.Error()
 	p.Verified = false
-	if o.Informed {
-		p.Known, p.Claim = true, max(p.Claim, o.Incarnation)
-		p.Revision = max(p.Revision, o.Revision)
-	}
-	if o.Gone {
-		p.Registered = false
+	switch {
+	case o.Written:
+		p.hold(o)
+		p.Registered = !o.Gone
+	case o.Informed:
+		p.Known, p.Claim, p.Revision = true, max(p.Claim, o.Incarnation), o.Revision
+		p.Registered = p.Registered && !o.Gone
 	}
 	wait := s.Breaker.Backoff(p.Failures, jitter)
 	p.Breaker.Failure(&s.Breaker, wait)
 	p.Next = now.Add(wait)
-	return p.become(s.Breaker.Health(p.Failures), Soon)
+	h := s.Breaker.Health(p.Failures)
+	if h == breaker.Healthy && (p.Health == breaker.Degraded || p.Health == breaker.Failed) {
+		h = p.Health // a restart forgets failures, but only a success makes healthy again
+	}
+	return p.become(h, Soon)
 }
 
 // seen follows the bucket. Only what is newer than the last revision known is news; a record of this instance is what
@@ -226,6 +248,11 @@ func (p *Proxy) seen(n News, now time.Time, s *Settings) Effects {
 		return p.standBy(n.Owner)
 	case !p.Mine && !p.Standby && n.Readable && !n.Mine:
 		return Effects{} // the attempt that is due will replace it
+	case p.Failures > 0 && !p.Standby && n.Mine:
+		// What a failed attempt wrote, after all. It is not verified, and the retry is due as it was: were it taken for
+		// lost, a bucket that acknowledges late would be written to all the more.
+		p.Mine, p.Registered, p.Incarnation = true, true, max(p.Incarnation, p.Claim)
+		return Effects{Publish: Soon}
 	}
 	p.Registered, p.Verified = false, false
 	return p.mend(now, s)

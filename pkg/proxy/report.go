@@ -36,7 +36,7 @@ type report struct {
 }
 
 func (r *report) entered(it *item, h breaker.Health, now time.Time) {
-	if h == breaker.Healthy && it.raised == noAlert {
+	if h == breaker.Healthy && !it.alone && !it.covered {
 		delete(r.changed, it)
 		return
 	}
@@ -79,7 +79,7 @@ func (l *loop) publish(now time.Time, wake *time.Time) {
 	r.kept = nil
 	left := publishSlice
 	r.atOnce = l.flush(r.atOnce, now, &left)
-	if l.flight == 0 || now.After(r.soonAt) {
+	if l.flight == 0 || !now.Before(r.soonAt) {
 		r.soon = l.flush(r.soon, now, &left)
 	} else if len(r.soon) > 0 {
 		sooner(wake, r.soonAt)
@@ -118,7 +118,10 @@ func (l *loop) heartbeat(now time.Time, left *int, wake *time.Time) {
 	const tick = 100 * time.Millisecond
 	r := &l.report
 	interval := l.settings.Load().HeartbeatInterval
-	if now.Before(r.beatAt) || len(l.items) == 0 || *left <= 0 {
+	if len(l.items) == 0 || *left <= 0 {
+		return
+	}
+	if now.Before(r.beatAt) {
 		sooner(wake, r.beatAt)
 		return
 	}
@@ -132,6 +135,9 @@ func (l *loop) heartbeat(now time.Time, left *int, wake *time.Time) {
 	for range share {
 		r.beatPlace = (r.beatPlace + 1) % len(l.items)
 		it := l.items[r.beatPlace]
+		if it.proxy.Standby && it.proxy.Health == breaker.Standby {
+			continue // its holder's is the one to repeat
+		}
 		it.dirty = NotNow
 		l.send("status", health.StatusSubject(l.store, it.proxy.Name), l.status(it, now))
 	}
@@ -181,7 +187,7 @@ func (l *loop) status(it *item, now time.Time) health.Status {
 		Health: p.Health, Breaker: p.Breaker.State(), Registered: p.Registered, Verified: p.Verified,
 		Verification: "on", ConsecutiveFailures: p.Failures, LastSuccess: instant(p.LastSuccess), LastCause: p.Cause,
 		LastError: p.LastError, LatencyMS: float64(p.Latency.Microseconds()) / 1000, Revision: p.Revision,
-		Incarnation: p.Incarnation, Owner: l.holder(p), NextAttemptAt: instant(p.Next),
+		Incarnation: p.Incarnation, Owner: l.holder(p), ReportedBy: l.owner, NextAttemptAt: instant(p.Next),
 	}
 	if !l.settings.Load().Verify {
 		s.Verification = "off"

@@ -107,8 +107,16 @@ func (s *Supervisor) Begin() {
 	}
 }
 
-// SetSettings changes the numbers for every decision from now on.
-func (s *Supervisor) SetSettings(settings Settings) { s.settings.Store(&settings) }
+// SetSettings changes the numbers for every decision from now on. What is scheduled later than a shorter interval allows
+// comes forward.
+func (s *Supervisor) SetSettings(settings Settings) {
+	s.settings.Store(&settings)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, l := range s.loops {
+		l.inbox.ask(request{do: (*loop).reschedule})
+	}
+}
 
 // Apply makes the subscriptions those that are held: new ones start, missing ones are released, changed ones restart,
 // the rest do not notice. Each must be valid, and no two may share a store and a name.

@@ -70,20 +70,20 @@ func (b *table) put(key string, data []byte) uint64 {
 	return b.sequence
 }
 
-func (b *table) Get(_ context.Context, key string) (registry.Entry, bool, error) {
-	return b.GetFromLeader(key)
+func (b *table) Get(ctx context.Context, key string) (registry.Entry, bool, error) {
+	return b.GetFromLeader(ctx, key)
 }
 
-func (b *table) GetLast(_ context.Context, keys []string, found func(registry.Entry)) error {
+func (b *table) GetLast(ctx context.Context, keys []string, found func(registry.Entry)) error {
 	for _, key := range keys {
-		if e, ok, _ := b.GetFromLeader(key); ok {
+		if e, ok, _ := b.GetFromLeader(ctx, key); ok {
 			found(e)
 		}
 	}
 	return nil
 }
 
-func (b *table) GetFromLeader(key string) (registry.Entry, bool, error) {
+func (b *table) GetFromLeader(_ context.Context, key string) (registry.Entry, bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	e, ok := b.entries[key]
@@ -210,7 +210,7 @@ func TestEventRegistersEveryProxyOfItsStoreAtOnce(t *testing.T) {
 }
 
 func lastOf(b *table, key string) (registry.Registration, error) {
-	e, _, _ := b.GetFromLeader(key)
+	e, _, _ := b.GetFromLeader(context.Background(), key)
 	return e.Registration()
 }
 

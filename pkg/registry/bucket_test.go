@@ -245,7 +245,7 @@ func TestNothingIsWrittenWithoutAConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitStatus(t, back)
-	if _, ok, err := r.GetFromLeader("a"); err != nil || ok {
+	if _, ok, err := r.GetFromLeader(t.Context(), "a"); err != nil || ok {
 		t.Errorf("written late: %v, %v", ok, err)
 	}
 }
@@ -266,7 +266,7 @@ func TestCancelledContextWritesNothing(t *testing.T) {
 	if err := r.Put(ctx, []Write{{Key: "a", Data: []byte("1")}})[0].Err; !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	if _, ok, err := r.GetFromLeader("a"); err != nil || ok {
+	if _, ok, err := r.GetFromLeader(t.Context(), "a"); err != nil || ok {
 		t.Errorf("written: %v, %v", ok, err)
 	}
 }
@@ -351,7 +351,7 @@ func TestOneRecordIsReadFromAnyReplicaAndFromTheLeader(t *testing.T) {
 	r, _, _ := open(t)
 	revision := write(t, r, Write{Key: "a", Data: []byte("1")})
 	e, ok, err := r.Get(t.Context(), "a")
-	e2, ok2, err2 := r.GetFromLeader("a")
+	e2, ok2, err2 := r.GetFromLeader(t.Context(), "a")
 	for _, c := range []struct {
 		e   Entry
 		ok  bool
@@ -364,7 +364,7 @@ func TestOneRecordIsReadFromAnyReplicaAndFromTheLeader(t *testing.T) {
 	if _, ok, err := r.Get(t.Context(), "b"); ok || err != nil {
 		t.Errorf("nothing is %v, %v", ok, err)
 	}
-	if _, ok, err := r.GetFromLeader("b"); ok || err != nil {
+	if _, ok, err := r.GetFromLeader(t.Context(), "b"); ok || err != nil {
 		t.Errorf("nothing is %v, %v from the leader", ok, err)
 	}
 }

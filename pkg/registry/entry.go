@@ -93,8 +93,10 @@ func (r *Registry) Get(ctx context.Context, key string) (e Entry, ok bool, err e
 
 // GetFromLeader reads what is under the key now, from the leader's own store: slower than Get, but never behind a write
 // that was acknowledged.
-func (r *Registry) GetFromLeader(key string) (e Entry, ok bool, err error) {
-	m, err := r.leader.GetLastMsg(r.Stream(), r.Subject(key), nats.MaxWait(time.Second))
+func (r *Registry) GetFromLeader(ctx context.Context, key string) (e Entry, ok bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, leaderWait)
+	defer cancel()
+	m, err := r.leader.GetLastMsg(r.Stream(), r.Subject(key), nats.Context(ctx))
 	switch {
 	case errors.Is(err, nats.ErrMsgNotFound):
 		return Entry{}, false, nil
@@ -125,6 +127,9 @@ func (r *Registry) GetLast(ctx context.Context, keys []string, found func(Entry)
 
 // MaxGetLast is how many keys one GetLast may name: the server answers at most 1,024 subjects a request.
 const MaxGetLast = 1000
+
+// leaderWait bounds one request to the leader: what it holds is known at once, or it is away.
+const leaderWait = time.Second
 
 // readTimeout bounds one request for many records; 1,000 records take some 10 ms.
 const readTimeout = 5 * time.Second

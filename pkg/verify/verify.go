@@ -62,7 +62,7 @@ type Result struct {
 type Bucket interface {
 	Get(ctx context.Context, key string) (registry.Entry, bool, error)
 	GetLast(ctx context.Context, keys []string, found func(registry.Entry)) error
-	GetFromLeader(key string) (registry.Entry, bool, error)
+	GetFromLeader(ctx context.Context, key string) (registry.Entry, bool, error)
 }
 
 // Judge decides what a found entry means for an expectation. It is the whole rule; the rest of the package is reading.
@@ -109,7 +109,7 @@ func ReadBack(ctx context.Context, bucket Bucket, owner registry.OwnerNeedle, ex
 	wait := firstWait
 	for reads := 1; ; reads++ {
 		err := read(ctx, patience, bucket, owner, expects, open, results)
-		leaderSaid := err == nil && reads > askLeaderAfter && askLeader(bucket, owner, expects, open, results)
+		leaderSaid := err == nil && reads > askLeaderAfter && askLeader(ctx, bucket, owner, expects, open, results)
 		open = stillOpen(open, results, leaderSaid)
 		if len(open) == 0 {
 			return explain(results, nil)
@@ -183,12 +183,12 @@ func pageLength(expects []Expect, open []int) int {
 }
 
 // askLeader replaces the doubtful results by what the leader says, which has applied every write it acknowledged.
-func askLeader(bucket Bucket, owner registry.OwnerNeedle, expects []Expect, open []int, results []Result) (said bool) {
+func askLeader(ctx context.Context, bucket Bucket, owner registry.OwnerNeedle, expects []Expect, open []int, results []Result) (said bool) {
 	for _, i := range open {
 		if o := results[i].Outcome; o != Missing && o != Lagging {
 			continue
 		}
-		found, ok, err := bucket.GetFromLeader(expects[i].Key)
+		found, ok, err := bucket.GetFromLeader(ctx, expects[i].Key)
 		if err != nil {
 			return false // the leader is away; what the replicas say stands until the time-out
 		}

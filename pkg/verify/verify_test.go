@@ -89,7 +89,7 @@ func (b *bucket) GetLast(ctx context.Context, keys []string, found func(registry
 	return err
 }
 
-func (b *bucket) GetFromLeader(key string) (registry.Entry, bool, error) {
+func (b *bucket) GetFromLeader(_ context.Context, key string) (registry.Entry, bool, error) {
 	b.leaderReads++
 	if b.leaderBroken != nil {
 		return registry.Entry{}, false, b.leaderBroken

@@ -1,0 +1,183 @@
+package proxy
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/breaker"
+	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+func begun(t *testing.T) (*Proxy, *Settings, time.Time) {
+	t.Helper()
+	p := &Proxy{Subscription: subscription.Subscription{Store: "s", Type: subscription.ByStream, Selector: "$all", Name: "n"}, Health: breaker.Unknown}
+	s, now := testSettings, time.Now()
+	p.Step(Input{Kind: Start, SeenAt: now}, now, &s)
+	return p, &s, now
+}
+
+func TestReleaseBehindALostRaceFreesTheKey(t *testing.T) {
+	p, s, now := begun(t)
+	p.Step(Input{Kind: Seen, News: News{Revision: 12, Removed: true}}, now, s)
+	fx := p.Step(Input{Kind: Finished, Outcome: Outcome{Superseded: true, Revision: 11, Incarnation: 4, By: registry.Owner{Name: "b", ID: "b"}}}, now, s)
+	if !fx.Attempt || p.Standby || p.Cause != registry.Takeover {
+		t.Fatalf("the winner has released it, and nobody takes it: %+v, standby %v", fx, p.Standby)
+	}
+}
+
+func TestNothingOfTheOldBucketSurvivesAVoidDuringAnAttempt(t *testing.T) {
+	for name, o := range map[string]Outcome{
+		"success": {Revision: 5001, Incarnation: 1, Verified: true, Written: true},
+		"failure": {Revision: 5001, Incarnation: 1, Informed: true, Err: errTest},
+	} {
+		p, s, now := begun(t)
+		p.Step(Input{Kind: Voided}, now, s)
+		if fx := p.Step(Input{Kind: Finished, Outcome: o}, now, s); !fx.Attempt || p.Known || p.Revision != 0 || p.Registered {
+			t.Errorf("%s in the old bucket: %+v, revision %d, known %v, registered %v", name, fx, p.Revision, p.Known, p.Registered)
+		}
+		p.Step(Input{Kind: Finished, Outcome: Outcome{Revision: 3, Incarnation: 1, Verified: true, Written: true}}, now, s)
+		if fx := p.Step(Input{Kind: Seen, News: News{Revision: 4, Removed: true}}, now, s); !fx.Attempt {
+			t.Errorf("%s: a deletion in the new bucket went unnoticed", name)
+		}
+	}
+}
+
+func TestLateAcknowledgementIsNoReasonToHurry(t *testing.T) {
+	p, s, now := begun(t)
+	p.Step(Input{Kind: Finished, Outcome: Outcome{Err: errTest, Informed: true, Incarnation: 3}}, now, s)
+	fx := p.Step(Input{Kind: Seen, News: News{Revision: 9, Mine: true, Readable: true}}, now, s)
+	if fx.Attempt || !p.Registered || p.Verified || p.Revision != 9 {
+		t.Fatalf("a write that came through late: %+v, registered %v, verified %v, revision %d", fx, p.Registered, p.Verified, p.Revision)
+	}
+	if fx := p.Step(Input{Kind: Due}, p.Next, s); !fx.Attempt {
+		t.Fatal("the retry is not made")
+	}
+}
+
+func TestWrittenButUnverifiedRecordIsReleasedAtTheEnd(t *testing.T) {
+	p, s, now := begun(t)
+	p.Step(Input{Kind: Finished, Outcome: Outcome{Revision: 7, Incarnation: 1, Written: true, Err: errTest}}, now, s)
+	if fx := p.Step(Input{Kind: Stop}, now, s); !fx.Release || p.Revision != 7 {
+		t.Fatalf("%+v at %d", fx, p.Revision)
+	}
+}
+
+func TestFailedRestartDoesNotMakeHealthy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, s, now := begun(t)
+		for range 5 {
+			p.Step(Input{Kind: Finished, Outcome: Outcome{Err: errTest}}, now, s)
+			p.Step(Input{Kind: Event, Cause: registry.LeaderChanged, SeenAt: now}, now, s)
+		}
+		p.Step(Input{Kind: Finished, Outcome: Outcome{Err: errTest}}, now, s)
+		p.Step(Input{Kind: Restart, SeenAt: now}, now, s)
+		if fx := p.Step(Input{Kind: Finished, Outcome: Outcome{Err: errTest}}, now, s); fx.Entered != "" || p.Health != breaker.Failed {
+			t.Fatalf("entered %q, health %s", fx.Entered, p.Health)
+		}
+	})
+}
+
+func TestOwnRecordInTheWayIsWrittenAgain(t *testing.T) {
+	own := registry.Owner{Name: "a", ID: "a"}
+	sub := subscription.Subscription{Store: "s", Type: subscription.ByStream, Selector: "$all", Name: "n"}
+	record := registry.Registration{Subscription: sub, Owner: own, Incarnation: 1, Cause: registry.Lost}
+	data, err := record.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, next := resolve(registry.Entry{Key: sub.Key(), Revision: 8, Data: data}, true, own, &job{revision: 7, incarnation: 1, informed: true, term: 42})
+	if v != writeAgain || next.revision != 8 {
+		t.Fatalf("verdict %d at %d", v, next.revision)
+	}
+}
+
+// TestStoreAlertIsResolvedAndRaisedAnew puts most of a store out, lets all but one recover, which fails on alone, and then
+// all: the alerts that were raised are resolved, and the next outage is told as the first was.
+func TestStoreAlertIsResolvedAndRaisedAnew(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, testSettings, 5)
+		defer r.stop()
+		outage := func() {
+			r.bucket.set(func(b *table) { b.fail, b.failKey = errTest, "" })
+			r.Tell("s", Cluster{Cause: registry.LeaderChanged, SeenAt: time.Now()})
+			time.Sleep(5 * time.Second) // degraded, not failed
+			r.bucket.set(func(b *table) { b.failKey = testSubscriptions(1)[0].Key() })
+			time.Sleep(2 * time.Minute)
+			r.bucket.set(func(b *table) { b.fail = nil })
+			r.Tell("s", Cluster{Cause: registry.LeaderChanged, SeenAt: time.Now()})
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+		}
+		var first []health.Level
+		for n := range 2 {
+			outage()
+			r.mu.Lock()
+			var levels []health.Level
+			open := map[string]int{}
+			for _, a := range r.alerts {
+				levels = append(levels, a.Level)
+				if a.Level == health.Resolved {
+					open[a.Scope+a.Name] = 0
+				} else {
+					open[a.Scope+a.Name]++
+				}
+			}
+			r.alerts = nil
+			r.mu.Unlock()
+			for who, n := range open {
+				if n != 0 {
+					t.Errorf("the alert of %s is never resolved", who)
+				}
+			}
+			if n == 0 {
+				first = levels
+			} else if len(levels) != len(first) {
+				t.Errorf("the second outage was told as %v, the first as %v", levels, first)
+			}
+		}
+	})
+}
+
+func TestRemovalDuringAnAttemptThatFailsStillReleases(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, testSettings, 3)
+		defer r.stop()
+		r.bucket.set(func(b *table) { b.hang = true })
+		r.Tell("s", Cluster{Cause: registry.LeaderChanged, SeenAt: time.Now()})
+		synctest.Wait()
+		r.Apply(testSubscriptions(1))
+		time.Sleep(100 * time.Millisecond)
+		r.bucket.set(func(b *table) { b.hang = false })
+		r.Tell("s", Cluster{Cause: registry.LeaderChanged, SeenAt: time.Now()}) // gives up what hangs
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if n := r.bucket.records(); n != 1 {
+			t.Errorf("%d records, want 1", n)
+		}
+	})
+}
+
+func TestShorterIntervalBringsTimersForward(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := testSettings
+		s.InitialInterval, s.NormalInterval = 24*time.Hour, 24*time.Hour
+		r := newRig(t, s, 3)
+		defer r.stop()
+		before := r.bucket.writes
+		s.InitialInterval, s.NormalInterval = time.Second, time.Second
+		s.HeartbeatInterval, s.SummaryInterval = 30*time.Second, 5*time.Second
+		r.SetSettings(s)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if r.bucket.writes-before < 3 {
+			t.Errorf("%d writes in two of the new intervals", r.bucket.writes-before)
+		}
+		if _, err := r.Statuses(context.Background(), "", ""); err != nil {
+			t.Error(err)
+		}
+	})
+}
