@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -231,6 +232,14 @@ func closeServer(server *web.Server, log *slog.Logger) {
 	}
 }
 
+// program is how to call this program again: what `go run` built is gone when it ends.
+func program() string {
+	if strings.Contains(os.Args[0], "go-build") {
+		return "go run ./cmd/subproxy"
+	}
+	return os.Args[0]
+}
+
 func printExample(w io.Writer, url string, listener net.Listener) {
 	server := ""
 	if url != "nats://127.0.0.1:4222" {
@@ -243,8 +252,8 @@ In another terminal (the nats CLI: go install github.com/nats-io/natscli/nats@v0
   move the leader         nats%[2]s pub exesdb.cluster.leader_changed '{"store":"greenhouse_tycoon","leader":"n2"}'
   restart the emitters    nats%[2]s pub exesdb.emitter.restarted '{"store":"greenhouse_tycoon"}'
   look at registrations   nats%[2]s kv ls exesdb_subscriptions
-  ask for the health      subproxy status%[2]s
-`, url, server)
+  ask for the health      %[3]s status%[2]s
+`, url, server, program())
 	if listener != nil {
 		fmt.Fprintf(w, "  metrics                 curl http://%s/metrics\n", listener.Addr())
 	}
