@@ -207,12 +207,12 @@ func (b *reregister) one(ctx context.Context) error {
 	get := b.report.durations("one get", gets)
 	change := b.report.durations("leader change to verified, 1 subscription", changes)
 	b.report.target("leader change to verified against one put and one get", ratio(change, put+get), 2.5, "×")
-	return b.tight(ctx, r, s)
+	return b.tight(ctx, r, s, events)
 }
 
 // tight measures the same without pauses between, where the processors don't fall asleep: cluster events at this rate are
 // taken for a flood, so it is an operator's requests that cause the registrations.
-func (b *reregister) tight(ctx context.Context, r *raw, s *service.Service) error {
+func (b *reregister) tight(ctx context.Context, r *raw, s *service.Service, events <-chan registered) error {
 	var puts, gets, changes []time.Duration
 	for range 20 * b.Samples {
 		put, get, err := r.single(ctx)
@@ -224,6 +224,9 @@ func (b *reregister) tight(ctx context.Context, r *raw, s *service.Service) erro
 			return err
 		}
 		puts, gets, changes = append(puts, put), append(gets, get), append(changes, time.Since(start))
+		if _, err := await(ctx, events, registry.Manual, 1); err != nil { // the instance waits for who listens to it
+			return err
+		}
 	}
 	put := b.report.durations("one put, in a tight loop", puts)
 	get := b.report.durations("one get, in a tight loop", gets)
