@@ -124,10 +124,13 @@ func (r *registrar) put(ctx context.Context, jobs []job, open []int) []registry.
 	writes := make([]registry.Write, len(open))
 	for n, i := range open {
 		data, err := r.record(&jobs[i])
-		if err != nil || r.retired.Load() {
-			return failAll(len(open), errors.Join(err, errRetired))
+		if err != nil {
+			return failAll(len(open), err)
 		}
 		writes[n] = registry.Write{Key: jobs[i].key, Data: data, Revision: jobs[i].revision}
+	}
+	if r.retired.Load() {
+		return failAll(len(open), errRetired)
 	}
 	results := r.bucket.Put(ctx, writes)
 	if r.ensure == nil || !errors.Is(results[0].Err, registry.ErrNoStream) {
