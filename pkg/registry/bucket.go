@@ -14,7 +14,8 @@ import (
 // Names that the contract fixes.
 const (
 	DefaultBucket  = "exesdb_subscriptions"
-	RepublishTo    = "exesdb.registry." // followed by the key
+	RepublishTo    = "exesdb.registry."      // followed by the key
+	ClusterTo      = "exesdb.cluster.state." // followed by the key
 	streamPrefix   = "KV_"
 	subjectPrefix  = "$KV."
 	writeAckWindow = 1 << 14 // writes in flight at once; a batch is never larger (proxy.batchSize)
@@ -24,9 +25,24 @@ const (
 // it at once; the marker is for those who were away, and an hour outlasts any reconnect worth resuming from.
 const markerTTL = time.Hour
 
+// Kind is what a bucket is for, and with that what it must be able to do.
+type Kind struct {
+	bucket      string // its default name
+	description string
+	republishTo string // followed by the key; empty: it is only read, not followed
+}
+
+// The kinds of bucket.
+var (
+	Registrations = Kind{DefaultBucket, "Event-store subscriptions: who holds each, and where its events go", RepublishTo}
+	Cluster       = Kind{"exesdb_cluster", "Leaders of event stores: a lease a store", ClusterTo}
+	Checkpoints   = Kind{"exesdb_checkpoints", "Event-store subscriptions: what each has acknowledged", ""}
+)
+
 // Config says which bucket, and how to create it where it is absent.
 type Config struct {
-	Bucket   string        // default DefaultBucket
+	Kind     Kind          // default Registrations
+	Bucket   string        // default the kind's
 	Replicas int           // 1, 3 or 5; default 1
 	Memory   bool          // memory storage in place of file
 	AckWait  time.Duration // how long a write waits for its acknowledgement; default 2 s
@@ -35,6 +51,7 @@ type Config struct {
 // Registry is a bucket of registrations. It is safe for concurrent use.
 type Registry struct {
 	js      jetstream.JetStream
+	kind    Kind
 	bucket  string
 	prefix  string // $KV.<bucket>.
 	ackWait time.Duration
@@ -57,8 +74,11 @@ func (e *MissingSettingError) Error() string {
 // Open opens the bucket, creating it where it is absent. Where it is present and lacks a needed setting, the error is a
 // *MissingSettingError: an existing bucket is the user's, and is never changed here.
 func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Registry, error) {
+	if cfg.Kind == (Kind{}) {
+		cfg.Kind = Registrations
+	}
 	if cfg.Bucket == "" {
-		cfg.Bucket = DefaultBucket
+		cfg.Bucket = cfg.Kind.bucket
 	}
 	if cfg.AckWait == 0 {
 		cfg.AckWait = 2 * time.Second
@@ -71,7 +91,7 @@ func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Registry, e
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", cfg.Bucket, err)
 	}
-	r := &Registry{js: pipelined, leader: leader, bucket: cfg.Bucket, prefix: subjectPrefix + cfg.Bucket + ".", ackWait: cfg.AckWait}
+	r := &Registry{js: pipelined, leader: leader, kind: cfg.Kind, bucket: cfg.Bucket, prefix: subjectPrefix + cfg.Bucket + ".", ackWait: cfg.AckWait}
 	if _, err := r.Ensure(ctx, cfg); err != nil {
 		return nil, err
 	}
@@ -134,11 +154,13 @@ func (r *Registry) Ensure(ctx context.Context, cfg Config) (created bool, err er
 func (r *Registry) create(ctx context.Context, cfg Config) (jetstream.Stream, error) {
 	kv := jetstream.KeyValueConfig{
 		Bucket:         r.bucket,
-		Description:    "Event-store subscriptions: who holds each, and where its events go",
+		Description:    r.kind.description,
 		History:        1,
 		Replicas:       max(cfg.Replicas, 1),
 		LimitMarkerTTL: markerTTL,
-		RePublish:      &jetstream.RePublish{Source: r.prefix + ">", Destination: RepublishTo + ">"},
+	}
+	if to := r.kind.republishTo; to != "" {
+		kv.RePublish = &jetstream.RePublish{Source: r.prefix + ">", Destination: to + ">"}
 	}
 	if cfg.Memory {
 		kv.Storage = jetstream.MemoryStorage
@@ -154,6 +176,7 @@ func (r *Registry) check(cfg jetstream.StreamConfig) error {
 	missing := func(setting, flags string) error {
 		return &MissingSettingError{Bucket: r.bucket, Setting: setting, Mend: fmt.Sprintf("nats stream edit %s %s", r.Stream(), flags)}
 	}
+	to := r.kind.republishTo
 	switch {
 	case cfg.MaxMsgsPerSubject != 1:
 		return missing(fmt.Sprintf("max_msgs_per_subject 1 (history 1; it has %d)", cfg.MaxMsgsPerSubject), "--max-msgs-per-subject=1")
@@ -161,9 +184,9 @@ func (r *Registry) check(cfg jetstream.StreamConfig) error {
 		return missing("allow_direct (direct get)", "--allow-direct")
 	case !cfg.AllowMsgTTL || cfg.SubjectDeleteMarkerTTL <= 0:
 		return missing("allow_msg_ttl and subject_delete_marker_ttl (per-message TTL markers)", "--allow-msg-ttl --subject-del-markers-ttl=1h")
-	case cfg.RePublish == nil || cfg.RePublish.HeadersOnly || cfg.RePublish.Destination != RepublishTo+">" ||
-		(cfg.RePublish.Source != r.prefix+">" && cfg.RePublish.Source != ">" && cfg.RePublish.Source != ""):
-		return missing("republish to "+RepublishTo+">", fmt.Sprintf("--republish-source='%s>' --republish-destination='%s>'", r.prefix, RepublishTo))
+	case to != "" && (cfg.RePublish == nil || cfg.RePublish.HeadersOnly || cfg.RePublish.Destination != to+">" ||
+		(cfg.RePublish.Source != r.prefix+">" && cfg.RePublish.Source != ">" && cfg.RePublish.Source != "")):
+		return missing("republish to "+to+">", fmt.Sprintf("--republish-source='%s>' --republish-destination='%s>'", r.prefix, to))
 	default:
 		return nil
 	}

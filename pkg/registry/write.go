@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -27,6 +28,8 @@ type Write struct {
 	Key      string
 	Data     []byte
 	Revision uint64 // the revision last seen for the key, markers included; 0: there must be none
+	// TTL is how long the record lives unless it is written again, in whole seconds; 0: for good.
+	TTL time.Duration
 }
 
 // WriteResult is what became of the Write at the same index.
@@ -60,6 +63,9 @@ func (r *Registry) message(w *Write) *nats.Msg {
 	m := &nats.Msg{Subject: r.prefix + w.Key, Data: w.Data, Header: nats.Header{
 		jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(w.Revision, 10)},
 	}}
+	if w.TTL > 0 {
+		m.Header[jetstream.MsgTTLHeader] = []string{w.TTL.String()}
+	}
 	if w.Data == nil {
 		m.Header[operationHeader] = []string{operationDelete}
 		m.Header[jetstream.MsgTTLHeader] = []string{markerTTL.String()}
