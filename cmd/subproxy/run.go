@@ -22,6 +22,7 @@ import (
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/internal/service"
 	"github.com/exesdb/subproxy/internal/web"
+	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/health"
 )
 
@@ -59,15 +60,21 @@ Flags win over the environment (SUBPROXY_…), which wins over the file.`,
 	}
 	f.nats.add(cmd)
 	flags := cmd.Flags()
-	flags.StringVarP(&f.config, "config", "c", "", "configuration `FILE`; see subproxy check --defaults")
 	flags.BoolVar(&f.embedded, "embedded", false, "run a nats-server with JetStream in the process")
 	flags.IntVar(&f.embeddedPort, "embedded-port", 4222, "`PORT` of the embedded server on loopback; 0, or one in use: any free port")
 	flags.StringVar(&f.storeDir, "store-dir", "", "`DIR` of the embedded server's data (default: temporary, removed at the end)")
-	flags.StringVar(&f.http, "http", "", "`ADDR` (host:port) of /metrics, /healthz, /readyz and /api/v1/status (default: off)")
+	f.addCommon(cmd)
+	return cmd
+}
+
+// addCommon adds what run and emitter share.
+func (f *runFlags) addCommon(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringVarP(&f.config, "config", "c", "", "configuration `FILE`; see subproxy check --defaults")
+	flags.StringVar(&f.http, "http", "", "`ADDR` (host:port) of /metrics, /healthz, /readyz and, of run, /api/v1/status (default: off)")
 	flags.BoolVar(&f.pprof, "pprof", false, "serve /debug/pprof on the HTTP address")
 	flags.StringVar(&f.logLevel, "log-level", "", "`LEVEL`: debug, info, warn or error (default info)")
 	flags.StringVar(&f.logFormat, "log-format", "", "`FORMAT`: auto, text or json (default auto: text on a terminal)")
-	return cmd
 }
 
 func (f *runFlags) run(cmd *cobra.Command) error {
@@ -102,6 +109,16 @@ func (f *runFlags) run(cmd *cobra.Command) error {
 	}
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := somethingToDo(cfg); err != nil {
+		return err
+	}
+	if cfg.Emitter.Enabled {
+		e, err := service.StartEmitter(ctx, service.EmitterOptions{Config: cfg, Logger: log, Metrics: emitter.NewMetrics(reg)})
+		if err != nil {
+			return err
+		}
+		defer stopEmitter(ctx, e, log)
+	}
 	s, err := service.Start(ctx, service.Options{Config: cfg, Version: versionString(), Logger: log, Metrics: health.NewMetrics(reg)})
 	if err != nil {
 		return err
@@ -125,6 +142,19 @@ func (f *runFlags) run(cmd *cobra.Command) error {
 	return nil
 }
 
+// somethingToDo refuses a configuration that would hold nothing and emit nothing.
+func somethingToDo(cfg *config.Config) error {
+	for _, s := range cfg.Stores {
+		if len(s.Subscriptions) > 0 {
+			return nil
+		}
+	}
+	if cfg.Emitter.Enabled {
+		return nil
+	}
+	return errors.New("the configuration has no subscriptions to hold, and emitter.enabled is false; write subscriptions under a store, or run subproxy emitter")
+}
+
 // example reports whether the built-in example runs.
 func (f *runFlags) example() bool { return f.embedded && f.config == "" }
 
@@ -136,6 +166,7 @@ func (f *runFlags) load() (*config.Config, error) {
 		cfg, err = config.Load(f.config, os.LookupEnv)
 	case f.embedded:
 		cfg = config.Greenhouse()
+		cfg.Emitter.Enabled = true
 	default:
 		return nil, usagef("give a configuration with --config FILE (subproxy check --defaults prints one), or try the built-in example with --embedded")
 	}

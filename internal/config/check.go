@@ -89,15 +89,14 @@ func (d *decoder) checkBridge(b *Bridge, stores []Store) {
 }
 
 func (d *decoder) checkStores(stores []Store) {
-	some, seen := d.bad["stores"] || d.bad[""], map[string]string{}
+	some, seen := len(stores) > 0 || d.bad["stores"] || d.bad[""], map[string]string{}
 	for i := range stores {
 		path := element("stores", i)
 		d.unique(seen, "store id", stores[i].ID, child(path, "id"))
 		d.checkSubscriptions(&stores[i], path)
-		some = some || len(stores[i].Subscriptions) > 0 || d.bad[path] || d.bad[child(path, "subscriptions")]
 	}
 	if !some {
-		d.report(d.near("stores"), "stores", "at least one store with at least one subscription is required")
+		d.report(d.near("stores"), "stores", "at least one store is required")
 	}
 }
 

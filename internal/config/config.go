@@ -10,11 +10,12 @@ type Config struct {
 	Registry          Registry          `yaml:"registry" doc:"The bucket that holds the registrations. Created if it is absent, checked if it is there."`
 	SubscriptionProxy SubscriptionProxy `yaml:"subscription_proxy" doc:"When and how often each proxy registers again."`
 	Status            Status            `yaml:"status" doc:"What proxies and the instance report of themselves."`
+	Emitter           Emitter           `yaml:"emitter" doc:"Sends the events of stores that are JetStream streams to whoever holds their subscriptions."`
 	Bridge            Bridge            `yaml:"bridge" doc:"Which of JetStream's own leader elections count as cluster events."`
 	HTTP              HTTP              `yaml:"http" doc:"The HTTP server: /metrics, /healthz, /readyz, /api/v1/status."`
 	Metrics           Metrics           `yaml:"metrics" doc:"What /metrics shows."`
 	Log               Log               `yaml:"log" doc:"What is written to standard error."`
-	Stores            []Store           `yaml:"stores" doc:"The event stores and their subscriptions. At least one store with at least one subscription."`
+	Stores            []Store           `yaml:"stores" doc:"The event stores and their subscriptions. At least one store; without an emitter at least one subscription."`
 }
 
 // NATS says where to connect and as whom. With a Context, URL is empty unless it was given.
@@ -67,6 +68,13 @@ type Status struct {
 	SummaryInterval   time.Duration `yaml:"summary_interval" default:"5s" min:"100ms" max:"1h" doc:"Each store's summary is sent this often."`
 }
 
+// Emitter is what subproxy emitter runs with, and subproxy run where it hosts one.
+type Emitter struct {
+	Enabled            bool          `yaml:"enabled" default:"false" doc:"Host an emitter in subproxy run, for every store below. subproxy emitter needs no switch."`
+	LeaseTTL           time.Duration `yaml:"lease_ttl" default:"3s" min:"500ms" max:"1h" doc:"A leader that is silent for so long is replaced. It renews four times as often."`
+	CheckpointInterval time.Duration `yaml:"checkpoint_interval" default:"200ms" min:"10ms" max:"1m" doc:"How often checkpoints are written. What was acknowledged since is sent again after a kill, and dropped by proxies that live."`
+}
+
 // Bridge says which LEADER_ELECTED advisories stand for cluster events.
 type Bridge struct {
 	Registry bool           `yaml:"registry" default:"true" doc:"A new leader of the registry bucket's own stream registers everything again."`
@@ -100,8 +108,20 @@ type Log struct {
 // Store is one event store. Its Subscriptions are complete: what they left out is filled from Defaults.
 type Store struct {
 	ID            string         `yaml:"id" required:"true" format:"name" example:"greenhouse_tycoon" doc:"The store's id. No two stores share one."`
+	Stream        StoreStream    `yaml:"stream" doc:"The JetStream stream that holds the store's events, for the emitter."`
 	Defaults      Defaults       `yaml:"defaults" doc:"For whatever a subscription of this store leaves out."`
 	Subscriptions []Subscription `yaml:"subscriptions" from:"Defaults" doc:"The subscriptions to keep registered."`
+}
+
+// StoreStream is a store's stream: ours, or one of the user's own layout.
+type StoreStream struct {
+	Name            string `yaml:"name" format:"stream" doc:"Of a stream that is there already. Empty: EXESDB_<store id>, created if it is absent."`
+	Replicas        int    `yaml:"replicas" default:"1" oneof:"1 3 5" doc:"How many servers hold it, if it is created."`
+	Storage         string `yaml:"storage" default:"file" oneof:"file memory" doc:"Where they hold it, if it is created."`
+	StreamToken     int    `yaml:"stream_token" default:"0" min:"0" max:"100" doc:"Which token of its subjects is an event's stream id, from 1. 0: as in exesdb.events.<store>.<stream id>.<event type>."`
+	EventTypeToken  int    `yaml:"event_type_token" default:"0" min:"0" max:"100" doc:"Which token of its subjects is an event's type, from 1. 0: as above."`
+	StreamHeader    string `yaml:"stream_header" doc:"Which header has the stream id; goes before the token. ce-subject needs no mention."`
+	EventTypeHeader string `yaml:"event_type_header" doc:"Which header has the event's type; goes before the token. ce-type needs no mention."`
 }
 
 // Defaults has the fields of Subscription, under the same names and rules, that a store may set once.
@@ -118,13 +138,13 @@ type Subscription struct {
 	Type         string   `yaml:"type" oneof:"by_stream by_event_type by_event_pattern by_event_payload" example:"by_event_type" doc:"What the selector picks by. Default: the store's."`
 	Selector     string   `yaml:"selector" required:"true" format:"name" example:"greenhouse_initialized:v1" doc:"A stream id or $all; an event type; a JSON object that an event's attributes or data contain. Default: the store's."`
 	StartVersion int64    `yaml:"start_version" min:"-1" doc:"Where to begin: 0 at the first event, -1 with new ones only, n at sequence n. Default: the store's."`
-	Forward      *Forward `yaml:"forward" doc:"Where events go. Optional. Default, key by key: the store's."`
+	Forward      *Forward `yaml:"forward" doc:"Where events go. Default, key by key: the store's; without one they are published on exesdb.delivered.<store>.<name>."`
 }
 
 // Forward is where a subscription's events go.
 type Forward struct {
 	Sink       string        `yaml:"sink" default:"publish" oneof:"publish request stream" doc:"By core NATS (publish), again and again until the subscriber replies (request), or into JetStream (stream)."`
 	Subject    string        `yaml:"subject" format:"subject" example:"app.events.greenhouse" doc:"Where to. Required where forward is given."`
-	Timeout    time.Duration `yaml:"timeout" default:"5s" min:"10ms" max:"10m" doc:"How long request waits for the reply."`
-	MaxDeliver int           `yaml:"max_deliver" default:"5" min:"1" max:"1000" doc:"An event refused this many times is parked."`
+	Timeout    time.Duration `yaml:"timeout" default:"5s" min:"10ms" max:"10m" doc:"How long request waits for the reply, and stream for the acknowledgement."`
+	MaxDeliver int           `yaml:"max_deliver" default:"5" min:"1" max:"1000" doc:"An event refused this many times is parked. One that nobody answers for is not refused."`
 }

@@ -45,6 +45,9 @@ type Service struct {
 	bucket     *registry.Registry
 	feed       *feed.Feed
 	supervisor *proxy.Supervisor
+	delivery   *proxy.Delivery
+	sinks      *sinks
+	lot        *lot
 	control    micro.Service
 
 	mu       sync.Mutex // guards listener
@@ -132,6 +135,9 @@ func (s *Service) close() {
 		s.cancel()
 	}
 	s.work.Wait()
+	if s.delivery != nil {
+		s.delivery.Stop()
+	}
 	if s.nc != nil {
 		s.nc.Close()
 	}

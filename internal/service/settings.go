@@ -66,6 +66,8 @@ func (s *Service) Reload(c *config.Config) error {
 	}
 	s.listener = listener
 	s.cfg.Store(c)
+	s.sinks.configure(c)
+	s.delivery.Refresh()
 	s.supervisor.SetSettings(settings(c))
 	s.supervisor.Apply(subscriptions(c))
 	return nil

@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
 
+	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/proxy"
@@ -49,8 +51,15 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	if err := s.open(starting); err != nil {
 		return nil, err
 	}
+	s.lot = newLot(s.js, o.Config)
+	if err := s.checkSinks(starting, o.Config); err != nil {
+		return nil, connect.Explain(err)
+	}
+	if err := s.receive(o.Config); err != nil {
+		return nil, err
+	}
 	s.supervisor = proxy.New(proxy.Options{
-		Owner: s.owner, Bucket: s.bucket, Settings: settings(o.Config), Publish: s.nc.Publish, Connected: s.nc.IsConnected,
+		Owner: s.owner, Bucket: s.bucket, Delivery: s.delivery, Settings: settings(o.Config), Publish: s.nc.Publish, Connected: s.nc.IsConnected,
 		Ensure: s.ensure, Logger: s.log, Metrics: s.metrics, OnRegistered: s.tellFirst(o.OnRegistered),
 	})
 	if s.listener, err = s.listen(o.Config); err != nil {
@@ -122,25 +131,31 @@ func (s *Service) tried(ctx context.Context) error {
 }
 
 func (s *Service) connect(ctx context.Context) error {
-	c := s.cfg.Load().NATS
+	nc, js, err := dial(ctx, s.cfg.Load(), connect.Options{
+		Name: "subproxy " + s.owner.Name, Logger: s.log,
+		OnReconnect: s.reconnected, OnDisconnect: func() { s.log.Warn("disconnected from NATS; reconnecting") }, OnError: s.natsError,
+	}, s.log)
+	if err != nil {
+		return err
+	}
+	s.nc, s.js = nc, js
+	s.log.Info("connected to NATS", "url", nc.ConnectedUrlRedacted(), "server", nc.ConnectedServerName(), "instance", s.owner.Name, "id", s.owner.ID)
+	return nil
+}
+
+// dial connects to what the configuration says, waiting for a server that is not there yet.
+func dial(ctx context.Context, cfg *config.Config, o connect.Options, log *slog.Logger) (*nats.Conn, jetstream.JetStream, error) {
+	c := cfg.NATS
+	o.URL, o.Context, o.Credentials = c.URL, c.Context, c.Credentials
+	o.TLSCA, o.TLSCert, o.TLSKey, o.TLSHandshakeFirst = c.TLS.CA, c.TLS.Cert, c.TLS.Key, c.TLS.HandshakeFirst
 	for {
-		nc, js, err := connect.Connect(ctx, connect.Options{
-			URL: c.URL, Context: c.Context, Credentials: c.Credentials,
-			TLSCA: c.TLS.CA, TLSCert: c.TLS.Cert, TLSKey: c.TLS.Key, TLSHandshakeFirst: c.TLS.HandshakeFirst,
-			Name: "subproxy " + s.owner.Name, Logger: s.log,
-			OnReconnect: s.reconnected, OnDisconnect: func() { s.log.Warn("disconnected from NATS; reconnecting") }, OnError: s.natsError,
-		})
-		if err == nil {
-			s.nc, s.js = nc, js
-			s.log.Info("connected to NATS", "url", nc.ConnectedUrlRedacted(), "server", nc.ConnectedServerName(), "instance", s.owner.Name, "id", s.owner.ID)
-			return nil
+		nc, js, err := connect.Connect(ctx, o)
+		if err == nil || !isTransient(err) {
+			return nc, js, err
 		}
-		if !isTransient(err) {
-			return err
-		}
-		s.log.Warn("NATS is not reachable yet", "error", err)
+		log.Warn("NATS is not reachable yet", "error", err)
 		if !sleep(ctx, time.Second) {
-			return err
+			return nil, nil, err
 		}
 	}
 }
@@ -174,8 +189,9 @@ func (s *Service) open(ctx context.Context) error {
 	}
 }
 
-func (s *Service) bucketConfig() registry.Config {
-	c := s.cfg.Load()
+func (s *Service) bucketConfig() registry.Config { return bucketConfig(s.cfg.Load()) }
+
+func bucketConfig(c *config.Config) registry.Config {
 	return registry.Config{
 		Bucket: c.Registry.Bucket, Replicas: c.Registry.Replicas, Memory: c.Registry.Storage == "memory",
 		AckWait: c.SubscriptionProxy.VerificationTimeout,

@@ -37,17 +37,32 @@ func Listen(addr string) (net.Listener, error) {
 
 // Serve serves the instance on the listener until Close.
 func Serve(l net.Listener, s *service.Service, gatherer prometheus.Gatherer, withPProf bool, log *slog.Logger) *Server {
+	mux := newMux(s.Ready, gatherer, withPProf)
+	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, r *http.Request) { status(w, r, s) })
+	return start(l, mux, log)
+}
+
+// ServeEmitter serves an emitter without an instance: metrics, liveness and readiness.
+func ServeEmitter(l net.Listener, e *service.Emitter, gatherer prometheus.Gatherer, withPProf bool, log *slog.Logger) *Server {
+	return start(l, newMux(func(context.Context) error {
+		if !e.Connected() {
+			return errors.New("not connected to NATS")
+		}
+		return nil
+	}, gatherer, withPProf), log)
+}
+
+func newMux(ready func(context.Context) error, gatherer prometheus.Gatherer, withPProf bool) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		if err := s.Ready(r.Context()); err != nil {
+		if err := ready(r.Context()); err != nil {
 			reply(w, http.StatusServiceUnavailable, err.Error())
 			return
 		}
 		reply(w, http.StatusOK, "ready")
 	})
-	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, r *http.Request) { status(w, r, s) })
 	if withPProf {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 		mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
@@ -55,6 +70,10 @@ func Serve(l net.Listener, s *service.Service, gatherer prometheus.Gatherer, wit
 		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	}
+	return mux
+}
+
+func start(l net.Listener, mux *http.ServeMux, log *slog.Logger) *Server {
 	server := &Server{listener: l, http: &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}, ended: make(chan struct{})}
 	go func() {
 		defer close(server.ended)

@@ -27,8 +27,16 @@ func StreamName(store string) string { return StreamPrefix + subscription.Encode
 // StreamConfig is how OpenStream creates a store's stream.
 type StreamConfig struct {
 	Store    string
-	Replicas int // 1, 3 or 5; default 1
+	Name     string // of a stream of the user's own, which must be there; default StreamName(Store), created where it is absent
+	Replicas int    // 1, 3 or 5; default 1
 	Memory   bool
+}
+
+func (c *StreamConfig) name() string {
+	if c.Name != "" {
+		return c.Name
+	}
+	return StreamName(c.Store)
 }
 
 // OpenStream opens the store's stream, creating it where it is absent. An existing one is the user's and stays as it is;
@@ -37,9 +45,9 @@ func OpenStream(ctx context.Context, js jetstream.JetStream, cfg StreamConfig) (
 	if cfg.Store == "" {
 		return nil, fmt.Errorf("open a store's stream: %w", subscription.ErrEmptyName)
 	}
-	name, token := StreamName(cfg.Store), subscription.EncodeToken(cfg.Store)
+	name, token := cfg.name(), subscription.EncodeToken(cfg.Store)
 	stream, err := js.Stream(ctx, name)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
+	if errors.Is(err, jetstream.ErrStreamNotFound) && name == StreamName(cfg.Store) {
 		sc := jetstream.StreamConfig{
 			Name: name, Description: "Events of store " + cfg.Store, Subjects: []string{event.SubjectPrefix + token + ".>"},
 			Replicas: max(cfg.Replicas, 1), AllowDirect: true,

@@ -41,7 +41,7 @@ type Event struct {
 	ID       string
 	Source   string
 	Time     time.Time
-	Header   nats.Header // everything that came with it; never changed here
+	Header   nats.Header // everything that came with it; only Complete changes it
 	Data     []byte
 
 	decoded bool
@@ -136,15 +136,43 @@ func (e *Event) Message(subject string) *nats.Msg {
 	for k, v := range e.Header {
 		h[k] = v
 	}
-	for _, a := range [...]struct{ header, value string }{
-		{SpecVersionHeader, specVersion}, {IDHeader, e.ID}, {TypeHeader, e.Type}, {SubjectHeader, e.Stream}, {SourceHeader, e.Source},
-		{TimeHeader, e.Time.UTC().Format(time.RFC3339Nano)},
-	} {
-		if first(h, a.header) == "" {
-			h[a.header] = []string{a.value}
+	e.complete(h)
+	return &nats.Msg{Subject: subject, Header: h, Data: e.Data}
+}
+
+// Complete adds the CloudEvents attributes that are missing to the event's own headers, and returns these.
+func (e *Event) Complete() nats.Header {
+	if e.Header == nil {
+		e.Header = nats.Header{}
+	}
+	e.complete(e.Header)
+	return e.Header
+}
+
+func (e *Event) complete(h nats.Header) {
+	add := func(name, value string) {
+		if first(h, name) == "" {
+			h[name] = []string{value}
 		}
 	}
-	return &nats.Msg{Subject: subject, Header: h, Data: e.Data}
+	add(SpecVersionHeader, specVersion)
+	add(IDHeader, e.ID)
+	add(TypeHeader, e.Type)
+	add(SubjectHeader, e.Stream)
+	add(SourceHeader, e.Source)
+	if first(h, TimeHeader) == "" {
+		h[TimeHeader] = []string{e.Time.UTC().Format(time.RFC3339Nano)}
+	}
+}
+
+// StripNATS takes away the headers that are between the event's publisher, JetStream and its reader: what an append was
+// conditional on, and what the server adds when it republishes or is asked for a message.
+func StripNATS(h nats.Header) {
+	for k := range h {
+		if strings.HasPrefix(k, "Nats-") {
+			delete(h, k)
+		}
+	}
 }
 
 // Attribute returns an attribute by its CloudEvents name, extensions included; ok is false where there is none.

@@ -138,11 +138,11 @@ func (a api) leaderGet(ctx context.Context, seq uint64, next bool) (Message, err
 	return out, nil
 }
 
-// page reads up to batch messages from sequence from on by one direct get, and hands them to each until it returns
-// false. It reports whether the replica that answered has more. Every answer names the sequence before it in the batch,
+// page reads up to batch messages, of maxBytes in all (0: as the server limits it), from sequence from on by one direct get,
+// and hands them to each until it returns false. It reports whether the replica that answered has more. Every answer names the sequence before it in the batch,
 // so one that was lost is noticed; wait bounds the time to each answer.
-func (a api) page(ctx context.Context, from uint64, batch int, wait time.Duration, each func(Message) bool) (more bool, err error) {
-	body, err := json.Marshal(getRequest{Seq: from, Batch: batch})
+func (a api) page(ctx context.Context, from uint64, batch, maxBytes int, wait time.Duration, each func(Message) bool) (more bool, err error) {
+	body, err := json.Marshal(getRequest{Seq: from, Batch: batch, MaxBytes: maxBytes})
 	if err != nil {
 		return false, err
 	}

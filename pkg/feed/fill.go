@@ -96,7 +96,7 @@ func (s *follower) readPage(ctx context.Context) (more bool, err error) {
 	batch := int(min(uint64(s.cfg.BatchSize), s.cur.target-s.cur.last))
 	wait := min(fillWait<<min(s.failures, 10), maxFillWait)
 	stale := false
-	more, err = s.api.page(ctx, s.cur.last+1, batch, wait, func(m Message) bool {
+	more, err = s.api.page(ctx, s.cur.last+1, batch, 0, wait, func(m Message) bool {
 		if stale = s.cur.older(m.Time); stale {
 			return false
 		}

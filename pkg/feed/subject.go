@@ -59,6 +59,14 @@ func republished(cfg jetstream.StreamConfig, filter string) string {
 	return destinationFilter(r.Destination)
 }
 
+// ModeOf is how a Feed follows all of a stream of that configuration.
+func ModeOf(cfg jetstream.StreamConfig) string {
+	if republished(cfg, "") == "" {
+		return ModeOrdered
+	}
+	return ModeRepublish
+}
+
 // destinationFilter turns a republish destination, which may have subject mapping functions for tokens, into a subject
 // that matches all it can give.
 func destinationFilter(destination string) string {

@@ -61,9 +61,24 @@ type Status struct {
 	Owner               registry.Owner    `json:"owner"`       // who holds the subscription; in standby that is another instance
 	ReportedBy          registry.Owner    `json:"reported_by"` // the instance whose proxy this is
 	NextAttemptAt       *time.Time        `json:"next_attempt_at"`
-	Lag                 uint64            `json:"lag"`      // events of the store not yet delivered
-	LastSeq             uint64            `json:"last_seq"` // store sequence delivered last
+	Lag                 uint64            `json:"lag"`             // events of the store not yet delivered
+	LastSeq             uint64            `json:"last_seq"`        // store sequence that the sink accepted last, in this start of the proxy
+	Sink                string            `json:"sink"`            // publish, request, stream or handler; empty before the first event
+	SinkState           SinkState         `json:"sink_state"`      // empty where no events are received
+	Delivered           uint64            `json:"delivered"`       // events that the sink accepted, or that were parked, in this start
+	DeliveryErrors      uint64            `json:"delivery_errors"` // attempts to deliver that failed, in this start
+	Parked              uint64            `json:"parked"`          // events parked, in this start
 }
+
+// SinkState says how a sink is.
+type SinkState string
+
+// The states of a sink.
+const (
+	SinkIdle     SinkState = "idle"     // it had no event yet
+	SinkTaking   SinkState = "taking"   // it takes events
+	SinkRefusing SinkState = "refusing" // it refuses an event, or nobody is there to take it; it is tried again
+)
 
 // Level is an alert's level.
 type Level string
@@ -133,8 +148,11 @@ type Summary struct {
 	Breakers   Breakers `json:"breakers"`
 	Registered int      `json:"registered"`
 	Verified   int      `json:"verified"`
-	Term       uint64   `json:"term"`   // highest leader term heard of; 0: none
-	Leader     string   `json:"leader"` // the leader of that term, where it was named
+	Refusing   int      `json:"refusing"` // proxies whose sink takes no events
+	Behind     int      `json:"behind"`   // proxies that have not delivered everything, as the store's emitter tells
+	Lag        uint64   `json:"lag"`      // events of the store that the one furthest behind has not delivered
+	Term       uint64   `json:"term"`     // highest leader term heard of; 0: none
+	Leader     string   `json:"leader"`   // the leader of that term, where it was named
 }
 
 // StatusSubject is the subject of a proxy's status.

@@ -55,7 +55,7 @@ func (l *loop) raise(items []*item, h breaker.Health, now time.Time) {
 	}
 	failing := 0
 	for _, it := range l.items {
-		if it.proxy.Failures > 0 {
+		if it.proxy.trouble() != "" {
 			failing++
 		}
 	}
@@ -107,13 +107,15 @@ func (l *loop) sendAlert(level health.Level, it *item, h breaker.Health, now tim
 	p := &it.proxy
 	a := health.Alert{
 		Envelope: health.NewEnvelope(health.AlertType, now), Level: level, Scope: "proxy", Store: l.store, Name: p.Name, Health: h,
-		Affected: 1, Subscriptions: len(l.items), ConsecutiveFailures: p.Failures, LastError: p.LastError, Owner: l.owner,
+		Affected: 1, Subscriptions: len(l.items), ConsecutiveFailures: p.Failures, LastError: p.trouble(), Owner: l.owner,
 	}
 	switch {
 	case level == health.Resolved && it.removed:
 		a.Message = fmt.Sprintf("%s is no longer held here", p.Subscription)
 	case level == health.Resolved:
 		a.Message = fmt.Sprintf("%s is %s again", p.Subscription, h)
+	case p.Failures == 0:
+		a.Message = fmt.Sprintf("%s is %s: its subscriber takes no events", p.Subscription, h)
 	default:
 		a.Message = fmt.Sprintf("%s is %s after %d failed registrations", p.Subscription, h, p.Failures)
 	}
@@ -124,14 +126,16 @@ func (l *loop) sendAlert(level health.Level, it *item, h breaker.Health, now tim
 func (l *loop) sendStoreAlert(level health.Level, sample *item, h breaker.Health, affected int, now time.Time) {
 	a := health.Alert{
 		Envelope: health.NewEnvelope(health.AlertType, now), Level: level, Scope: "store", Store: l.store, Health: h,
-		Affected: affected, Subscriptions: len(l.items), ConsecutiveFailures: sample.proxy.Failures, LastError: sample.proxy.LastError, Owner: l.owner,
+		Affected: affected, Subscriptions: len(l.items), ConsecutiveFailures: sample.proxy.Failures, LastError: sample.proxy.trouble(), Owner: l.owner,
 	}
 	a.Message = fmt.Sprintf("%d of the store's %d subscriptions fail to register; the first are %s", affected, len(l.items), h)
 	switch {
+	case level != health.Resolved && sample.proxy.Failures == 0:
+		a.Message = fmt.Sprintf("the subscribers of %d of the store's %d subscriptions take no events", affected, len(l.items))
 	case level == health.Resolved && sample.removed:
 		a.Message = "the store's failing subscriptions are no longer held here"
 	case level == health.Resolved:
-		a.Message = "the store's subscriptions are registered again"
+		a.Message = "the store's subscriptions are well again"
 	}
 	l.logAlert(&a, "subscriptions", affected)
 	l.sendOrKeep(a)

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/health"
@@ -33,8 +34,9 @@ type merged struct {
 type inbox struct {
 	wake chan struct{} // holds one signal; never closed
 
+	term atomic.Uint64 // highest heard of; changes under mu
+
 	mu       sync.Mutex
-	term     uint64 // highest heard of
 	leader   string // named last
 	events   merged
 	news     []registry.Entry
@@ -57,10 +59,10 @@ func (b *inbox) event(c Cluster) (stale, coalesced bool) {
 	defer b.signal()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if c.Term > 0 && c.Term < b.term {
+	if c.Term > 0 && c.Term < b.term.Load() {
 		return true, false
 	}
-	b.term = max(b.term, c.Term)
+	b.term.Store(max(b.term.Load(), c.Term))
 	if c.Leader != "" {
 		b.leader = c.Leader
 	}
@@ -123,14 +125,14 @@ func (b *inbox) ask(r request) {
 // learnTerm takes over the term that a record carries, so that a restarted instance goes on refusing older ones.
 func (b *inbox) learnTerm(term uint64) {
 	b.mu.Lock()
-	b.term = max(b.term, term)
+	b.term.Store(max(b.term.Load(), term))
 	b.mu.Unlock()
 }
 
 func (b *inbox) leadership() (term uint64, leader string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.term, b.leader
+	return b.term.Load(), b.leader
 }
 
 func (b *inbox) eventPending() bool {

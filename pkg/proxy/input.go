@@ -24,15 +24,16 @@ type Kind uint8
 
 // The kinds of input.
 const (
-	Start    Kind = iota // begin to hold the subscription
-	Event                // Cause happened, seen at CauseAt
-	Due                  // the time Next has come
-	Finished             // the attempt under way ended with Outcome
-	Seen                 // the feed showed News about the key
-	Voided               // the bucket is new: nothing that was known about it stands
-	Restart              // stop and start anew, with a new incarnation
-	Stop                 // release the registration and do nothing more
-	Retired              // another run of this instance's name took over: do nothing more, release nothing
+	Start      Kind = iota // begin to hold the subscription
+	Event                  // Cause happened, seen at CauseAt
+	Due                    // the time Next has come
+	Finished               // the attempt under way ended with Outcome
+	Seen                   // the feed showed News about the key
+	Voided                 // the bucket is new: nothing that was known about it stands
+	Restart                // stop and start anew, with a new incarnation
+	Stop                   // release the registration and do nothing more
+	Retired                // another run of this instance's name took over: do nothing more, release nothing
+	Delivering             // the sink takes no events, for Reason; empty: it takes them again
 )
 
 // Input is one thing that happens to a proxy.
@@ -42,6 +43,7 @@ type Input struct {
 	SeenAt  time.Time      // when the cause was seen
 	Outcome Outcome        // of Finished
 	News    News           // of Seen
+	Reason  string         // of Delivering
 	Jitter  float64        // in [-1, 1), spreads what is scheduled
 }
 

@@ -30,16 +30,44 @@ func (l *loop) launch(ctx context.Context) {
 		l.hand(ctx, n, func(ctx context.Context) []done { return l.registrar.register(ctx, jobs, settings) })
 	}
 	for len(l.releases) > 0 && l.handed.Load() < maxBatches {
-		n := min(len(l.releases), batchSize)
-		writes := l.releases[:n:n]
-		l.releases = l.releases[n:]
-		l.hand(ctx, n, func(ctx context.Context) []done { return l.release(ctx, writes) })
+		writes := l.drained()
+		if len(writes) == 0 {
+			break
+		}
+		l.hand(ctx, len(writes), func(ctx context.Context) []done { return l.deleteRecords(ctx, writes) })
 	}
 	if len(l.ready) == 0 {
 		l.ready = nil
 	}
 	if len(l.releases) == 0 {
 		l.releases = nil
+	}
+}
+
+// drained takes out up to a batch of releases whose proxies have nothing in hand any more.
+func (l *loop) drained() []registry.Write {
+	var writes []registry.Write
+	waiting := l.releases[:0]
+	for _, r := range l.releases {
+		if len(writes) < batchSize && isClosed(r.drained) {
+			writes = append(writes, r.Write)
+			continue
+		}
+		waiting = append(waiting, r)
+	}
+	l.releases = waiting
+	return writes
+}
+
+func isClosed(c <-chan struct{}) bool {
+	if c == nil {
+		return true
+	}
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -62,9 +90,9 @@ func (l *loop) hand(ctx context.Context, n int, batch func(context.Context) []do
 	})
 }
 
-// release deletes records that this instance holds no longer. A conflict may be its own write that was acknowledged late
+// deleteRecords deletes records that this instance holds no longer. A conflict may be its own write that was acknowledged late
 // or never, so it looks once more; a record of somebody else stays.
-func (l *loop) release(ctx context.Context, writes []registry.Write) []done {
+func (l *loop) deleteRecords(ctx context.Context, writes []registry.Write) []done {
 	ends := make([]done, len(writes))
 	if l.retired.Load() {
 		return ends

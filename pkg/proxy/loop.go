@@ -25,7 +25,9 @@ const (
 type item struct {
 	proxy  Proxy
 	key    string
-	number uint64 // of its deliver subject
+	number uint64          // of its deliver subject
+	inlet  *inlet          // where its events come in; nil while it stands by
+	busy   <-chan struct{} // closed when the inlet before has nothing in hand; nil: there was none
 	// dueAt and slot are the due heap's; slot is the index there plus one, 0 for not in it.
 	dueAt time.Time
 	slot  int
@@ -37,6 +39,13 @@ type item struct {
 	ready   bool    // in loop.ready
 	inEvent bool    // the attempt under way is part of an event round
 	removed bool    // no longer configured; only its attempt under way is waited for
+}
+
+// release is a record to be deleted, once what the proxy's sink has in hand is done with: whoever takes the subscription
+// then begins after it.
+type release struct {
+	registry.Write
+	drained <-chan struct{}
 }
 
 // loop owns the proxies of one store. All its fields but the inbox belong to the goroutine that runs it.
@@ -52,15 +61,16 @@ type loop struct {
 	due    dueHeap
 
 	ready    []*item // admitted attempts, not yet handed to the registrar
-	releases []registry.Write
+	releases []release
 	flight   int // attempts and releases handed over and not ended
 	batches  batches
 	handed   atomic.Int32 // batches handed over and not ended
 	rounds   int          // attempts not ended that belong to the event round under way
 	limit    *rate.Limiter
 	actions  []*action
-	lostTo   []*item // superseded in this turn
-	ending   bool    // everything was removed; the loop ends once that is released
+	lostTo   []*item           // superseded in this turn
+	behind   map[string]uint64 // events not delivered, by subscription, as the store's emitter told last
+	ending   bool              // everything was removed; the loop ends once that is released
 	work     sync.WaitGroup
 
 	report report
@@ -82,7 +92,7 @@ func (l *loop) run(ctx context.Context) {
 	for {
 		now := time.Now()
 		wake := l.turn(ctx, now)
-		if l.ending && l.flight == 0 {
+		if l.ending && l.flight == 0 && len(l.releases) == 0 {
 			return
 		}
 		timer.Reset(time.Until(wake))
@@ -159,8 +169,9 @@ func (l *loop) step(it *item, in Input, now time.Time) {
 		}
 		l.ready, it.ready = append(l.ready, it), true
 	}
+	l.tend(it)
 	if fx.Release {
-		l.releases = append(l.releases, registry.Write{Key: it.key, Revision: it.proxy.Revision})
+		l.release(it, it.proxy.Revision)
 	}
 	if fx.Superseded {
 		l.superseded(it)
@@ -192,7 +203,7 @@ func (l *loop) finish(d *done, now time.Time) {
 	l.inbox.learnTerm(d.term)
 	if it.removed {
 		if !d.outcome.Superseded && !it.proxy.Standby {
-			l.releases = append(l.releases, registry.Write{Key: it.key, Revision: max(d.outcome.Revision, it.proxy.Revision)})
+			l.release(it, max(d.outcome.Revision, it.proxy.Revision))
 		}
 		return
 	}

@@ -40,7 +40,7 @@ func (l *loop) apply(wanted []subscription.Subscription, started bool, now time.
 }
 
 func (l *loop) add(s subscription.Subscription, started bool, now time.Time) {
-	it := &item{key: s.Key(), number: l.numbers.Add(1), place: len(l.items)}
+	it := &item{key: s.Key(), place: len(l.items)}
 	it.proxy.Subscription, it.proxy.Health = s, breaker.Unknown
 	l.items = append(l.items, it)
 	l.byName[s.Name], l.byKey[it.key] = it, it
@@ -57,8 +57,9 @@ func (l *loop) remove(it *item, now time.Time) {
 		it.inEvent = false
 		l.rounds--
 	}
-	l.step(it, Input{Kind: Stop}, now)
+	l.shut(it)
 	it.removed = true
+	l.step(it, Input{Kind: Stop}, now)
 	l.lower(it, now)
 	l.due.remove(it)
 	delete(l.byName, it.proxy.Name)
@@ -75,6 +76,7 @@ func (l *loop) remove(it *item, now time.Time) {
 }
 
 func (l *loop) restart(it *item, now time.Time) {
+	l.shut(it)
 	it.number = l.numbers.Add(1)
 	l.step(it, Input{Kind: Restart, SeenAt: now}, now)
 }

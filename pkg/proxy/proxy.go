@@ -42,6 +42,7 @@ type Proxy struct {
 	Health      breaker.Health
 	LastSuccess time.Time
 	LastError   string
+	Refusal     string // why the sink takes no events; empty: it does
 	Latency     time.Duration
 	Next        time.Time // of the next attempt if nothing happens before; zero: none
 }
@@ -83,6 +84,8 @@ func (p *Proxy) Step(in Input, now time.Time, s *Settings) Effects {
 		p.renewTo, p.settled = p.NextIncarnation()+1, false
 		p.Breaker, p.Failures, p.LastError = breaker.Breaker{}, 0, ""
 		return p.event(Input{Cause: registry.Manual, SeenAt: in.SeenAt})
+	case Delivering:
+		return p.delivering(in.Reason, s)
 	case Stop:
 		p.Stopped, p.Next = true, time.Time{}
 		return Effects{Release: p.Registered && p.Mine && !p.Standby}
@@ -186,7 +189,32 @@ func (p *Proxy) succeed(o Outcome, now time.Time, s *Settings, jitter float64) E
 		interval = s.InitialInterval
 	}
 	p.Next = now.Add(breaker.Spread(interval, jitter))
-	return p.become(breaker.Healthy, Soon)
+	return p.become(p.well(), Soon)
+}
+
+// well is the health of a proxy that is registered: a subscriber that takes no events makes it degraded.
+func (p *Proxy) well() breaker.Health {
+	if p.Refusal != "" {
+		return breaker.Degraded
+	}
+	return breaker.Healthy
+}
+
+// trouble is what is wrong with the proxy; empty: nothing.
+func (p *Proxy) trouble() string {
+	if p.LastError != "" {
+		return p.LastError
+	}
+	return p.Refusal
+}
+
+// delivering notes whether the sink takes events. It says nothing about the registration, so the breaker is left alone.
+func (p *Proxy) delivering(reason string, s *Settings) Effects {
+	p.Refusal = reason
+	if p.Standby || p.LastSuccess.IsZero() || s.Breaker.Health(p.Failures) != breaker.Healthy {
+		return Effects{Publish: Soon}
+	}
+	return p.become(p.well(), Soon)
 }
 
 // hold notes that the bucket has this instance's record.
@@ -213,6 +241,9 @@ func (p *Proxy) fail(o Outcome, now time.Time, s *Settings, jitter float64) Effe
 	h := s.Breaker.Health(p.Failures)
 	if h == breaker.Healthy && (p.Health == breaker.Degraded || p.Health == breaker.Failed) {
 		h = p.Health // a restart forgets failures, but only a success makes healthy again
+	}
+	if h == breaker.Healthy {
+		h = p.well()
 	}
 	return p.become(h, Soon)
 }
@@ -282,7 +313,7 @@ func (p *Proxy) standBy(holder registry.Owner) Effects {
 	already := p.Standby && p.Holder == holder
 	p.Standby, p.Mine, p.Registered, p.Verified = true, false, false, false
 	p.Holder, p.Next, p.again = holder, time.Time{}, ""
-	p.Breaker, p.Failures, p.LastError = breaker.Breaker{}, 0, ""
+	p.Breaker, p.Failures, p.LastError, p.Refusal = breaker.Breaker{}, 0, "", ""
 	if already {
 		return Effects{}
 	}

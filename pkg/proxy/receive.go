@@ -13,6 +13,7 @@ type Receiver struct {
 	Last  uint64 // sequence taken last
 	taken bool   // any was
 	gapAt uint64 // sequence of the event that a gap was reported for, and nothing was taken since; 0: none
+	epoch string // the history of the store that Last is of, where an emitter has told
 }
 
 // Verdict is what to do with an event that arrived.
@@ -27,13 +28,15 @@ const (
 	StaleTerm                // refuse it: there is a later leader
 )
 
+// String names the verdict in metrics.
+func (v Verdict) String() string {
+	return [...]string{"taken", "duplicate", "gap", "gap_again", "stale_term"}[v]
+}
+
 // Receive decides about the event of that sequence, sent by the leader of that term after the event prev.
 func (r *Receiver) Receive(term, sequence, prev uint64) Verdict {
-	if term < r.Fence {
+	if r.stale(term) {
 		return StaleTerm
-	}
-	if term > r.Fence {
-		r.Fence, r.gapAt = term, 0
 	}
 	switch {
 	case r.taken && sequence <= r.Last:
@@ -47,4 +50,31 @@ func (r *Receiver) Receive(term, sequence, prev uint64) Verdict {
 		r.taken, r.gapAt, r.Last = true, 0, sequence
 		return Take
 	}
+}
+
+// Ask takes an emitter's question, which is answered with Last. Where it is about another history of the store, what was
+// taken is forgotten: the same sequences are other events now.
+func (r *Receiver) Ask(term uint64, epoch string) (forgot, stale bool) {
+	if r.stale(term) {
+		return false, true
+	}
+	r.gapAt = 0
+	if epoch != "" && r.epoch != epoch {
+		forgot = r.epoch != "" && r.taken
+		r.epoch = epoch
+	}
+	if forgot {
+		r.Last, r.taken = 0, false
+	}
+	return forgot, false
+}
+
+func (r *Receiver) stale(term uint64) bool {
+	if term < r.Fence {
+		return true
+	}
+	if term > r.Fence {
+		r.Fence, r.gapAt = term, 0
+	}
+	return false
 }

@@ -174,6 +174,13 @@ func (l *loop) summary(now time.Time) health.Summary {
 		if it.proxy.Verified {
 			s.Verified++
 		}
+		if it.proxy.Refusal != "" {
+			s.Refusing++
+		}
+		if lag := l.behind[it.proxy.Name]; lag > 0 && it.inlet != nil {
+			s.Behind++
+			s.Lag = max(s.Lag, lag)
+		}
 	}
 	s.Term, s.Leader = l.inbox.leadership()
 	return s
@@ -186,11 +193,23 @@ func (l *loop) status(it *item, now time.Time) health.Status {
 		Store:    p.Store, Name: p.Name, SubscriptionType: p.Type, Selector: p.Selector,
 		Health: p.Health, Breaker: p.Breaker.State(), Registered: p.Registered, Verified: p.Verified,
 		Verification: "on", ConsecutiveFailures: p.Failures, LastSuccess: instant(p.LastSuccess), LastCause: p.Cause,
-		LastError: p.LastError, LatencyMS: float64(p.Latency.Microseconds()) / 1000, Revision: p.Revision,
+		LastError: p.trouble(), LatencyMS: float64(p.Latency.Microseconds()) / 1000, Revision: p.Revision,
 		Incarnation: p.Incarnation, Owner: l.holder(p), ReportedBy: l.owner, NextAttemptAt: instant(p.Next),
 	}
 	if !l.settings.Load().Verify {
 		s.Verification = "off"
+	}
+	if it.inlet != nil {
+		c := it.inlet.seen()
+		s.LastSeq, s.Delivered, s.DeliveryErrors, s.Parked, s.Sink = c.Last, c.Delivered, c.Errors, c.Parked, string(c.Kind)
+		s.SinkState = health.SinkIdle
+		switch {
+		case p.Refusal != "":
+			s.SinkState = health.SinkRefusing
+		case c.Last > 0 || c.Delivered > 0:
+			s.SinkState = health.SinkTaking
+		}
+		s.Lag = l.behind[p.Name]
 	}
 	return s
 }

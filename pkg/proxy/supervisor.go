@@ -8,18 +8,21 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// Options are what a Supervisor works with. Every field but Ensure, Logger and Metrics is required.
+// Options are what a Supervisor works with. Every field but Delivery, Ensure, Logger and Metrics is required.
 type Options struct {
 	Owner     registry.Owner // this instance
 	Bucket    Bucket
 	Settings  Settings
 	Publish   func(subject string, data []byte) error
 	Connected func() bool
+	// Delivery, where set, receives the proxies' events and forwards them. It is the caller's to start and to stop.
+	Delivery *Delivery
 	// Ensure opens the bucket again where a write found it gone.
 	Ensure  func(context.Context) error
 	Logger  *slog.Logger
@@ -38,6 +41,7 @@ type shared struct {
 	connected func() bool
 	logger    *slog.Logger
 	metrics   *health.Metrics
+	delivery  *Delivery
 	slots     chan struct{} // one for each batch under way
 	retired   atomic.Bool   // another run of this name took over
 	retire    func(by registry.Owner)
@@ -76,7 +80,7 @@ func New(o Options) *Supervisor {
 	s := &Supervisor{
 		shared: shared{
 			owner: o.Owner, publisher: o.Publish, connected: o.Connected, logger: o.Logger, metrics: o.Metrics,
-			slots: make(chan struct{}, maxBatches),
+			slots: make(chan struct{}, maxBatches), delivery: o.Delivery,
 		},
 		loops: map[string]*loop{}, tokens: map[string]*loop{}, begun: make(chan struct{}),
 	}
@@ -188,6 +192,15 @@ func (s *Supervisor) Tell(store string, c Cluster) {
 		return
 	}
 	s.tell(l, c)
+}
+
+// Progress passes on what a store's emitter says of how far it is.
+func (s *Supervisor) Progress(p event.Progress) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if l := s.loops[p.Store]; l != nil {
+		l.inbox.ask(request{do: func(l *loop, now time.Time) { l.progress(&p, now) }})
+	}
 }
 
 func (s *Supervisor) tell(l *loop, c Cluster) {

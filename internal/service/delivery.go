@@ -1,0 +1,155 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/proxy"
+	"github.com/exesdb/subproxy/pkg/sink"
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+// DeliveredPrefix begins the subject on which the events of a subscription without a forward are published: <store>.<name>
+// follows.
+const DeliveredPrefix = "exesdb.delivered."
+
+// sinks are where subscriptions' events go, by configuration. One that many subscriptions share is made once.
+type sinks struct {
+	js jetstream.JetStream
+
+	mu       sync.RWMutex
+	forwards map[string]*config.Forward // by store/name, as tokens
+	made     map[sink.Config]sink.Sink
+	handlers map[string]sink.Sink // by the same, of programs that embed this
+}
+
+func newSinks(js jetstream.JetStream, c *config.Config) *sinks {
+	s := &sinks{js: js}
+	s.configure(c)
+	return s
+}
+
+func (s *sinks) configure(c *config.Config) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forwards, s.made = map[string]*config.Forward{}, map[sink.Config]sink.Sink{}
+	for i := range c.Stores {
+		for j := range c.Stores[i].Subscriptions {
+			if sub := &c.Stores[i].Subscriptions[j]; sub.Forward != nil {
+				s.forwards[tokens(c.Stores[i].ID, sub.Name)] = sub.Forward
+			}
+		}
+	}
+}
+
+func tokens(store, name string) string {
+	return subscription.EncodeToken(store) + "." + subscription.EncodeToken(name)
+}
+
+// of returns where a subscription's events go.
+func (s *sinks) of(sub subscription.Subscription) (sink.Sink, sink.Config) {
+	key := tokens(sub.Store, sub.Name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := sink.Config{Kind: sink.Publish, Subject: DeliveredPrefix + key}
+	if f := s.forwards[key]; f != nil {
+		c = sinkConfig(f)
+	}
+	to := s.made[c]
+	if to == nil {
+		var err error
+		if to, err = sink.New(s.js, c); err != nil {
+			return refusing{err}, c // what the configuration's check let through
+		}
+		s.made[c] = to
+	}
+	return to, c
+}
+
+func sinkConfig(f *config.Forward) sink.Config {
+	return sink.Config{Kind: sink.Kind(f.Sink), Subject: f.Subject, Timeout: f.Timeout, MaxDeliver: f.MaxDeliver}
+}
+
+// refusing stands for a sink that could not be made.
+type refusing struct{ err error }
+
+func (r refusing) Deliver(context.Context, *sink.Event) error { return r.err }
+
+// checkSinks finds at the start what the first event would find: a stream that is not there.
+func (s *Service) checkSinks(ctx context.Context, c *config.Config) error {
+	checked := map[sink.Config]bool{}
+	for _, store := range c.Stores {
+		for _, sub := range store.Subscriptions {
+			if sub.Forward == nil || checked[sinkConfig(sub.Forward)] {
+				continue
+			}
+			to := sinkConfig(sub.Forward)
+			checked[to] = true
+			if err := sink.Check(ctx, s.js, to); err != nil {
+				return fmt.Errorf("subscription %s/%s: %w", store.ID, sub.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// receive begins to take events. The parked stream is opened with the first event that is parked.
+func (s *Service) receive(c *config.Config) error {
+	s.sinks = newSinks(s.js, c)
+	s.delivery = proxy.NewDelivery(proxy.DeliveryOptions{
+		Conn: s.nc, Owner: s.owner, Sink: s.sinks.of, Park: s.lot.park, Logger: s.log, Metrics: s.metrics,
+	})
+	if err := s.delivery.Start(); err != nil {
+		return err
+	}
+	_, err := s.nc.Subscribe(event.ProgressPrefix+"*", s.progress)
+	return err
+}
+
+func (s *Service) progress(m *nats.Msg) {
+	var p event.Progress
+	if err := json.Unmarshal(m.Data, &p); err == nil {
+		s.supervisor.Progress(p)
+	}
+}
+
+// lot opens the stream of parked events when it is first needed.
+type lot struct {
+	js  jetstream.JetStream
+	cfg sink.ParkedConfig
+
+	mu   sync.Mutex
+	open *sink.Lot
+}
+
+func newLot(js jetstream.JetStream, c *config.Config) *lot {
+	return &lot{js: js, cfg: sink.ParkedConfig{Replicas: c.Registry.Replicas, Memory: c.Registry.Storage == "memory"}}
+}
+
+func (l *lot) park(ctx context.Context, e *sink.Event, c sink.Config, reason string, attempts int) error {
+	opened, err := l.ensure(ctx)
+	if err != nil {
+		return err
+	}
+	return opened.Park(ctx, e, c, reason, attempts)
+}
+
+func (l *lot) ensure(ctx context.Context) (*sink.Lot, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open != nil {
+		return l.open, nil
+	}
+	opened, err := sink.OpenParked(ctx, l.js, l.cfg)
+	if err == nil {
+		l.open = opened
+	}
+	return opened, err
+}

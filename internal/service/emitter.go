@@ -1,0 +1,133 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+
+	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/internal/connect"
+	"github.com/exesdb/subproxy/pkg/emitter"
+	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/sink"
+)
+
+// EmitterOptions are what an emitter is started with. Config is required.
+type EmitterOptions struct {
+	Config  *config.Config
+	Logger  *slog.Logger
+	Metrics *emitter.Metrics
+	// StartTimeout bounds how long to wait for NATS and JetStream at the start; default 30 s.
+	StartTimeout time.Duration
+}
+
+// Emitter is a running emitter: a candidate for every store of the configuration, on a connection of its own.
+type Emitter struct {
+	*emitter.Emitter
+	nc     *nats.Conn
+	owner  registry.Owner
+	cancel context.CancelFunc
+	ended  chan error // holds one
+}
+
+// StartEmitter connects, opens what the emitter needs, and begins to contend. It returns when it contends.
+func StartEmitter(ctx context.Context, o EmitterOptions) (_ *Emitter, err error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.StartTimeout == 0 {
+		o.StartTimeout = 30 * time.Second
+	}
+	host, _ := os.Hostname()
+	c := o.Config
+	e := &Emitter{owner: registry.Owner{Name: c.Instance.Name, ID: nuid.Next(), Host: host, PID: os.Getpid()}, ended: make(chan error, 1)}
+	starting, cancel := context.WithTimeout(ctx, o.StartTimeout)
+	defer cancel()
+	log := o.Logger.With("part", "emitter")
+	nc, js, err := dial(starting, c, connect.Options{
+		Name: "subproxy emitter " + e.owner.Name, Logger: log,
+		OnReconnect:  func() { log.Info("reconnected to NATS") },
+		OnDisconnect: func() { log.Warn("disconnected from NATS; reconnecting") },
+	}, log)
+	if err != nil {
+		return nil, err
+	}
+	e.nc = nc
+	parked := newLot(js, c)
+	cfg := emitter.Config{
+		Candidate: e.owner, LeaseTTL: c.Emitter.LeaseTTL, CheckpointInterval: c.Emitter.CheckpointInterval, Registry: bucketConfig(c),
+		LeaderChangedSubject: c.SubscriptionProxy.LeaderChangedSubject, EmitterRestartedSubject: c.SubscriptionProxy.EmitterRestartedSubject,
+		Logger: log, Metrics: o.Metrics,
+		Park: func(ctx context.Context, r *registry.Registration, ev *event.Event, reason string) error {
+			return parked.park(ctx, &sink.Event{
+				Store: r.Store, Subscription: r.Name, Sequence: ev.Sequence, Incarnation: r.Incarnation, Message: ev.Message(""),
+			}, sink.Config{Kind: sink.Publish, Subject: r.DeliverSubject}, reason, 1)
+		},
+	}
+	for _, s := range c.Stores {
+		cfg.Stores = append(cfg.Stores, emitter.Store{
+			Stream: emitter.StreamConfig{Store: s.ID, Name: s.Stream.Name, Replicas: s.Stream.Replicas, Memory: s.Stream.Storage == "memory"},
+			Layout: emitter.Layout{
+				StreamToken: s.Stream.StreamToken, TypeToken: s.Stream.EventTypeToken,
+				StreamHeader: s.Stream.StreamHeader, TypeHeader: s.Stream.EventTypeHeader,
+			},
+		})
+	}
+	if e.Emitter, err = openEmitter(starting, js, cfg, log); err != nil {
+		nc.Close()
+		return nil, err
+	}
+	running, stop := context.WithCancel(context.Background())
+	e.cancel = stop
+	go func() { e.ended <- e.Run(running) }()
+	return e, nil
+}
+
+// openEmitter waits for a JetStream that is only starting.
+func openEmitter(ctx context.Context, js jetstream.JetStream, cfg emitter.Config, log *slog.Logger) (*emitter.Emitter, error) {
+	for {
+		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
+		e, err := emitter.Open(attempt, js, cfg)
+		cancel()
+		var missing *registry.MissingSettingError
+		if err == nil || errors.As(err, &missing) || errors.Is(err, jetstream.ErrStreamNotFound) {
+			return e, err
+		}
+		if denied := connect.Explain(js.Conn().LastError()); errors.Is(denied, connect.ErrPermission) {
+			return nil, denied
+		}
+		log.Warn("JetStream is not ready yet", "error", connect.Explain(err))
+		if !sleep(ctx, time.Second) {
+			return nil, connect.Explain(err)
+		}
+	}
+}
+
+// Owner is this emitter, as it stands in its leases.
+func (e *Emitter) Owner() registry.Owner { return e.owner }
+
+// Connected reports whether there is a NATS connection.
+func (e *Emitter) Connected() bool { return e.nc.IsConnected() }
+
+// Stop writes the checkpoints, gives the leases back and disconnects. When ctx ends first it says so, and goes on to the end.
+func (e *Emitter) Stop(ctx context.Context) error {
+	e.cancel()
+	var err error
+	select {
+	case err = <-e.ended:
+	case <-ctx.Done():
+		err = fmt.Errorf("stop the emitter: %w", ctx.Err())
+		e.nc.Close() // what it waits for fails at once
+		<-e.ended
+	}
+	e.nc.Close()
+	return err
+}

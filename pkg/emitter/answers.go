@@ -1,0 +1,287 @@
+package emitter
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
+
+	"github.com/exesdb/subproxy/pkg/event"
+)
+
+const (
+	// firstAsk is how soon a proxy that did not answer is asked again, and maxAsk how long that wait grows. A new registration, and
+	// a connection that came back, ask at once.
+	firstAsk = 250 * time.Millisecond
+	maxAsk   = 10 * time.Second
+	// stallAfter is how long nothing is acknowledged before the proxy is asked what it has: an event or an answer may be lost.
+	stallAfter = time.Second
+)
+
+// ask begins a session with the proxy that holds the registration: it is asked what it took last, and told which history of
+// the store this is about. Nothing is sent to it before it answers.
+func (l *leader) ask(s *sub, now time.Time) {
+	l.leave(s)
+	s.sender = NewSender(s.sender.Acked)
+	s.settle()
+	s.session++
+	s.reply = fmt.Sprintf("%s.%d.%d", l.replies, s.id, s.session)
+	s.phase, s.window, s.full = asking, firstWindow, false
+	l.attention[s] = struct{}{}
+	if l.tail == nil || l.resetting || !l.question(s, now) {
+		l.hold(s, now)
+	}
+}
+
+// question asks, in a session or to begin one.
+func (l *leader) question(s *sub, now time.Time) bool {
+	s.askedAt = now
+	s.askWait = min(max(2*s.askWait, firstAsk), maxAsk)
+	return l.nc.PublishMsg(&nats.Msg{Subject: s.registration.DeliverSubject, Reply: s.reply, Header: nats.Header{
+		event.SequenceHeader: {"0"}, event.TermHeader: l.termValue, event.EpochHeader: {l.epoch},
+	}}) == nil
+}
+
+// hold waits for a newer registration, or until it is worth asking again.
+func (l *leader) hold(s *sub, now time.Time) {
+	l.leave(s)
+	s.sender.Rewind()
+	s.settle()
+	s.phase, s.askedAt = held, now
+	s.askWait = max(s.askWait, firstAsk)
+	l.attention[s] = struct{}{}
+}
+
+func (l *leader) answered(a *answer, now time.Time) {
+	s := l.byID[a.id]
+	if s == nil || a.session != s.session || s.phase != asking && s.phase != running {
+		return
+	}
+	switch {
+	case a.nobody, a.Kind == event.Gone:
+		l.metrics.Nobody.Inc()
+		l.hold(s, now)
+	case a.Kind == event.Acked:
+		l.acked(s, a.Number, now)
+	case a.Kind == event.Missing && s.phase == asking:
+		l.begin(s, a.Number, now)
+	case a.Kind == event.Missing:
+		l.missing(s, a.Number)
+	case a.Kind == event.StaleTerm:
+		l.metrics.Stale.Inc()
+		l.stale(a.Number)
+	default:
+		l.log.Warn("a proxy can't read what it is sent", "subscription", s.name, "owner", s.registration.Owner.Name)
+	}
+}
+
+func (l *leader) acked(s *sub, sequence uint64, now time.Time) {
+	if !s.sender.Ack(sequence) {
+		return
+	}
+	s.settle()
+	s.progressAt = now
+	l.dirty[s] = struct{}{}
+	if s.phase != running {
+		return
+	}
+	s.askWait = 0
+	s.pos = max(s.pos, sequence)
+	s.grow()
+	if s.ride == nil && s.roomy() {
+		l.resume(s)
+	}
+}
+
+// begin lets a subscription run after what its proxy took last.
+func (l *leader) begin(s *sub, last uint64, now time.Time) {
+	switch start := s.registration.StartVersion; {
+	case s.recorded:
+	case last > 0 || s.sender.Acked > 0:
+		// The proxy knows more than the bucket of checkpoints.
+		s.sender = NewSender(s.sender.Acked)
+		s.recorded = true
+		l.restored++
+		l.dirty[s] = struct{}{}
+	default:
+		position := l.tail.high // of start -1: new events only
+		if start >= 0 {
+			position = uint64(max(start-1, 0))
+		}
+		s.sender = NewSender(position)
+		s.recorded = true
+		if position > 0 {
+			l.dirty[s] = struct{}{} // where it began must not be forgotten
+		}
+	}
+	s.sender.Nak(last)
+	s.settle()
+	s.phase, s.pos, s.askWait, s.progressAt = running, s.sender.Sent, 0, now
+	if last > l.tail.high || s.sender.Acked > l.tail.high {
+		l.checkHistory(max(last, s.sender.Acked))
+	}
+	l.resume(s)
+}
+
+// missing goes back to after what the proxy took last.
+func (l *leader) missing(s *sub, last uint64) {
+	before := s.sender.Sent
+	s.sender.Nak(last)
+	s.settle()
+	if s.sender.Sent < before {
+		l.metrics.Rewound.Inc()
+		l.leave(s)
+		s.pos = s.sender.Sent
+	} else {
+		s.pos = max(s.pos, s.sender.Sent)
+	}
+	l.resume(s)
+}
+
+// stale is a proxy's word that there is a later leader. Only the lease tells: where it is still held, terms have gone back
+// (the bucket was lost, or somebody announced a term by hand), and this leader's is raised above what was seen.
+func (l *leader) stale(term uint64) {
+	if term < l.lease.Term() || l.verifying {
+		return
+	}
+	l.verifying = true
+	l.log.Warn("a proxy knows of a later term; looking whether this leader is deposed", "term", l.lease.Term(), "later", term)
+	l.work.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		err := l.lease.RaiseTerm(ctx, term)
+		l.inbox.call(func() {
+			l.verifying = false
+			if err != nil {
+				l.log.Warn("the lease could not be renewed with a later term", "error", err)
+				return
+			}
+			l.setTerm()
+			l.announce(l.lease.Term())
+			l.askAll(time.Now())
+		})
+	})
+}
+
+// askAll begins every session anew.
+func (l *leader) askAll(now time.Time) {
+	for _, s := range l.subs {
+		if s.phase == asking || s.phase == running || s.phase == held {
+			s.askWait = 0
+			l.ask(s, now)
+		}
+	}
+}
+
+// reconnected goes on with those whose events the connection did not take.
+func (l *leader) reconnected(now time.Time) {
+	if l.tail == nil {
+		return
+	}
+	for s := range l.attention {
+		if s.phase == held || s.phase == asking {
+			s.askWait = 0
+			l.ask(s, now)
+		} else if s.phase == running && !s.sender.Idle() {
+			l.question(s, now) // what was in flight may be lost
+		}
+	}
+}
+
+// currentEpoch is the epoch to go on with: the one in the lease's record, where it is of this stream.
+func currentEpoch(recorded, created string) string {
+	if ofStream(recorded, created) {
+		return recorded
+	}
+	return created
+}
+
+// ofStream reports whether an epoch is of the stream of that creation: the creation itself or, after the stream went back
+// to an earlier state, that and something new.
+func ofStream(epoch, created string) bool {
+	return epoch == created || strings.HasPrefix(epoch, created+"-")
+}
+
+// checkHistory looks whether the stream has lost events that a proxy took, or a checkpoint knows of. The tail may also just be
+// behind.
+func (l *leader) checkHistory(known uint64) {
+	if l.checking {
+		return
+	}
+	l.checking = true
+	l.work.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		last, err := l.reader.Last(ctx)
+		l.inbox.call(func() {
+			l.checking = false
+			if err == nil && last < known && l.tail != nil {
+				l.log.Error("the store's stream ends before events that were delivered: it went back to an earlier state", "last", last, "delivered", known)
+				l.newHistory(l.created+"-"+nuid.Next(), last)
+			}
+		})
+	})
+}
+
+// reset is the feed's word that the stream is another, or went back.
+func (l *leader) reset(reason error) {
+	l.log.Error("the store's stream is not what it was; sequences begin anew", "stream", l.stream, "reason", reason)
+	for _, s := range l.subs {
+		l.leave(s)
+	}
+	l.passes = nil
+	l.tail, l.first = newTrack(0), 0
+	l.resetting = true
+	for _, s := range l.subs {
+		if s.phase == running || s.phase == asking {
+			l.hold(s, time.Now())
+		}
+	}
+}
+
+// level is the feed's word that it has shown all there is.
+func (l *leader) level(last uint64) {
+	if !l.resetting {
+		return
+	}
+	l.resetting = false
+	l.work.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		created := l.created
+		if stream, err := l.js.Stream(ctx, l.stream); err == nil {
+			created = strconv.FormatInt(stream.CachedInfo().Created.UnixNano(), 10)
+		}
+		l.inbox.call(func() {
+			if created == l.created {
+				l.newHistory(l.created+"-"+nuid.Next(), last)
+				return
+			}
+			l.created = created
+			l.newHistory(created, 0)
+		})
+	})
+}
+
+// newHistory begins an epoch: what lies after last is new, whatever was sent under the same sequences before.
+func (l *leader) newHistory(epoch string, last uint64) {
+	l.epoch = epoch
+	l.work.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		if err := l.lease.SetEpoch(ctx, epoch); err != nil {
+			l.log.Warn("the new epoch could not be written to the lease", "error", err)
+		}
+	})
+	for _, s := range l.subs {
+		s.sender = NewSender(min(s.sender.Acked, last))
+		if s.phase != loading && s.phase != absent {
+			l.dirty[s] = struct{}{}
+		}
+	}
+	l.askAll(time.Now())
+}

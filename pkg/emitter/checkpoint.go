@@ -1,0 +1,295 @@
+package emitter
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/exesdb/subproxy/pkg/cluster"
+	"github.com/exesdb/subproxy/pkg/registry"
+)
+
+// Checkpoint is a record of the bucket of checkpoints, under the registration's key.
+type Checkpoint struct {
+	Sequence  uint64    `json:"seq"`     // of the store: everything up to here was acknowledged, or is not wanted
+	Term      uint64    `json:"term"`    // of the leader that wrote it
+	Emitter   string    `json:"emitter"` // that leader's name
+	Epoch     string    `json:"epoch"`   // which history of the store the sequence is of
+	UpdatedAt time.Time `json:"updated_at"`
+}
+
+// Checkpoints is the bucket of checkpoints; *registry.Registry is one.
+type Checkpoints interface {
+	Put(ctx context.Context, writes []registry.Write) []registry.WriteResult
+	GetLast(ctx context.Context, keys []string, found func(registry.Entry)) error
+	GetFromLeader(ctx context.Context, key string) (registry.Entry, bool, error)
+}
+
+const (
+	// DefaultCheckpointInterval is how often checkpoints are written: what was acknowledged since is sent again after a leader
+	// was killed, and dropped by proxies that live.
+	DefaultCheckpointInterval = 200 * time.Millisecond
+	// maxWrites bounds how many are written together; with the interval it bounds the rate.
+	maxWrites = 2000
+	// skipAfter is how many events of no interest a checkpoint lets pass before it moves over them, so that a new leader need
+	// not look at them again.
+	skipAfter    = 10_000
+	checkpointIO = 5 * time.Second
+)
+
+// loaded is what the bucket has for a subscription.
+type loaded struct {
+	sub      *sub
+	found    bool
+	revision uint64
+	point    Checkpoint
+	odd      error // the record can't be read
+}
+
+// load reads the checkpoints of subscriptions that are new to this leader.
+func (l *leader) load(ctx context.Context) {
+	if l.loading || len(l.unloaded) == 0 {
+		return
+	}
+	n := min(len(l.unloaded), registry.MaxGetLast)
+	batch := make([]*sub, n)
+	copy(batch, l.unloaded)
+	l.unloaded, l.loading = l.unloaded[n:], true
+	l.work.Go(func() {
+		for {
+			got, err := readCheckpoints(ctx, l.points, batch)
+			if err == nil {
+				l.inbox.call(func() { l.load1(got) })
+				return
+			}
+			// Without its checkpoint nothing must be sent to anybody.
+			l.log.Warn("checkpoints can't be read yet", "subscriptions", len(batch), "error", err)
+			select {
+			case <-time.After(250 * time.Millisecond):
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+}
+
+// readCheckpoints asks any replica, and the leader about those that it does not show: it may only be behind.
+func readCheckpoints(ctx context.Context, points Checkpoints, batch []*sub) ([]loaded, error) {
+	got, keys, at := make([]loaded, len(batch)), make([]string, len(batch)), make(map[string]int, len(batch))
+	for i, s := range batch {
+		got[i].sub, keys[i], at[s.key] = s, s.key, i
+	}
+	if err := points.GetLast(ctx, keys, func(e registry.Entry) { got[at[e.Key]].read(&e) }); err != nil {
+		return nil, err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(16)
+	for i := range got {
+		if got[i].found {
+			continue
+		}
+		g.Go(func() error {
+			e, ok, err := points.GetFromLeader(ctx, got[i].sub.key)
+			if ok {
+				got[i].read(&e)
+			}
+			return err
+		})
+	}
+	return got, g.Wait()
+}
+
+func (c *loaded) read(e *registry.Entry) {
+	c.revision = e.Revision
+	if e.Operation != registry.Put {
+		return
+	}
+	if c.odd = json.Unmarshal(e.Data, &c.point); c.odd == nil {
+		c.found = true
+	}
+}
+
+func (l *leader) load1(got []loaded) {
+	l.loading = false
+	now := time.Now()
+	for _, c := range got {
+		s := c.sub
+		s.revision = c.revision
+		switch {
+		case c.odd != nil:
+			l.log.Error("a checkpoint can't be read; the position is the proxy's, or the start", "subscription", s.name, "error", c.odd)
+		case c.found && ofStream(c.point.Epoch, l.created):
+			s.sender, s.recorded, s.stored = NewSender(c.point.Sequence), true, c.point.Sequence
+		case c.found && c.point.Epoch != "":
+			// Of a stream that is no more: everything in this one is new.
+			s.recorded = true
+			l.voided++
+		case c.found: // written by somebody else's emitter, or by hand
+			s.sender, s.recorded, s.stored = NewSender(c.point.Sequence), true, c.point.Sequence
+		}
+		if s.phase == loading {
+			l.ask(s, now)
+		}
+	}
+}
+
+// write writes the checkpoints that moved, a batch at a time.
+func (l *leader) write() {
+	if l.writing || len(l.dirty) == 0 {
+		return
+	}
+	subs, writes := l.due()
+	if len(subs) == 0 {
+		return
+	}
+	l.writing = true
+	l.work.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), checkpointIO)
+		defer cancel()
+		results := l.put(ctx, writes)
+		l.inbox.call(func() {
+			l.writing = false
+			l.wrote(subs, writes, results)
+		})
+	})
+}
+
+// pending is a checkpoint on its way to the bucket.
+type pending struct {
+	sub      *sub
+	sequence uint64
+}
+
+// due takes what is to be written next.
+func (l *leader) due() ([]pending, []registry.Write) {
+	n := min(len(l.dirty), maxWrites)
+	subs, writes := make([]pending, 0, n), make([]registry.Write, 0, n)
+	now := time.Now().UTC()
+	for s := range l.dirty {
+		if len(subs) == n {
+			break
+		}
+		delete(l.dirty, s)
+		if !s.recorded {
+			continue // its place in the stream is not known yet
+		}
+		data, _ := json.Marshal(Checkpoint{Sequence: s.sender.Acked, Term: l.lease.Term(), Emitter: l.name, Epoch: l.epoch, UpdatedAt: now})
+		s.writing = true
+		subs = append(subs, pending{s, s.sender.Acked})
+		writes = append(writes, registry.Write{Key: s.key, Data: data, Revision: s.revision})
+	}
+	return subs, writes
+}
+
+// found is what the bucket has in place of what a write was conditional on.
+type found struct {
+	ok  bool
+	at  uint64 // revision; 0: nothing
+	err error
+	by  Checkpoint
+}
+
+type written struct {
+	revision uint64
+	err      error
+	found    *found
+}
+
+// put writes, and looks at what is there where a write was refused.
+func (l *leader) put(ctx context.Context, writes []registry.Write) []written {
+	results := make([]written, len(writes))
+	gone := false
+	for i, r := range l.points.Put(ctx, writes) {
+		results[i] = written{revision: r.Revision, err: r.Err}
+		gone = gone || errors.Is(r.Err, registry.ErrNoStream)
+		if !errors.Is(r.Err, registry.ErrConflict) {
+			continue
+		}
+		var f found
+		e, ok, err := l.points.GetFromLeader(ctx, writes[i].Key)
+		f.err = err
+		if ok {
+			f.at = e.Revision
+			f.ok = e.Operation == registry.Put && json.Unmarshal(e.Data, &f.by) == nil
+		}
+		results[i].found = &f
+	}
+	if gone {
+		if err := l.ensure(ctx); err != nil {
+			l.log.Warn("the bucket of checkpoints is away", "error", err)
+		}
+	}
+	return results
+}
+
+func (l *leader) wrote(subs []pending, writes []registry.Write, results []written) {
+	failed := 0
+	var sample error
+	deposed := uint64(0)
+	for i, p := range subs {
+		s, r := p.sub, &results[i]
+		s.writing = false
+		switch {
+		case r.err == nil:
+			s.revision, s.stored = r.revision, p.sequence
+			l.metrics.Checkpoints.Inc()
+			continue
+		case r.found != nil && r.found.err == nil:
+			// A later leader's, this one's own of which the acknowledgement was lost, or somebody's by hand.
+			s.revision = r.found.at
+			if r.found.ok && r.found.by.Term > l.lease.Term() {
+				deposed = max(deposed, r.found.by.Term)
+			}
+		case errors.Is(r.err, registry.ErrNoStream):
+			s.revision = 0 // the bucket is made anew
+			fallthrough
+		default:
+			failed, sample = failed+1, r.err
+		}
+		l.dirty[s] = struct{}{}
+	}
+	if failed > 0 && !l.failing {
+		l.log.Warn("checkpoints could not be written; what is acknowledged meanwhile is sent again after a change of leader", "subscriptions", failed, "error", sample)
+	}
+	l.failing = failed > 0
+	if deposed > 0 {
+		l.stale(deposed)
+	}
+}
+
+// skip moves checkpoints over what their subscriptions do not want.
+func (l *leader) skip(least uint64) {
+	for s := range l.tail.riders {
+		if s.sender.Idle() && l.tail.high > s.sender.Acked+least {
+			s.sender.Skip(l.tail.high)
+			l.dirty[s] = struct{}{}
+		}
+	}
+}
+
+// finish writes what was acknowledged, before the lease goes to the next.
+func (l *leader) finish(ctx context.Context) {
+	if errors.Is(context.Cause(ctx), cluster.ErrDeposed) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishWithin)
+	defer cancel()
+	l.turn(ctx) // the acknowledgements that are here already
+	for len(l.dirty) > 0 && ctx.Err() == nil {
+		subs, writes := l.due()
+		if len(writes) == 0 {
+			continue
+		}
+		l.wrote(subs, writes, l.put(ctx, writes))
+	}
+	if n := len(l.dirty); n > 0 {
+		l.log.Warn("not all checkpoints were written at the end", "subscriptions", n, "error", fmt.Errorf("not within %s: %w", finishWithin, ctx.Err()))
+	}
+}
+
+// finishWithin bounds the writing of checkpoints at the end: 10,000 take a tenth of a second.
+const finishWithin = 2 * time.Second

@@ -1,0 +1,231 @@
+package emitter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/exesdb/subproxy/pkg/cluster"
+	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/feed"
+	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+// Store is a store that an emitter is a candidate for.
+type Store struct {
+	Stream StreamConfig
+	Layout Layout
+}
+
+// Config says what an emitter is a candidate for, and where it finds things. Stores and Candidate are required.
+type Config struct {
+	Stores    []Store
+	Candidate registry.Owner // this run; its ID is new at each start
+
+	LeaseTTL           time.Duration // default cluster.DefaultTTL
+	CheckpointInterval time.Duration // default DefaultCheckpointInterval
+
+	Registry                registry.Config // the bucket of registrations
+	LeaderChangedSubject    string          // default cluster.LeaderChangedSubject
+	EmitterRestartedSubject string          // default cluster.EmitterRestartedSubject
+
+	// Park keeps an event that can't be sent to a subscription, ever: it is too large with its headers. Without it such an
+	// event holds its subscription.
+	Park    func(ctx context.Context, r *registry.Registration, e *event.Event, reason string) error
+	Logger  *slog.Logger
+	Metrics *Metrics
+}
+
+// Emitter is a process that contends for the leadership of stores, and sends their events while it leads.
+type Emitter struct {
+	cfg      Config
+	nc       *nats.Conn
+	js       jetstream.JetStream
+	log      *slog.Logger
+	metrics  *Metrics
+	registry *registry.Registry
+	leases   *registry.Registry
+	points   *registry.Registry
+	ensuring sync.Mutex
+	rosters  map[string]*roster           // by the store's token
+	contests map[string]*cluster.Election // by store
+}
+
+// Open opens the buckets and the stores' streams, creating what is absent.
+func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Emitter, error) {
+	e := &Emitter{cfg: cfg, nc: js.Conn(), js: js, log: cfg.Logger, metrics: cfg.Metrics, rosters: map[string]*roster{}, contests: map[string]*cluster.Election{}}
+	if e.log == nil {
+		e.log = slog.New(slog.DiscardHandler)
+	}
+	if e.metrics == nil {
+		e.metrics = NewMetrics(nil)
+	}
+	if e.cfg.LeaderChangedSubject == "" {
+		e.cfg.LeaderChangedSubject = cluster.LeaderChangedSubject
+	}
+	if e.cfg.EmitterRestartedSubject == "" {
+		e.cfg.EmitterRestartedSubject = cluster.EmitterRestartedSubject
+	}
+	if e.cfg.CheckpointInterval == 0 {
+		e.cfg.CheckpointInterval = DefaultCheckpointInterval
+	}
+	var err error
+	if e.registry, err = registry.Open(ctx, js, cfg.Registry); err != nil {
+		return nil, err
+	}
+	if e.leases, err = registry.Open(ctx, js, e.bucket(registry.Cluster)); err != nil {
+		return nil, err
+	}
+	if e.points, err = registry.Open(ctx, js, e.bucket(registry.Checkpoints)); err != nil {
+		return nil, err
+	}
+	for _, s := range cfg.Stores {
+		if err := s.Layout.Validate(); err != nil {
+			return nil, fmt.Errorf("store %s: %w", s.Stream.Store, err)
+		}
+		stream, err := OpenStream(ctx, js, s.Stream)
+		if err != nil {
+			return nil, err
+		}
+		e.sayCost(s.Stream.Store, stream.CachedInfo())
+		e.rosters[subscription.EncodeToken(s.Stream.Store)] = newRoster()
+	}
+	return e, nil
+}
+
+// bucket is the configuration of one of the other buckets: it is stored as the registrations are.
+func (e *Emitter) bucket(kind registry.Kind) registry.Config {
+	c := e.cfg.Registry
+	c.Kind, c.Bucket = kind, ""
+	return c
+}
+
+// sayCost says what it costs that an existing stream is not set up as ours are.
+func (e *Emitter) sayCost(store string, info *jetstream.StreamInfo) {
+	log, c := e.log.With("store", store, "stream", info.Config.Name), info.Config
+	if feed.ModeOf(c) == feed.ModeOrdered {
+		log.Warn("the store's stream does not republish what it stores; it is followed by an ordered consumer, which pauses for a second or two when its NATS node dies. To mend it: nats stream edit " +
+			c.Name + " --republish-source='>' --republish-destination='" + StoredSubject + subscription.EncodeToken(store) + ".>'")
+	}
+	if !c.AllowDirect {
+		log.Warn("the store's stream does not allow direct get; old events are read one by one from its leader, some twenty times slower. To mend it: nats stream edit " + c.Name + " --allow-direct")
+	}
+}
+
+// Run contends, and leads where it is elected, until ctx ends. It gives its leases back then.
+func (e *Emitter) Run(ctx context.Context) error {
+	follower, err := cluster.NewFollower(e.js, e.leases, e.log)
+	if err != nil {
+		return err
+	}
+	records, err := feed.New(e.js, feed.Config{Stream: e.registry.Stream(), StartSeq: 1, Handler: (*recordHandler)(e), Logger: e.log})
+	if err != nil {
+		return err
+	}
+	// What is followed is followed until the last leader has ended.
+	following, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var feeds errgroup.Group
+	feeds.Go(func() error { return follower.Run(following) })
+	feeds.Go(func() error { return records.Run(following) })
+	var g errgroup.Group
+	for _, s := range e.cfg.Stores {
+		election, err := e.contest(s, follower)
+		if err != nil {
+			cancel()
+			return errors.Join(err, feeds.Wait())
+		}
+		e.contests[s.Stream.Store] = election
+	}
+	for _, s := range e.cfg.Stores {
+		e.tell(e.cfg.EmitterRestartedSubject, cluster.Event{Kind: cluster.EmitterRestarted, Store: s.Stream.Store, Emitter: e.cfg.Candidate.Name})
+		g.Go(func() error { return e.contests[s.Stream.Store].Run(ctx) })
+	}
+	err = g.Wait()
+	cancel()
+	return errors.Join(err, feeds.Wait())
+}
+
+func (e *Emitter) contest(s Store, follower *cluster.Follower) (*cluster.Election, error) {
+	store := s.Stream.Store
+	r := e.rosters[subscription.EncodeToken(store)]
+	return cluster.NewElection(cluster.ElectionConfig{
+		Store: store, Candidate: e.cfg.Candidate, Follower: follower, TTL: e.cfg.LeaseTTL, MinTerm: r.highestTerm, Logger: e.log,
+		Ensure: func(ctx context.Context) error { return e.ensure(ctx, e.leases, registry.Cluster) },
+		Lead: func(ctx context.Context, lease *cluster.Lease) {
+			if err := e.lead(ctx, s, r, lease); err != nil && ctx.Err() == nil {
+				e.log.Error("leading failed; another may", "store", store, "error", err)
+			}
+		},
+	})
+}
+
+// ensure opens a bucket again after it was found gone.
+func (e *Emitter) ensure(ctx context.Context, bucket *registry.Registry, kind registry.Kind) error {
+	e.ensuring.Lock()
+	defer e.ensuring.Unlock()
+	created, err := bucket.Ensure(ctx, e.bucket(kind))
+	if created {
+		e.log.Error("a bucket was gone and is created anew", "bucket", bucket.Bucket())
+	}
+	return err
+}
+
+func (e *Emitter) lead(ctx context.Context, s Store, r *roster, lease *cluster.Lease) error {
+	store := s.Stream.Store
+	previous, why := lease.Previous()
+	announce := func(term uint64) {
+		e.log.Info("leading the store's emitters", "store", store, "term", term, "previous", previous.Leader, "reason", why)
+		e.metrics.Term.WithLabelValues(store).Set(float64(term))
+		e.tell(e.cfg.LeaderChangedSubject, cluster.Event{
+			Kind: cluster.LeaderChanged, Store: store, Leader: e.cfg.Candidate.Name, PreviousLeader: previous.Leader, Term: term, Reason: string(why),
+		})
+	}
+	announce(lease.Term())
+	e.metrics.Leads.WithLabelValues(store).Set(1)
+	defer e.metrics.Leads.WithLabelValues(store).Set(0)
+	l := &leader{
+		store: store, stream: s.Stream.name(), layout: s.Layout, lease: lease, nc: e.nc, js: e.js, points: e.points, name: e.cfg.Candidate.Name,
+		log: e.log.With("store", store), metrics: e.metrics, announce: announce, interval: e.cfg.CheckpointInterval, inbox: newInbox(),
+		ensure: func(ctx context.Context) error { return e.ensure(ctx, e.points, registry.Checkpoints) },
+		park: func(ctx context.Context, r *registration, ev *event.Event, reason string) error {
+			if e.cfg.Park == nil {
+				return errNowhere
+			}
+			return e.cfg.Park(ctx, &r.Registration, ev, reason)
+		},
+		subs: map[string]*sub{}, byID: map[uint64]*sub{}, index: newIndex(),
+		wanting: map[*sub]struct{}{}, attention: map[*sub]struct{}{}, dirty: map[*sub]struct{}{},
+	}
+	r.attach(l)
+	defer r.detach()
+	err := l.run(ctx)
+	e.log.Info("no longer leading the store's emitters", "store", store, "reason", context.Cause(ctx))
+	return err
+}
+
+var errNowhere = errors.New("there is nowhere to park events")
+
+func (e *Emitter) tell(subject string, ev cluster.Event) {
+	ev.ID, ev.SeenAt = nuid.Next(), time.Now()
+	if err := cluster.Announce(e.nc, subject, ev); err != nil {
+		// Those who wait for it find out by their registrations' timers.
+		e.log.Warn("a cluster event could not be announced", "store", ev.Store, "error", err)
+	}
+}
+
+// Leader is who leads the store's emitters, as far as this one knows.
+func (e *Emitter) Leader(store string) (cluster.Record, bool) {
+	if c := e.contests[store]; c != nil {
+		return c.Leader()
+	}
+	return cluster.Record{}, false
+}

@@ -1,0 +1,139 @@
+package emitter
+
+import (
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/feed"
+)
+
+// inbox is where the loop is told things, by any goroutine. The stream's events are bounded: while the loop is behind, the
+// feed waits, and reads later what it then missed.
+type inbox struct {
+	wake   chan struct{}   // holds one signal; never closed
+	stream chan streamItem // never closed
+
+	mu    sync.Mutex
+	taken taken
+}
+
+// taken is all there was.
+type taken struct {
+	entries []registration // DeliverSubject empty: no longer registered
+	answers []answer
+	calls   []func()
+	first   uint64
+}
+
+// answer is what came back on a reply subject.
+type answer struct {
+	id, session uint64
+	nobody      bool // nobody listens on the deliver subject
+	event.Answer
+}
+
+type streamKind uint8
+
+const (
+	isMessage streamKind = iota
+	isLevel
+	isReset
+)
+
+type streamItem struct {
+	kind     streamKind
+	message  feed.Message
+	sequence uint64
+	reason   error
+}
+
+func newInbox() *inbox {
+	return &inbox{wake: make(chan struct{}, 1), stream: make(chan streamItem, 4096)}
+}
+
+func (b *inbox) tell(change func(*taken)) {
+	b.mu.Lock()
+	change(&b.taken)
+	b.mu.Unlock()
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (b *inbox) take() taken {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t := b.taken
+	b.taken = taken{first: t.first}
+	return t
+}
+
+func (b *inbox) call(f func()) { b.tell(func(t *taken) { t.calls = append(t.calls, f) }) }
+
+func (b *inbox) setFirst(seq uint64) {
+	b.mu.Lock()
+	b.taken.first = seq
+	b.mu.Unlock()
+}
+
+func (b *inbox) registered(rs ...registration) {
+	b.tell(func(t *taken) { t.entries = append(t.entries, rs...) })
+}
+
+// answer takes a message on <prefix>.<id>.<session>.
+func (b *inbox) answer(m *nats.Msg) {
+	var a answer
+	rest, session, ok := cutLast(m.Subject)
+	if !ok {
+		return
+	}
+	_, id, _ := cutLast(rest)
+	var err1, err2 error
+	a.id, err1 = strconv.ParseUint(id, 10, 64)
+	a.session, err2 = strconv.ParseUint(session, 10, 64)
+	if err1 != nil || err2 != nil {
+		return
+	}
+	if a.Answer, ok = event.ParseAnswer(m.Data); !ok {
+		if len(m.Data) > 0 || m.Header.Get("Status") != "503" {
+			return // not an answer that a proxy gives
+		}
+		a.nobody = true
+	}
+	b.tell(func(t *taken) { t.answers = append(t.answers, a) })
+}
+
+func cutLast(subject string) (before, last string, ok bool) {
+	i := strings.LastIndexByte(subject, '.')
+	if i < 0 {
+		return "", subject, false
+	}
+	return subject[:i], subject[i+1:], true
+}
+
+// tailHandler is the inbox as the handler of the stream's feed.
+type tailHandler struct {
+	*inbox
+	done <-chan struct{}
+}
+
+func (h *tailHandler) put(item streamItem) {
+	select {
+	case h.stream <- item:
+	case <-h.done:
+	}
+}
+
+// Message implements feed.Handler.
+func (h *tailHandler) Message(m feed.Message) { h.put(streamItem{kind: isMessage, message: m}) }
+
+// Level implements feed.Handler.
+func (h *tailHandler) Level(seq uint64) { h.put(streamItem{kind: isLevel, sequence: seq}) }
+
+// Reset implements feed.Handler.
+func (h *tailHandler) Reset(reason error) { h.put(streamItem{kind: isReset, reason: reason}) }

@@ -1,0 +1,402 @@
+package emitter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/feed"
+)
+
+// Lease is what a leader needs of the lease that it leads by; *cluster.Lease is one. The context that the leader runs with
+// ends when another holds it.
+type Lease interface {
+	Term() uint64
+	// Epoch is what the lease's record says of the store's history; empty: nothing.
+	Epoch() string
+	SetEpoch(ctx context.Context, epoch string) error
+	// Verify makes sure, by a conditional write, that the lease is still held.
+	Verify(ctx context.Context) error
+	// RaiseTerm makes the term higher than the one given, by a conditional write.
+	RaiseTerm(ctx context.Context, above uint64) error
+}
+
+// leader sends a store's events to the subscriptions that want them, for as long as it leads. One loop owns all its state;
+// whatever waits (reads of the stream, of checkpoints, writes) does so beside it and posts what came of it.
+type leader struct {
+	store     string
+	stream    string
+	layout    Layout
+	lease     Lease
+	nc        *nats.Conn
+	js        jetstream.JetStream
+	points    Checkpoints
+	ensure    func(context.Context) error // opens the bucket of checkpoints again where it is gone
+	name      string                      // of the emitter
+	log       *slog.Logger
+	metrics   *Metrics
+	announce  func(term uint64)
+	park      func(ctx context.Context, s *registration, e *event.Event, reason string) error
+	interval  time.Duration // between writes of checkpoints
+	inbox     *inbox
+	work      sync.WaitGroup
+	replies   string // prefix of reply subjects
+	reader    *feed.Reader
+	created   string // the stream's creation: the epoch, unless it went back
+	epoch     string
+	term      string // as it stands in headers
+	termValue []string
+
+	subs      map[string]*sub
+	byID      map[uint64]*sub
+	nextID    uint64
+	index     index
+	tail      *track // nil until the end of the stream is known
+	first     uint64 // of the stream's messages, as far as is known
+	passes    []*track
+	wanting   map[*sub]struct{} // have room, and no track has what they want next
+	attention map[*sub]struct{} // are asked, held, or have events in flight
+	dirty     map[*sub]struct{} // the checkpoint moved
+	unloaded  []*sub
+	loading   bool
+	writing   bool
+	verifying bool
+	resetting bool // the stream is another, and has not been read to its end yet
+	checking  bool // whether the stream went back
+	failing   bool // the last checkpoints could not be written
+	restored  int  // checkpoints that were missing, since the last report
+	voided    int  // checkpoints of another stream, since the last report
+	oddAt     time.Time
+	wroteAt   time.Time
+	sweptAt   time.Time
+	told      progressMark
+}
+
+const (
+	tickInterval = 50 * time.Millisecond
+	// maxEvents and maxBytes bound the tail; a pass has half of that. A subscription that falls further behind is caught up by
+	// a pass.
+	maxEvents = 8192
+	maxBytes  = 32 << 20
+)
+
+// run leads until ctx ends.
+func (l *leader) run(ctx context.Context) error {
+	info, err := l.streamInfo(ctx)
+	if err != nil {
+		return err
+	}
+	l.reader = feed.NewReader(l.js, info)
+	l.created = strconv.FormatInt(info.Created.UnixNano(), 10)
+	l.epoch = currentEpoch(l.lease.Epoch(), l.created)
+	l.setTerm()
+
+	working, cancel := context.WithCancel(ctx)
+	defer l.work.Wait()
+	defer cancel()
+	l.replies = l.nc.NewInbox()
+	answers, err := l.nc.Subscribe(l.replies+".*.*", l.inbox.answer)
+	if err != nil {
+		return fmt.Errorf("subscribe to answers: %w", err)
+	}
+	defer func() { _ = answers.Unsubscribe() }() // fails only on a closed connection
+	if err := answers.SetPendingLimits(-1, 64<<20); err != nil {
+		return fmt.Errorf("subscribe to answers: %w", err)
+	}
+	tail, err := feed.New(l.js, feed.Config{Stream: l.stream, Handler: &tailHandler{l.inbox, working.Done()}, First: l.inbox.setFirst, Logger: l.log})
+	if err != nil {
+		return err
+	}
+	l.work.Go(func() {
+		if err := tail.Run(working); err != nil {
+			l.log.Error("the store is no longer followed", "error", err)
+		}
+	})
+	connected := l.nc.StatusChanged(nats.CONNECTED)
+	defer l.nc.RemoveStatusListener(connected)
+
+	tick := time.NewTicker(tickInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-l.inbox.wake:
+		case item := <-l.inbox.stream:
+			l.streamed(item)
+		case <-connected:
+			l.reconnected(time.Now())
+		case <-tick.C:
+			l.tick(working, time.Now())
+		case <-ctx.Done():
+			l.finish(ctx)
+			return nil
+		}
+		l.turn(working)
+	}
+}
+
+func (l *leader) streamInfo(ctx context.Context) (*jetstream.StreamInfo, error) {
+	for {
+		stream, err := l.js.Stream(ctx, l.stream)
+		if err == nil {
+			return stream.CachedInfo(), nil
+		}
+		l.log.Warn("the store's stream can't be looked at yet", "stream", l.stream, "error", err)
+		select {
+		case <-time.After(250 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (l *leader) setTerm() {
+	l.term = strconv.FormatUint(l.lease.Term(), 10)
+	l.termValue = []string{l.term}
+}
+
+// turn does all there is to do. Answers come before events: they make room.
+func (l *leader) turn(ctx context.Context) {
+	t := l.inbox.take()
+	for _, call := range t.calls {
+		call()
+	}
+	if t.first > l.first {
+		l.first = t.first
+	}
+	now := time.Now()
+	for i := range t.entries {
+		l.entry(&t.entries[i], now)
+	}
+	for i := range t.answers {
+		l.answered(&t.answers[i], now)
+	}
+	for range cap(l.inbox.stream) {
+		select {
+		case item := <-l.inbox.stream:
+			l.streamed(item)
+			continue
+		default:
+		}
+		break
+	}
+	l.load(ctx)
+	l.plan(ctx, now)
+}
+
+// streamed takes what the feed of the store's stream shows.
+func (l *leader) streamed(item streamItem) {
+	switch item.kind {
+	case isMessage:
+		l.know(item.message.Sequence - 1)
+		if e := l.entryOf(item.message); e != nil {
+			l.tail.add(e)
+			l.dispatch(l.tail, e)
+		}
+		l.tail.high = item.message.Sequence
+		l.tail.trim(maxEvents, maxBytes)
+	case isLevel:
+		l.know(item.sequence)
+		l.level(item.sequence)
+	default:
+		l.reset(item.reason)
+	}
+}
+
+// know begins the tail, once it is known where the stream ends.
+func (l *leader) know(end uint64) {
+	if l.tail == nil {
+		l.tail = newTrack(end)
+		l.askAll(time.Now())
+	}
+}
+
+// entryOf reads a message of the stream; nil where it is no event.
+func (l *leader) entryOf(m feed.Message) *entry {
+	header := m.Header
+	if header == nil {
+		header = nats.Header{}
+	}
+	event.StripNATS(header)
+	l.layout.apply(m.Subject, header)
+	e, err := event.FromMessage(l.store, m.Subject, m.Sequence, m.Time, header, m.Data)
+	if err != nil {
+		l.metrics.Malformed.Inc()
+		if now := time.Now(); now.Sub(l.oddAt) > time.Minute {
+			l.oddAt = now
+			l.log.Warn("a message of the store's stream is no event and is passed over", "subject", m.Subject, "sequence", m.Sequence, "error", err)
+		}
+		return nil
+	}
+	return &entry{event: e, size: len(m.Data) + 64*len(header) + 256}
+}
+
+// dispatch shows an event to those that ride on the track.
+func (l *leader) dispatch(t *track, e *entry) {
+	sequence := e.event.Sequence
+	l.index.matching(&e.event, func(g *group) {
+		for _, s := range g.subs {
+			switch {
+			case s.ride != t || s.pos >= sequence:
+			case !s.room():
+				s.full = true
+				l.leave(s)
+				s.pos = sequence - 1
+			default:
+				l.send(s, e)
+			}
+		}
+	})
+	if len(t.riders) > 0 {
+		t.front = sequence
+	}
+}
+
+// serve shows a subscription what the track has after its position. It rides then, unless its window is full before.
+func (l *leader) serve(s *sub, t *track) {
+	for i := t.after(s.pos); i < len(t.events); i++ {
+		e := t.events[i]
+		if s.group.matches(e) {
+			if !s.room() {
+				s.full = true
+				return
+			}
+			if !l.send(s, e) {
+				return
+			}
+		}
+		s.pos = e.event.Sequence
+		t.front = max(t.front, s.pos)
+	}
+	s.pos = max(s.pos, t.high)
+	t.front = max(t.front, t.high)
+	s.ride, t.emptyAt = t, time.Time{}
+	t.riders[s] = struct{}{}
+}
+
+// resume goes on with a subscription that does not ride: on a track that has what it wants next, or it waits for one.
+func (l *leader) resume(s *sub) {
+	if s.phase != running || s.ride != nil || !s.room() {
+		return
+	}
+	delete(l.wanting, s)
+	if l.tail.has(s.pos) {
+		l.serve(s, l.tail)
+		return
+	}
+	for _, t := range l.passes {
+		if t.has(s.pos) && s.pos <= t.high {
+			l.serve(s, t)
+			return
+		}
+	}
+	l.wanting[s] = struct{}{}
+}
+
+// leave takes a subscription off its track.
+func (l *leader) leave(s *sub) {
+	if s.ride != nil {
+		delete(s.ride.riders, s)
+		s.ride = nil
+	}
+	delete(l.wanting, s)
+}
+
+// send sends one event. It reports false where that could not be done, and the subscription no longer runs.
+func (l *leader) send(s *sub, e *entry) bool {
+	if e.header == nil {
+		e.header = l.outgoing(e)
+	}
+	wasIdle, before := s.sender.Idle(), s.sender.Sent
+	prev := s.sender.Send(e.event.Sequence)
+	e.header[event.PrevHeader] = []string{strconv.FormatUint(prev, 10)}
+	err := l.nc.PublishMsg(&nats.Msg{Subject: s.registration.DeliverSubject, Reply: s.reply, Header: e.header, Data: e.event.Data})
+	if err != nil {
+		s.sender.unsend(before)
+		return l.unsent(s, e, err)
+	}
+	s.sent(e.event.Sequence, e.size)
+	l.metrics.Sent.Inc()
+	if wasIdle {
+		s.progressAt = time.Now()
+		l.attention[s] = struct{}{}
+	}
+	return true
+}
+
+// unsent deals with an event that the connection does not take: there is none, or it is too large with its headers.
+func (l *leader) unsent(s *sub, e *entry, err error) bool {
+	if !errors.Is(err, nats.ErrMaxPayload) {
+		l.hold(s, time.Now())
+		return false
+	}
+	// Whoever is to get it can't, with any number of attempts. What comes before it is in flight or accepted.
+	l.log.Error("an event is larger than the server's max_payload once it has its headers; it is parked", "subscription", s.name, "sequence", e.event.Sequence, "error", err)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	if err := l.park(ctx, &s.registration, &e.event, err.Error()); err != nil {
+		l.log.Error("it could not be parked", "subscription", s.name, "error", err)
+		l.hold(s, time.Now())
+		return false
+	}
+	return true
+}
+
+// outgoing are an event's headers as they are sent to every subscription, but for what it is sent after.
+func (l *leader) outgoing(e *entry) nats.Header {
+	h := e.event.Complete()
+	h[event.SequenceHeader] = []string{strconv.FormatUint(e.event.Sequence, 10)}
+	h[event.TermHeader] = l.termValue
+	return h
+}
+
+func (g *group) matches(e *entry) bool { return g.matcher.Match(&e.event) }
+
+// entry takes one entry of the registry.
+func (l *leader) entry(r *registration, now time.Time) {
+	s := l.subs[r.Key()]
+	if r.DeliverSubject == "" { // it was released, or deleted
+		if s != nil && s.phase != absent && r.revision > s.registration.revision {
+			l.leave(s)
+			l.index.remove(s)
+			s.sender.Rewind()
+			s.settle()
+			s.registration.revision = r.revision
+			s.phase, s.absentFrom = absent, now
+		}
+		return
+	}
+	if s != nil && r.revision <= s.registration.revision {
+		return
+	}
+	if s == nil {
+		l.nextID++
+		s = &sub{id: l.nextID, key: r.Key(), name: r.Name, window: firstWindow}
+		l.subs[s.key], l.byID[s.id] = s, s
+	}
+	old := s.registration
+	s.registration = *r
+	if s.phase == absent {
+		if err := l.index.add(s, r.Subscription); err != nil {
+			l.log.Warn("a registration can't be served", "subscription", s.name, "error", err)
+			return
+		}
+	}
+	switch {
+	case s.phase == absent && s.revision == 0 && !s.recorded, s.phase == loading:
+		if s.phase == absent {
+			l.unloaded = append(l.unloaded, s)
+		}
+		s.phase = loading
+	case s.phase != running || old.DeliverSubject != r.DeliverSubject || old.Incarnation != r.Incarnation:
+		s.askWait = 0
+		l.ask(s, now)
+	}
+}

@@ -1,0 +1,121 @@
+package emitter
+
+import (
+	"strings"
+	"sync"
+
+	"github.com/exesdb/subproxy/pkg/feed"
+	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+// roster is a store's registrations, followed whether this emitter leads or not, so that a new leader begins with them. It
+// is safe for concurrent use.
+type roster struct {
+	mu      sync.Mutex
+	records map[string]registration // by key
+	leader  *leader                 // nil while this emitter does not lead
+	term    uint64                  // highest in a record
+}
+
+func newRoster() *roster { return &roster{records: map[string]registration{}} }
+
+func (r *roster) attach(l *leader) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.leader = l
+	all := make([]registration, 0, len(r.records))
+	for _, record := range r.records {
+		all = append(all, record)
+	}
+	l.inbox.registered(all...)
+}
+
+func (r *roster) detach() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.leader = nil
+}
+
+func (r *roster) highestTerm() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.term
+}
+
+func (r *roster) entry(e registration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.term = max(r.term, e.Term)
+	if e.DeliverSubject == "" {
+		delete(r.records, e.Key())
+	} else {
+		r.records[e.Key()] = e
+	}
+	if r.leader != nil {
+		r.leader.inbox.registered(e)
+	}
+}
+
+// void is for when the bucket is another: its revisions begin anew. Whoever holds a subscription registers it again.
+func (r *roster) void() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.records)
+	if l := r.leader; l != nil {
+		l.inbox.call(func() {
+			for _, s := range l.subs {
+				s.registration.revision = 0
+			}
+		})
+	}
+}
+
+// recordHandler is the Emitter as the handler of the feed of registrations.
+type recordHandler Emitter
+
+// Message implements feed.Handler.
+func (h *recordHandler) Message(m feed.Message) {
+	e := h.registry.NewEntry(m.Subject, m.Sequence, m.Header, m.Data, m.Time)
+	token, _, _ := strings.Cut(e.Key, ".")
+	r := h.rosters[token]
+	if r == nil {
+		return
+	}
+	if e.Operation != registry.Put {
+		s, err := subscription.ParseKey(e.Key)
+		if err == nil {
+			r.entry(registration{registry.Registration{Subscription: s}, e.Revision})
+		}
+		return
+	}
+	record, err := e.Registration()
+	if err == nil && !deliverable(record.DeliverSubject) {
+		err = registry.ErrBadRecord
+	}
+	if err != nil {
+		h.log.Warn("a registration can't be read; nothing is sent for it", "key", e.Key, "revision", e.Revision, "error", err)
+		return
+	}
+	r.entry(registration{record, e.Revision})
+}
+
+// deliverable reports whether a subject can be published to: a record comes from anybody.
+func deliverable(subject string) bool {
+	for token := range strings.SplitSeq(subject, ".") {
+		if token == "" || token == "*" || token == ">" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+			return false
+		}
+	}
+	return true
+}
+
+// Level implements feed.Handler.
+func (h *recordHandler) Level(uint64) {}
+
+// Reset implements feed.Handler.
+func (h *recordHandler) Reset(error) {
+	for _, r := range h.rosters {
+		r.void()
+	}
+}

@@ -1,0 +1,57 @@
+package emitter
+
+import (
+	"context"
+	"time"
+)
+
+// forgetAfter is how long what is known of a subscription that is no longer registered is kept: a proxy that moves comes
+// back sooner, and then nothing has to be read for it.
+const forgetAfter = time.Minute
+
+// tick does what is due by time.
+func (l *leader) tick(ctx context.Context, now time.Time) {
+	if l.tail == nil {
+		return
+	}
+	for s := range l.attention {
+		l.attend(s, now)
+	}
+	if now.Sub(l.wroteAt) >= l.interval {
+		l.wroteAt = now
+		l.skip(skipAfter)
+		l.write()
+	}
+	if now.Sub(l.sweptAt) >= forgetAfter {
+		l.sweptAt = now
+		l.forget(now)
+	}
+	l.report(now)
+}
+
+// attend looks after one that is asked, held, or has events in flight.
+func (l *leader) attend(s *sub, now time.Time) {
+	switch {
+	case s.phase == absent, s.phase == loading, s.phase == running && s.sender.Idle():
+		delete(l.attention, s)
+	case s.phase == held || s.phase == asking:
+		if now.Sub(s.askedAt) >= s.askWait {
+			l.ask(s, now)
+		}
+	case now.Sub(s.progressAt) >= stallAfter && now.Sub(s.askedAt) >= s.askWait:
+		// Slow, or something was lost; the answer tells. Meanwhile it is let less.
+		s.window = max(leastWindow, s.window/2)
+		l.question(s, now)
+	}
+}
+
+func (l *leader) forget(now time.Time) {
+	for key, s := range l.subs {
+		if s.phase == absent && now.Sub(s.absentFrom) >= forgetAfter && !s.writing {
+			if _, unsaved := l.dirty[s]; !unsaved {
+				delete(l.subs, key)
+				delete(l.byID, s.id)
+			}
+		}
+	}
+}

@@ -1,0 +1,73 @@
+package emitter
+
+import (
+	"sort"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/exesdb/subproxy/pkg/event"
+)
+
+// entry is an event in memory, with the headers that it is sent with.
+type entry struct {
+	event  event.Event
+	header nats.Header // of what is sent; Exesdb-Prev differs from subscription to subscription
+	size   int
+}
+
+// track is a stretch of the stream that is in memory and grows at its end. One is the tail, which grows as events are
+// stored; the others are passes, which read old events for those that are behind. A subscription that has looked at all of
+// a track rides on it: it is shown each event that comes. All that lies in (low, high] and was not deleted is in events.
+type track struct {
+	low, high uint64
+	events    []*entry
+	bytes     int
+	front     uint64 // the furthest that any subscription got
+	riders    map[*sub]struct{}
+
+	reading bool
+	nothing int       // times in a row that the stream's leader had nothing after high
+	emptyAt time.Time // since when nobody rides; zero: somebody does
+	retryAt time.Time // not read before
+}
+
+func newTrack(at uint64) *track {
+	return &track{low: at, high: at, front: at, riders: map[*sub]struct{}{}}
+}
+
+func (t *track) add(e *entry) {
+	t.events = append(t.events, e)
+	t.high = e.event.Sequence
+	t.bytes += e.size
+}
+
+// trim forgets the oldest events, so that at most so many and so many bytes are left.
+func (t *track) trim(most, mostBytes int) {
+	drop := 0
+	for drop < len(t.events) && (len(t.events)-drop > most || t.bytes > mostBytes) {
+		t.low = t.events[drop].event.Sequence
+		t.bytes -= t.events[drop].size
+		t.events[drop] = nil
+		drop++
+	}
+	if drop == 0 {
+		return
+	}
+	t.events = t.events[drop:]
+	// What append leaves behind is freed when it grows; an idle store must not keep it for ever.
+	if cap(t.events) > 4*len(t.events)+1024 {
+		t.events = append(make([]*entry, 0, len(t.events)), t.events...)
+	}
+}
+
+// has reports whether everything after pos, up to high, is here.
+func (t *track) has(pos uint64) bool { return pos >= t.low }
+
+// after is the index of the first event after pos.
+func (t *track) after(pos uint64) int {
+	return sort.Search(len(t.events), func(i int) bool { return t.events[i].event.Sequence > pos })
+}
+
+// ahead is how many events nobody has come to yet.
+func (t *track) ahead() int { return len(t.events) - t.after(t.front) }

@@ -1,0 +1,215 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/sink"
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+// DeliveryOptions are what an instance receives and forwards events with. Every field but Logger, Metrics and Budget is
+// required.
+type DeliveryOptions struct {
+	Conn  *nats.Conn
+	Owner registry.Owner
+	// Sink returns where a subscription's events go. It is called when its first event arrives, and again after Refresh, by
+	// several goroutines at once.
+	Sink func(s subscription.Subscription) (sink.Sink, sink.Config)
+	// Park keeps an event that was refused too often. It is tried until it returns nil.
+	Park    func(ctx context.Context, e *sink.Event, c sink.Config, reason string, attempts int) error
+	Budget  int64 // bytes of events that wait for their sinks, in all; default 256 MiB
+	Logger  *slog.Logger
+	Metrics *health.Metrics
+}
+
+// Delivery is the receiving end of an instance: one NATS subscription on all its deliver subjects, and behind it an inlet for
+// each proxy. The supervisor opens and closes inlets; an inlet that never had an event costs a map entry.
+type Delivery struct {
+	DeliveryOptions
+	sub      *nats.Subscription
+	messages chan *nats.Msg // closed by nobody; Stop ends its reader
+	prefix   int            // length of what stands before the number in a deliver subject
+	queued   atomic.Int64   // bytes that wait for sinks
+	refresh  atomic.Uint64  // counts Refresh
+	stop     chan struct{}
+	work     sync.WaitGroup // the dispatcher and the inlets' workers
+	done     chan struct{}  // closed when the dispatcher has ended
+
+	mu     sync.RWMutex
+	inlets map[uint64]*inlet
+
+	verdicts [StaleTerm + 1]prometheus.Counter
+	unacked  []*inflow // accepted by their sinks, and not acknowledged yet; the dispatcher's
+}
+
+const (
+	defaultBudget = 256 << 20
+	// pendingMessages is how many messages may wait for the dispatcher. More are dropped, which is a gap like any other.
+	pendingMessages = 1 << 16
+	// ackEvery is how many events are acknowledged together while more are waiting.
+	ackEvery = 100
+	// drainWithin is what a sink is given for the event that it has in hand when its proxy stops.
+	drainWithin = 5 * time.Second
+)
+
+// NewDelivery makes a delivery that has not begun.
+func NewDelivery(o DeliveryOptions) *Delivery {
+	if o.Budget == 0 {
+		o.Budget = defaultBudget
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Metrics == nil {
+		o.Metrics = health.NewMetrics(nil)
+	}
+	d := &Delivery{
+		DeliveryOptions: o, prefix: len(DeliverPrefix) + len(o.Owner.ID) + 1,
+		messages: make(chan *nats.Msg, pendingMessages), stop: make(chan struct{}), done: make(chan struct{}), inlets: map[uint64]*inlet{},
+	}
+	for v := range d.verdicts {
+		d.verdicts[v] = o.Metrics.Received.WithLabelValues(Verdict(v).String())
+	}
+	return d
+}
+
+// Start subscribes to the instance's deliver subjects. It returns when the server knows, so that a registration that is
+// written afterwards names a subject that somebody listens on.
+func (d *Delivery) Start() error {
+	subject := DeliverPrefix + d.Owner.ID + ".*"
+	sub, err := d.Conn.ChanSubscribe(subject, d.messages)
+	if err != nil {
+		return fmt.Errorf("subscribe to %s: %w", subject, err)
+	}
+	d.sub = sub
+	go d.dispatch()
+	if err := d.Conn.FlushTimeout(2 * time.Second); err != nil {
+		return fmt.Errorf("subscribe to %s: %w", subject, err)
+	}
+	return nil
+}
+
+// Stop ends receiving, once the inlets are closed, and waits for what their sinks have in hand.
+func (d *Delivery) Stop() {
+	if d.sub == nil {
+		return
+	}
+	_ = d.sub.Unsubscribe() // fails only on a closed connection
+	close(d.stop)
+	<-d.done
+	d.work.Wait()
+}
+
+// Refresh makes every inlet ask for its sink again.
+func (d *Delivery) Refresh() { d.refresh.Add(1) }
+
+// Queued is how many bytes of events wait for their sinks.
+func (d *Delivery) Queued() int64 { return d.queued.Load() }
+
+func (d *Delivery) dispatch() {
+	defer close(d.done)
+	for {
+		select {
+		case m := <-d.messages:
+			d.receive(m)
+			if len(d.messages) == 0 {
+				d.acknowledge()
+			}
+		case <-d.stop:
+			d.acknowledge()
+			return
+		}
+	}
+}
+
+func (d *Delivery) receive(m *nats.Msg) {
+	if len(m.Subject) <= d.prefix {
+		return
+	}
+	number, err := strconv.ParseUint(m.Subject[d.prefix:], 10, 64)
+	if err != nil {
+		return
+	}
+	d.mu.RLock()
+	in := d.inlets[number]
+	d.mu.RUnlock()
+	if in == nil {
+		d.answer(m.Reply, event.Answer{Kind: event.Gone})
+		return
+	}
+	in.inflow().receive(m)
+}
+
+// acknowledge says what inlets without a worker have accepted.
+func (d *Delivery) acknowledge() {
+	for i, f := range d.unacked {
+		f.acknowledge()
+		d.unacked[i] = nil
+	}
+	d.unacked = d.unacked[:0]
+}
+
+func (d *Delivery) answer(reply string, a event.Answer) {
+	if reply == "" {
+		return
+	}
+	if err := d.Conn.Publish(reply, a.Encode()); err != nil {
+		d.Logger.Debug("an emitter could not be answered", "error", err) // it will ask
+	}
+}
+
+// inlet is a proxy's place in the delivery. Its inflow is made with the first message.
+type inlet struct {
+	d            *Delivery
+	subscription subscription.Subscription
+	number       uint64
+	fence        *atomic.Uint64 // highest term that the store's proxies heard of
+	notify       func(reason string)
+	after        <-chan struct{} // closed when the inlet before this one has nothing in hand; nil: there was none
+	incarnation  atomic.Uint64
+	flow         atomic.Pointer[inflow]
+}
+
+func (d *Delivery) open(s subscription.Subscription, number uint64, fence *atomic.Uint64, after <-chan struct{}, notify func(string)) *inlet {
+	in := &inlet{d: d, subscription: s, number: number, fence: fence, notify: notify, after: after}
+	d.mu.Lock()
+	d.inlets[number] = in
+	d.mu.Unlock()
+	return in
+}
+
+func (in *inlet) inflow() *inflow {
+	if f := in.flow.Load(); f != nil {
+		return f
+	}
+	in.flow.CompareAndSwap(nil, newInflow(in))
+	return in.flow.Load()
+}
+
+// nothing is what an inlet without events has in hand.
+var nothing = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+// close takes nothing more. What waits is dropped, since it is not acknowledged; the channel is closed once what the sink had
+// in hand is done with, and acknowledged.
+func (in *inlet) close() <-chan struct{} {
+	in.d.mu.Lock()
+	delete(in.d.inlets, in.number)
+	in.d.mu.Unlock()
+	f := in.flow.Load()
+	if f == nil {
+		return nothing
+	}
+	return f.close()
+}

@@ -1,0 +1,384 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/exesdb/subproxy/pkg/breaker"
+	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/sink"
+)
+
+// inflow takes a proxy's events in order, hands them to the sink one after the other, and acknowledges what that accepted. A
+// sink that never waits is served where the event arrives; any other, and one that fails, by a worker that lives
+// while there is something to do.
+type inflow struct {
+	*inlet
+
+	mu       sync.Mutex
+	receiver Receiver
+	history  uint64 // counts what the receiver forgot: an event of before is not acknowledged after
+	reply    string // where the emitter heard last waits for answers
+	accepted uint64 // sequence that the sink accepted last
+	unsaid   int    // accepted and not acknowledged
+	listed   bool   // in Delivery.unacked
+	queue    []queued
+	working  bool
+	starved  bool // events were dropped for want of memory
+	closed   bool
+	idle     chan struct{}      // closed when closed and nothing is in hand; made by close
+	quit     chan struct{}      // closed by close: a worker that waits gives up; made with the worker
+	cancel   context.CancelFunc // ends what the worker has in hand
+
+	to        sink.Sink
+	config    sink.Config
+	asOf      uint64 // Delivery.refresh when the sink was made
+	forwarded prometheus.Counter
+	failing   int  // attempts in a row that failed
+	told      bool // the loop knows that it fails
+	counts    DeliveryCounts
+}
+
+// DeliveryCounts are what an inlet has seen.
+type DeliveryCounts struct {
+	Last      uint64 // sequence that the sink accepted last
+	Delivered uint64 // accepted
+	Errors    uint64 // attempts that failed
+	Parked    uint64
+	Kind      sink.Kind
+}
+
+type queued struct {
+	event   sink.Event
+	history uint64
+	size    int64
+	reply   string // of an event without a sequence
+}
+
+func newInflow(in *inlet) *inflow {
+	f := &inflow{inlet: in, asOf: ^uint64(0)}
+	f.target()
+	return f
+}
+
+// target is where events go now.
+func (f *inflow) target() (sink.Sink, sink.Config) {
+	if asOf := f.d.refresh.Load(); f.asOf != asOf {
+		f.asOf = asOf
+		f.to, f.config = f.d.Sink(f.subscription)
+		f.forwarded = f.d.Metrics.Forwarded.WithLabelValues(string(f.config.Kind))
+	}
+	return f.to, f.config
+}
+
+// receive takes one message from an emitter.
+func (f *inflow) receive(m *nats.Msg) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return
+	}
+	if len(m.Header[event.SequenceHeader]) == 0 {
+		f.take(m, 0) // of a sender that keeps no account
+		return
+	}
+	seq, err1 := headerNumber(m.Header, event.SequenceHeader)
+	term, err2 := headerNumber(m.Header, event.TermHeader)
+	prev, err3 := headerNumber(m.Header, event.PrevHeader)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		f.d.Metrics.Received.WithLabelValues("malformed").Inc()
+		f.d.Logger.Warn("an event's headers can't be read; it is refused", "subscription", f.subscription.Name, "error", err)
+		f.d.answer(m.Reply, event.Answer{Kind: event.Malformed})
+		return
+	}
+	f.receiver.Fence = max(f.receiver.Fence, f.fence.Load())
+	if seq == 0 {
+		f.question(m, term)
+		return
+	}
+	if len(f.queue) > 0 && f.d.queued.Load() > f.d.Budget {
+		f.starved = true
+		f.d.Metrics.Received.WithLabelValues("no_memory").Inc()
+		return
+	}
+	verdict := f.receiver.Receive(term, seq, prev)
+	f.d.verdicts[verdict].Inc()
+	if verdict == StaleTerm {
+		f.d.answer(m.Reply, event.Answer{Kind: event.StaleTerm, Number: f.receiver.Fence})
+		return
+	}
+	f.reply = m.Reply
+	switch verdict {
+	case Take:
+		f.take(m, seq)
+	case Duplicate:
+		f.sayAccepted()
+	case Gap:
+		f.d.answer(f.reply, event.Answer{Kind: event.Missing, Number: f.receiver.Last})
+	}
+}
+
+// headerNumber reads a header that may be absent.
+func headerNumber(h nats.Header, name string) (uint64, error) {
+	v := h[name]
+	if len(v) == 0 {
+		return 0, nil
+	}
+	return strconv.ParseUint(v[0], 10, 64)
+}
+
+// question tells an emitter what was accepted and what was taken last.
+func (f *inflow) question(m *nats.Msg, term uint64) {
+	forgot, stale := f.receiver.Ask(term, m.Header.Get(event.EpochHeader))
+	if stale {
+		f.d.answer(m.Reply, event.Answer{Kind: event.StaleTerm, Number: f.receiver.Fence})
+		return
+	}
+	if forgot {
+		f.history++
+		f.accepted, f.unsaid = 0, 0
+		f.d.Logger.Error("the store's sequences begin anew: its stream is another, or lost its end", "subscription", f.subscription.Name)
+	}
+	f.reply = m.Reply
+	f.sayAccepted()
+	f.d.answer(f.reply, event.Answer{Kind: event.Missing, Number: f.receiver.Last})
+}
+
+// take forwards an event, or queues it for the worker.
+func (f *inflow) take(m *nats.Msg, seq uint64) {
+	to, config := f.target()
+	q := queued{history: f.history, reply: m.Reply, event: sink.Event{
+		Store: f.subscription.Store, Subscription: f.subscription.Name, Sequence: seq, Incarnation: f.incarnation.Load(), Message: m,
+	}}
+	delete(m.Header, event.PrevHeader)
+	delete(m.Header, event.TermHeader)
+	if m.Header == nil {
+		m.Header = nats.Header{}
+	}
+	m.Header[event.IncarnationHeader] = []string{strconv.FormatUint(q.event.Incarnation, 10)}
+	m.Reply = ""
+	if !f.working && !config.Blocks() && to.Deliver(context.Background(), &q.event) == nil {
+		f.done(&q)
+		return
+	}
+	q.size = int64(len(m.Data)) + 1024
+	f.d.queued.Add(q.size)
+	f.queue = append(f.queue, q)
+	if !f.working {
+		f.working, f.quit = true, make(chan struct{})
+		ctx, cancel := context.WithCancel(context.Background())
+		f.cancel = cancel
+		f.d.work.Go(func() { f.work(ctx) })
+	}
+}
+
+// done notes that the sink accepted an event, or that it is parked.
+func (f *inflow) done(q *queued) {
+	f.counts.Delivered++
+	f.forwarded.Inc()
+	switch {
+	case q.event.Sequence == 0:
+		f.d.answer(q.reply, event.Answer{Kind: event.Acked})
+		return
+	case q.history != f.history:
+		return
+	}
+	f.accepted = q.event.Sequence
+	if f.unsaid++; f.unsaid >= ackEvery {
+		f.sayAccepted()
+		return
+	}
+	if !f.working && !f.listed {
+		f.listed = true
+		f.d.unacked = append(f.d.unacked, f) // only the dispatcher comes here
+	}
+}
+
+func (f *inflow) acknowledge() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.listed = false
+	if f.unsaid > 0 {
+		f.sayAccepted()
+	}
+}
+
+func (f *inflow) sayAccepted() {
+	f.unsaid = 0
+	if f.accepted > 0 {
+		f.d.answer(f.reply, event.Answer{Kind: event.Acked, Number: f.accepted})
+	}
+}
+
+// close drops what waits, and returns a channel that is closed once what the sink has in hand is done with.
+func (f *inflow) close() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.idle != nil {
+		return f.idle
+	}
+	f.closed, f.idle = true, make(chan struct{})
+	if f.unsaid > 0 {
+		f.sayAccepted()
+	}
+	if !f.working {
+		close(f.idle)
+		return f.idle
+	}
+	close(f.quit)
+	time.AfterFunc(drainWithin, f.cancel)
+	return f.idle
+}
+
+// work hands what is queued to the sink, until nothing is.
+func (f *inflow) work(ctx context.Context) {
+	if f.after != nil {
+		select { // of two runs of a subscription the later one waits, or its events would come in between
+		case <-f.after:
+		case <-f.quit:
+		}
+	}
+	for {
+		q := f.next()
+		if q == nil {
+			return
+		}
+		if f.deliver(ctx, q) {
+			f.finished(q)
+		}
+	}
+}
+
+// next is the event to deliver now; nil ends the worker.
+func (f *inflow) next() *queued {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.queue) > 0 && !f.closed {
+		return &f.queue[0]
+	}
+	for i := range f.queue {
+		f.d.queued.Add(-f.queue[i].size)
+	}
+	f.queue, f.working = nil, false
+	f.cancel()
+	if f.unsaid > 0 {
+		f.sayAccepted()
+	}
+	if f.closed {
+		close(f.idle)
+	}
+	return nil
+}
+
+func (f *inflow) finished(q *queued) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.d.queued.Add(-q.size)
+	f.done(q)
+	f.queue[0] = queued{}
+	f.queue = f.queue[1:]
+	if len(f.queue) == 0 && f.starved {
+		// What came meanwhile was dropped; there is room for it now.
+		f.starved = false
+		f.sayAccepted()
+		f.d.answer(f.reply, event.Answer{Kind: event.Missing, Number: f.receiver.Last})
+	}
+	if len(f.queue) == 0 && f.unsaid > 0 {
+		f.sayAccepted()
+	}
+}
+
+// Waits between attempts: the subscriber may be back any moment, and one that refuses may not mean it.
+const (
+	firstRetry = 50 * time.Millisecond
+	maxRetry   = 2 * time.Second
+)
+
+// deliver tries until the event is accepted or parked. It reports false where the proxy stopped before.
+func (f *inflow) deliver(ctx context.Context, q *queued) bool {
+	refusals := 0
+	for attempt := 0; ; attempt++ {
+		f.mu.Lock()
+		to, config := f.target()
+		f.mu.Unlock()
+		err := to.Deliver(ctx, &q.event)
+		if err == nil {
+			f.well()
+			return true
+		}
+		var refused *sink.RefusedError
+		if errors.As(err, &refused) {
+			refusals++
+			if (refused.Final || refusals >= max(config.MaxDeliver, 1)) && f.park(ctx, q, config, refused.Reason, refusals) {
+				return true
+			}
+		}
+		f.unwell(err)
+		timer := time.NewTimer(breaker.Spread(min(firstRetry<<min(attempt, 10), maxRetry), 2*rand.Float64()-1))
+		select {
+		case <-timer.C:
+		case <-f.quit:
+			timer.Stop()
+			return false
+		}
+	}
+}
+
+func (f *inflow) park(ctx context.Context, q *queued, config sink.Config, reason string, attempts int) bool {
+	if err := f.d.Park(ctx, &q.event, config, reason, attempts); err != nil {
+		f.d.Logger.Error("an event could not be parked; it is tried again", "subscription", f.subscription.Name, "sequence", q.event.Sequence, "error", err)
+		return false
+	}
+	f.d.Metrics.Parked.Inc()
+	f.d.Logger.Warn("an event was refused and is parked", "store", f.subscription.Store, "subscription", f.subscription.Name, "sequence", q.event.Sequence, "attempts", attempts, "reason", reason)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.counts.Parked++
+	return true
+}
+
+// tellAfter is how many attempts in a row fail before it is said.
+const tellAfter = 3
+
+func (f *inflow) unwell(err error) {
+	f.d.Metrics.Refused.Inc()
+	f.mu.Lock()
+	f.counts.Errors++
+	f.failing++
+	tell := f.failing >= tellAfter && !f.told && !f.closed
+	f.told = f.told || tell
+	f.mu.Unlock()
+	if tell {
+		f.notify(err.Error())
+	}
+}
+
+func (f *inflow) well() {
+	f.mu.Lock()
+	tell := f.told && !f.closed
+	f.failing, f.told = 0, false
+	f.mu.Unlock()
+	if tell {
+		f.notify("")
+	}
+}
+
+// seen is what the inlet has seen so far.
+func (in *inlet) seen() DeliveryCounts {
+	f := in.flow.Load()
+	if f == nil {
+		return DeliveryCounts{}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := f.counts
+	c.Last, c.Kind = f.accepted, f.config.Kind
+	return c
+}

@@ -1,0 +1,75 @@
+package proxy
+
+import (
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/registry"
+)
+
+// tend opens and shuts the place where a proxy's events come in, as the proxy begins to hold the subscription and ends. Each
+// time it begins it has a deliver subject of its own, so that whoever sends knows that what was taken before is not known.
+func (l *loop) tend(it *item) {
+	p := &it.proxy
+	switch holds := p.Started && !p.Standby && !p.Stopped; {
+	case !holds:
+		l.shut(it)
+	case it.inlet == nil:
+		if it.number == 0 {
+			it.number = l.numbers.Add(1)
+		}
+		if l.delivery != nil {
+			it.inlet = l.delivery.open(p.Subscription, it.number, &l.inbox.term, it.busy, func(reason string) {
+				l.inbox.ask(request{do: func(l *loop, now time.Time) { l.delivering(it, reason, now) }})
+			})
+		}
+	}
+	if it.inlet != nil {
+		it.inlet.incarnation.Store(p.Incarnation)
+	}
+}
+
+// shut ends the place where the events come in. What the sink has in hand goes on.
+func (l *loop) shut(it *item) {
+	it.number = 0
+	if it.inlet == nil {
+		return
+	}
+	it.busy = it.inlet.close()
+	it.inlet = nil
+}
+
+// release deletes the record at that revision, once the sink has nothing in hand.
+func (l *loop) release(it *item, revision uint64) {
+	l.releases = append(l.releases, release{registry.Write{Key: it.key, Revision: revision}, it.busy})
+	if busy := it.busy; !isClosed(busy) {
+		l.work.Go(func() {
+			<-busy // closed within drainWithin
+			l.inbox.signal()
+		})
+	}
+}
+
+// delivering takes an inlet's word that its sink takes no events, or takes them again (reason empty).
+func (l *loop) delivering(it *item, reason string, now time.Time) {
+	if !it.removed && it.inlet != nil {
+		l.step(it, Input{Kind: Delivering, Reason: reason}, now)
+	}
+}
+
+// progress takes over which of the proxies are behind. What an emitter tells comes in parts; names that are not held here
+// are no concern.
+func (l *loop) progress(p *event.Progress, now time.Time) {
+	if p.Part <= 1 {
+		clear(l.behind)
+	}
+	for name, lag := range p.Behind {
+		if l.byName[name] == nil {
+			continue
+		}
+		if l.behind == nil {
+			l.behind = map[string]uint64{}
+		}
+		l.behind[name] = lag
+	}
+}

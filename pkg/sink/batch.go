@@ -1,0 +1,109 @@
+package sink
+
+import (
+	"context"
+	"errors"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
+)
+
+// Batcher is implemented by sinks that take several events in one go. The stream sink does, where its stream allows atomic
+// publish (nats-server 2.12 or later, allow_atomic); elsewhere it delivers them one by one.
+type Batcher interface {
+	Sink
+	// DeliverBatch delivers events of one subscription in order. The first accepted of them are accepted; the error, nil
+	// if that is all of them, is Deliver's for the next one.
+	DeliverBatch(ctx context.Context, events []*Event) (accepted int, err error)
+}
+
+const (
+	// largestBatch is half of what the server takes at the most.
+	largestBatch = 500
+
+	errCodeAtomicPublishDisabled jetstream.ErrorCode = 10174 // has no name in nats.go
+)
+
+var batchHeaders = [...]string{jetstreamext.BatchIDHeader, jetstreamext.BatchSeqHeader, jetstreamext.BatchCommitHeader}
+
+// atomicBatches is whether the stream takes batches. It belongs to the goroutine that delivers.
+type atomicBatches struct{ known, allowed bool }
+
+// DeliverBatch implements Batcher. A batch is stored whole or not at all, so that one is in flight and the order holds.
+func (s *streamSink) DeliverBatch(ctx context.Context, events []*Event) (accepted int, err error) {
+	for accepted < len(events) {
+		chunk := events[accepted:min(len(events), accepted+largestBatch)]
+		n, err := s.deliverChunk(ctx, chunk)
+		if accepted += n; err != nil {
+			return accepted, err
+		}
+	}
+	return accepted, nil
+}
+
+func (s *streamSink) deliverChunk(ctx context.Context, chunk []*Event) (accepted int, err error) {
+	if len(chunk) > 1 && s.takesBatches(ctx) {
+		whole, err := s.publishBatch(ctx, chunk)
+		switch {
+		case err != nil:
+			return 0, err
+		case whole:
+			return len(chunk), nil
+		}
+	}
+	for i, e := range chunk {
+		if err := s.Deliver(ctx, e); err != nil {
+			return i, err
+		}
+	}
+	return len(chunk), nil
+}
+
+// publishBatch returns false and no error where the server or the client refuses the batch: one event may be too large, or
+// stored already because an acknowledgement was lost. One by one they tell which.
+func (s *streamSink) publishBatch(ctx context.Context, chunk []*Event) (whole bool, err error) {
+	limited, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	messages := make([]*nats.Msg, len(chunk))
+	for i, e := range chunk {
+		messages[i] = s.message(e)
+	}
+	// The acknowledgement of the first message would cost a round trip and tells nothing that the last one's does not.
+	_, err = jetstreamext.PublishMsgBatch(limited, s.js, messages, jetstreamext.BatchFlowControl{AckFirst: false})
+	var api *jetstream.APIError
+	switch {
+	case err == nil:
+		return true, nil
+	case errors.As(err, &api):
+		s.batches.allowed = api.ErrorCode != errCodeAtomicPublishDisabled
+		return false, nil
+	// An acknowledgement that is none of a batch is one of a server that does not know batches.
+	case errors.Is(err, jetstreamext.ErrInvalidBatchAck):
+		s.batches.allowed = false
+		return false, nil
+	case errors.Is(err, nats.ErrMaxPayload), errors.Is(err, nats.ErrBadHeaderMsg):
+		return false, nil
+	default:
+		return false, s.explain(ctx, limited, messages[0], err)
+	}
+}
+
+// takesBatches asks the stream once. Where that fails, the next batch asks again.
+func (s *streamSink) takesBatches(ctx context.Context) bool {
+	if s.batches.known {
+		return s.batches.allowed
+	}
+	limited, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	name, err := s.js.StreamNameBySubject(limited, s.subject)
+	if err != nil {
+		return false
+	}
+	stream, err := s.js.Stream(limited, name)
+	if err != nil {
+		return false
+	}
+	s.batches = atomicBatches{known: true, allowed: stream.CachedInfo().Config.AllowAtomicPublish}
+	return s.batches.allowed
+}

@@ -1,0 +1,275 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
+
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+// Errors of the lot that callers match.
+var (
+	// ErrNotParked is returned for a sequence that the lot does not hold.
+	ErrNotParked = errors.New("not parked")
+	// ErrTruncated is returned by Replay for an event whose data or headers did not fit into the lot.
+	ErrTruncated = errors.New("parked without all of its data or headers")
+	// ErrParkedStream is returned for a stream that exists under the lot's name and can't be the lot.
+	ErrParkedStream = errors.New("stream " + ParkedStream + " can't hold parked events")
+)
+
+const (
+	// parkTimeout bounds one try to store an event, or to read some.
+	parkTimeout = 5 * time.Second
+	// A page of the lot is read at once; events can be a megabyte each.
+	pageSize  = 256
+	pageBytes = 8 << 20
+)
+
+// ParkedConfig says how the lot is created where it is absent.
+type ParkedConfig struct {
+	Replicas int  // 1, 3 or 5; default 1
+	Memory   bool // memory storage in place of file
+}
+
+// Lot is the stream of parked events. It is safe for concurrent use.
+type Lot struct {
+	js     jetstream.JetStream
+	cfg    ParkedConfig
+	stream jetstream.Stream // nil where OpenExistingParked found none
+}
+
+// OpenParked opens the lot, creating it where it is absent. An existing stream is the user's and stays as it is; one that
+// can't be the lot is ErrParkedStream.
+func OpenParked(ctx context.Context, js jetstream.JetStream, cfg ParkedConfig) (*Lot, error) {
+	l := &Lot{js: js, cfg: cfg}
+	stream, err := l.ensure(ctx)
+	if err != nil {
+		return nil, err
+	}
+	l.stream = stream
+	return l, nil
+}
+
+// OpenExistingParked opens the lot to look at it. A lot that is not there is an empty one, and nothing can be parked in it.
+func OpenExistingParked(ctx context.Context, js jetstream.JetStream) (*Lot, error) {
+	stream, err := js.Stream(ctx, ParkedStream)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return &Lot{js: js}, nil
+	case err != nil:
+		return nil, fmt.Errorf("open stream %s: %w", ParkedStream, err)
+	default:
+		return &Lot{js: js, stream: stream}, checkParked(stream)
+	}
+}
+
+func (l *Lot) ensure(ctx context.Context) (jetstream.Stream, error) {
+	stream, err := l.js.Stream(ctx, ParkedStream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		sc := jetstream.StreamConfig{
+			Name: ParkedStream, Description: "Events that their subscribers refused", Subjects: []string{ParkedPrefix + ">"},
+			Replicas: max(l.cfg.Replicas, 1), AllowDirect: true,
+		}
+		if l.cfg.Memory {
+			sc.Storage = jetstream.MemoryStorage
+		}
+		stream, err = l.js.CreateStream(ctx, sc)
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			stream, err = l.js.Stream(ctx, ParkedStream) // somebody else was faster
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open stream %s: %w", ParkedStream, err)
+	}
+	return stream, checkParked(stream)
+}
+
+func checkParked(stream jetstream.Stream) error {
+	cfg := stream.CachedInfo().Config
+	listens := slices.ContainsFunc(cfg.Subjects, func(s string) bool {
+		return s == ParkedPrefix+">" || s == ParkedPrefix+"*.*" || s == "exesdb.>" || s == ">"
+	})
+	switch {
+	case !listens:
+		return fmt.Errorf("%w: it listens on %s and not on %s>; mend it with: nats stream edit %s --subjects='%s>'",
+			ErrParkedStream, strings.Join(cfg.Subjects, ", "), ParkedPrefix, ParkedStream, ParkedPrefix)
+	case !cfg.AllowDirect:
+		return fmt.Errorf("%w: it lacks allow_direct (direct get); mend it with: nats stream edit %s --allow-direct", ErrParkedStream, ParkedStream)
+	default:
+		return nil
+	}
+}
+
+// Park stores the event with the reason and how often it was refused, and returns once that is acknowledged; parking the same
+// delivery again within the stream's duplicate window stores nothing more. Where the event is too large for the lot, what can be kept of it is kept, and marked.
+// Any error is one of the lot, and passes: the event is not parked.
+func (l *Lot) Park(ctx context.Context, e *Event, c Config, reason string, attempts int) error {
+	err := l.park(ctx, e, c, reason, attempts)
+	if err != nil {
+		return fmt.Errorf("park event %d of %s/%s: %w", e.Sequence, e.Store, e.Subscription, err)
+	}
+	return nil
+}
+
+func (l *Lot) park(ctx context.Context, e *Event, c Config, reason string, attempts int) error {
+	switch {
+	case e.Store == "" || e.Subscription == "":
+		return subscription.ErrEmptyName
+	case l.stream == nil:
+		return fmt.Errorf("%w on %s", ErrNoStream, ParkedPrefix+">")
+	}
+	m := parkedMessage(e, c, reason, attempts, time.Now())
+	id := messageID(e)
+	if id != "" {
+		id += "/" + strconv.FormatUint(e.Incarnation, 10)
+	}
+	err := l.store(ctx, m, id)
+	if !unstorable(err) {
+		return err
+	}
+	for _, m := range truncated(m) {
+		if err = l.store(ctx, m, id); !unstorable(err) {
+			return err
+		}
+	}
+	return err
+}
+
+func unstorable(err error) bool {
+	return tooLarge(err) || errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, nats.ErrBadHeaderMsg)
+}
+
+func (l *Lot) store(ctx context.Context, m *nats.Msg, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, parkTimeout)
+	defer cancel()
+	ack, err := l.js.PublishMsg(ctx, m, jetstream.WithMsgID(id), jetstream.WithRetryAttempts(0)) // an empty id is none
+	if errors.Is(err, jetstream.ErrNoStreamResponse) {                                           // deleted since, or NATS was restored empty
+		if _, err := l.ensure(ctx); err != nil {
+			return err
+		}
+		ack, err = l.js.PublishMsg(ctx, m)
+	}
+	if err != nil || !ack.Duplicate {
+		return err
+	}
+	// JetStream remembers ids of events that were dropped since. One that comes again after that is refused anew.
+	if _, err = l.Get(ctx, ack.Sequence); errors.Is(err, ErrNotParked) {
+		m.Header.Del(jetstream.MsgIDHeader)
+		_, err = l.js.PublishMsg(ctx, m)
+	}
+	return err
+}
+
+// List yields what is parked when it is called, in the order of parking. Store and name narrow it; empty means all of them.
+// After an error it ends.
+func (l *Lot) List(ctx context.Context, store, name string) iter.Seq2[Parked, error] {
+	return func(yield func(Parked, error) bool) {
+		if l.stream == nil {
+			return
+		}
+		// What is parked meanwhile, perhaps by what is replayed, is left for the next time.
+		info, err := l.stream.Info(ctx)
+		if err != nil {
+			yield(Parked{}, fmt.Errorf("list %s: %w", ParkedStream, err))
+			return
+		}
+		for from, last := uint64(1), info.State.LastSeq; from <= last; {
+			page, err := l.page(ctx, from, parkedSubject(store, name))
+			for _, p := range page {
+				if p.Sequence > last || !yield(p, nil) {
+					return
+				}
+				from = p.Sequence + 1
+			}
+			if err != nil {
+				yield(Parked{}, fmt.Errorf("list %s: %w", ParkedStream, err))
+			}
+			if err != nil || len(page) == 0 {
+				return
+			}
+		}
+	}
+}
+
+func (l *Lot) page(ctx context.Context, from uint64, filter string) (page []Parked, err error) {
+	ctx, cancel := context.WithTimeout(ctx, parkTimeout)
+	defer cancel()
+	batch, err := jetstreamext.GetBatch(ctx, l.js, ParkedStream, pageSize,
+		jetstreamext.GetBatchSeq(from), jetstreamext.GetBatchSubject(filter), jetstreamext.GetBatchMaxBytes(pageBytes))
+	if err != nil {
+		return nil, err
+	}
+	for m, err := range batch {
+		if errors.Is(err, jetstreamext.ErrNoMessages) {
+			return page, nil
+		}
+		if err != nil {
+			return page, err
+		}
+		page = append(page, parseParked(m.Sequence, m.Subject, m.Time, m.Header, m.Data))
+	}
+	return page, ctx.Err() // an expired context ends a batch without an error
+}
+
+// Get reads one event by its sequence in the lot, or ErrNotParked.
+func (l *Lot) Get(ctx context.Context, sequence uint64) (Parked, error) {
+	if l.stream == nil || sequence == 0 {
+		return Parked{}, fmt.Errorf("%d: %w", sequence, ErrNotParked)
+	}
+	m, err := l.stream.GetMsg(ctx, sequence)
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound):
+		return Parked{}, fmt.Errorf("%d: %w", sequence, ErrNotParked)
+	case err != nil:
+		return Parked{}, fmt.Errorf("read %d of %s: %w", sequence, ParkedStream, err)
+	default:
+		return parseParked(m.Sequence, m.Subject, m.Time, m.Header, m.Data), nil
+	}
+}
+
+// Drop removes one event, or returns ErrNotParked. It is not overwritten on disk.
+func (l *Lot) Drop(ctx context.Context, sequence uint64) error {
+	if _, err := l.Get(ctx, sequence); err != nil {
+		return err
+	}
+	if err := l.stream.DeleteMsg(ctx, sequence); err != nil {
+		return fmt.Errorf("drop %d of %s: %w", sequence, ParkedStream, err)
+	}
+	return nil
+}
+
+// Replay delivers a parked event, and drops it once it is accepted. It is delivered after events that came later in its
+// store. What it returns is Deliver's error, or one of dropping it: then it was delivered and is still there.
+func (l *Lot) Replay(ctx context.Context, p Parked, s Sink) error {
+	if p.Truncated {
+		return ErrTruncated
+	}
+	nc := l.js.Conn()
+	before := nc.LastError()
+	if err := s.Deliver(ctx, p.event()); err != nil {
+		return err
+	}
+	// A publish sink accepts what the client has buffered. Here it must have reached the server, and not been forbidden.
+	flushed, cancel := context.WithTimeout(ctx, parkTimeout)
+	defer cancel()
+	if err := nc.FlushWithContext(flushed); err != nil {
+		return fmt.Errorf("forward to %s: %w", p.Subject, err)
+	}
+	if err := nc.LastError(); err != nil && err != before {
+		return fmt.Errorf("forward to %s: %w", p.Subject, err)
+	}
+	if err := l.Drop(ctx, p.Sequence); err != nil && !errors.Is(err, ErrNotParked) {
+		return fmt.Errorf("delivered, and still parked: %w", err)
+	}
+	return nil
+}

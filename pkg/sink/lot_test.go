@@ -1,0 +1,347 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"pgregory.net/rapid"
+
+	"github.com/exesdb/subproxy/pkg/event"
+)
+
+func (w *world) lot() *Lot {
+	w.Helper()
+	l, err := OpenParked(w.ctx, w.js, ParkedConfig{Memory: true})
+	if err != nil {
+		w.Fatal(err)
+	}
+	return l
+}
+
+func (w *world) park(l *Lot, e *Event, c Config) {
+	w.Helper()
+	if err := l.Park(w.ctx, e, c, "no area", 5); err != nil {
+		w.Fatal(err)
+	}
+}
+
+func (w *world) list(l *Lot, store, name string) (parked []Parked) {
+	w.Helper()
+	for p, err := range l.List(w.ctx, store, name) {
+		if err != nil {
+			w.Fatal(err)
+		}
+		parked = append(parked, p)
+	}
+	return parked
+}
+
+func TestParkedEventIsAsItCameAndSaysWhy(t *testing.T) {
+	w := start(t, nil)
+	l := w.lot()
+	e := newEvent(42, "data")
+	e.Message.Header["Nats-Msg-Id"] = []string{"of the stream sink"}
+	e.Message.Header["Nats-Rollup"] = []string{"all"} // would empty a stream that allows it
+	before := time.Now()
+	if err := l.Park(w.ctx, e, Config{Kind: Request, Subject: "in", MaxDeliver: 5}, " no\r\narea\x00 ", 5); err != nil {
+		t.Fatal(err)
+	}
+	got := w.list(l, "", "")
+	if len(got) != 1 || got[0].At.Before(before.Add(-time.Second)) || got[0].At.After(time.Now().Add(time.Second)) {
+		t.Fatalf("got %+v", got)
+	}
+	want := Parked{
+		Sequence: 1, Store: "green house", Subscription: "to.pubsub", StoreSequence: 42, Incarnation: 3, Kind: Request, Subject: "in", Attempts: 5,
+		Reason: "no area", At: got[0].At, Data: []byte("data"),
+		Header: nats.Header{
+			event.IDHeader: {"id-1"}, event.TypeHeader: {"initialized:v1"}, event.SubjectHeader: {"greenhouse.1"}, "traceparent": {"00-1-2-01"},
+			"Exesdb-Seq": {"42"}, "Exesdb-Incarnation": {"3"},
+		},
+	}
+	if diff := cmp.Diff(want, got[0]); diff != "" {
+		t.Error(diff)
+	}
+	if e.Message.Header.Get(ParkedReasonHeader) != "" || e.Message.Header.Get("Nats-Rollup") == "" {
+		t.Errorf("the event's own headers were changed: %v", e.Message.Header)
+	}
+	raw, err := l.stream.GetMsg(w.ctx, 1)
+	if err != nil || raw.Subject != "exesdb.parked.green=20house.to=2Epubsub" || raw.Header.Get("Exesdb-Parked-Sink") != "request" || raw.Header.Get("Exesdb-Parked-Attempts") != "5" {
+		t.Errorf("stored %+v, %v", raw, err)
+	}
+	if cfg := l.stream.CachedInfo().Config; !cfg.AllowDirect || cfg.Replicas != 1 || cfg.Storage != jetstream.MemoryStorage {
+		t.Errorf("the stream is %+v", cfg)
+	}
+}
+
+func TestParkingIsRepeatable(t *testing.T) {
+	w := start(t, nil)
+	l, c := w.lot(), Config{Kind: Publish, Subject: "in"}
+	for range 3 {
+		w.park(l, newEvent(1, ""), c)
+	}
+	if n := len(w.list(l, "", "")); n != 1 {
+		t.Errorf("parked thrice, there %d times", n)
+	}
+	later := newEvent(1, "")
+	later.Incarnation++
+	w.park(l, later, c)
+	if err := l.Drop(w.ctx, 1); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.list(l, "", ""); len(got) != 1 || got[0].Incarnation != later.Incarnation {
+		t.Errorf("of another incarnation: %+v", got)
+	}
+	w.park(l, newEvent(1, ""), c) // JetStream still remembers the one that was dropped
+	if n := len(w.list(l, "", "")); n != 2 {
+		t.Errorf("refused again after it was dropped: %d are there, not 2", n)
+	}
+	for _, id := range []string{"x", "y", "x"} { // of a sender that gives no sequence
+		e := newEvent(0, "")
+		e.Message.Header[event.IDHeader] = []string{id}
+		w.park(l, e, c)
+	}
+	got := w.list(l, "", "")
+	if len(got) != 4 || got[2].StoreSequence != 0 || got[2].Header.Get(event.SequenceHeader) != "" {
+		t.Errorf("without a sequence: %+v", got)
+	}
+	if err := w.js.DeleteStream(w.ctx, ParkedStream); err != nil {
+		t.Fatal(err)
+	}
+	w.park(l, newEvent(1, ""), c)
+	if n := len(w.list(l, "", "")); n != 1 {
+		t.Errorf("after the stream was deleted by hand: %d are there", n)
+	}
+}
+
+func TestEventTooLargeForTheLotIsParkedInPart(t *testing.T) {
+	w := start(t, func(o *server.Options) { o.MaxPayload = 128 << 10 })
+	l, c := w.lot(), Config{Kind: Publish, Subject: "in"}
+	for name, change := range map[string]func(*Event){
+		"data":    func(e *Event) { e.Message.Data = make([]byte, 128<<10) },
+		"headers": func(e *Event) { e.Message.Header["wide"] = []string{strings.Repeat("x", 70<<10)} },
+		"both": func(e *Event) {
+			e.Message.Data, e.Message.Header["wide"] = make([]byte, 128<<10), []string{strings.Repeat("x", 70<<10)}
+		},
+		"bad header":  func(e *Event) { e.Message.Header["a b: c"] = []string{"x"} },
+		"long stream": func(e *Event) { e.Message.Header[event.SubjectHeader] = []string{strings.Repeat("x", 70<<10)} },
+	} {
+		e := newEvent(1, "data")
+		e.Subscription = name
+		change(e)
+		w.park(l, e, c)
+		got := w.list(l, "", name)
+		if len(got) != 1 || !got[0].Truncated || got[0].Reason != "no area" || got[0].StoreSequence != 1 || got[0].Type() != "initialized:v1" || got[0].StreamID() == "" {
+			t.Fatalf("%s: got %+v", name, got)
+		}
+		if hasData := string(got[0].Data) == "data"; hasData != (len(e.Message.Data) == 4) {
+			t.Errorf("%s: %d bytes of data are left", name, len(got[0].Data))
+		}
+		if err := l.Replay(w.ctx, got[0], w.sink(Publish, "in")); !errors.Is(err, ErrTruncated) {
+			t.Errorf("%s: replayed: %v", name, err)
+		}
+	}
+}
+
+func TestListPagesAndNarrows(t *testing.T) {
+	w := start(t, nil)
+	l := w.lot()
+	const events = 2*pageSize + 3
+	for i := range uint64(events) {
+		m := parkedMessage(newEvent(i+1, ""), Config{Kind: Publish, Subject: "in"}, "no", 1, time.Now())
+		if i%2 == 1 {
+			m.Subject = parkedSubject("other", "to.pubsub")
+		}
+		if _, err := w.js.PublishMsgAsync(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case <-w.js.PublishAsyncComplete():
+	case <-w.ctx.Done():
+		t.Fatal(w.ctx.Err())
+	}
+	for _, c := range []struct {
+		store, name string
+		want        int
+	}{{"", "", events}, {"other", "", events / 2}, {"green house", "to.pubsub", events - events/2}, {"", "to.pubsub", events}, {"other", "nobody", 0}, {"nowhere", "", 0}} {
+		got := w.list(l, c.store, c.name)
+		if len(got) != c.want || !slices.IsSortedFunc(got, func(a, b Parked) int { return int(a.Sequence) - int(b.Sequence) }) {
+			t.Errorf("%q %q: %d, not %d", c.store, c.name, len(got), c.want)
+		}
+	}
+	for p, err := range l.List(w.ctx, "", "") { // what is parked meanwhile is not waited for, and a list can be left
+		if err != nil || p.Sequence != 1 {
+			t.Fatalf("%+v, %v", p, err)
+		}
+		break
+	}
+	ended, cancel := context.WithCancel(w.ctx)
+	cancel()
+	for _, err := range l.List(ended, "", "") {
+		if err == nil {
+			t.Error("listed after the end")
+		}
+	}
+}
+
+func TestReplayedEventGoesWhereItWasToGoAndIsGoneOnceAccepted(t *testing.T) {
+	w := start(t, nil)
+	w.stream(jetstream.StreamConfig{Name: "OUT", Subjects: []string{"stored"}})
+	l, published := w.lot(), w.subscribe("published")
+	refuses := true
+	w.replies("requested", func(m *nats.Msg) *nats.Msg {
+		if refuses {
+			return &nats.Msg{Subject: m.Reply, Data: []byte("-ERR still no area")}
+		}
+		return nats.NewMsg(m.Reply)
+	})
+	for i, c := range []Config{{Kind: Publish, Subject: "published"}, {Kind: Request, Subject: "requested"}, {Kind: Stream, Subject: "stored"}, {Kind: Handler}} {
+		w.park(l, newEvent(uint64(i)+1, "data"), c)
+	}
+	replay := func() (errs []error) {
+		t.Helper()
+		for _, p := range w.list(l, "", "") {
+			s, err := New(w.js, p.Config())
+			if err == nil {
+				err = l.Replay(w.ctx, p, s)
+			}
+			errs = append(errs, err)
+		}
+		return errs
+	}
+	errs := replay()
+	if reason, _, ok := refused(errs[1]); errs[0] != nil || errs[2] != nil || !ok || reason != "still no area" || !errors.Is(errs[3], ErrConfig) {
+		t.Errorf("got %v", errs)
+	}
+	m := w.next(published)
+	want := nats.Header{
+		event.IDHeader: {"id-1"}, event.TypeHeader: {"initialized:v1"}, event.SubjectHeader: {"greenhouse.1"}, "traceparent": {"00-1-2-01"},
+		"Exesdb-Seq": {"1"}, "Exesdb-Incarnation": {"3"},
+	}
+	if diff := cmp.Diff(want, m.Header); diff != "" || string(m.Data) != "data" {
+		t.Errorf("%q %s", m.Data, diff)
+	}
+	if n := w.stored("OUT"); n != 1 {
+		t.Errorf("%d are stored", n)
+	}
+	refuses = false
+	if errs := replay(); len(errs) != 2 || errs[0] != nil || !errors.Is(errs[1], ErrConfig) {
+		t.Errorf("the second time: %v", errs)
+	}
+	left := w.list(l, "", "")
+	if len(left) != 1 {
+		t.Fatalf("left: %+v", left)
+	}
+	handle := HandlerFunc(func(_ context.Context, e *event.Event) error {
+		if e.Sequence != 4 || e.Store != "green house" || string(e.Data) != "data" {
+			return fmt.Errorf("what is %+v", e)
+		}
+		return l.Drop(w.ctx, left[0].Sequence) // by somebody else, meanwhile
+	})
+	if err := l.Replay(w.ctx, left[0], handle); err != nil || len(w.list(l, "", "")) != 0 {
+		t.Errorf("by a handler: %v", err)
+	}
+}
+
+func TestReplayToAForbiddenSubjectLosesNothing(t *testing.T) {
+	w := start(t, func(o *server.Options) {
+		o.Users = []*server.User{{Username: "subproxy", Password: "subproxy", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"forbidden"}}}}}
+	})
+	l := w.lot()
+	w.park(l, newEvent(1, ""), Config{Kind: Publish, Subject: "forbidden"})
+	err := l.Replay(w.ctx, w.list(l, "", "")[0], w.sink(Publish, "forbidden"))
+	if !errors.Is(err, nats.ErrPermissionViolation) || len(w.list(l, "", "")) != 1 {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAbsentLotIsEmpty(t *testing.T) {
+	w := start(t, nil)
+	l, err := OpenExistingParked(w.ctx, w.js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := w.list(l, "", ""); got != nil {
+		t.Errorf("got %v", got)
+	}
+	if err := l.Drop(w.ctx, 1); !errors.Is(err, ErrNotParked) {
+		t.Errorf("drop: %v", err)
+	}
+	if err := l.Park(w.ctx, newEvent(1, ""), Config{}, "", 1); !errors.Is(err, ErrNoStream) {
+		t.Errorf("park: %v", err)
+	}
+	there := w.lot()
+	for _, n := range []uint64{0, 1, 99} {
+		if _, err := there.Get(w.ctx, n); !errors.Is(err, ErrNotParked) {
+			t.Errorf("get %d: %v", n, err)
+		}
+	}
+	if err := there.Park(w.ctx, &Event{Message: &nats.Msg{}}, Config{}, "", 1); err == nil {
+		t.Error("an event of no store was parked")
+	}
+}
+
+func TestWhatWasPutThereByHandIsSeenAndCanBeDropped(t *testing.T) {
+	w := start(t, nil)
+	l := w.lot()
+	for _, subject := range []string{"exesdb.parked.s.n", "exesdb.parked.=2e.=", "exesdb.parked.s.n.more", "exesdb.parked.s"} {
+		if _, err := w.js.Publish(w.ctx, subject, []byte("?")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range uint64(4) {
+		p, err := l.Get(w.ctx, n+1)
+		if err != nil || p.Store == "" || string(p.Data) != "?" || p.At.IsZero() {
+			t.Errorf("%+v, %v", p, err)
+		}
+		if _, err := New(w.js, p.Config()); !errors.Is(err, ErrConfig) {
+			t.Errorf("it was to go somewhere: %v", err)
+		}
+		if err := l.Drop(w.ctx, n+1); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestStreamThatCannotBeTheLotIsAnError(t *testing.T) {
+	for mend, cfg := range map[string]jetstream.StreamConfig{
+		"--subjects='exesdb.parked.>'": {Name: ParkedStream, Subjects: []string{"exesdb.events.PARKED.>"}, AllowDirect: true},
+		"--allow-direct":               {Name: ParkedStream, Subjects: []string{"exesdb.parked.>"}},
+	} {
+		w := start(t, nil)
+		w.stream(cfg)
+		_, opened := OpenParked(w.ctx, w.js, ParkedConfig{})
+		_, read := OpenExistingParked(w.ctx, w.js)
+		for _, err := range []error{opened, read} {
+			if !errors.Is(err, ErrParkedStream) || !strings.Contains(err.Error(), "nats stream edit EXESDB_PARKED "+mend) {
+				t.Errorf("got %v", err)
+			}
+		}
+	}
+}
+
+func TestReasonIsOneLineOfText(t *testing.T) {
+	if got := oneLine("a\n b\t\x1b[31mc\x00"); got != "a b [31mc" {
+		t.Errorf("got %q", got)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		s := string(rapid.SliceOfN(rapid.Byte(), 0, 1200).Draw(t, "bytes"))
+		if rapid.Bool().Draw(t, "text") {
+			s = rapid.StringN(0, 600, -1).Draw(t, "runes")
+		}
+		got := oneLine(s)
+		if len(got) > longestReason || !utf8.ValidString(got) || strings.ContainsAny(got, "\r\n\t\x00\x1b") || strings.TrimSpace(got) != got {
+			t.Fatalf("%q became %q", s, got)
+		}
+	})
+}

@@ -1,0 +1,65 @@
+package sink
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+)
+
+// What a reply begins with that does not accept the event. The words are those of JetStream's acknowledgements.
+var refusals = []struct {
+	prefix []byte
+	final  bool
+}{
+	{[]byte("-NAK"), false}, {[]byte("-ERR"), false}, {[]byte("+TERM"), true},
+}
+
+type requestSink struct {
+	nc      *nats.Conn
+	subject string
+	timeout time.Duration
+}
+
+func (s *requestSink) Deliver(ctx context.Context, e *Event) error {
+	limited, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	m := e.Message
+	m.Subject, m.Reply = s.subject, ""
+	reply, err := s.nc.RequestMsgWithContext(limited, m)
+	switch {
+	case err == nil:
+		return refusal(reply)
+	case errors.Is(err, nats.ErrNoResponders):
+		return fmt.Errorf("%w on %s", ErrNoSubscriber, s.subject)
+	case ctx.Err() == nil && limited.Err() != nil:
+		return fmt.Errorf("%w on %s within %v", ErrNoReply, s.subject, s.timeout)
+	default:
+		return undeliverable(s.nc, s.subject, m, err)
+	}
+}
+
+// refusal reads a reply. Any that is not known to refuse accepts: an empty one, +ACK, a service's response.
+func refusal(reply *nats.Msg) error {
+	code, text := reply.Header.Get(micro.ErrorCodeHeader), reply.Header.Get(micro.ErrorHeader)
+	switch {
+	case code != "" && text != "":
+		return &RefusedError{Reason: code + " " + text}
+	case code != "" || text != "":
+		return &RefusedError{Reason: code + text}
+	}
+	for _, r := range refusals {
+		if rest, ok := bytes.CutPrefix(reply.Data, r.prefix); ok {
+			reason := oneLine(string(rest))
+			if reason == "" {
+				reason = "the subscriber replied " + string(r.prefix) + " and gave no reason"
+			}
+			return &RefusedError{Reason: reason, Final: r.final}
+		}
+	}
+	return nil
+}

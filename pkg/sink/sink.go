@@ -1,0 +1,150 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/pkg/event"
+)
+
+// Kind of sink, as the configuration names it.
+type Kind string
+
+// The kinds of sink.
+const (
+	Publish Kind = "publish" // core NATS: at most once beyond the proxy
+	Request Kind = "request" // the subscriber replies
+	Stream  Kind = "stream"  // JetStream: once within the stream's duplicate window
+	Handler Kind = "handler" // a HandlerFunc; only in Go, never in a configuration file
+)
+
+// DefaultTimeout is how long a request, or the acknowledgement of a stream, is waited for where Config.Timeout is 0.
+const DefaultTimeout = 5 * time.Second
+
+// Errors that callers match. Those about the event itself are *RefusedError.
+var (
+	// ErrUnavailable is for handlers: an error that wraps it says that the event is good and can't be taken now. It is
+	// delivered again without being counted as refused.
+	ErrUnavailable = errors.New("the subscriber is unavailable")
+	// ErrNoSubscriber is returned by request sinks: nobody listens on the subject.
+	ErrNoSubscriber = errors.New("no subscriber listens")
+	// ErrNoReply is returned by request and stream sinks: the answer did not come in time.
+	ErrNoReply = errors.New("no reply")
+	// ErrNoStream is returned by Check, and by stream sinks: no stream listens on the subject.
+	ErrNoStream = errors.New("no stream listens")
+	// ErrConfig is returned by New for a configuration that no sink can be made of.
+	ErrConfig = errors.New("invalid sink")
+)
+
+// RefusedError is returned by Deliver for an event that the subscriber, the stream or the client refuses: the fault is the
+// event's, and it is parked when it was refused too often.
+type RefusedError struct {
+	Reason string
+	Final  bool  // it would be refused again: park it at once
+	Err    error // what it was made of; nil where the subscriber's words are all there is
+}
+
+func (e *RefusedError) Error() string { return "refused: " + e.Reason }
+func (e *RefusedError) Unwrap() error { return e.Err }
+
+// Config says where a subscription's events go. It is comparable.
+type Config struct {
+	Kind       Kind
+	Subject    string        // without wildcards; empty for a handler
+	Timeout    time.Duration // of one request; default DefaultTimeout
+	MaxDeliver int           // an event refused this many times is parked; the caller counts
+}
+
+// Blocks reports whether Deliver may wait for somebody's answer. A publish sink never does.
+func (c Config) Blocks() bool { return c.Kind != Publish }
+
+func (c Config) timeout() time.Duration {
+	if c.Timeout > 0 {
+		return c.Timeout
+	}
+	return DefaultTimeout
+}
+
+func (c Config) check() error {
+	switch c.Kind {
+	case Publish, Request, Stream:
+	case Handler:
+		return fmt.Errorf("%w: a handler is a Go function; only the program that has it can deliver to it", ErrConfig)
+	default:
+		return fmt.Errorf("%w: kind %q is not publish, request or stream", ErrConfig, c.Kind)
+	}
+	for _, token := range strings.Split(c.Subject, ".") {
+		if token == "" || token == "*" || token == ">" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+			return fmt.Errorf("%w: %q is not a subject to send to; forward.subject needs one without wildcards and spaces", ErrConfig, c.Subject)
+		}
+	}
+	return nil
+}
+
+// Event is one event on its way to the subscriber. Message has the event's headers and data, and no subject yet; the sink
+// sets Subject and Reply and headers of its own. A sink does not use it after Deliver returned, and the same Event can be
+// delivered again.
+type Event struct {
+	Store, Subscription string
+	Sequence            uint64 // the store's; 0 where the sender gave none
+	Incarnation         uint64 // the registration's
+	Message             *nats.Msg
+}
+
+// Parsed returns it as an event.Event, for handlers. Its time is zero where the event has no ce-time. The error is
+// event.ErrNotAnEvent where the headers ce-type and ce-subject are missing.
+func (e *Event) Parsed() (*event.Event, error) {
+	parsed, err := event.FromMessage(e.Store, "", e.Sequence, time.Time{}, e.Message.Header, e.Message.Data)
+	if err != nil {
+		return nil, err
+	}
+	return &parsed, nil
+}
+
+// Sink takes a subscription's events one after the other, in order. Deliver returns nil once the event is accepted, a
+// *RefusedError if the subscriber or the stream refuses it, and any other error if nobody can take it now: that one is
+// retried without counting.
+type Sink interface {
+	Deliver(ctx context.Context, e *Event) error
+}
+
+// New makes the sink of a configuration. It asks nobody; Check does.
+func New(js jetstream.JetStream, c Config) (Sink, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	switch c.Kind {
+	case Request:
+		return &requestSink{nc: js.Conn(), subject: c.Subject, timeout: c.timeout()}, nil
+	case Stream:
+		return &streamSink{js: js, subject: c.Subject, timeout: c.timeout()}, nil
+	default:
+		return &publishSink{nc: js.Conn(), subject: c.Subject}, nil
+	}
+}
+
+// Check tells at the start what would otherwise be told by the first event. The error is ErrConfig, or for a stream sink
+// ErrNoStream if no stream listens on the subject. Other kinds need nobody to be there yet.
+func Check(ctx context.Context, js jetstream.JetStream, c Config) error {
+	if c.Kind == Handler {
+		return nil
+	}
+	if err := c.check(); err != nil || c.Kind != Stream {
+		return err
+	}
+	_, err := js.StreamNameBySubject(ctx, c.Subject)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return fmt.Errorf("%w on %s; change forward.subject, or create one: nats stream add NAME --subjects='%s' --defaults", ErrNoStream, c.Subject, c.Subject)
+	case err != nil:
+		return fmt.Errorf("look for the stream that listens on %s (forward.subject): %w", c.Subject, err)
+	default:
+		return nil
+	}
+}

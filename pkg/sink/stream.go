@@ -1,0 +1,93 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+// errCodeHeaderExceedsMaximum has no name in nats.go. JetStream stores 64 KiB of headers; core NATS takes more.
+const errCodeHeaderExceedsMaximum jetstream.ErrorCode = 10097
+
+// streamSink has one event in flight: with more, a retried one could be stored behind those that came after it.
+type streamSink struct {
+	js      jetstream.JetStream
+	subject string
+	timeout time.Duration
+	batches atomicBatches
+}
+
+func (s *streamSink) Deliver(ctx context.Context, e *Event) error {
+	limited, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	m := s.message(e)
+	// The client's own retries are off: the caller retries, and reports why. An acknowledgement that says "duplicate" is
+	// for an event whose first acknowledgement got lost: it is stored.
+	_, err := s.js.PublishMsg(limited, m, jetstream.WithRetryAttempts(0))
+	if err == nil {
+		return nil
+	}
+	return s.explain(ctx, limited, m, err)
+}
+
+// message readies the event's message, which may have been part of a batch before.
+func (s *streamSink) message(e *Event) *nats.Msg {
+	m := e.Message
+	m.Subject, m.Reply = s.subject, ""
+	if m.Header == nil {
+		m.Header = nats.Header{}
+	}
+	for _, h := range batchHeaders {
+		delete(m.Header, h)
+	}
+	if id := messageID(e); id != "" {
+		m.Header[jetstream.MsgIDHeader] = []string{id}
+	} else {
+		delete(m.Header, jetstream.MsgIDHeader)
+	}
+	return m
+}
+
+func (s *streamSink) explain(ctx, limited context.Context, m *nats.Msg, err error) error {
+	switch {
+	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
+		return fmt.Errorf("%w on %s (forward.subject), or it has no leader", ErrNoStream, s.subject)
+	case ctx.Err() == nil && limited.Err() != nil:
+		return fmt.Errorf("%w from a stream on %s within %v", ErrNoReply, s.subject, s.timeout)
+	case tooLarge(err):
+		return &RefusedError{Reason: err.Error(), Err: err}
+	default:
+		return undeliverable(s.js.Conn(), s.subject, m, err)
+	}
+}
+
+// messageID is <store>/<subscription>/<sequence>, names as tokens, which have no slash. The subscription is in it because
+// two that forward to the same stream must not be taken for duplicates of each other. An event without a sequence, from a
+// sender that gives none, goes by its CloudEvents source and id; one that has no id either has no message id.
+func messageID(e *Event) string {
+	prefix := subscription.EncodeToken(e.Store) + "/" + subscription.EncodeToken(e.Subscription) + "/"
+	id := e.Message.Header.Get(event.IDHeader)
+	switch {
+	case e.Sequence > 0:
+		return prefix + strconv.FormatUint(e.Sequence, 10)
+	case id != "":
+		return prefix + subscription.EncodeToken(e.Message.Header.Get(event.SourceHeader)) + "/" + subscription.EncodeToken(id)
+	default:
+		return ""
+	}
+}
+
+// tooLarge tells the API errors that are the event's fault. All others are the stream's (full, no leader, wrong
+// configuration), and pass.
+func tooLarge(err error) bool {
+	var api *jetstream.APIError
+	return errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamMessageExceedsMaximum || api.ErrorCode == errCodeHeaderExceedsMaximum)
+}
