@@ -614,7 +614,7 @@ func TestGraceBeginsAnewWhereJetStreamWentAwayInIt(t *testing.T) {
 	leader.paused = true
 	b.calm(testTTL - testGrace/2 - b.now.Sub(b.written)) // it was asked, and half of the grace is over
 	b.up = false
-	b.calm(testTTL)
+	b.calm(testGrace) // not so long that the bucket expires it
 	b.up = true
 	b.calm(testGrace - time.Millisecond)
 	leader.paused = false
