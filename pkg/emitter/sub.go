@@ -38,6 +38,7 @@ type sub struct {
 
 	registration registration
 	phase        phase
+	local        bool   // the proxy is in this process
 	session      uint64 // counts deliver subjects and questions: an answer to an older one says nothing
 	reply        string
 
