@@ -99,6 +99,9 @@ func (f *inflow) receive(m *nats.Msg) {
 		return
 	}
 	f.receiver.Fence = max(f.receiver.Fence, f.fence.Load())
+	if term > f.receiver.Fence {
+		raise(f.fence, term) // from now on for all of the store's proxies
+	}
 	if seq == 0 {
 		f.question(m, term)
 		return
