@@ -112,7 +112,7 @@ func (l *leader) begin(s *sub, last uint64, now time.Time) {
 		if start >= 0 {
 			position = uint64(max(start-1, 0))
 		}
-		s.sender = NewSender(position)
+		s.sender, s.start = NewSender(position), position
 		s.recorded = true
 		if position > 0 {
 			l.dirty[s] = struct{}{} // where it began must not be forgotten
@@ -121,8 +121,8 @@ func (l *leader) begin(s *sub, last uint64, now time.Time) {
 	s.sender.Nak(last)
 	s.settle()
 	s.phase, s.pos, s.askWait, s.progressAt = running, s.sender.Sent, 0, now
-	if last > l.tail.high || s.sender.Acked > l.tail.high {
-		l.checkHistory(max(last, s.sender.Acked))
+	if known := max(last, s.sender.Acked); known > max(l.tail.high, s.start) {
+		l.checkHistory(known)
 	}
 	l.resume(s)
 }
@@ -278,7 +278,9 @@ func (l *leader) newHistory(epoch string, last uint64) {
 		}
 	})
 	for _, s := range l.subs {
-		s.sender = NewSender(min(s.sender.Acked, last))
+		if s.sender.Acked > max(last, s.start) {
+			s.sender = NewSender(last)
+		}
 		if s.phase != loading && s.phase != absent {
 			l.dirty[s] = struct{}{}
 		}

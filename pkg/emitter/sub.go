@@ -47,6 +47,7 @@ type sub struct {
 	sizes    []size // of what is in flight
 	window   int
 	full     bool   // the window kept an event back
+	start    uint64 // where start_version let it begin; 0: a checkpoint, or the proxy, said where
 	pos      uint64 // everything up to here was looked at, while it does not ride
 	ride     *track // nil: it waits, for room or for a pass
 

@@ -366,8 +366,11 @@ func (f *inflow) park(ctx context.Context, q *queued, config sink.Config, reason
 	f.d.Metrics.Parked.Inc()
 	f.d.Logger.Warn("an event was refused and is parked", "store", f.subscription.Store, "subscription", f.subscription.Name, "sequence", q.event.Sequence, "attempts", attempts, "reason", reason)
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.counts.Parked++
+	f.failing++
+	f.told = true
+	f.mu.Unlock()
+	f.notify(reason) // until it accepts one
 	return true
 }
 
