@@ -113,7 +113,7 @@ func TestAliasesOfAliasesEnd(t *testing.T) {
 func TestWhatIsEmptyIsLeftOut(t *testing.T) {
 	got := mustParse(t, "\xef\xbb\xbf%YAML 1.2\n---\nnats:\nlog: ~\nbridge: {streams: []}\nstores: [{id: s, defaults:, subscriptions: [{name: a, selector: x, forward:}]}]\n", nil)
 	want := Default()
-	want.Stores = []Store{{ID: "s", Defaults: Defaults{Type: "by_event_type"}, Subscriptions: []Subscription{{Name: "a", Type: "by_event_type", Selector: "x"}}}}
+	want.Stores = []Store{{ID: "s", Stream: StoreStream{Replicas: 1, Storage: "file"}, Defaults: Defaults{Type: "by_event_type"}, Subscriptions: []Subscription{{Name: "a", Type: "by_event_type", Selector: "x"}}}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -161,4 +161,15 @@ func find(t *testing.T, fields []field, name string) field {
 	}
 	t.Fatalf("no field %s", name)
 	return field{}
+}
+
+func TestStoreWithoutSubscriptionsIsForAnEmitter(t *testing.T) {
+	c, err := Parse("f.yaml", []byte("stores:\n  - id: s\n    stream: {name: EVENTS, stream_token: 2, event_type_header: kind}\n"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := StoreStream{Name: "EVENTS", Replicas: 1, Storage: "file", StreamToken: 2, EventTypeHeader: "kind"}
+	if got := c.Stores[0].Stream; got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
 }

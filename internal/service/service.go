@@ -93,6 +93,9 @@ func (s *Service) URL() string { return s.cfg.Load().NATS.URL }
 // FeedStats are the feed's counters.
 func (s *Service) FeedStats() feed.Stats { return s.feed.Stats() }
 
+// Queued is how many bytes of events wait for their sinks.
+func (s *Service) Queued() int64 { return s.delivery.Queued() }
+
 // Connected reports whether there is a NATS connection.
 func (s *Service) Connected() bool { return s.nc.IsConnected() }
 

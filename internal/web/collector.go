@@ -34,6 +34,10 @@ var (
 	termDesc          = desc("leader_term", "Highest leader term heard of.", "store")
 	connectedDesc     = desc("nats_connected", "1 while connected to NATS.")
 	retiredDesc       = desc("superseded", "1 once another run of this instance's name took over.")
+	refusingDesc      = desc("sinks_refusing", "Proxies whose sink takes no events.", "store")
+	behindDesc        = desc("subscriptions_behind", "Proxies that have not delivered everything, as the store's emitter tells.", "store")
+	lagDesc           = desc("lag_events", "Events of the store that the proxy furthest behind has not delivered.", "store")
+	queuedDesc        = desc("delivery_queued_bytes", "Bytes of events that wait for their sinks.")
 	feedReceivedDesc  = desc("feed_messages_total", "Messages of the registry bucket handled by the feed.")
 	feedDuplicateDesc = desc("feed_duplicates_total", "Messages that the feed dropped because it had them.")
 	feedGapsDesc      = desc("feed_gaps_total", "Gaps in the live feed.")
@@ -50,6 +54,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		proxiesDesc, breakersDesc, registeredDesc, verifiedDesc, termDesc, connectedDesc, retiredDesc, feedReceivedDesc, feedDuplicateDesc,
 		feedGapsDesc, feedFilledDesc, feedResetsDesc, feedSeqDesc, subHealthDesc, subFailuresDesc, subLatencyDesc,
+		refusingDesc, behindDesc, lagDesc, queuedDesc,
 	} {
 		ch <- d
 	}
@@ -65,6 +70,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(connectedDesc, truth(c.service.Connected()))
 	gauge(retiredDesc, truth(c.service.Supervisor().Retired()))
+	gauge(queuedDesc, float64(c.service.Queued()))
 	f := c.service.FeedStats()
 	counter(feedReceivedDesc, f.Received)
 	counter(feedDuplicateDesc, f.Duplicates)
@@ -89,6 +95,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(registeredDesc, float64(s.Registered), s.Store)
 		gauge(verifiedDesc, float64(s.Verified), s.Store)
 		gauge(termDesc, float64(s.Term), s.Store)
+		gauge(refusingDesc, float64(s.Refusing), s.Store)
+		gauge(behindDesc, float64(s.Behind), s.Store)
+		gauge(lagDesc, float64(s.Lag), s.Store)
 	}
 	if total > c.limit {
 		return

@@ -20,6 +20,7 @@ import (
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/internal/service"
+	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/health"
 )
 
@@ -239,6 +240,7 @@ func TestMetricsAreThoseOfTheDocumentation(t *testing.T) {
 	there := descs{}
 	health.NewMetrics(there)
 	there.MustRegister(NewCollector(nil, 0))
+	emitter.NewMetrics(there)
 	for name := range there {
 		if !documented[name] {
 			t.Errorf("%s is not documented", name)

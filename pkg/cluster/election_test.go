@@ -250,7 +250,7 @@ func TestLeadThatReturnsResigns(t *testing.T) {
 func TestLeaderThatVanishesIsReplacedAfterTheTTL(t *testing.T) {
 	n := startNode(t)
 	a, b := startCandidate(t, n, "a"), startCandidate(t, n, "b")
-	const ttl = 600 * time.Millisecond
+	const ttl = time.Second
 	pa := a.start(t, "s", ttl)
 	first := next(t, pa.leases)
 	pb := b.start(t, "s", ttl)
@@ -303,7 +303,7 @@ func TestLeaderThatWasOvertakenIsDeposedByItsNextWrite(t *testing.T) {
 func TestLeaderThatIsPausedIsDeposedWhenItContinues(t *testing.T) {
 	n := startNode(t)
 	a, b := startCandidate(t, n, "a"), startCandidate(t, n, "b")
-	const ttl = 400 * time.Millisecond
+	const ttl = time.Second
 	pa := a.start(t, "s", ttl)
 	first := next(t, pa.leases)
 	pb := b.start(t, "s", ttl)
@@ -400,7 +400,7 @@ func TestBucketThatIsDeletedIsMadeAnewAndLed(t *testing.T) {
 func TestLeaderOutlivesAnOutageOfJetStream(t *testing.T) {
 	n := startNode(t)
 	a, b := startCandidate(t, n, "a"), startCandidate(t, n, "b")
-	const ttl = 600 * time.Millisecond
+	const ttl = time.Second
 	pa := a.start(t, "s", ttl)
 	first := next(t, pa.leases)
 	pb := b.start(t, "s", ttl)

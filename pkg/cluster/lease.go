@@ -48,7 +48,7 @@ func decodeRecord(store string, data []byte) (Record, error) {
 // same reports whether two records are of one leadership.
 func (r *Record) same(other *Record) bool { return r.ID == other.ID && r.Since.Equal(other.Since) }
 
-// maxTTL is the longest lease that is believed. One a day long is a mistake, and would keep a store without a leader.
+// maxTTL is the longest lease that is believed. One of a day is a mistake, and would keep a store without a leader.
 const maxTTL = time.Hour
 
 // ttl is how long the lease outlives a renewal; ours where the record does not say.
@@ -72,12 +72,13 @@ const (
 
 // The pace of a candidacy.
 const (
-	renewals   = 4                      // renewals a TTL: two can be lost before a candidate even asks
-	retries    = 20                     // tries a TTL while a renewal fails, within the bounds that follow
-	minRetry   = 10 * time.Millisecond  //
-	maxRetry   = 200 * time.Millisecond // several within any grace of a second
-	garbage    = 2 * time.Second        // the bucket removes a lease this long after its TTL: candidates judge, not the bucket
-	resignWait = 2 * time.Second        // for the deletion to be acknowledged
+	renewals = 4  // renewals a TTL: one can be lost before a candidate even asks
+	retries  = 20 // tries a TTL while a renewal fails, but not closer together than minRetry, nor further than maxRetry
+	minRetry = 10 * time.Millisecond
+	maxRetry = 200 * time.Millisecond
+	// garbage is how long after its TTL the bucket removes a lease. By then candidates have judged for themselves.
+	garbage    = 2 * time.Second
+	resignWait = 2 * time.Second // for the deletion to be acknowledged
 )
 
 // content is what a key holds, as far as is known.

@@ -246,22 +246,30 @@ func (f *inflow) work(ctx context.Context) {
 		}
 	}
 	for {
-		q := f.next()
-		if q == nil {
+		batch, to := f.next()
+		switch {
+		case len(batch) == 0:
 			return
-		}
-		if f.deliver(ctx, q) {
-			f.finished(q)
+		case to != nil && f.deliverBatch(ctx, to, batch):
+		case f.deliver(ctx, &batch[0]):
+			f.finished(&batch[0])
 		}
 	}
 }
 
-// next is the event to deliver now; nil ends the worker.
-func (f *inflow) next() *queued {
+// maxBatch is how many events are handed to a sink that takes several at once.
+const maxBatch = 256
+
+// next are the events to deliver now, more than one only for a sink that takes them together. None ends the worker.
+func (f *inflow) next() ([]queued, sink.Batcher) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.queue) > 0 && !f.closed {
-		return &f.queue[0]
+		to, _ := f.target()
+		if many, ok := to.(sink.Batcher); ok && len(f.queue) > 1 {
+			return f.queue[:min(len(f.queue), maxBatch)], many
+		}
+		return f.queue[:1], nil
 	}
 	for i := range f.queue {
 		f.d.queued.Add(-f.queue[i].size)
@@ -274,7 +282,24 @@ func (f *inflow) next() *queued {
 	if f.closed {
 		close(f.idle)
 	}
-	return nil
+	return nil, nil
+}
+
+// deliverBatch hands over several events. It reports false where not even the first was accepted: that one has to be
+// delivered by itself, with whatever its refusal entails.
+func (f *inflow) deliverBatch(ctx context.Context, to sink.Batcher, batch []queued) bool {
+	events := make([]*sink.Event, len(batch))
+	for i := range batch {
+		events[i] = &batch[i].event
+	}
+	accepted, _ := to.DeliverBatch(ctx, events) // what was not accepted is tried again, and tells then why
+	for i := range accepted {
+		f.finished(&batch[i])
+	}
+	if accepted > 0 {
+		f.well()
+	}
+	return accepted > 0
 }
 
 func (f *inflow) finished(q *queued) {
@@ -282,7 +307,6 @@ func (f *inflow) finished(q *queued) {
 	defer f.mu.Unlock()
 	f.d.queued.Add(-q.size)
 	f.done(q)
-	f.queue[0] = queued{}
 	f.queue = f.queue[1:]
 	if len(f.queue) == 0 && f.starved {
 		// What came meanwhile was dropped; there is room for it now.
