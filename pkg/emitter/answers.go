@@ -58,15 +58,22 @@ func (l *leader) hold(s *sub, now time.Time) {
 
 func (l *leader) answered(a *answer, now time.Time) {
 	s := l.byID[a.id]
-	if s == nil || a.session != s.session || s.phase != asking && s.phase != running {
+	if s == nil {
+		return
+	}
+	if a.Kind == event.Acked && a.session >= s.since {
+		// It holds whatever became of the proxy: one that stops says what it accepted and is released, and that may be heard
+		// first.
+		l.acked(s, a.Number, now)
+		return
+	}
+	if a.session != s.session || s.phase != asking && s.phase != running {
 		return
 	}
 	switch {
 	case a.nobody, a.Kind == event.Gone:
 		l.metrics.Nobody.Inc()
 		l.hold(s, now)
-	case a.Kind == event.Acked:
-		l.acked(s, a.Number, now)
 	case a.Kind == event.Missing && s.phase == asking:
 		l.begin(s, a.Number, now)
 	case a.Kind == event.Missing:
@@ -278,6 +285,7 @@ func (l *leader) newHistory(epoch string, last uint64) {
 		}
 	})
 	for _, s := range l.subs {
+		s.since = s.session + 1
 		s.sender = NewSender(min(s.sender.Acked, last))
 		if s.phase != loading && s.phase != absent {
 			l.dirty[s] = struct{}{}

@@ -40,6 +40,7 @@ type sub struct {
 	phase        phase
 	session      uint64 // counts deliver subjects and questions: an answer to an older one says nothing
 	reply        string
+	since        uint64 // the first session of this history of the store: an acknowledgement from before is of other events
 
 	sender   Sender
 	inFlight int    // bytes
