@@ -115,13 +115,13 @@ func (f *runFlags) run(cmd *cobra.Command) error {
 	if cfg.Emitter.Enabled {
 		e, err := service.StartEmitter(ctx, service.EmitterOptions{Config: cfg, Logger: log, Metrics: emitter.NewMetrics(reg)})
 		if err != nil {
-			return err
+			return unlessStopped(ctx, err, log)
 		}
 		defer stopEmitter(ctx, e, log)
 	}
 	s, err := service.Start(ctx, service.Options{Config: cfg, Version: versionString(), Logger: log, Metrics: health.NewMetrics(reg)})
 	if err != nil {
-		return err
+		return unlessStopped(ctx, err, log)
 	}
 	reg.MustRegister(web.NewCollector(s, cfg.Metrics.SubscriptionLabelLimit))
 	if listener != nil {
@@ -139,6 +139,15 @@ func (f *runFlags) run(cmd *cobra.Command) error {
 	defer cancel()
 	s.Stop(stopping)
 	log.Info("stopped")
+	return nil
+}
+
+// unlessStopped is the error of a start, or nil where it was told to stop before it had started.
+func unlessStopped(ctx context.Context, err error, log *slog.Logger) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	log.Info("stopped while it was starting", "doing", err)
 	return nil
 }
 
