@@ -117,19 +117,22 @@ func (l *leader) begin(s *sub, last uint64, now time.Time) {
 	default:
 		position := l.tail.high // of start -1: new events only
 		if start >= 0 {
-			position = uint64(max(start-1, 0))
+			position = s.least()
 		}
 		s.sender = NewSender(position)
 		s.recorded = true
-		if position > 0 {
-			l.dirty[s] = struct{}{} // where it began must not be forgotten
-		}
+	}
+	if s.registration.StartVersion < 0 && !s.durable {
+		// Were it lost, the next leader would begin later.
+		s.phase, l.wroteAt = placing, time.Time{}
+		l.dirty[s] = struct{}{}
+		return
 	}
 	s.sender.Nak(last)
 	s.settle()
 	s.phase, s.pos, s.askWait, s.progressAt = running, s.sender.Sent, 0, now
-	if last > l.tail.high || s.sender.Acked > l.tail.high {
-		l.checkHistory(max(last, s.sender.Acked))
+	if known := max(last, s.known()); known > l.tail.high {
+		l.checkHistory(known)
 	}
 	l.resume(s)
 }
@@ -177,7 +180,7 @@ func (l *leader) stale(term uint64) {
 // askAll begins every session anew.
 func (l *leader) askAll(now time.Time) {
 	for _, s := range l.subs {
-		if s.phase == asking || s.phase == running || s.phase == held {
+		if s.phase == asking || s.phase == placing || s.phase == running || s.phase == held {
 			s.askWait = 0
 			l.ask(s, now)
 		}
@@ -244,7 +247,7 @@ func (l *leader) reset(reason error) {
 	l.tail, l.first = newTrack(0), 0
 	l.resetting = true
 	for _, s := range l.subs {
-		if s.phase == running || s.phase == asking {
+		if s.phase == running || s.phase == placing || s.phase == asking {
 			l.hold(s, time.Now())
 		}
 	}
@@ -286,7 +289,7 @@ func (l *leader) newHistory(epoch string, last uint64) {
 	})
 	for _, s := range l.subs {
 		s.since = s.session + 1
-		s.sender = NewSender(min(s.sender.Acked, last))
+		s.sender = NewSender(max(min(s.sender.Acked, last), s.least()))
 		if s.phase != loading && s.phase != absent {
 			l.dirty[s] = struct{}{}
 		}
