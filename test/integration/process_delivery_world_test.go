@@ -726,7 +726,7 @@ func (w *deliveryWorld) stopAll() {
 		for _, r := range group {
 			if !r.hasEnded() {
 				r.signal(syscall.SIGTERM)
-				r.signal(syscall.SIGCONT)
+				_ = r.cmd.Process.Signal(syscall.SIGCONT) // it may have ended
 			}
 		}
 		for name, r := range group {
