@@ -379,24 +379,12 @@ func (w *deliveryWorld) deleteStream(name string) {
 
 func (w *deliveryWorld) purge(name string) {
 	w.Helper()
-	w.byHand("stream "+name+" purged", func(ctx context.Context, js jetstream.JetStream) error {
-		s, err := js.Stream(ctx, name)
-		if err != nil {
-			return err
-		}
-		return s.Purge(ctx)
-	})
+	w.eventually("stream "+name+" purged", func() bool { return w.purged(name) })
 }
 
 func (w *deliveryWorld) deleteKey(bucket, key string) {
 	w.Helper()
-	w.byHand("key "+key+" deleted", func(ctx context.Context, js jetstream.JetStream) error {
-		kv, err := js.KeyValue(ctx, bucket)
-		if err != nil {
-			return err
-		}
-		return kv.Delete(ctx, key)
-	})
+	w.eventually("key "+key+" deleted", func() bool { return w.drop(bucket, key) })
 }
 
 func deliveryRegistryPurged(w *deliveryWorld) {

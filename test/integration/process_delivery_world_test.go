@@ -437,6 +437,27 @@ func (w *deliveryWorld) end() {
 	w.publishing.Wait()
 }
 
+// drop deletes a key, purged purges a stream: once, as somebody does by hand. They report whether it was done.
+func (w *deliveryWorld) drop(bucket, key string) bool {
+	return w.try(func(ctx context.Context) error {
+		kv, err := w.js.KeyValue(ctx, bucket)
+		if err != nil {
+			return err
+		}
+		return kv.Delete(ctx, key)
+	})
+}
+
+func (w *deliveryWorld) purged(stream string) bool {
+	return w.try(func(ctx context.Context) error {
+		s, err := w.js.Stream(ctx, stream)
+		if err != nil {
+			return err
+		}
+		return s.Purge(ctx)
+	})
+}
+
 // leads is the name of the emitter that the lease names.
 func (w *deliveryWorld) leads() string {
 	var lease struct {
