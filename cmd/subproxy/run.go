@@ -112,18 +112,18 @@ func (f *runFlags) run(cmd *cobra.Command) error {
 	if err := somethingToDo(cfg); err != nil {
 		return err
 	}
-	if cfg.Emitter.Enabled {
-		e, err := service.StartEmitter(ctx, service.EmitterOptions{Config: cfg, Logger: log, Metrics: emitter.NewMetrics(reg)})
-		if err != nil {
-			return unlessStopped(ctx, err, log)
-		}
-		defer stopEmitter(ctx, e, log)
-	}
 	s, err := service.Start(ctx, service.Options{Config: cfg, Version: versionString(), Logger: log, Metrics: health.NewMetrics(reg)})
 	if err != nil {
 		return unlessStopped(ctx, err, log)
 	}
 	reg.MustRegister(web.NewCollector(s, cfg.Metrics.SubscriptionLabelLimit))
+	var emits *service.Emitter
+	if cfg.Emitter.Enabled {
+		if emits, err = service.StartEmitter(ctx, service.EmitterOptions{Config: cfg, Logger: log, Metrics: emitter.NewMetrics(reg), Beside: s}); err != nil {
+			stop(ctx, s, nil, log)
+			return unlessStopped(ctx, err, log)
+		}
+	}
 	if listener != nil {
 		server := web.Serve(listener, s, reg, cfg.HTTP.PProf, log)
 		defer closeServer(server, log)
@@ -135,11 +135,19 @@ func (f *runFlags) run(cmd *cobra.Command) error {
 	}
 	f.serve(ctx, hup, s, log)
 	log.Info("stopping: draining and releasing")
+	stop(ctx, s, emits, log)
+	log.Info("stopped")
+	return nil
+}
+
+// stop stops the instance and then the emitter, which so hears what the proxies acknowledge last.
+func stop(ctx context.Context, s *service.Service, emits *service.Emitter, log *slog.Logger) {
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	s.Stop(stopping)
-	log.Info("stopped")
-	return nil
+	if emits != nil {
+		stopEmitter(ctx, emits, log)
+	}
 }
 
 // unlessStopped is the error of a start, or nil where it was told to stop before it had started.

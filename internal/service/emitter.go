@@ -25,6 +25,8 @@ type EmitterOptions struct {
 	Config  *config.Config
 	Logger  *slog.Logger
 	Metrics *emitter.Metrics
+	// Beside is the instance in the same process, if any: its events don't go over NATS.
+	Beside *Service
 	// StartTimeout bounds how long to wait for NATS and JetStream at the start; default 30 s.
 	StartTimeout time.Duration
 }
@@ -71,6 +73,9 @@ func StartEmitter(ctx context.Context, o EmitterOptions) (_ *Emitter, err error)
 				Store: r.Store, Subscription: r.Name, Sequence: ev.Sequence, Incarnation: r.Incarnation, Message: ev.Message(""),
 			}, sink.Config{Kind: sink.Publish, Subject: r.DeliverSubject}, reason, 1)
 		},
+	}
+	if o.Beside != nil {
+		cfg.Local = o.Beside.delivery
 	}
 	for _, s := range c.Stores {
 		cfg.Stores = append(cfg.Stores, emitter.Store{

@@ -41,7 +41,7 @@ func (l *leader) ask(s *sub, now time.Time) {
 func (l *leader) question(s *sub, now time.Time) bool {
 	s.askedAt = now
 	s.askWait = min(max(2*s.askWait, firstAsk), maxAsk)
-	return l.nc.PublishMsg(&nats.Msg{Subject: s.registration.DeliverSubject, Reply: s.reply, Header: nats.Header{
+	return l.publish(s, &nats.Msg{Subject: s.registration.DeliverSubject, Reply: s.reply, Header: nats.Header{
 		event.SequenceHeader: {"0"}, event.TermHeader: l.termValue, event.EpochHeader: {l.epoch},
 	}}) == nil
 }

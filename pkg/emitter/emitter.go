@@ -41,8 +41,16 @@ type Config struct {
 	// Park keeps an event that can't be sent to a subscription, ever: it is too large with its headers. Without it such an
 	// event holds its subscription.
 	Park    func(ctx context.Context, r *registry.Registration, e *event.Event, reason string) error
+	// Local, where set, is the receiving end of an instance in the same process.
+	Local   Local
 	Logger  *slog.Logger
 	Metrics *Metrics
+}
+
+// Local takes messages for the deliver subjects that begin with a prefix, without the way over NATS; *proxy.Delivery is one.
+type Local interface {
+	Prefix() string
+	Offer(m *nats.Msg) bool // the message is the taker's then; false: send it
 }
 
 // Emitter is a process that contends for the leadership of stores, and sends their events while it leads.
@@ -196,7 +204,7 @@ func (e *Emitter) lead(ctx context.Context, s Store, r *roster, lease *cluster.L
 	e.metrics.Leads.WithLabelValues(store).Set(1)
 	defer e.metrics.Leads.WithLabelValues(store).Set(0)
 	l := &leader{
-		store: store, stream: s.Stream.name(), layout: s.Layout, lease: lease, nc: e.nc, js: e.js, points: e.points, name: e.cfg.Candidate.Name,
+		store: store, stream: s.Stream.name(), local: e.cfg.Local, layout: s.Layout, lease: lease, nc: e.nc, js: e.js, points: e.points, name: e.cfg.Candidate.Name,
 		log: e.log.With("store", store), metrics: e.metrics, announce: announce, interval: e.cfg.CheckpointInterval, inbox: newInbox(),
 		ensure: func(ctx context.Context) (bool, error) { return e.ensure(ctx, e.points, registry.Checkpoints) },
 		park: func(ctx context.Context, r *registration, ev *event.Event, reason string) error {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -37,6 +39,7 @@ type leader struct {
 	layout    Layout
 	lease     Lease
 	nc        *nats.Conn
+	local     Local // nil: none
 	js        jetstream.JetStream
 	points    Checkpoints
 	ensure    func(context.Context) (created bool, err error) // opens the bucket of checkpoints again where it is gone
@@ -317,8 +320,11 @@ func (l *leader) send(s *sub, e *entry) bool {
 	wasIdle, before := s.sender.Idle(), s.sender.Sent
 	prev := s.sender.Send(e.event.Sequence)
 	e.header[event.PrevHeader] = []string{strconv.FormatUint(prev, 10)}
-	err := l.nc.PublishMsg(&nats.Msg{Subject: s.registration.DeliverSubject, Reply: s.reply, Header: e.header, Data: e.event.Data})
-	if err != nil {
+	m := &nats.Msg{Subject: s.registration.DeliverSubject, Reply: s.reply, Header: e.header, Data: e.event.Data}
+	if s.local {
+		m.Header = maps.Clone(e.header)
+	}
+	if err := l.publish(s, m); err != nil {
 		s.sender.unsend(before)
 		return l.unsent(s, e, err)
 	}
@@ -329,6 +335,14 @@ func (l *leader) send(s *sub, e *entry) bool {
 		l.attention[s] = struct{}{}
 	}
 	return true
+}
+
+// publish sends a message to a proxy. Over NATS the headers are still the caller's afterwards.
+func (l *leader) publish(s *sub, m *nats.Msg) error {
+	if s.local && l.local.Offer(m) {
+		return nil
+	}
+	return l.nc.PublishMsg(m)
 }
 
 // unsent deals with an event that the connection does not take: there is none, or it is too large with its headers.
@@ -383,6 +397,7 @@ func (l *leader) entry(r *registration, now time.Time) {
 	}
 	old := s.registration
 	s.registration = *r
+	s.local = l.local != nil && strings.HasPrefix(r.DeliverSubject, l.local.Prefix())
 	if s.phase == absent {
 		if err := l.index.add(s, r.Subscription); err != nil {
 			l.log.Warn("a registration can't be served", "subscription", s.name, "error", err)

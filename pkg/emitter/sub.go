@@ -39,6 +39,7 @@ type sub struct {
 
 	registration registration
 	phase        phase
+	local        bool   // the proxy is in this process
 	session      uint64 // counts deliver subjects and questions: an answer to an older one says nothing
 	reply        string
 	since        uint64 // the first session of this history of the store: an acknowledgement from before is of other events

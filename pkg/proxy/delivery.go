@@ -118,6 +118,20 @@ func (d *Delivery) Refresh() { d.refresh.Add(1) }
 // Queued is how many bytes of events wait for their sinks.
 func (d *Delivery) Queued() int64 { return d.queued.Load() }
 
+// Prefix begins the deliver subjects of this instance.
+func (d *Delivery) Prefix() string { return DeliverPrefix + d.Owner.ID + "." }
+
+// Offer takes a message on a deliver subject of this instance from an emitter in the same process, which spares it the way
+// over the server. The message is the delivery's from then on. False means that the delivery has ended.
+func (d *Delivery) Offer(m *nats.Msg) bool {
+	select {
+	case d.messages <- m:
+		return true
+	case <-d.stop:
+		return false
+	}
+}
+
 func (d *Delivery) dispatch() {
 	defer close(d.done)
 	for {
