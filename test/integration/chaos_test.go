@@ -68,9 +68,10 @@ func (s step) String() string {
 
 // schedule is made from a seed alone.
 type schedule struct {
-	seed  uint64
-	nodes int
-	steps []step
+	seed   uint64
+	nodes  int
+	hosted bool // instances host an emitter as well
+	steps  []step
 }
 
 // What is the matter with a process, while the schedule is made.
@@ -86,6 +87,7 @@ func makeSchedule(seed uint64, readers []*reader) *schedule {
 	if rng.IntN(3) == 0 {
 		s.nodes = 3
 	}
+	s.hosted = rng.IntN(4) == 0
 	state := map[string]string{"emitter-1": up, "emitter-2": up, "proxy-a": up, "proxy-b": down}
 	away := map[string]bool{}
 	nodeDown := ""
@@ -161,11 +163,12 @@ func chaosRun(t *testing.T, p *processPrograms, seed uint64) {
 				}
 				lines = append(lines, at+"  "+one.String())
 			}
-			t.Logf("seed %d, %d nodes; run it again with: go test -run TestChaos ./test/integration -chaos.seed=%d\n%s", seed, s.nodes, seed, strings.Join(lines, "\n"))
+			t.Logf("seed %d, %d nodes, emitters in instances %t; run it again with: go test -run TestChaos ./test/integration -chaos.seed=%d\n%s", seed, s.nodes, s.hosted, seed, strings.Join(lines, "\n"))
 		}
 	})
 	began := time.Now()
 	w := newDeliveryWorld(t, p, s.nodes, readers...)
+	w.hosted = s.hosted
 	w.begin()
 	w.publish(2, 5*time.Millisecond)
 	w.more(20)

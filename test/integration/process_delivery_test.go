@@ -33,6 +33,7 @@ func TestDelivery(t *testing.T) {
 		{"InstanceStoppedDeliversNothingTwice", 1, deliveryInstanceStopped},
 		{"EverythingStoppedDeliversNothingTwice", 1, deliveryEverythingStopped},
 		{"EverythingKilledAtOnce", 1, deliveryEverythingKilled},
+		{"InstanceThatHostsTheEmitterKilledAndStopped", 1, deliveryHosted},
 		{"LaterInstanceTakesOver", 1, deliveryTakeover},
 		{"PausedInstanceWakesSuperseded", 1, deliveryZombieInstance},
 		{"SubscriberAwayIsDegraded", 1, deliverySubscriberAway},
@@ -169,6 +170,25 @@ func deliveryEverythingKilled(w *deliveryWorld) {
 		w.emitter("emitter-2")
 		w.more(80)
 	}
+	w.settle(w.repeats)
+}
+
+func deliveryHosted(w *deliveryWorld) {
+	w.hosted = true
+	w.flowing()
+	for _, e := range w.emitters {
+		e.kill()
+	}
+	w.awaitLeader(func(name string) bool { return name == "proxy-a" })
+	w.more(80)
+	w.proxies["proxy-a"].kill()
+	w.more(30)
+	w.proxy("proxy-a")
+	w.more(80)
+	w.proxies["proxy-a"].signal(syscall.SIGTERM)
+	w.proxies["proxy-a"].exit()
+	w.proxy("proxy-a")
+	w.more(80)
 	w.settle(w.repeats)
 }
 

@@ -69,8 +69,6 @@ func token(name string) string {
 	return b.String()
 }
 
-func anything(*appended) bool { return true }
-
 // deliveryReaders are subscriptions of every type, start and sink.
 func deliveryReaders() []*reader {
 	grown := func(e *appended) bool { return e.typ == "grown:v1" }
@@ -97,6 +95,7 @@ type deliveryWorld struct {
 	js      jetstream.JetStream
 	dir     string
 	point   time.Duration // checkpoint interval
+	hosted  bool          // instances host an emitter as well
 	readers []*reader
 
 	emitters map[string]*processRun // by name; the run of now
@@ -200,12 +199,12 @@ func (w *deliveryWorld) config(name string) string {
 instance: {name: %s}
 registry: {replicas: %d}
 status: {summary_interval: 500ms}
-emitter: {lease_ttl: 1s, checkpoint_interval: %s}
+emitter: {enabled: %t, lease_ttl: 1s, checkpoint_interval: %s}
 stores:
   - id: %s
     stream: {replicas: %d}
     subscriptions:
-`, w.urls(), name, len(w.nodes), w.point, deliveryStore, len(w.nodes))
+`, w.urls(), name, len(w.nodes), w.hosted && strings.HasPrefix(name, "proxy"), w.point, deliveryStore, len(w.nodes))
 	for _, r := range w.readers {
 		fmt.Fprintf(&b, "      - {name: %s, type: %s, selector: %s, start_version: %d, forward: {sink: %s, subject: %s, timeout: 500ms, max_deliver: 3}}\n",
 			r.name, r.typ, strconv.Quote(r.selector), r.start, r.sink, r.subject())
