@@ -8,4 +8,5 @@ var (
 	chaosDuration = flag.Duration("chaos.duration", 0, "run schedules for so long, until one fails")
 	chaosParallel = flag.Int("chaos.parallel", 4, "how many schedules run at once")
 	chaosRace     = flag.Bool("chaos.race", false, "build subproxy with the race detector")
+	chaosFlags    = flag.String("chaos.flags", "", "more flags for subproxy, such as --log-level=debug")
 )

@@ -191,7 +191,8 @@ func chaosRun(t *testing.T, p *processPrograms, seed uint64) {
 // chaos does faults to a world.
 type chaos struct {
 	*deliveryWorld
-	paused map[string]bool
+	stopping []*processRun
+	paused   map[string]bool
 }
 
 func (c *chaos) process(name string) map[string]*processRun {
@@ -225,8 +226,10 @@ func (c *chaos) do(s *step) {
 		delete(c.paused, s.target)
 	case "stop":
 		run.signal(syscall.SIGTERM)
-		if code := run.exit(); code != 0 {
-			c.Errorf("%s: exit status %d", s.target, code)
+		c.stopping = append(c.stopping, run)
+		select { // without NATS it tries for longer; the next under its name may come meanwhile
+		case <-run.exited:
+		case <-time.After(500 * time.Millisecond):
 		}
 	case "pause":
 		run.signal(syscall.SIGSTOP)
@@ -286,6 +289,11 @@ func (c *chaos) restore() {
 	for _, n := range c.nodes {
 		if n.hasEnded() {
 			n.run()
+		}
+	}
+	for _, run := range c.stopping {
+		if code := run.exit(); code != 0 {
+			c.Errorf("%s: exit status %d", run.name, code)
 		}
 	}
 	for name := range c.paused {

@@ -216,7 +216,7 @@ stores:
 
 func (w *deliveryWorld) start(name, command string) *processRun {
 	w.Helper()
-	r := processStart(w, name, w.p.subproxy, command, "--config", w.config(name))
+	r := processStart(w, name, w.p.subproxy, append([]string{command, "--config", w.config(name)}, strings.Fields(*chaosFlags)...)...)
 	w.runs = append(w.runs, r)
 	return r
 }
