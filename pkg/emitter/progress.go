@@ -110,7 +110,7 @@ func (l *leader) gauge(counts map[phase]int, behind int) {
 	set := func(state string, n int) { l.metrics.Subscriptions.WithLabelValues(l.store, state).Set(float64(n)) }
 	set("running", counts[running])
 	set("held", counts[held])
-	set("asking", counts[asking]+counts[loading])
+	set("asking", counts[asking]+counts[placing]+counts[loading])
 	l.metrics.Behind.WithLabelValues(l.store).Set(float64(behind))
 	l.metrics.Last.WithLabelValues(l.store).Set(float64(l.tail.high))
 }

@@ -158,7 +158,7 @@ func (f *inflow) question(m *nats.Msg, term uint64) {
 func (f *inflow) take(m *nats.Msg, seq uint64) {
 	to, config := f.target()
 	q := queued{history: f.history, reply: m.Reply, event: sink.Event{
-		Store: f.subscription.Store, Subscription: f.subscription.Name, Sequence: seq, Incarnation: f.incarnation.Load(), Message: m,
+		Store: f.subscription.Store, Subscription: f.subscription.Name, Sequence: seq, Incarnation: f.incarnation.Load(), Epoch: f.receiver.epoch, Message: m,
 	}}
 	delete(m.Header, event.PrevHeader)
 	delete(m.Header, event.TermHeader)
