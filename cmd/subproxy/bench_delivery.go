@@ -48,12 +48,12 @@ connection of its own.`,
 	}
 	f.add(cmd)
 	flags := cmd.Flags()
-	flags.IntVar(&o.Events, "events", 100_000, "events that each round delivers; sinks that wait for an answer get a tenth of them")
+	flags.IntVar(&o.Events, "events", 50_000, "events that each round delivers; sinks that wait for an answer get a tenth of them")
 	flags.IntSliceVarP(&o.Subscriptions, "subscriptions", "n", []int{1, 100, 10_000}, "numbers of subscriptions to measure, comma-separated")
 	flags.StringSliceVar(&o.Sinks, "sink", bench.Sinks, "sinks to measure with one subscription, comma-separated")
 	flags.IntVar(&o.Servers, "servers", 1, "embedded servers: 1, or a cluster of 3")
 	flags.IntVar(&o.Size, "size", 200, "`BYTES` of an event's data")
-	flags.IntVar(&o.Rounds, "rounds", 5, "rounds with one subscription; with many there are three at most")
+	flags.IntVar(&o.Rounds, "rounds", 3, "rounds with one subscription; two at most are for latency and for many subscriptions")
 	flags.IntVar(&o.Rate, "rate", 2000, "events a second while latency is measured; 0 leaves latency out")
 	return cmd
 }

@@ -18,11 +18,18 @@ var Sinks = []string{"publish", "request", "stream"}
 // contender is one way for all of a store's events to get to a subscriber.
 type contender struct {
 	name string
+	at   *site
 	// share: it gets one in so many of the events where the others get all. One that waits for an answer to each event is
 	// many times slower.
 	share int
 	// start begins with the event of that sequence, new each time. got is called for each event, one at a time.
 	start func(ctx context.Context, from uint64, got func(data []byte)) (stop func(), err error)
+}
+
+// site is a store that contenders read.
+type site struct {
+	stream jetstream.Stream
+	writer *writer
 }
 
 // ordered is bare nats.go, an ordered consumer: nothing is acknowledged.
@@ -82,13 +89,13 @@ func durable(js jetstream.JetStream, stream string, tuned bool) *contender {
 const outPrefix = "bench.out."
 
 // proxied is emitter, proxy and sink, and a subscriber that does what the sink asks of it, in plain nats.go.
-func proxied(h *host, nc *nats.Conn, kind string) *contender {
+func proxied(h *host, nc *nats.Conn, name, kind string) *contender {
 	started := 0
 	share := 1
 	if kind != "publish" {
 		share = 10
 	}
-	return &contender{name: "subproxy, sink " + kind, share: share, start: func(ctx context.Context, from uint64, got func([]byte)) (func(), error) {
+	return &contender{name: name + ", sink " + kind, share: share, start: func(ctx context.Context, from uint64, got func([]byte)) (func(), error) {
 		started++
 		name := fmt.Sprintf("%s_%d", kind, started)
 		subject := fmt.Sprintf("%s%s.%d", outPrefix, kind, started)

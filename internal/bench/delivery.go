@@ -6,12 +6,11 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/exesdb/subproxy/pkg/emitter"
 )
 
 // DeliveryOptions say what Delivery measures.
@@ -60,7 +59,7 @@ func Delivery(ctx context.Context, o DeliveryOptions) (*Report, error) {
 			return nil, err
 		}
 	}
-	d.report.note("ordered: a nats.go ordered consumer. durable: a nats.go durable consumer with explicit acknowledgement, as it comes; "+
+	d.report.note("subproxy: emitter and instance as subproxy run hosts both. apart: as two processes, with NATS in between. ordered: a nats.go ordered consumer. durable: a nats.go durable consumer with explicit acknowledgement, as it comes; "+
 		"tuned: PullMaxMessages %d, MaxAckPending %d. Sinks that wait for an answer get a tenth of the events. The p99 of a rate is what 99 of 100 rounds reach.", tunedPull, tunedAckPending)
 	d.report.target("events delivered twice", float64(d.surplus), 0, "")
 	return d.report, nil
@@ -80,64 +79,94 @@ func (d *delivery) disconnect() {
 	}
 }
 
-// one measures a single subscription for all events.
-func (d *delivery) one(ctx context.Context) error {
-	const store = "bench_one"
+// site fills a store.
+func (d *delivery) site(ctx context.Context, store string) (*site, error) {
 	stream, err := createStore(ctx, d.nc, store, d.Servers)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	fmt.Fprintf(d.Progress, "writing %d events…\n", d.Events)
 	w, err := newWriter(d.nc, store, 10, d.Size)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := w.fill(ctx, d.Events); err != nil {
-		return err
-	}
+	return &site{stream, w}, w.fill(ctx, d.Events)
+}
+
+// one measures a single subscription for all events. A store has one leader, so emitter and instance that are apart have a
+// store of their own, with the same in it.
+func (d *delivery) one(ctx context.Context) error {
 	if err := createTarget(ctx, d.nc, d.Servers); err != nil {
 		return err
 	}
-	h, err := startHost(ctx, d.nc, d.urls, store, d.Servers)
+	const one, apart = "bench_one", "bench_apart"
+	here, err := d.site(ctx, one)
 	if err != nil {
 		return err
 	}
-	defer h.stop()
-	all, err := d.contenders(h, store)
+	all, err := d.baselines(here)
 	if err != nil {
 		return err
+	}
+	hosted, err := startHost(ctx, d.nc, d.urls, one, d.Servers, true)
+	if err != nil {
+		return err
+	}
+	defer hosted.stop()
+	for _, kind := range d.Sinks {
+		nc, err := d.connect("subscriber " + kind)
+		if err != nil {
+			return err
+		}
+		c := proxied(hosted, nc, "subproxy", kind)
+		c.at = here
+		all = append(all, c)
+	}
+	if slices.Contains(d.Sinks, "publish") {
+		there, err := d.site(ctx, apart)
+		if err != nil {
+			return err
+		}
+		two, err := startHost(ctx, d.nc, d.urls, apart, d.Servers, false)
+		if err != nil {
+			return err
+		}
+		defer two.stop()
+		nc, err := d.connect("subscriber apart")
+		if err != nil {
+			return err
+		}
+		c := proxied(two, nc, "subproxy apart", "publish")
+		c.at = there
+		all = append(all, c)
 	}
 	if err := d.catchUp(ctx, all); err != nil {
 		return err
 	}
-	return d.latency(ctx, stream, w, all)
+	return d.latency(ctx, all)
 }
 
-// contenders are subproxy with each sink, and the baselines.
-func (d *delivery) contenders(h *host, store string) ([]*contender, error) {
+// baselines are bare nats.go.
+func (d *delivery) baselines(at *site) ([]*contender, error) {
 	var all []*contender
-	add := func(make func(*nats.Conn, jetstream.JetStream) *contender) error {
-		nc, err := d.connect("contender")
+	for _, make := range []func(jetstream.JetStream, string) *contender{
+		ordered,
+		func(js jetstream.JetStream, stream string) *contender { return durable(js, stream, false) },
+		func(js jetstream.JetStream, stream string) *contender { return durable(js, stream, true) },
+	} {
+		nc, err := d.connect("baseline")
 		if err != nil {
-			return err
+			return nil, err
 		}
 		js, err := jetstream.New(nc)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		all = append(all, make(nc, js))
-		return nil
+		c := make(js, at.stream.CachedInfo().Config.Name)
+		c.at = at
+		all = append(all, c)
 	}
-	stream := emitter.StreamName(store)
-	err := errors.Join(
-		add(func(_ *nats.Conn, js jetstream.JetStream) *contender { return ordered(js, stream) }),
-		add(func(_ *nats.Conn, js jetstream.JetStream) *contender { return durable(js, stream, false) }),
-		add(func(_ *nats.Conn, js jetstream.JetStream) *contender { return durable(js, stream, true) }),
-	)
-	for _, kind := range d.Sinks {
-		err = errors.Join(err, add(func(nc *nats.Conn, _ jetstream.JetStream) *contender { return proxied(h, nc, kind) }))
-	}
-	return all, err
+	return all, nil
 }
 
 // settle is what is left behind by one measurement before the next: acknowledgements, checkpoints, deleted consumers.

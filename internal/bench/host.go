@@ -14,15 +14,16 @@ import (
 	"github.com/exesdb/subproxy/pkg/cluster"
 )
 
-// host is an emitter and an instance, in this process, as subproxy run hosts them: each on a connection of its own.
+// host is an emitter and an instance in this process, each on a connection of its own.
 type host struct {
 	base    func() *config.Config // without subscriptions
 	emitter *service.Emitter
 	service *service.Service
 }
 
-// startHost returns when the emitter leads the store.
-func startHost(ctx context.Context, nc *nats.Conn, urls, store string, replicas int) (_ *host, err error) {
+// startHost returns when the emitter leads the store. Beside is how subproxy run hosts them: what the emitter sends to its own
+// process's proxies does not go over NATS. Otherwise they are as if in two processes.
+func startHost(ctx context.Context, nc *nats.Conn, urls, store string, replicas int, beside bool) (_ *host, err error) {
 	h := &host{base: func() *config.Config {
 		c := benchConfig(urls, 0, replicas)
 		c.Stores = []config.Store{{ID: store, Stream: config.StoreStream{Replicas: replicas, Storage: "file"}}}
@@ -56,7 +57,11 @@ func startHost(ctx context.Context, nc *nats.Conn, urls, store string, replicas 
 	if h.service, err = service.Start(ctx, service.Options{Config: h.base(), Version: "0.0.0-bench", Logger: quiet}); err != nil {
 		return nil, err
 	}
-	if h.emitter, err = service.StartEmitter(ctx, service.EmitterOptions{Config: h.base(), Logger: quiet}); err != nil {
+	o := service.EmitterOptions{Config: h.base(), Logger: quiet}
+	if beside {
+		o.Beside = h.service
+	}
+	if h.emitter, err = service.StartEmitter(ctx, o); err != nil {
 		return nil, err
 	}
 	select {

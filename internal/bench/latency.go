@@ -6,18 +6,16 @@ import (
 	"runtime"
 	"sync"
 	"time"
-
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 const (
 	latencyFor    = time.Second            // of each contender, a round
 	latencyWarmUp = 300 * time.Millisecond // not counted
-	latencyRounds = 3
+	latencyRounds = 2
 )
 
 // latency measures events as they are written, at a modest rate, until the subscriber has them.
-func (d *delivery) latency(ctx context.Context, stream jetstream.Stream, w *writer, all []*contender) error {
+func (d *delivery) latency(ctx context.Context, all []*contender) error {
 	if d.Rate == 0 {
 		return nil
 	}
@@ -26,7 +24,7 @@ func (d *delivery) latency(ctx context.Context, stream jetstream.Stream, w *writ
 		fmt.Fprintf(d.Progress, "latency, round %d…\n", round+1)
 		for i := range all {
 			i = (i + round) % len(all)
-			got, err := d.live(ctx, stream, w, all[i])
+			got, err := d.live(ctx, all[i])
 			if err != nil {
 				return fmt.Errorf("%s: %w", all[i].name, err)
 			}
@@ -40,8 +38,8 @@ func (d *delivery) latency(ctx context.Context, stream jetstream.Stream, w *writ
 }
 
 // live returns the latency of each event.
-func (d *delivery) live(ctx context.Context, stream jetstream.Stream, w *writer, c *contender) ([]time.Duration, error) {
-	info, err := stream.Info(ctx)
+func (d *delivery) live(ctx context.Context, c *contender) ([]time.Duration, error) {
+	info, err := c.at.stream.Info(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -74,11 +72,11 @@ func (d *delivery) live(ctx context.Context, stream jetstream.Stream, w *writer,
 				return nil, err
 			}
 		}
-		if err := w.write(); err != nil {
+		if err := c.at.writer.write(); err != nil {
 			return nil, err
 		}
 	}
-	if err := w.stored(ctx); err != nil {
+	if err := c.at.writer.stored(ctx); err != nil {
 		return nil, err
 	}
 	if err := t.wait(ctx); err != nil {

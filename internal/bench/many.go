@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	manyRounds = 3
+	manyRounds = 2
 	// manyConsumers is how many durable consumers are still worth comparing with.
 	manyConsumers = 1000
 )
@@ -55,7 +55,7 @@ func (d *delivery) spread(ctx context.Context, n int, apart bool, events int) er
 	if err := w.fill(ctx, events); err != nil {
 		return err
 	}
-	h, err := startHost(ctx, d.nc, d.urls, store, d.Servers)
+	h, err := startHost(ctx, d.nc, d.urls, store, d.Servers, true)
 	if err != nil {
 		return err
 	}
