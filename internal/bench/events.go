@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -54,14 +55,16 @@ func newWriter(nc *nats.Conn, store string, types, size int) (*writer, error) {
 
 func eventType(i int) string { return fmt.Sprintf("measured_%05d:v1", i) }
 
-// write sends one event and does not wait for it to be stored.
-func (w *writer) write() error {
+// next makes the next event's message.
+func (w *writer) next() *nats.Msg {
 	now := time.Now()
 	i := w.written
 	w.written++
 	data := make([]byte, 0, w.size)
 	data = append(data, `{"at":`...)
 	data = strconv.AppendInt(data, now.UnixNano(), 10)
+	data = append(data, `,"n":`...)
+	data = strconv.AppendInt(data, int64(i), 10)
 	data = append(data, `,"greenhouse":"greenhouse-`...)
 	data = strconv.AppendInt(data, int64(i%100), 10)
 	data = append(data, `","temperature":21.5,"note":"`...)
@@ -73,7 +76,12 @@ func (w *writer) write() error {
 	}
 	m := e.Message(event.Subject(e.Store, e.Stream, e.Type))
 	m.Header[jetstream.MsgIDHeader] = []string{e.ID}
-	_, err := w.js.PublishMsgAsync(m, jetstream.WithStallWait(10*time.Second))
+	return m
+}
+
+// write sends one event and does not wait for it to be stored.
+func (w *writer) write() error {
+	_, err := w.js.PublishMsgAsync(w.next(), jetstream.WithStallWait(10*time.Second))
 	return err
 }
 
@@ -109,6 +117,16 @@ func writtenAt(data []byte) (time.Time, error) {
 	}
 	at, err := strconv.ParseInt(string(data[stampAt:stampAt+stampSize]), 10, 64)
 	return time.Unix(0, at), err
+}
+
+// numberOf reads which of its writer's events it is, from 0.
+func numberOf(data []byte) (int, error) {
+	const key = `,"n":`
+	if from := stampAt + stampSize + len(key); len(data) > from {
+		digits, _, _ := bytes.Cut(data[from:], []byte(","))
+		return strconv.Atoi(string(digits))
+	}
+	return 0, errors.New("an event without its number")
 }
 
 // createStore makes a store's stream, as the emitter would, and returns it.

@@ -23,17 +23,31 @@ type host struct {
 
 // startHost returns when the emitter leads the store. Beside is how subproxy run hosts them: what the emitter sends to its own
 // process's proxies does not go over NATS. Otherwise they are as if in two processes.
-func startHost(ctx context.Context, nc *nats.Conn, urls, store string, replicas int, beside bool) (_ *host, err error) {
-	h := &host{base: func() *config.Config {
+func startHost(ctx context.Context, nc *nats.Conn, urls, store string, replicas int, beside bool) (*host, error) {
+	h, err := newInstance(ctx, urls, store, replicas)
+	if err == nil {
+		err = h.emit(ctx, nc, store, beside)
+	}
+	if err != nil {
+		h.stop()
+		return nil, err
+	}
+	return h, nil
+}
+
+// newInstance starts an instance, without an emitter.
+func newInstance(ctx context.Context, urls, store string, replicas int) (h *host, err error) {
+	h = &host{base: func() *config.Config {
 		c := benchConfig(urls, 0, replicas)
 		c.Stores = []config.Store{{ID: store, Stream: config.StoreStream{Replicas: replicas, Storage: "file"}}}
 		return c
 	}}
-	defer func() {
-		if err != nil {
-			h.stop()
-		}
-	}()
+	h.service, err = service.Start(ctx, service.Options{Config: h.base(), Version: "0.0.0-bench", Logger: slog.New(slog.DiscardHandler)})
+	return h, err
+}
+
+// emit starts the emitter, and returns when it leads.
+func (h *host) emit(ctx context.Context, nc *nats.Conn, store string, beside bool) error {
 	leads := make(chan struct{}, 1)
 	told, err := nc.Subscribe(cluster.LeaderChangedSubject, func(m *nats.Msg) {
 		var e struct {
@@ -47,30 +61,26 @@ func startHost(ctx context.Context, nc *nats.Conn, urls, store string, replicas 
 		}
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { _ = told.Unsubscribe() }()
 	if err := nc.Flush(); err != nil {
-		return nil, err
+		return err
 	}
-	quiet := slog.New(slog.DiscardHandler)
-	if h.service, err = service.Start(ctx, service.Options{Config: h.base(), Version: "0.0.0-bench", Logger: quiet}); err != nil {
-		return nil, err
-	}
-	o := service.EmitterOptions{Config: h.base(), Logger: quiet}
+	o := service.EmitterOptions{Config: h.base(), Logger: slog.New(slog.DiscardHandler)}
 	if beside {
 		o.Beside = h.service
 	}
 	if h.emitter, err = service.StartEmitter(ctx, o); err != nil {
-		return nil, err
+		return err
 	}
 	select {
 	case <-leads:
-		return h, nil
+		return nil
 	case <-time.After(30 * time.Second):
-		return nil, errors.New("the emitter was not elected within 30 s")
+		return errors.New("the emitter was not elected within 30 s")
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
 }
 
