@@ -136,6 +136,10 @@ func (f *failover) emitters(ctx context.Context) error {
 		}
 	}
 	for round := range f.Rounds {
+		// What this machine does to pauses by itself.
+		if err := f.emitterFault(ctx, fmt.Sprintf("nothing_%d", round), "nothing happens", func() error { return nil }); err != nil {
+			return err
+		}
 		for _, fault := range []struct {
 			name string
 			how  syscall.Signal

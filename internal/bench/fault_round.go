@@ -220,11 +220,14 @@ func (r *faultRound) measure(ctx context.Context, fault string, happen func() er
 	if err := pause(ctx, settle); err != nil {
 		return err
 	}
-	own := r.pub.longest(from)
-	r.noted(fault+": publisher's own pause", own)
+	r.noted(fault+": publisher's own pause", r.pub.longest(from))
 	for _, a := range r.subs {
-		r.noted(fault+": "+a.name, max(a.longest(from)-own, 0))
-		r.counted(a.name, a.account(r.first, end))
+		r.noted(fault+": "+a.name, a.beyond(r.pub, from))
+		who := a.name
+		if strings.HasSuffix(fault, connectedToIt) {
+			who += cutOff
+		}
+		r.counted(who, a.account(r.first, end))
 	}
 	return nil
 }

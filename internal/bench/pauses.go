@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"sort"
 	"sync"
 	"time"
 
@@ -80,6 +82,25 @@ func longestPause(at []time.Time, from time.Time) (longest time.Duration) {
 	return longest
 }
 
+// longestBeyond is the longest of the pauses in at, each less the longest of those in other that overlap it. What holds up
+// both at once is not counted, and what holds up other at another time is no excuse.
+func longestBeyond(at, other []time.Time, from time.Time) (longest time.Duration) {
+	for i := len(at) - 1; i > 0 && at[i].After(from); i-- {
+		began, ended := at[i-1], at[i]
+		if ended.Sub(began) <= longest {
+			continue
+		}
+		// From the first of other that ends after the pause began, to the first that ends after it ended.
+		k := max(1, sort.Search(len(other), func(k int) bool { return other[k].After(began) }))
+		var excuse time.Duration
+		for ; k < len(other) && other[k-1].Before(ended); k++ {
+			excuse = max(excuse, other[k].Sub(other[k-1]))
+		}
+		longest = max(longest, ended.Sub(began)-excuse)
+	}
+	return longest
+}
+
 // arrivals are what a subscriber got.
 type arrivals struct {
 	name string
@@ -123,10 +144,14 @@ func (a *arrivals) has(n int) bool {
 	return n < len(a.times) && a.times[n] > 0
 }
 
-func (a *arrivals) longest(from time.Time) time.Duration {
+// beyond is the longest pause after from, beyond what the publisher had at that time.
+func (a *arrivals) beyond(p *publisher, from time.Time) time.Duration {
+	p.mu.Lock()
+	acked := slices.Clone(p.acked)
+	p.mu.Unlock()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return longestPause(a.at, from)
+	return longestBeyond(a.at, acked, from)
 }
 
 // account is how many events of those from first to before end did not come, came more than once, or after a later one.
