@@ -1,7 +1,7 @@
 # Everything here needs Go and nothing else.
 GO ?= go
 
-.PHONY: run test build bench check fuzz e2e clean
+.PHONY: run test chaos build bench check fuzz e2e clean
 
 run: ## the built-in example: embedded server, live status lines
 	$(GO) run ./cmd/subproxy run --embedded
@@ -11,6 +11,10 @@ RACE ?= $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 
 test: ## every test, race-detected
 	$(GO) test $(RACE) -timeout 10m ./...
+
+DURATION ?= 10m
+chaos: ## random faults on real processes for DURATION, until one is not survived; its seed is printed and how to run it again
+	$(GO) test -count=1 -timeout 0 -v -run '^TestChaos$$' ./test/integration -chaos.duration=$(DURATION) $(CHAOS)
 
 build:
 	$(GO) build -trimpath -o bin/subproxy ./cmd/subproxy

@@ -59,7 +59,7 @@ func (f *runFlags) emit(cmd *cobra.Command) error {
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	e, err := service.StartEmitter(ctx, service.EmitterOptions{Config: cfg, Logger: log, Metrics: emitter.NewMetrics(reg)})
 	if err != nil {
-		return err
+		return unlessStopped(ctx, err, log)
 	}
 	if listener != nil {
 		server := web.ServeEmitter(listener, e, reg, cfg.HTTP.PProf, log)

@@ -114,14 +114,14 @@ func (f *runFlags) run(cmd *cobra.Command) error {
 	}
 	s, err := service.Start(ctx, service.Options{Config: cfg, Version: versionString(), Logger: log, Metrics: health.NewMetrics(reg)})
 	if err != nil {
-		return err
+		return unlessStopped(ctx, err, log)
 	}
 	reg.MustRegister(web.NewCollector(s, cfg.Metrics.SubscriptionLabelLimit))
 	var emits *service.Emitter
 	if cfg.Emitter.Enabled {
 		if emits, err = service.StartEmitter(ctx, service.EmitterOptions{Config: cfg, Logger: log, Metrics: emitter.NewMetrics(reg), Beside: s}); err != nil {
 			stop(ctx, s, nil, log)
-			return err
+			return unlessStopped(ctx, err, log)
 		}
 	}
 	if listener != nil {
@@ -148,6 +148,15 @@ func stop(ctx context.Context, s *service.Service, emits *service.Emitter, log *
 	if emits != nil {
 		stopEmitter(ctx, emits, log)
 	}
+}
+
+// unlessStopped is the error of a start, or nil where it was told to stop before it had started.
+func unlessStopped(ctx context.Context, err error, log *slog.Logger) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	log.Info("stopped while it was starting", "doing", err)
+	return nil
 }
 
 // somethingToDo refuses a configuration that would hold nothing and emit nothing.

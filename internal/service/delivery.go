@@ -3,13 +3,16 @@ package service
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/sink"
@@ -92,12 +95,31 @@ func (s *Service) checkSinks(ctx context.Context, c *config.Config) error {
 			}
 			to := sinkConfig(sub.Forward)
 			checked[to] = true
-			if err := sink.Check(ctx, s.js, to); err != nil {
+			if err := s.checkSink(ctx, to); err != nil {
 				return fmt.Errorf("subscription %s/%s: %w", store.ID, sub.Name, err)
 			}
 		}
 	}
 	return nil
+}
+
+// checkSink waits for a JetStream that does not answer yet: it may be electing.
+func (s *Service) checkSink(ctx context.Context, to sink.Config) error {
+	for {
+		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
+		err := sink.Check(attempt, s.js, to)
+		cancel()
+		if err == nil || errors.Is(err, sink.ErrNoStream) || errors.Is(err, sink.ErrConfig) {
+			return err
+		}
+		if denied := s.permitted(); denied != nil {
+			return denied
+		}
+		s.log.Warn("JetStream is not ready yet", "error", connect.Explain(err))
+		if !sleep(ctx, time.Second) {
+			return err
+		}
+	}
 }
 
 // receive begins to take events. The parked stream is opened with the first event that is parked.

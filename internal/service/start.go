@@ -3,9 +3,11 @@ package service
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -160,9 +162,15 @@ func dial(ctx context.Context, cfg *config.Config, o connect.Options, log *slog.
 	}
 }
 
-// isTransient reports whether waiting may help: nobody listens yet. Wrong credentials don't mend themselves.
+// isTransient reports whether waiting may help: nobody listens yet, or a server went away while it was greeted. Wrong
+// credentials don't mend themselves.
 func isTransient(err error) bool {
-	return errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrTimeout)
+	for _, passes := range []error{nats.ErrNoServers, nats.ErrTimeout, nats.ErrConnectionClosed, io.EOF, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, passes) {
+			return true
+		}
+	}
+	return false
 }
 
 // open opens the bucket, waiting for a JetStream that is only starting.

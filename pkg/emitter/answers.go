@@ -58,15 +58,22 @@ func (l *leader) hold(s *sub, now time.Time) {
 
 func (l *leader) answered(a *answer, now time.Time) {
 	s := l.byID[a.id]
-	if s == nil || a.session != s.session || s.phase != asking && s.phase != running {
+	if s == nil {
+		return
+	}
+	if a.Kind == event.Acked && a.session >= s.since {
+		// It holds whatever became of the proxy: one that stops says what it accepted and is released, and that may be heard
+		// first.
+		l.acked(s, a.Number, now)
+		return
+	}
+	if a.session != s.session || s.phase != asking && s.phase != running {
 		return
 	}
 	switch {
 	case a.nobody, a.Kind == event.Gone:
 		l.metrics.Nobody.Inc()
 		l.hold(s, now)
-	case a.Kind == event.Acked:
-		l.acked(s, a.Number, now)
 	case a.Kind == event.Missing && s.phase == asking:
 		l.begin(s, a.Number, now)
 	case a.Kind == event.Missing:
@@ -110,19 +117,22 @@ func (l *leader) begin(s *sub, last uint64, now time.Time) {
 	default:
 		position := l.tail.high // of start -1: new events only
 		if start >= 0 {
-			position = uint64(max(start-1, 0))
+			position = s.least()
 		}
 		s.sender = NewSender(position)
 		s.recorded = true
-		if position > 0 {
-			l.dirty[s] = struct{}{} // where it began must not be forgotten
-		}
+	}
+	if s.registration.StartVersion < 0 && !s.durable {
+		// Were it lost, the next leader would begin later.
+		s.phase, l.wroteAt = placing, time.Time{}
+		l.dirty[s] = struct{}{}
+		return
 	}
 	s.sender.Nak(last)
 	s.settle()
 	s.phase, s.pos, s.askWait, s.progressAt = running, s.sender.Sent, 0, now
-	if last > l.tail.high || s.sender.Acked > l.tail.high {
-		l.checkHistory(max(last, s.sender.Acked))
+	if known := max(last, s.known()); known > l.tail.high {
+		l.checkHistory(known)
 	}
 	l.resume(s)
 }
@@ -170,7 +180,7 @@ func (l *leader) stale(term uint64) {
 // askAll begins every session anew.
 func (l *leader) askAll(now time.Time) {
 	for _, s := range l.subs {
-		if s.phase == asking || s.phase == running || s.phase == held {
+		if s.phase == asking || s.phase == placing || s.phase == running || s.phase == held {
 			s.askWait = 0
 			l.ask(s, now)
 		}
@@ -237,7 +247,7 @@ func (l *leader) reset(reason error) {
 	l.tail, l.first = newTrack(0), 0
 	l.resetting = true
 	for _, s := range l.subs {
-		if s.phase == running || s.phase == asking {
+		if s.phase == running || s.phase == placing || s.phase == asking {
 			l.hold(s, time.Now())
 		}
 	}
@@ -278,7 +288,8 @@ func (l *leader) newHistory(epoch string, last uint64) {
 		}
 	})
 	for _, s := range l.subs {
-		s.sender = NewSender(min(s.sender.Acked, last))
+		s.since = s.session + 1
+		s.sender = NewSender(max(min(s.sender.Acked, last), s.least()))
 		if s.phase != loading && s.phase != absent {
 			l.dirty[s] = struct{}{}
 		}

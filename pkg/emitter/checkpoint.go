@@ -123,13 +123,13 @@ func (l *leader) load1(got []loaded) {
 		case c.odd != nil:
 			l.log.Error("a checkpoint can't be read; the position is the proxy's, or the start", "subscription", s.name, "error", c.odd)
 		case c.found && ofStream(c.point.Epoch, l.created):
-			s.sender, s.recorded, s.stored = NewSender(c.point.Sequence), true, c.point.Sequence
+			s.sender, s.recorded, s.stored, s.durable = NewSender(c.point.Sequence), true, c.point.Sequence, true
 		case c.found && c.point.Epoch != "":
 			// Of a stream that is no more: everything in this one is new.
-			s.recorded = true
+			s.sender, s.recorded, s.durable = NewSender(s.least()), true, true
 			l.voided++
 		case c.found: // written by somebody else's emitter, or by hand
-			s.sender, s.recorded, s.stored = NewSender(c.point.Sequence), true, c.point.Sequence
+			s.sender, s.recorded, s.stored, s.durable = NewSender(c.point.Sequence), true, c.point.Sequence, true
 		}
 		if s.phase == loading {
 			l.ask(s, now)
@@ -139,7 +139,8 @@ func (l *leader) load1(got []loaded) {
 
 // write writes the checkpoints that moved, a batch at a time.
 func (l *leader) write() {
-	if l.writing || len(l.dirty) == 0 {
+	// While it is being looked at whether this leader is deposed, it must not write over what a later one wrote.
+	if l.writing || l.verifying || len(l.dirty) == 0 {
 		return
 	}
 	subs, writes := l.due()
@@ -150,10 +151,10 @@ func (l *leader) write() {
 	l.work.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), checkpointIO)
 		defer cancel()
-		results := l.put(ctx, writes)
+		results, anew := l.put(ctx, writes)
 		l.inbox.call(func() {
 			l.writing = false
-			l.wrote(subs, writes, results)
+			l.wrote(subs, writes, results, anew)
 		})
 	})
 }
@@ -199,8 +200,8 @@ type written struct {
 	found    *found
 }
 
-// put writes, and looks at what is there where a write was refused.
-func (l *leader) put(ctx context.Context, writes []registry.Write) []written {
+// put writes, and looks at what is there where a write was refused. It reports whether the bucket was gone and is made anew.
+func (l *leader) put(ctx context.Context, writes []registry.Write) (_ []written, anew bool) {
 	results := make([]written, len(writes))
 	gone := false
 	for i, r := range l.points.Put(ctx, writes) {
@@ -219,15 +220,16 @@ func (l *leader) put(ctx context.Context, writes []registry.Write) []written {
 		results[i].found = &f
 	}
 	if gone {
-		if err := l.ensure(ctx); err != nil {
+		var err error
+		if anew, err = l.ensure(ctx); err != nil {
 			l.log.Warn("the bucket of checkpoints is away", "error", err)
 		}
 	}
-	return results
+	return results, anew
 }
 
-func (l *leader) wrote(subs []pending, writes []registry.Write, results []written) {
-	failed := 0
+func (l *leader) wrote(subs []pending, writes []registry.Write, results []written, anew bool) {
+	failed, vanished := 0, false
 	var sample error
 	deposed := uint64(0)
 	for i, p := range subs {
@@ -235,18 +237,19 @@ func (l *leader) wrote(subs []pending, writes []registry.Write, results []writte
 		s.writing = false
 		switch {
 		case r.err == nil:
-			s.revision, s.stored = r.revision, p.sequence
+			s.revision, s.stored, s.durable = r.revision, p.sequence, true
 			l.metrics.Checkpoints.Inc()
+			if s.phase == placing {
+				l.ask(s, time.Now())
+			}
 			continue
 		case r.found != nil && r.found.err == nil:
 			// A later leader's, this one's own of which the acknowledgement was lost, or somebody's by hand.
 			s.revision = r.found.at
+			vanished = vanished || r.found.at == 0 && writes[i].Revision > 0 // not deleted, which leaves a marker
 			if r.found.ok && r.found.by.Term > l.lease.Term() {
 				deposed = max(deposed, r.found.by.Term)
 			}
-		case errors.Is(r.err, registry.ErrNoStream):
-			s.revision = 0 // the bucket is made anew
-			fallthrough
 		default:
 			failed, sample = failed+1, r.err
 		}
@@ -256,8 +259,24 @@ func (l *leader) wrote(subs []pending, writes []registry.Write, results []writte
 		l.log.Warn("checkpoints could not be written; what is acknowledged meanwhile is sent again after a change of leader", "subscriptions", failed, "error", sample)
 	}
 	l.failing = failed > 0
+	if anew || vanished {
+		l.log.Error("the bucket of checkpoints lost what it held; all are written again", "subscriptions", len(l.subs))
+		l.writeAll(anew)
+	}
 	if deposed > 0 {
 		l.stale(deposed)
+	}
+}
+
+// writeAll writes every checkpoint again: of those that rest nothing else would be written for a long time.
+func (l *leader) writeAll(anew bool) {
+	for _, s := range l.subs {
+		if anew {
+			s.revision = 0
+		}
+		if s.recorded {
+			l.dirty[s] = struct{}{}
+		}
 	}
 }
 
@@ -284,7 +303,8 @@ func (l *leader) finish(ctx context.Context) {
 		if len(writes) == 0 {
 			continue
 		}
-		l.wrote(subs, writes, l.put(ctx, writes))
+		results, anew := l.put(ctx, writes)
+		l.wrote(subs, writes, results, anew)
 	}
 	if n := len(l.dirty); n > 0 {
 		l.log.Warn("not all checkpoints were written at the end", "subscriptions", n, "error", fmt.Errorf("not within %s: %w", finishWithin, ctx.Err()))

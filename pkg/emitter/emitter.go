@@ -40,7 +40,7 @@ type Config struct {
 
 	// Park keeps an event that can't be sent to a subscription, ever: it is too large with its headers. Without it such an
 	// event holds its subscription.
-	Park    func(ctx context.Context, r *registry.Registration, e *event.Event, reason string) error
+	Park func(ctx context.Context, r *registry.Registration, e *event.Event, reason string) error
 	// Local, where set, is the receiving end of an instance in the same process.
 	Local   Local
 	Logger  *slog.Logger
@@ -167,7 +167,10 @@ func (e *Emitter) contest(s Store, follower *cluster.Follower) (*cluster.Electio
 	r := e.rosters[subscription.EncodeToken(store)]
 	return cluster.NewElection(cluster.ElectionConfig{
 		Store: store, Candidate: e.cfg.Candidate, Follower: follower, TTL: e.cfg.LeaseTTL, MinTerm: r.highestTerm, Logger: e.log,
-		Ensure: func(ctx context.Context) error { return e.ensure(ctx, e.leases, registry.Cluster) },
+		Ensure: func(ctx context.Context) error {
+			_, err := e.ensure(ctx, e.leases, registry.Cluster)
+			return err
+		},
 		Lead: func(ctx context.Context, lease *cluster.Lease) {
 			if err := e.lead(ctx, s, r, lease); err != nil && ctx.Err() == nil {
 				e.log.Error("leading failed; another may", "store", store, "error", err)
@@ -177,14 +180,14 @@ func (e *Emitter) contest(s Store, follower *cluster.Follower) (*cluster.Electio
 }
 
 // ensure opens a bucket again after it was found gone.
-func (e *Emitter) ensure(ctx context.Context, bucket *registry.Registry, kind registry.Kind) error {
+func (e *Emitter) ensure(ctx context.Context, bucket *registry.Registry, kind registry.Kind) (created bool, err error) {
 	e.ensuring.Lock()
 	defer e.ensuring.Unlock()
-	created, err := bucket.Ensure(ctx, e.bucket(kind))
+	created, err = bucket.Ensure(ctx, e.bucket(kind))
 	if created {
 		e.log.Error("a bucket was gone and is created anew", "bucket", bucket.Bucket())
 	}
-	return err
+	return created, err
 }
 
 func (e *Emitter) lead(ctx context.Context, s Store, r *roster, lease *cluster.Lease) error {
@@ -203,7 +206,7 @@ func (e *Emitter) lead(ctx context.Context, s Store, r *roster, lease *cluster.L
 	l := &leader{
 		store: store, stream: s.Stream.name(), local: e.cfg.Local, layout: s.Layout, lease: lease, nc: e.nc, js: e.js, points: e.points, name: e.cfg.Candidate.Name,
 		log: e.log.With("store", store), metrics: e.metrics, announce: announce, interval: e.cfg.CheckpointInterval, inbox: newInbox(),
-		ensure: func(ctx context.Context) error { return e.ensure(ctx, e.points, registry.Checkpoints) },
+		ensure: func(ctx context.Context) (bool, error) { return e.ensure(ctx, e.points, registry.Checkpoints) },
 		park: func(ctx context.Context, r *registration, ev *event.Event, reason string) error {
 			if e.cfg.Park == nil {
 				return errNowhere

@@ -42,8 +42,8 @@ type leader struct {
 	local     Local // nil: none
 	js        jetstream.JetStream
 	points    Checkpoints
-	ensure    func(context.Context) error // opens the bucket of checkpoints again where it is gone
-	name      string                      // of the emitter
+	ensure    func(context.Context) (created bool, err error) // opens the bucket of checkpoints again where it is gone
+	name      string                                          // of the emitter
 	log       *slog.Logger
 	metrics   *Metrics
 	announce  func(term uint64)

@@ -24,6 +24,7 @@ const (
 	absent  phase = iota // not registered; what is known of it is kept for a while
 	loading              // its checkpoint is being read
 	asking               // the proxy is asked what it took last
+	placing              // start -1: where it begins is being stored, before it gets anything
 	running              // events are sent
 	held                 // nobody listens on its deliver subject: until there is a newer registration, or a look again
 )
@@ -41,6 +42,7 @@ type sub struct {
 	local        bool   // the proxy is in this process
 	session      uint64 // counts deliver subjects and questions: an answer to an older one says nothing
 	reply        string
+	since        uint64 // the first session of this history of the store: an acknowledgement from before is of other events
 
 	sender   Sender
 	inFlight int    // bytes
@@ -56,7 +58,8 @@ type sub struct {
 
 	revision   uint64 // of the checkpoint's record; 0: there is none
 	stored     uint64 // what the record says
-	recorded   bool   // there is a record of this epoch
+	recorded   bool   // its place is known: there is a record of this epoch, or it began
+	durable    bool   // the bucket had a record of this epoch
 	writing    bool
 	restored   bool // the checkpoint is missing and the proxy's word stands in for it
 	absentFrom time.Time
@@ -71,6 +74,17 @@ type size struct {
 type registration struct {
 	registry.Registration
 	revision uint64
+}
+
+// least is where a subscription with that start_version begins that has no place in the store yet.
+func (s *sub) least() uint64 { return uint64(max(s.registration.StartVersion-1, 0)) }
+
+// known is the last event that the store must have: the checkpoint, unless that is only where the subscription is to begin.
+func (s *sub) known() uint64 {
+	if s.sender.Acked == s.least() {
+		return 0
+	}
+	return s.sender.Acked
 }
 
 // room reports whether one more event may be sent.

@@ -32,7 +32,7 @@ func (l *leader) tick(ctx context.Context, now time.Time) {
 // attend looks after one that is asked, held, or has events in flight.
 func (l *leader) attend(s *sub, now time.Time) {
 	switch {
-	case s.phase == absent, s.phase == loading, s.phase == running && s.sender.Idle():
+	case s.phase == absent, s.phase == loading, s.phase == placing, s.phase == running && s.sender.Idle():
 		delete(l.attention, s)
 	case s.phase == held || s.phase == asking:
 		if now.Sub(s.askedAt) >= s.askWait {

@@ -277,7 +277,7 @@ func outranked(result verify.Result, incarnation uint64) Outcome {
 	if err == nil && record.Incarnation > incarnation {
 		return Outcome{Superseded: true, Revision: result.Found.Revision, Incarnation: record.Incarnation, By: record.Owner}
 	}
-	return Outcome{Err: result.Err, Gone: true, Informed: true, Revision: result.Found.Revision, Incarnation: incarnation}
+	return Outcome{Rival: record.Incarnation, Err: result.Err, Gone: true, Informed: true, Revision: result.Found.Revision, Incarnation: incarnation}
 }
 
 func wrapVerify(err error, s subscription.Subscription) error {

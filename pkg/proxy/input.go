@@ -66,7 +66,8 @@ type Outcome struct {
 	Verified    bool   // read back, not only acknowledged
 	At          time.Time
 	Err         error
-	Gone        bool // what was read back is not this instance's record
+	Rival       uint64 // incarnation of the other's record that was read back in its place; 0: none
+	Gone        bool   // what was read back is not this instance's record
 	Superseded  bool
 	By          registry.Owner // who superseded
 }

@@ -232,6 +232,7 @@ func (p *Proxy) fail(o Outcome, now time.Time, s *Settings, jitter float64) Effe
 		p.hold(o)
 		p.Registered = !o.Gone
 	case o.Informed:
+		p.outbid(o.Rival)
 		p.Known, p.Claim, p.Revision = true, max(p.Claim, o.Incarnation), o.Revision
 		p.Registered = p.Registered && !o.Gone
 	}
@@ -264,6 +265,9 @@ func (p *Proxy) seen(n News, now time.Time, s *Settings) Effects {
 	// The first record seen is what was there when this instance came, and it is here to replace it. Later ones are the
 	// claims of others who are about, against this one's own; of two that are equal, the one in the bucket won.
 	superseded := p.Known && n.Readable && !n.Mine && (n.Incarnation > p.Claim || n.Incarnation == p.Claim && !p.Mine)
+	if n.Readable && !n.Mine && !superseded {
+		p.outbid(n.Incarnation)
+	}
 	p.Known, p.Revision = true, n.Revision
 	if n.Readable {
 		p.Incarnation = max(p.Incarnation, n.Incarnation)
@@ -287,6 +291,14 @@ func (p *Proxy) seen(n News, now time.Time, s *Settings) Effects {
 	}
 	p.Registered, p.Verified = false, false
 	return p.mend(now, s)
+}
+
+// outbid makes the next claim higher than another instance's equal one that is mended. Two that both hold the record of an
+// equal incarnation, as a purge of the bucket between their writes has it, would write over each other for ever.
+func (p *Proxy) outbid(incarnation uint64) {
+	if p.Mine && incarnation > 0 && incarnation == p.Claim {
+		p.renewTo = max(p.renewTo, incarnation+1)
+	}
 }
 
 // mend registers again what was deleted, expired, overwritten or voided. What another instance held is then free.

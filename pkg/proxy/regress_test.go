@@ -181,3 +181,25 @@ func TestShorterIntervalBringsTimersForward(t *testing.T) {
 		}
 	})
 }
+
+// Two instances wrote the same incarnation, each into a bucket that did not show the other's record: a registration was
+// deleted by hand while one was paused, and the bucket purged before it woke.
+func TestEqualClaimsAreOutbidOnce(t *testing.T) {
+	rival := registry.Owner{Name: "other", ID: "other"}
+	for _, c := range []struct {
+		name string
+		in   Input
+	}{
+		{"seen", Input{Kind: Seen, News: News{Revision: 20, Readable: true, Incarnation: 1, Owner: rival}}},
+		{"read back", Input{Kind: Finished, Outcome: Outcome{Err: errTest, Gone: true, Informed: true, Revision: 20, Incarnation: 1, Rival: 1}}},
+	} {
+		p, s, now := begun(t)
+		p.Step(Input{Kind: Finished, Outcome: Outcome{Revision: 10, Incarnation: 1, Written: true, Verified: true}}, now, s)
+		if c.in.Kind == Finished {
+			p.Step(Input{Kind: Event, Cause: registry.LeaderChanged}, now, s)
+		}
+		if p.Step(c.in, now, s); p.Standby || p.NextIncarnation() != 2 {
+			t.Errorf("%s: standby %t, the next incarnation is %d, want 2", c.name, p.Standby, p.NextIncarnation())
+		}
+	}
+}

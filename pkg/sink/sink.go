@@ -94,6 +94,7 @@ type Event struct {
 	Store, Subscription string
 	Sequence            uint64 // the store's; 0 where the sender gave none
 	Incarnation         uint64 // the registration's
+	Epoch               string // which history of the store the sequence is of; empty where the sender does not tell
 	Message             *nats.Msg
 }
 

@@ -69,13 +69,16 @@ func (s *streamSink) explain(ctx, limited context.Context, m *nats.Msg, err erro
 	}
 }
 
-// messageID is <store>/<subscription>/<sequence>, names as tokens, which have no slash. The subscription is in it because
+// messageID is <store>/<subscription>/<epoch>/<sequence>, names as tokens, which have no slash, and without the epoch where
+// none is known: in a store that is created anew the same sequences are other events. The subscription is in it because
 // two that forward to the same stream must not be taken for duplicates of each other. An event without a sequence, from a
 // sender that gives none, goes by its CloudEvents source and id; one that has no id either has no message id.
 func messageID(e *Event) string {
 	prefix := subscription.EncodeToken(e.Store) + "/" + subscription.EncodeToken(e.Subscription) + "/"
 	id := e.Message.Header.Get(event.IDHeader)
 	switch {
+	case e.Sequence > 0 && e.Epoch != "":
+		return prefix + subscription.EncodeToken(e.Epoch) + "/" + strconv.FormatUint(e.Sequence, 10)
 	case e.Sequence > 0:
 		return prefix + strconv.FormatUint(e.Sequence, 10)
 	case id != "":

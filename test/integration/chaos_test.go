@@ -1,0 +1,316 @@
+//go:build unix
+
+package integration
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestChaos runs schedules of faults, each made from a seed, with publishers going on, and holds what subscribers got
+// against what the store has. A seed that failed is run again with
+//
+//	go test -run TestChaos ./test/integration -chaos.seed=SEED
+//
+// which makes the same schedule; what the processes make of it may differ.
+func TestChaos(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds programs and waits for leases and elections")
+	}
+	p := deliveryBuild(t)
+	began, first := time.Now(), rand.Uint64N(1_000_000)
+	if *chaosSeed != 0 {
+		chaosRun(t, p, *chaosSeed)
+		return
+	}
+	var n atomic.Int64
+	next := func() (uint64, bool) {
+		i := n.Add(1) - 1
+		if t.Failed() || *chaosDuration == 0 && i >= int64(*chaosSeeds) || *chaosDuration > 0 && time.Since(began) > *chaosDuration {
+			return 0, false
+		}
+		return 1 + first + uint64(i), true
+	}
+	var work sync.WaitGroup
+	for range *chaosParallel {
+		work.Go(func() {
+			for {
+				seed, ok := next()
+				if !ok {
+					return
+				}
+				t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { chaosRun(t, p, seed) })
+			}
+		})
+	}
+	work.Wait()
+	t.Logf("%d schedules, seeds from %d", n.Load()-int64(*chaosParallel), 1+first)
+}
+
+// step is one fault, after a pause.
+type step struct {
+	after  time.Duration
+	fault  string
+	target string
+	at     time.Time // when it was done
+}
+
+func (s step) String() string {
+	return strings.TrimSpace(fmt.Sprintf("%4dms  %s %s", s.after.Milliseconds(), s.fault, s.target))
+}
+
+// schedule is made from a seed alone.
+type schedule struct {
+	seed   uint64
+	nodes  int
+	hosted bool // instances host an emitter as well
+	steps  []step
+}
+
+// What is the matter with a process, while the schedule is made.
+const (
+	up     = ""
+	down   = "down"
+	paused = "paused"
+)
+
+func makeSchedule(seed uint64, readers []*reader) *schedule {
+	rng := rand.New(rand.NewPCG(seed, 0))
+	s := &schedule{seed: seed, nodes: 1}
+	if rng.IntN(3) == 0 {
+		s.nodes = 3
+	}
+	s.hosted = rng.IntN(4) == 0
+	state := map[string]string{"emitter-1": up, "emitter-2": up, "proxy-a": up, "proxy-b": down}
+	away := map[string]bool{}
+	nodeDown := ""
+	names := []string{"emitter-1", "emitter-2", "proxy-a", "proxy-b"}
+	pick := func(from ...string) string { return from[rng.IntN(len(from))] }
+	someReader := func(as func(*reader) bool) string {
+		var fit []string
+		for _, r := range readers {
+			if as(r) {
+				fit = append(fit, r.name)
+			}
+		}
+		return pick(fit...)
+	}
+	for range 4 + rng.IntN(6) {
+		one := step{after: time.Duration(rng.Int64N(int64(500 * time.Millisecond)))}
+		switch roll := rng.IntN(100); {
+		case roll < 55:
+			one.target = pick(names...)
+			switch state[one.target] {
+			case down:
+				one.fault, state[one.target] = "start", up
+			case paused:
+				one.fault = pick("continue", "continue", "kill")
+				state[one.target] = map[string]string{"continue": up, "kill": down}[one.fault]
+			default:
+				one.fault = pick("kill", "kill", "stop", "pause", "pause")
+				state[one.target] = map[string]string{"kill": down, "stop": down, "pause": paused}[one.fault]
+				if one.fault == "pause" && rng.IntN(2) == 0 {
+					one.after += time.Second // about as long as a lease
+				}
+			}
+		case roll < 67:
+			if nodeDown != "" {
+				one.fault, one.target, nodeDown = "start node", nodeDown, ""
+			} else {
+				nodeDown = fmt.Sprintf("n%d", 1+rng.IntN(s.nodes))
+				one.fault, one.target = pick("kill node", "kill node", "stop node"), nodeDown
+			}
+		case roll < 73:
+			one.fault, one.target = "delete registration", someReader(func(*reader) bool { return true })
+		case roll < 76:
+			one.fault = "purge registry"
+		case roll < 81:
+			one.fault = "delete lease"
+		case roll < 86: // the place of one that begins with new events is nowhere else, where its proxy dies too
+			one.fault, one.target = "delete checkpoint", someReader(func(r *reader) bool { return r.start >= 0 })
+		case roll < 94:
+			one.target = someReader(func(r *reader) bool { return r.sink == "request" })
+			one.fault = "subscriber leaves"
+			if away[one.target] {
+				one.fault = "subscriber is back"
+			}
+			away[one.target] = !away[one.target]
+		default:
+			one.fault, one.target = "subscriber is slow", someReader(func(r *reader) bool { return r.sink == "request" })
+		}
+		s.steps = append(s.steps, one)
+	}
+	return s
+}
+
+func chaosRun(t *testing.T, p *processPrograms, seed uint64) {
+	readers := deliveryReaders()
+	s := makeSchedule(seed, readers)
+	t.Cleanup(func() {
+		if t.Failed() {
+			var lines []string
+			for _, one := range s.steps {
+				at := "not reached"
+				if !one.at.IsZero() {
+					at = one.at.UTC().Format("15:04:05.000")
+				}
+				lines = append(lines, at+"  "+one.String())
+			}
+			t.Logf("seed %d, %d nodes, emitters in instances %t; run it again with: go test -run TestChaos ./test/integration -chaos.seed=%d\n%s", seed, s.nodes, s.hosted, seed, strings.Join(lines, "\n"))
+		}
+	})
+	began := time.Now()
+	w := newDeliveryWorld(t, p, s.nodes, readers...)
+	w.hosted = s.hosted
+	w.begin()
+	w.publish(2, 5*time.Millisecond)
+	w.more(20)
+	c := &chaos{deliveryWorld: w, paused: map[string]bool{}}
+	begun := time.Since(began)
+	for i := range s.steps {
+		one := &s.steps[i]
+		time.Sleep(one.after)
+		one.at = time.Now()
+		c.do(one)
+	}
+	faults := time.Since(began) - begun
+	c.restore()
+	w.more(10)
+	w.settle(w.repeats)
+	t.Logf("seed %d: %d nodes, %d faults, %d events; %s: %s to begin, %s of faults", seed, s.nodes, len(s.steps), w.count.Load(),
+		time.Since(began).Round(time.Millisecond), begun.Round(time.Millisecond), faults.Round(time.Millisecond))
+}
+
+// chaos does faults to a world.
+type chaos struct {
+	*deliveryWorld
+	stopping []*processRun
+	paused   map[string]bool
+}
+
+func (c *chaos) process(name string) map[string]*processRun {
+	if strings.HasPrefix(name, "emitter") {
+		return c.emitters
+	}
+	return c.proxies
+}
+
+func (c *chaos) start(name string) {
+	c.Helper()
+	if strings.HasPrefix(name, "emitter") {
+		c.emitter(name)
+	} else {
+		c.proxy(name)
+	}
+}
+
+func (c *chaos) node(name string) *processNode {
+	return c.nodes[slices.IndexFunc(c.nodes, func(n *processNode) bool { return n.name == name })]
+}
+
+func (c *chaos) do(s *step) {
+	c.Helper()
+	run := c.process(s.target)[s.target]
+	switch s.fault {
+	case "start":
+		c.start(s.target)
+	case "kill":
+		run.kill()
+		delete(c.paused, s.target)
+	case "stop":
+		run.signal(syscall.SIGTERM)
+		c.stopping = append(c.stopping, run)
+		select { // without NATS it tries for longer; the next under its name may come meanwhile
+		case <-run.exited:
+		case <-time.After(500 * time.Millisecond):
+		}
+	case "pause":
+		run.signal(syscall.SIGSTOP)
+		c.paused[s.target] = true
+	case "continue":
+		run.signal(syscall.SIGCONT)
+		delete(c.paused, s.target)
+	case "kill node", "stop node":
+		// One at a time: those that are left must have everything.
+		for _, n := range c.nodes {
+			if n.hasEnded() {
+				c.Fatalf("%s is down", n.name)
+			}
+		}
+		if len(c.nodes) > 1 {
+			c.awaitReplicas()
+		}
+		c.holes.Store(true)
+		if s.fault == "kill node" {
+			c.node(s.target).kill()
+		} else {
+			c.node(s.target).signal(syscall.SIGTERM)
+			c.node(s.target).exit()
+		}
+	case "start node":
+		c.node(s.target).run()
+	case "delete registration":
+		c.hand(func() bool { return c.drop(bucket, c.reader(s.target).key()) })
+	case "purge registry":
+		c.hand(func() bool { return c.purged(bucketStream) })
+	case "delete lease":
+		c.hand(func() bool { return c.drop(clusterBucket, leaseKey) })
+	case "delete checkpoint":
+		c.hand(func() bool { return c.drop(pointBucket, c.reader(s.target).key()) })
+	case "subscriber leaves":
+		c.leave(c.reader(s.target))
+	case "subscriber is back":
+		c.join(c.reader(s.target))
+	case "subscriber is slow":
+		c.reader(s.target).set(func(r *reader) { r.delay = 20 * time.Millisecond })
+	default:
+		c.Fatalf("no fault %q", s.fault)
+	}
+}
+
+// hand is what is done by hand: once, and not at all where JetStream is away.
+func (c *chaos) hand(do func() bool) {
+	if !do() {
+		c.Log("JetStream was away for what was to be done by hand")
+	}
+}
+
+// restore ends all faults. Instances that are down are started last: who comes later takes over, so that no subscription is
+// left with one that is gone.
+func (c *chaos) restore() {
+	c.Helper()
+	for _, n := range c.nodes {
+		if n.hasEnded() {
+			n.run()
+		}
+	}
+	for _, run := range c.stopping {
+		if code := run.exit(); code != 0 {
+			c.Errorf("%s: exit status %d", run.name, code)
+		}
+	}
+	for name := range c.paused {
+		c.process(name)[name].signal(syscall.SIGCONT)
+	}
+	for _, r := range c.readers {
+		r.set(func(r *reader) { r.delay = 0 })
+		if r.sink != "stream" && r.sub == nil {
+			c.join(r)
+		}
+	}
+	for _, name := range []string{"emitter-1", "emitter-2", "proxy-a", "proxy-b"} {
+		if run := c.process(name)[name]; run != nil && run.hasEnded() {
+			c.start(name)
+		}
+	}
+	if len(c.nodes) > 1 {
+		c.awaitReplicas()
+	}
+}

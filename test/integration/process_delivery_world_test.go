@@ -1,0 +1,842 @@
+//go:build unix
+
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+	"github.com/synadia-io/orbit.go/jetstreamext"
+
+	"github.com/exesdb/subproxy/pkg/health"
+)
+
+const (
+	deliveryStore  = "greenhouse"
+	storeStream    = "EXESDB_greenhouse"
+	targetStream   = "TARGET" // where the sinks of kind stream deliver to
+	clusterBucket  = "exesdb_cluster"
+	pointBucket    = "exesdb_checkpoints"
+	leaseKey       = "leader." + deliveryStore
+	deliveryTarget = "app." // subjects that events are forwarded to: app.<sink>.<name>
+)
+
+// reader is a subscription, and what its subscriber got.
+type reader struct {
+	name, typ, selector string
+	start               int64
+	sink                string
+	wants               func(*appended) bool
+
+	mu    sync.Mutex
+	got   []receipt
+	sub   *nats.Subscription
+	reply func(*receipt) string // what a request is answered; nil: +ACK; "" for no answer
+	delay time.Duration
+}
+
+func (r *reader) subject() string { return deliveryTarget + r.sink + "." + r.name }
+func (r *reader) key() string {
+	return deliveryStore + "." + r.typ + "." + token(r.selector) + "." + r.name
+}
+
+// token is the contract's rule for names in subjects and keys.
+func token(name string) string {
+	var b strings.Builder
+	for _, c := range []byte(name) {
+		if c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '_' || c == '-' {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "=%02X", c)
+		}
+	}
+	return b.String()
+}
+
+// deliveryReaders are subscriptions of every type, start and sink.
+func deliveryReaders() []*reader {
+	grown := func(e *appended) bool { return e.typ == "grown:v1" }
+	return []*reader{
+		{name: "all-stream", typ: "by_stream", selector: "$all", sink: "stream", wants: anything},
+		{name: "all-request", typ: "by_stream", selector: "$all", sink: "request", wants: anything},
+		{name: "all-publish", typ: "by_stream", selector: "$all", sink: "publish", wants: anything},
+		{name: "type-stream", typ: "by_event_type", selector: "grown:v1", sink: "stream", wants: grown},
+		{name: "type-publish", typ: "by_event_type", selector: "grown:v1", sink: "publish", wants: grown},
+		{name: "pattern-request", typ: "by_event_pattern", selector: `{"tenant":"7"}`, sink: "request", wants: func(e *appended) bool { return e.tenant == "7" }},
+		{name: "payload-stream", typ: "by_event_payload", selector: `{"bed":{"row":3}}`, sink: "stream", wants: func(e *appended) bool { return e.row == 3 }},
+		{name: "one-request", typ: "by_stream", selector: "plant-2", start: 10, sink: "request", wants: func(e *appended) bool { return e.stream == "plant-2" && e.seq >= 10 }},
+		{name: "new-stream", typ: "by_stream", selector: "$all", start: -1, sink: "stream", wants: anything},
+		{name: "new-request", typ: "by_event_type", selector: "grown:v1", start: -1, sink: "request", wants: grown},
+	}
+}
+
+// deliveryWorld is servers, emitters, proxies, publishers and subscribers: all of them real, all but the last two processes.
+type deliveryWorld struct {
+	testing.TB
+	p       *processPrograms
+	nodes   []*processNode
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	dir     string
+	point   time.Duration // checkpoint interval
+	hosted  bool          // instances host an emitter as well
+	readers []*reader
+
+	emitters map[string]*processRun // by name; the run of now
+	proxies  map[string]*processRun
+	runs     []*processRun // all that there were
+	holes    atomic.Bool   // connections were lost: what goes by core NATS may be missing
+	before   uint64        // events that were there before the subscriptions
+
+	publishing sync.WaitGroup
+	quit       chan struct{} // closed to end the publishers
+	failed     chan error    // a publisher that could not go on; holds one
+	count      atomic.Int64  // events acknowledged
+}
+
+// deliveryBuild builds what these tests run.
+func deliveryBuild(t *testing.T) *processPrograms {
+	t.Helper()
+	dir := t.TempDir()
+	for _, program := range []string{"github.com/nats-io/nats-server/v2", "github.com/exesdb/subproxy/cmd/subproxy"} {
+		args := []string{"build", "-o", dir + "/"}
+		if *chaosRace && strings.Contains(program, "subproxy") {
+			args = append(args, "-race")
+		}
+		if out, err := exec.Command("go", append(args, program)...).CombinedOutput(); err != nil {
+			t.Fatalf("build %s: %v\n%s", program, err, out)
+		}
+	}
+	return &processPrograms{natsServer: filepath.Join(dir, "nats-server"), subproxy: filepath.Join(dir, "subproxy")}
+}
+
+// newDeliveryWorld starts that many servers, and makes what is there before subproxy: the target's stream.
+func newDeliveryWorld(t testing.TB, p *processPrograms, nodes int, readers ...*reader) *deliveryWorld {
+	t.Helper()
+	w := &deliveryWorld{
+		TB: t, p: p, nodes: processNodes(t, p, nodes), dir: t.TempDir(), point: 100 * time.Millisecond, readers: readers,
+		emitters: map[string]*processRun{}, proxies: map[string]*processRun{}, quit: make(chan struct{}), failed: make(chan error, 1),
+	}
+	w.nc, w.js = w.connect()
+	w.eventually("the target stream created", func() bool {
+		return w.try(func(ctx context.Context) error {
+			_, err := w.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{Name: targetStream, Subjects: []string{deliveryTarget + "stream.>"}, Replicas: nodes, AllowDirect: true})
+			return err
+		})
+	})
+	for _, r := range readers {
+		w.join(r)
+	}
+	t.Cleanup(w.end)
+	return w
+}
+
+// connect connects to all servers, for as long as the test runs.
+func (w *deliveryWorld) connect() (*nats.Conn, jetstream.JetStream) {
+	w.Helper()
+	nc, err := nats.Connect(w.urls(), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(0, 0),
+		nats.PingInterval(2*time.Second), nats.MaxPingsOutstanding(2), nats.DisconnectErrHandler(func(*nats.Conn, error) { w.holes.Store(true) }))
+	if err != nil {
+		w.Fatal(err)
+	}
+	w.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return nc, js
+}
+
+func (w *deliveryWorld) urls() string {
+	var urls []string
+	for _, n := range w.nodes {
+		urls = append(urls, n.url())
+	}
+	return strings.Join(urls, ",")
+}
+
+func (w *deliveryWorld) try(do func(context.Context) error) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	return do(ctx) == nil
+}
+
+func (w *deliveryWorld) eventually(what string, ok func() bool) {
+	w.Helper()
+	for deadline := time.Now().Add(patience); !ok(); {
+		select {
+		case err := <-w.failed:
+			w.Fatal(err)
+		default:
+		}
+		if time.Now().After(deadline) {
+			w.Fatalf("not within %s: %s", patience, what)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// config writes the configuration of a process of that name.
+func (w *deliveryWorld) config(name string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `nats: {url: "%s"}
+instance: {name: %s}
+registry: {replicas: %d}
+status: {summary_interval: 500ms}
+emitter: {enabled: %t, lease_ttl: 1s, checkpoint_interval: %s}
+stores:
+  - id: %s
+    stream: {replicas: %d}
+    subscriptions:
+`, w.urls(), name, len(w.nodes), w.hosted && strings.HasPrefix(name, "proxy"), w.point, deliveryStore, len(w.nodes))
+	for _, r := range w.readers {
+		fmt.Fprintf(&b, "      - {name: %s, type: %s, selector: %s, start_version: %d, forward: {sink: %s, subject: %s, timeout: 500ms, max_deliver: 3}}\n",
+			r.name, r.typ, strconv.Quote(r.selector), r.start, r.sink, r.subject())
+	}
+	path := filepath.Join(w.dir, name+".yaml")
+	processWrite(w, path, b.String())
+	return path
+}
+
+func (w *deliveryWorld) start(name, command string) *processRun {
+	w.Helper()
+	r := processStart(w, name, w.p.subproxy, append([]string{command, "--config", w.config(name)}, strings.Fields(*chaosFlags)...)...)
+	w.runs = append(w.runs, r)
+	return r
+}
+
+// emitter starts an emitter of that name; it may take a while to contend.
+func (w *deliveryWorld) emitter(name string) *processRun {
+	w.Helper()
+	w.emitters[name] = w.start(name, "emitter")
+	return w.emitters[name]
+}
+
+// proxy starts an instance of that name.
+func (w *deliveryWorld) proxy(name string) *processRun {
+	w.Helper()
+	w.proxies[name] = w.start(name, "run")
+	return w.proxies[name]
+}
+
+// begin starts two emitters and an instance, appends what the subscriptions with start_version -1 must not see, and returns
+// when everything is registered and these have had their first event.
+func (w *deliveryWorld) begin() {
+	w.Helper()
+	e := w.emitter("emitter-1")
+	w.eventually("the store's stream", func() bool { return len(e.out.logged("emitter runs")) > 0 })
+	for range 20 {
+		w.append()
+	}
+	w.before = 20
+	w.emitter("emitter-2")
+	w.proxy("proxy-a")
+	w.awaitHealthy()
+	for _, r := range w.readers {
+		if r.start < 0 {
+			w.eventually(r.name+" begun", func() bool {
+				w.append()
+				return w.received(r) > 0
+			})
+		}
+	}
+}
+
+// received is how many events a subscriber got so far.
+func (w *deliveryWorld) received(r *reader) int {
+	if r.sink == "stream" {
+		n := 0
+		w.try(func(ctx context.Context) error {
+			s, err := w.js.Stream(ctx, targetStream)
+			if err != nil {
+				return err
+			}
+			info, err := s.Info(ctx, jetstream.WithSubjectFilter(r.subject()))
+			if err == nil {
+				n = int(info.State.Subjects[r.subject()])
+			}
+			return err
+		})
+		return n
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.got)
+}
+
+// join lets the subscriber of a reader listen; leave ends that.
+func (w *deliveryWorld) join(r *reader) {
+	w.Helper()
+	if r.sink == "stream" {
+		return
+	}
+	sub, err := w.nc.Subscribe(r.subject(), r.receive)
+	if err == nil {
+		err = sub.SetPendingLimits(-1, -1)
+	}
+	if err != nil {
+		w.Fatal(err)
+	}
+	_ = w.nc.Flush() // where it fails the client subscribes again when it is connected
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sub = sub
+}
+
+func (w *deliveryWorld) leave(r *reader) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.sub != nil {
+		_ = r.sub.Unsubscribe()
+		r.sub = nil
+	}
+}
+
+func (r *reader) receive(m *nats.Msg) {
+	one := receipt{id: m.Header.Get("ce-id")}
+	one.seq, _ = strconv.ParseUint(m.Header.Get("Exesdb-Seq"), 10, 64)
+	one.incarnation, _ = strconv.ParseUint(m.Header.Get("Exesdb-Incarnation"), 10, 64)
+	r.mu.Lock()
+	answer, delay := "+ACK", r.delay
+	if r.reply != nil {
+		answer = r.reply(&one)
+	}
+	if answer == "+ACK" || r.sink == "publish" {
+		r.got = append(r.got, one)
+	}
+	r.mu.Unlock()
+	if delay > 0 {
+		time.Sleep(delay) // what a slow subscriber does
+	}
+	if answer != "" && m.Reply != "" {
+		_ = m.Respond([]byte(answer))
+	}
+}
+
+func (r *reader) set(change func(*reader)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change(r)
+}
+
+func (w *deliveryWorld) reader(name string) *reader {
+	for _, r := range w.readers {
+		if r.name == name {
+			return r
+		}
+	}
+	w.Fatalf("no reader %s", name)
+	return nil
+}
+
+// append appends one event, and tries until it is acknowledged.
+func (w *deliveryWorld) append() {
+	w.Helper()
+	if err := w.appendBy(w.js); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// appendBy appends one event under one message id, however often it takes.
+func (w *deliveryWorld) appendBy(js jetstream.JetStream) error {
+	id, n := nuid.Next(), rand.IntN(1000)
+	types := []string{"grown:v1", "watered:v1", "wilted:v1"}
+	stream, typ := fmt.Sprintf("plant-%d", n%4), types[n%len(types)]
+	m := &nats.Msg{
+		Subject: "exesdb.events." + deliveryStore + "." + stream + "." + token(typ),
+		Header:  nats.Header{"ce-id": {id}, "ce-type": {typ}, "ce-subject": {stream}, "ce-tenant": {fmt.Sprint(n % 9)}, "Nats-Msg-Id": {id}, "traceparent": {"00-" + id}},
+		Data:    fmt.Appendf(nil, `{"bed":{"row":%d,"of":7},"n":%d}`, n%5, n),
+	}
+	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
+		_, err := js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
+		cancel()
+		if err == nil {
+			w.count.Add(1)
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("an append is not acknowledged within %s: %w", patience, err)
+		}
+	}
+}
+
+// publish has publishers go on through everything, until stopPublishing.
+func (w *deliveryWorld) publish(publishers int, pause time.Duration) {
+	w.Helper()
+	for range publishers {
+		_, js := w.connect()
+		w.publishing.Go(func() {
+			for {
+				select {
+				case <-w.quit:
+					return
+				case <-time.After(time.Duration(rand.Int64N(int64(2*pause) + 1))):
+				}
+				if err := w.appendBy(js); err != nil {
+					select {
+					case w.failed <- err:
+					default:
+					}
+					return
+				}
+			}
+		})
+	}
+}
+
+func (w *deliveryWorld) stopPublishing() {
+	w.Helper()
+	select {
+	case <-w.quit:
+	default:
+		close(w.quit)
+	}
+	w.publishing.Wait()
+	select {
+	case err := <-w.failed:
+		w.Fatal(err)
+	default:
+	}
+}
+
+// more returns once that many more events are acknowledged than now.
+func (w *deliveryWorld) more(n int64) {
+	w.Helper()
+	target := w.count.Load() + n
+	w.eventually(fmt.Sprintf("%d more events", n), func() bool { return w.count.Load() >= target })
+}
+
+// end ends what may still run, for a test that failed.
+func (w *deliveryWorld) end() {
+	select {
+	case <-w.quit:
+	default:
+		close(w.quit)
+	}
+	for _, r := range w.runs {
+		r.kill()
+	}
+	w.publishing.Wait()
+}
+
+// drop deletes a key, purged purges a stream: once, as somebody does by hand. They report whether it was done.
+func (w *deliveryWorld) drop(bucket, key string) bool {
+	return w.try(func(ctx context.Context) error {
+		kv, err := w.js.KeyValue(ctx, bucket)
+		if err != nil {
+			return err
+		}
+		return kv.Delete(ctx, key)
+	})
+}
+
+func (w *deliveryWorld) purged(stream string) bool {
+	return w.try(func(ctx context.Context) error {
+		s, err := w.js.Stream(ctx, stream)
+		if err != nil {
+			return err
+		}
+		return s.Purge(ctx)
+	})
+}
+
+// leads is the name of the emitter that the lease names.
+func (w *deliveryWorld) leads() string {
+	var lease struct {
+		Leader string `json:"leader"`
+	}
+	w.try(func(ctx context.Context) error {
+		kv, err := w.js.KeyValue(ctx, clusterBucket)
+		if err != nil {
+			return err
+		}
+		entry, err := kv.Get(ctx, leaseKey)
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(entry.Value(), &lease)
+	})
+	return lease.Leader
+}
+
+func (w *deliveryWorld) awaitLeader(as func(string) bool) (name string) {
+	w.Helper()
+	w.eventually("a leader of the emitters", func() bool {
+		name = w.leads()
+		return name != "" && as(name)
+	})
+	return name
+}
+
+// statuses asks all instances that answer.
+func (w *deliveryWorld) statuses() (all []health.Status, owners map[string]string) {
+	owners = map[string]string{}
+	sub, err := w.nc.SubscribeSync(w.nc.NewInbox())
+	if err != nil {
+		return nil, owners
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	if err := w.nc.PublishRequest("exesdb.proxy.control.status", sub.Subject, nil); err != nil {
+		return nil, owners
+	}
+	for patient := 500 * time.Millisecond; ; patient = 100 * time.Millisecond {
+		m, err := sub.NextMsg(patient)
+		if err != nil {
+			return all, owners
+		}
+		var a health.StatusAnswer
+		if json.Unmarshal(m.Data, &a) == nil && a.Instance.ID != "" {
+			owners[a.Instance.ID] = a.Instance.Name
+			all = append(all, a.Proxies...)
+		}
+	}
+}
+
+// awaitHealthy waits until each subscription has one holder among the instances that answer, healthy and verified, and
+// whom the bucket names.
+func (w *deliveryWorld) awaitHealthy() {
+	w.Helper()
+	var why string
+	defer func() {
+		if w.Failed() {
+			w.Log("not healthy: " + why)
+		}
+	}()
+	w.eventually("every subscription healthy with one holder", func() bool {
+		why = w.unhealthy()
+		return why == ""
+	})
+}
+
+// unhealthy says what keeps awaitHealthy waiting.
+func (w *deliveryWorld) unhealthy() string {
+	all, owners := w.statuses()
+	holders := map[string]health.Status{}
+	for _, s := range all {
+		if s.Health == "standby" {
+			continue
+		}
+		if other, twice := holders[s.Name]; twice {
+			return fmt.Sprintf("%s is held by %s and by %s", s.Name, other.ReportedBy.Name, s.ReportedBy.Name)
+		}
+		if s.Health != "healthy" || !s.Verified || !s.Registered || s.SinkState == health.SinkRefusing {
+			return fmt.Sprintf("%s is %s, verified %t, sink %s: %s", s.Name, s.Health, s.Verified, s.SinkState, s.LastError)
+		}
+		holders[s.Name] = s
+	}
+	for _, r := range w.readers {
+		s, ok := holders[r.name]
+		if !ok {
+			return r.name + " has no holder"
+		}
+		record, ok := w.record(r.key())
+		if !ok || record.Owner.ID != s.Owner.ID || owners[record.Owner.ID] == "" {
+			return fmt.Sprintf("%s: the bucket names %s, the instance %s", r.name, record.Owner.ID, s.Owner.ID)
+		}
+	}
+	return ""
+}
+
+func (w *deliveryWorld) record(key string) (r record, ok bool) {
+	data := w.leaderGet(bucketStream, "$KV."+bucket+"."+key)
+	return r, data != nil && json.Unmarshal(data, &r) == nil
+}
+
+// leaderGet reads the last message of a subject where no replica that lags answers.
+func (w *deliveryWorld) leaderGet(stream, subject string) []byte {
+	request, _ := json.Marshal(map[string]string{"last_by_subj": subject})
+	m, err := w.nc.Request("$JS.API.STREAM.MSG.GET."+stream, request, 2*time.Second)
+	if err != nil {
+		return nil
+	}
+	var answer struct {
+		Message struct {
+			Data []byte `json:"data"`
+		} `json:"message"`
+	}
+	if json.Unmarshal(m.Data, &answer) != nil {
+		return nil
+	}
+	return answer.Message.Data
+}
+
+// checkpoint is the sequence in a reader's checkpoint.
+func (w *deliveryWorld) checkpoint(r *reader) (seq uint64, ok bool) {
+	var point struct {
+		Seq uint64 `json:"seq"`
+	}
+	data := w.leaderGet("KV_"+pointBucket, "$KV."+pointBucket+"."+r.key())
+	return point.Seq, data != nil && json.Unmarshal(data, &point) == nil
+}
+
+// read reads a stream from its beginning to what its leader says is its end.
+func (w *deliveryWorld) read(stream string) (messages []*jetstream.RawStreamMsg) {
+	w.Helper()
+	var err error
+	defer func() {
+		if w.Failed() {
+			w.Logf("stream %s: %d messages read: %v", stream, len(messages), err)
+		}
+	}()
+	w.eventually("stream "+stream+" read", func() bool {
+		return w.try(func(ctx context.Context) error {
+			var s jetstream.Stream
+			if s, err = w.js.Stream(ctx, stream); err != nil {
+				return err
+			}
+			messages = messages[:0]
+			want, last := int(s.CachedInfo().State.Msgs), uint64(0)
+			for len(messages) < want {
+				var page func(func(*jetstream.RawStreamMsg, error) bool)
+				if page, err = jetstreamext.GetBatch(ctx, w.js, stream, 1000, jetstreamext.GetBatchSeq(last+1)); err != nil {
+					return err
+				}
+				had := len(messages)
+				for m, failed := range page {
+					if failed != nil {
+						err = failed
+						break
+					}
+					messages, last = append(messages, m), m.Sequence
+				}
+				if len(messages) == had {
+					return errors.New("less than the leader says")
+				}
+			}
+			return nil
+		})
+	})
+	return messages
+}
+
+// store is what the store's stream holds: the truth.
+func (w *deliveryWorld) store() (all []appended) {
+	w.Helper()
+	for _, m := range w.read(storeStream) {
+		e := appended{seq: m.Sequence, id: m.Header.Get("ce-id"), stream: m.Header.Get("ce-subject"), typ: m.Header.Get("ce-type"), tenant: m.Header.Get("ce-tenant")}
+		var data struct{ Bed struct{ Row int } }
+		if json.Unmarshal(m.Data, &data) == nil {
+			e.row = data.Bed.Row
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+// receipts is what each reader got; those of sinks of kind stream are read back.
+func (w *deliveryWorld) receipts() map[string][]receipt {
+	w.Helper()
+	all := map[string][]receipt{}
+	for _, m := range w.read(targetStream) {
+		one := receipt{id: m.Header.Get("ce-id")}
+		one.seq, _ = strconv.ParseUint(m.Header.Get("Exesdb-Seq"), 10, 64)
+		one.incarnation, _ = strconv.ParseUint(m.Header.Get("Exesdb-Incarnation"), 10, 64)
+		name := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
+		all[name] = append(all[name], one)
+		if trace := m.Header.Get("traceparent"); trace != "00-"+one.id {
+			w.Errorf("%s: event %d came with traceparent %q", name, one.seq, trace)
+		}
+	}
+	for _, r := range w.readers {
+		if r.sink != "stream" {
+			r.mu.Lock()
+			all[r.name] = slices.Clone(r.got)
+			r.mu.Unlock()
+		}
+	}
+	return all
+}
+
+// rules is what a reader may see, where repeats are what a kill or a lost answer may cause.
+func (w *deliveryWorld) rules(r *reader, repeats bool) allowed {
+	a := allowed{fresh: r.start < 0, repeats: repeats && r.sink != "stream", holes: r.sink == "publish" && w.holes.Load()}
+	if r.start < 0 {
+		a.after = w.before
+	}
+	return a
+}
+
+// verdicts judges every reader by what there is now.
+func (w *deliveryWorld) verdicts(store []appended, rules func(*reader) allowed) (verdicts map[string]*verdict, ok bool) {
+	w.Helper()
+	verdicts, ok = map[string]*verdict{}, true
+	receipts := w.receipts()
+	for _, r := range w.readers {
+		v := judge(r.wants, store, receipts[r.name], rules(r))
+		verdicts[r.name], ok = v, ok && v.ok()
+	}
+	return verdicts, ok
+}
+
+// settle ends the publishers, waits until every subscription has had every event, stops everything in good order, and
+// holds what each subscriber got against what the store has.
+func (w *deliveryWorld) settle(rules func(*reader) allowed) {
+	w.Helper()
+	w.stopPublishing()
+	store := w.store()
+	w.awaitDelivered(store, rules)
+	w.awaitHealthy()
+	w.stopAll()
+	w.judge(store, rules)
+}
+
+func (w *deliveryWorld) judge(store []appended, rules func(*reader) allowed) {
+	w.Helper()
+	verdicts, _ := w.verdicts(store, rules)
+	for _, r := range w.readers {
+		v := verdicts[r.name]
+		if !v.ok() {
+			w.Errorf("%s (%s): %v", r.name, r.sink, v)
+		} else {
+			w.Logf("%s (%s): %v", r.name, r.sink, v)
+		}
+	}
+}
+
+// awaitDelivered waits until nothing is missing.
+func (w *deliveryWorld) awaitDelivered(store []appended, rules func(*reader) allowed) {
+	w.Helper()
+	var verdicts map[string]*verdict
+	deadline := time.Now().Add(patience)
+	for {
+		missing := 0
+		verdicts, _ = w.verdicts(store, rules)
+		for _, r := range w.readers {
+			if v := verdicts[r.name]; !rules(r).holes {
+				missing += v.lost
+				if rules(r).fresh && len(v.findings) == 0 && v.wanted == 0 {
+					missing++
+				}
+			}
+		}
+		if missing == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			for _, r := range w.readers {
+				w.Logf("%s (%s): %v", r.name, r.sink, verdicts[r.name])
+			}
+			w.Fatalf("%d events are not delivered within %s after everything came back", missing, patience)
+		}
+		time.Sleep(30 * time.Millisecond)
+	}
+}
+
+// stopAll ends all subproxy processes in good order: instances first, so that what they acknowledge is still written.
+func (w *deliveryWorld) stopAll() {
+	w.Helper()
+	for _, group := range []map[string]*processRun{w.proxies, w.emitters} {
+		for _, r := range group {
+			if !r.hasEnded() {
+				r.signal(syscall.SIGTERM)
+				_ = r.cmd.Process.Signal(syscall.SIGCONT) // it may have ended
+			}
+		}
+		for name, r := range group {
+			if code := r.exit(); code != 0 && code != -1 {
+				w.Errorf("%s: exit status %d", name, code)
+			}
+		}
+	}
+	w.sane()
+}
+
+// sane looks for what must not stand in any log.
+func (w *deliveryWorld) sane() {
+	w.Helper()
+	for _, r := range w.runs {
+		said := r.out.String()
+		for _, bad := range []string{"panic:", "DATA RACE", "fatal error:"} {
+			if i := strings.Index(said, bad); i >= 0 {
+				w.Errorf("%s said:\n%s", r.name, said[i:min(len(said), i+4000)])
+			}
+		}
+	}
+}
+
+// logged counts lines of all runs of emitters or instances whose message begins so.
+func (w *deliveryWorld) logged(message string) (n int) {
+	for _, r := range w.runs {
+		n += len(r.out.logged(message))
+	}
+	return n
+}
+
+// awaitReplicas waits until all streams have a leader and all replicas are current.
+func (w *deliveryWorld) awaitReplicas() {
+	w.Helper()
+	for _, stream := range []string{bucketStream, "KV_" + clusterBucket, "KV_" + pointBucket, storeStream, targetStream} {
+		w.eventually("all replicas of "+stream+" current", func() bool { return w.replicated(stream) })
+	}
+}
+
+func (w *deliveryWorld) replicated(stream string) bool {
+	return w.try(func(ctx context.Context) error {
+		s, err := w.js.Stream(ctx, stream)
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		c := s.CachedInfo().Cluster
+		if c == nil || len(w.nodes) == 1 {
+			return nil
+		}
+		if c.Leader == "" || len(c.Replicas) != len(w.nodes)-1 {
+			return errors.New("no leader")
+		}
+		for _, peer := range c.Replicas {
+			if !peer.Current || peer.Offline {
+				return errors.New("not current")
+			}
+		}
+		return nil
+	})
+}
+
+// leaderOf is the node that leads a stream.
+func (w *deliveryWorld) leaderOf(stream string) (leads *processNode, follows []*processNode) {
+	w.Helper()
+	name := ""
+	w.eventually("a leader of "+stream, func() bool {
+		return w.try(func(ctx context.Context) error {
+			s, err := w.js.Stream(ctx, stream)
+			if err != nil {
+				return err
+			}
+			if c := s.CachedInfo().Cluster; c != nil {
+				name = c.Leader
+			}
+			if name == "" {
+				return errors.New("none")
+			}
+			return nil
+		})
+	})
+	for _, n := range w.nodes {
+		if n.name == name {
+			leads = n
+		} else {
+			follows = append(follows, n)
+		}
+	}
+	return leads, follows
+}
