@@ -72,7 +72,8 @@ type outcome struct {
 // patience is how long a set may take to come back.
 const patience = 40 * time.Second
 
-// prepare has the node that is to fail lead what matters, so that its death is felt.
+// prepare has the node that is to fail lead what matters, so that its death is felt. What the sinks deliver to is not part of
+// that: the time that its own election takes would be taken for subproxy's.
 func (f *fault) prepare(ctx context.Context) error {
 	if !f.kind.ofNode() {
 		return nil
@@ -80,6 +81,9 @@ func (f *fault) prepare(ctx context.Context) error {
 	streams := []string{bucketStream + registry.DefaultBucket}
 	for _, s := range f.sets {
 		streams = append(streams, emitter.StreamName(s.store))
+	}
+	if err := f.moveLeader(ctx, sinkStream, f.nodes[0].Name()); err != nil {
+		return err
 	}
 	for _, name := range streams {
 		if err := f.moveLeader(ctx, name, f.nodes[f.node].Name()); err != nil {

@@ -146,16 +146,17 @@ func (r *report) summary(sums []totals) *Result {
 	}
 	t.Render()
 	fmt.Fprint(r.out, `
-Sent are events appended and acknowledged. The rest is the sum over a store's seven subscribers, by the store's sequence.
-Lost: wanted, appended and never delivered, by sinks request and stream. Duplicated: delivered once more; request is at
-least once, so a reply that is in a server that dies makes its event come again. Sink publish is core NATS, at most once:
-what is in a server that dies is gone, and stands under "missed by publish". The first NATS node is never the victim,
-because the subscribers and the publisher are connected to it: what their own connection loses is not the point here.
+Sent are events appended and acknowledged; the rest is the sum over a store's seven subscribers, by the store's
+sequence. Lost: wanted, appended and never delivered, by sinks request and stream. Duplicated: delivered once more;
+request is at least once, and a reply that is in a server that dies makes its event come again. Sink publish is core
+NATS, at most once: what is in a server that dies is gone, and stands under "missed by publish". The first NATS node is
+never the victim, because subscribers and publisher are connected to it, and leads the stream of the sinks: what these
+lose, or wait for, is not the point here.
 `)
 	if r.o.Compare {
 		fmt.Fprint(r.out, `By timer only nothing is lost here either: our emitters hold a subscription's events, and a new leader finds the old
-registrations in the bucket. What it costs is the time until a deleted registration is back, and until anyone knows that
-all is well. A store that forgets its registrations with its leader sends nothing until then.
+registrations in the bucket. What it costs is the time until a deleted registration is back, and until anyone knows
+that all is well. A store that forgets its registrations with its leader sends nothing until then.
 `)
 	}
 	if result.Foreign > 0 {
@@ -194,7 +195,9 @@ func spread(all [][]outcome, set int, of func(outcome) time.Duration) table.Row 
 		}
 	}
 	slices.Sort(values)
-	return table.Row{short(values[len(values)/2]), short(values[len(values)-1])}
+	n := len(values)
+	median := (values[(n-1)/2] + values[n/2]) / 2
+	return table.Row{short(median), short(values[n-1])}
 }
 
 // short is a duration in three digits.

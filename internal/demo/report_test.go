@@ -54,7 +54,7 @@ func TestSpreadIsMedianAndMaximum(t *testing.T) {
 	for _, d := range []time.Duration{5 * time.Second, time.Millisecond, -1, 20 * time.Millisecond} {
 		all = append(all, []outcome{{verified: d}})
 	}
-	if got := spread(all, 0, verifiedOf); got[0] != "5.00 s" || got[1] != "> 40 s" {
+	if got := spread(all, 0, verifiedOf); got[0] != "2.51 s" || got[1] != "> 40 s" {
 		t.Errorf("got %v", got)
 	}
 }
