@@ -186,22 +186,25 @@ func (d *Delivery) answer(reply string, a event.Answer) {
 
 // inlet is a proxy's place in the delivery. Its inflow is made with the first message.
 type inlet struct {
-	d            *Delivery
-	subscription subscription.Subscription
-	number       uint64
-	fence        *atomic.Uint64 // highest term that the store's proxies heard of
-	notify       func(reason string)
-	after        <-chan struct{} // closed when the inlet before this one has nothing in hand; nil: there was none
-	incarnation  atomic.Uint64
-	flow         atomic.Pointer[inflow]
+	l           *loop
+	it          *item // of which it reads only what never changes
+	number      uint64
+	after       <-chan struct{} // closed when the inlet before this one has nothing in hand; nil: there was none
+	incarnation atomic.Uint64
+	flow        atomic.Pointer[inflow]
 }
 
-func (d *Delivery) open(s subscription.Subscription, number uint64, fence *atomic.Uint64, after <-chan struct{}, notify func(string)) *inlet {
-	in := &inlet{d: d, subscription: s, number: number, fence: fence, notify: notify, after: after}
+func (d *Delivery) open(l *loop, it *item, number uint64) *inlet {
+	in := &inlet{l: l, it: it, number: number, after: it.busy}
 	d.mu.Lock()
 	d.inlets[number] = in
 	d.mu.Unlock()
 	return in
+}
+
+// notify tells the loop why the sink takes no events; empty: it takes them.
+func (in *inlet) notify(reason string) {
+	in.l.inbox.ask(request{do: func(l *loop, now time.Time) { l.delivering(in.it, reason, now) }})
 }
 
 func (in *inlet) inflow() *inflow {
@@ -218,9 +221,10 @@ var nothing = func() chan struct{} { c := make(chan struct{}); close(c); return 
 // close takes nothing more. What waits is dropped, since it is not acknowledged; the channel is closed once what the sink had
 // in hand is done with, and acknowledged.
 func (in *inlet) close() <-chan struct{} {
-	in.d.mu.Lock()
-	delete(in.d.inlets, in.number)
-	in.d.mu.Unlock()
+	d := in.l.delivery
+	d.mu.Lock()
+	delete(d.inlets, in.number)
+	d.mu.Unlock()
 	f := in.flow.Load()
 	if f == nil {
 		return nothing

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -14,6 +15,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/sink"
+	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
 // inflow takes a proxy's events in order, hands them to the sink one after the other, and acknowledges what that accepted. A
@@ -21,6 +23,9 @@ import (
 // while there is something to do.
 type inflow struct {
 	*inlet
+	d            *Delivery
+	subscription subscription.Subscription // without its start version
+	fence        *atomic.Uint64            // highest term that the store's proxies heard of
 
 	mu       sync.Mutex
 	receiver Receiver
@@ -63,7 +68,11 @@ type queued struct {
 }
 
 func newInflow(in *inlet) *inflow {
-	f := &inflow{inlet: in, asOf: ^uint64(0)}
+	p := &in.it.proxy
+	f := &inflow{
+		inlet: in, d: in.l.delivery, fence: &in.l.inbox.term, asOf: ^uint64(0),
+		subscription: subscription.Subscription{Store: p.Store, Type: p.Type, Selector: p.Selector, Name: p.Name},
+	}
 	f.target()
 	return f
 }
