@@ -58,7 +58,7 @@ func showStatus(cmd *cobra.Command, rows []row, asJSON bool) error {
 	if asJSON {
 		return writeJSON(cmd.OutOrStdout(), rows)
 	}
-	t := newTable(cmd, "STORE", "NAME", "HEALTH", "BREAKER", "VERIFIED", "FAILURES", "CAUSE", "LATENCY", "REVISION", "INCARNATION", "OWNER", "LAST SUCCESS", "ERROR")
+	t := newTable(cmd, "STORE", "NAME", "HEALTH", "BREAKER", "VERIFIED", "FAILURES", "CAUSE", "LATENCY", "REVISION", "INCARNATION", "OWNER", "LAST SUCCESS", "SEQ", "LAG", "SINK", "ERROR")
 	for _, r := range rows {
 		st := r.Status
 		if st == nil {
@@ -66,7 +66,7 @@ func showStatus(cmd *cobra.Command, rows []row, asJSON bool) error {
 			if r.Registration != nil {
 				owner = r.Registration.Owner.Name
 			}
-			t.AppendRow(table.Row{r.Store, r.Name, paint(r.Health), "-", "-", "-", "-", "-", r.Revision, "-", owner, "-", r.Unreadable})
+			t.AppendRow(table.Row{r.Store, r.Name, paint(r.Health), "-", "-", "-", "-", "-", r.Revision, "-", owner, "-", "-", "-", "-", r.Unreadable})
 			continue
 		}
 		last := "-"
@@ -75,11 +75,25 @@ func showStatus(cmd *cobra.Command, rows []row, asJSON bool) error {
 		}
 		t.AppendRow(table.Row{
 			st.Store, st.Name, paint(r.Health), st.Breaker, verified(st), st.ConsecutiveFailures, st.LastCause,
-			fmt.Sprintf("%.1f ms", st.LatencyMS), st.Revision, st.Incarnation, st.Owner.Name, last, st.LastError,
+			fmt.Sprintf("%.1f ms", st.LatencyMS), st.Revision, st.Incarnation, st.Owner.Name, last, st.LastSeq, st.Lag, sinkText(st), st.LastError,
 		})
 	}
 	t.Render()
 	return nil
+}
+
+// sinkText is the sink's kind and how it is.
+func sinkText(st *health.Status) string {
+	switch {
+	case st.SinkState == "":
+		return "-"
+	case st.Sink == "":
+		return string(st.SinkState)
+	case st.Parked > 0:
+		return fmt.Sprintf("%s %s, %d parked", st.Sink, st.SinkState, st.Parked)
+	default:
+		return st.Sink + " " + string(st.SinkState)
+	}
 }
 
 func verified(st *health.Status) string {
@@ -161,7 +175,7 @@ func newWatchPrinter(w io.Writer, asJSON bool) *watchPrinter {
 
 func (p *watchPrinter) print(st *health.Status) {
 	key := st.Store + "/" + st.Name + "@" + st.ReportedBy.ID
-	news := fmt.Sprint(st.Health, st.Breaker, st.Verified, st.ConsecutiveFailures, st.Revision, st.Incarnation, st.LastError)
+	news := fmt.Sprint(st.Health, st.Breaker, st.Verified, st.ConsecutiveFailures, st.Revision, st.Incarnation, st.LastError, st.SinkState == health.SinkRefusing, st.Parked, st.Lag > 0)
 	if p.last[key] == news {
 		return
 	}
@@ -174,12 +188,23 @@ func (p *watchPrinter) print(st *health.Status) {
 	}
 	line := fmt.Sprintf("%s  %s/%s  %s", st.Timestamp.Local().Format(time.TimeOnly+".000"), st.Store, st.Name, paint(string(st.Health)))
 	switch {
+	case st.LastError != "" && st.ConsecutiveFailures == 0:
+		line += fmt.Sprintf("  sequence %d, lag %d, the sink takes no events: %s", st.LastSeq, st.Lag, st.LastError)
 	case st.LastError != "":
 		line += fmt.Sprintf("  failures %d, breaker %s: %s", st.ConsecutiveFailures, st.Breaker, st.LastError)
 	case st.Registered:
 		line += fmt.Sprintf("  %s: verified %s in %.1f ms, revision %d, incarnation %d, by %s", st.LastCause, verified(st), st.LatencyMS, st.Revision, st.Incarnation, st.Owner.Name)
 	case st.Owner.ID != "":
 		line += "  held by " + st.Owner.Name
+	}
+	if st.LastSeq > 0 && st.LastError == "" {
+		line += fmt.Sprintf(", sequence %d", st.LastSeq)
+	}
+	if st.Lag > 0 && st.LastError == "" {
+		line += fmt.Sprintf(", lag %d", st.Lag)
+	}
+	if st.Parked > 0 {
+		line += fmt.Sprintf(", parked %d", st.Parked)
 	}
 	fmt.Fprintln(p.w, line)
 }

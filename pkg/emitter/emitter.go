@@ -40,7 +40,7 @@ type Config struct {
 
 	// Park keeps an event that can't be sent to a subscription, ever: it is too large with its headers. Without it such an
 	// event holds its subscription.
-	Park    func(ctx context.Context, r *registry.Registration, e *event.Event, reason string) error
+	Park func(ctx context.Context, r *registry.Registration, e *event.Event, reason string) error
 	// Local, where set, is the receiving end of an instance in the same process.
 	Local   Local
 	Logger  *slog.Logger

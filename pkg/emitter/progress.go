@@ -49,7 +49,7 @@ func (l *leader) report(now time.Time) {
 		if s.phase == absent {
 			continue
 		}
-		if lag := l.lag(s); lag > 0 {
+		if lag := l.lag(s, now); lag > 0 {
 			behind[s.name] = lag
 		}
 	}
@@ -61,10 +61,15 @@ func (l *leader) report(now time.Time) {
 	l.publishProgress(behind, counts, now)
 }
 
+// lagAfter is how long an acknowledgement may take before what was sent counts as lag.
+const lagAfter = 500 * time.Millisecond
+
 // lag is how many events of the store lie after what the subscription has accepted, or been found not to want. One that
-// has everything is level, wherever its last event lies.
-func (l *leader) lag(s *sub) uint64 {
-	if s.ride == l.tail && s.sender.Idle() || s.sender.Acked >= l.tail.high || !s.recorded {
+// has everything is level, wherever its last event lies, and so is one that is given each event as it is stored and
+// acknowledges in time.
+func (l *leader) lag(s *sub, now time.Time) uint64 {
+	level := s.ride == l.tail && (s.sender.Idle() || now.Sub(s.progressAt) < lagAfter)
+	if level || s.sender.Acked >= l.tail.high || !s.recorded {
 		return 0
 	}
 	return l.tail.high - s.sender.Acked

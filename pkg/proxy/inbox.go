@@ -34,7 +34,7 @@ type merged struct {
 type inbox struct {
 	wake chan struct{} // holds one signal; never closed
 
-	term atomic.Uint64 // highest heard of; changes under mu
+	term atomic.Uint64 // highest heard of, in cluster events, records and events; it only grows
 
 	mu       sync.Mutex
 	leader   string // named last
@@ -62,7 +62,7 @@ func (b *inbox) event(c Cluster) (stale, coalesced bool) {
 	if c.Term > 0 && c.Term < b.term.Load() {
 		return true, false
 	}
-	b.term.Store(max(b.term.Load(), c.Term))
+	raise(&b.term, c.Term)
 	if c.Leader != "" {
 		b.leader = c.Leader
 	}
@@ -122,11 +122,19 @@ func (b *inbox) ask(r request) {
 	b.signal()
 }
 
+// raise makes a term at least that.
+func raise(term *atomic.Uint64, to uint64) {
+	for {
+		known := term.Load()
+		if to <= known || term.CompareAndSwap(known, to) {
+			return
+		}
+	}
+}
+
 // learnTerm takes over the term that a record carries, so that a restarted instance goes on refusing older ones.
 func (b *inbox) learnTerm(term uint64) {
-	b.mu.Lock()
-	b.term.Store(max(b.term.Load(), term))
-	b.mu.Unlock()
+	raise(&b.term, term)
 }
 
 func (b *inbox) leadership() (term uint64, leader string) {

@@ -99,6 +99,9 @@ func (f *inflow) receive(m *nats.Msg) {
 		return
 	}
 	f.receiver.Fence = max(f.receiver.Fence, f.fence.Load())
+	if term > f.receiver.Fence {
+		raise(f.fence, term) // from now on for all of the store's proxies
+	}
 	if seq == 0 {
 		f.question(m, term)
 		return
@@ -363,8 +366,11 @@ func (f *inflow) park(ctx context.Context, q *queued, config sink.Config, reason
 	f.d.Metrics.Parked.Inc()
 	f.d.Logger.Warn("an event was refused and is parked", "store", f.subscription.Store, "subscription", f.subscription.Name, "sequence", q.event.Sequence, "attempts", attempts, "reason", reason)
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.counts.Parked++
+	f.failing++
+	f.told = true
+	f.mu.Unlock()
+	f.notify(reason) // until it accepts one
 	return true
 }
 

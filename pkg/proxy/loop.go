@@ -70,6 +70,7 @@ type loop struct {
 	actions  []*action
 	lostTo   []*item           // superseded in this turn
 	behind   map[string]uint64 // events not delivered, by subscription, as the store's emitter told last
+	were     map[string]uint64 // the same before, while it tells
 	ending   bool              // everything was removed; the loop ends once that is released
 	work     sync.WaitGroup
 

@@ -52,24 +52,39 @@ func (l *loop) release(it *item, revision uint64) {
 
 // delivering takes an inlet's word that its sink takes no events, or takes them again (reason empty).
 func (l *loop) delivering(it *item, reason string, now time.Time) {
-	if !it.removed && it.inlet != nil {
-		l.step(it, Input{Kind: Delivering, Reason: reason}, now)
+	if it.removed || it.inlet == nil {
+		return
 	}
+	if reason == it.proxy.Refusal {
+		l.mark(it, Soon) // something else about it changed
+		return
+	}
+	l.step(it, Input{Kind: Delivering, Reason: reason}, now)
 }
 
 // progress takes over which of the proxies are behind. What an emitter tells comes in parts; names that are not held here
 // are no concern.
 func (l *loop) progress(p *event.Progress, now time.Time) {
-	if p.Part <= 1 {
-		clear(l.behind)
+	if p.Part <= 1 || l.behind == nil {
+		l.were, l.behind = l.behind, map[string]uint64{}
 	}
 	for name, lag := range p.Behind {
-		if l.byName[name] == nil {
+		it := l.byName[name]
+		if it == nil {
 			continue
 		}
-		if l.behind == nil {
-			l.behind = map[string]uint64{}
+		if l.were[name] == 0 {
+			l.mark(it, Soon)
 		}
 		l.behind[name] = lag
 	}
+	if p.Part < p.Parts {
+		return
+	}
+	for name := range l.were {
+		if it := l.byName[name]; it != nil && l.behind[name] == 0 {
+			l.mark(it, Soon)
+		}
+	}
+	l.were = nil
 }

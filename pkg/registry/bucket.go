@@ -30,13 +30,14 @@ type Kind struct {
 	bucket      string // its default name
 	description string
 	republishTo string // followed by the key; empty: it is only read, not followed
+	markers     bool   // deletions and expiries leave a marker, for those who follow it
 }
 
 // The kinds of bucket.
 var (
-	Registrations = Kind{DefaultBucket, "Event-store subscriptions: who holds each, and where its events go", RepublishTo}
-	Cluster       = Kind{"exesdb_cluster", "Leaders of event stores: a lease a store", ClusterTo}
-	Checkpoints   = Kind{"exesdb_checkpoints", "Event-store subscriptions: what each has acknowledged", ""}
+	Registrations = Kind{DefaultBucket, "Event-store subscriptions: who holds each, and where its events go", RepublishTo, true}
+	Cluster       = Kind{"exesdb_cluster", "Leaders of event stores: a lease a store", ClusterTo, true}
+	Checkpoints   = Kind{"exesdb_checkpoints", "Event-store subscriptions: what each has acknowledged", "", false}
 )
 
 // Config says which bucket, and how to create it where it is absent.
@@ -153,11 +154,13 @@ func (r *Registry) Ensure(ctx context.Context, cfg Config) (created bool, err er
 
 func (r *Registry) create(ctx context.Context, cfg Config) (jetstream.Stream, error) {
 	kv := jetstream.KeyValueConfig{
-		Bucket:         r.bucket,
-		Description:    r.kind.description,
-		History:        1,
-		Replicas:       max(cfg.Replicas, 1),
-		LimitMarkerTTL: markerTTL,
+		Bucket:      r.bucket,
+		Description: r.kind.description,
+		History:     1,
+		Replicas:    max(cfg.Replicas, 1),
+	}
+	if r.kind.markers {
+		kv.LimitMarkerTTL = markerTTL
 	}
 	if to := r.kind.republishTo; to != "" {
 		kv.RePublish = &jetstream.RePublish{Source: r.prefix + ">", Destination: to + ">"}
@@ -182,7 +185,7 @@ func (r *Registry) check(cfg jetstream.StreamConfig) error {
 		return missing(fmt.Sprintf("max_msgs_per_subject 1 (history 1; it has %d)", cfg.MaxMsgsPerSubject), "--max-msgs-per-subject=1")
 	case !cfg.AllowDirect:
 		return missing("allow_direct (direct get)", "--allow-direct")
-	case !cfg.AllowMsgTTL || cfg.SubjectDeleteMarkerTTL <= 0:
+	case r.kind.markers && (!cfg.AllowMsgTTL || cfg.SubjectDeleteMarkerTTL <= 0):
 		return missing("allow_msg_ttl and subject_delete_marker_ttl (per-message TTL markers)", "--allow-msg-ttl --subject-del-markers-ttl=1h")
 	case to != "" && (cfg.RePublish == nil || cfg.RePublish.HeadersOnly || cfg.RePublish.Destination != to+">" ||
 		(cfg.RePublish.Source != r.prefix+">" && cfg.RePublish.Source != ">" && cfg.RePublish.Source != "")):
