@@ -21,7 +21,7 @@ started for it and ended with it. Targets are ratios; with --check a missed one 
 		Args: args(0, 0, "a bench"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newBenchReregister(), newBenchIdle())
+	cmd.AddCommand(newBenchReregister(), newBenchIdle(), newBenchDelivery(), newBenchFailover())
 	return cmd
 }
 
@@ -61,7 +61,7 @@ func (f *benchFlags) finish(cmd *cobra.Command, measure func(context.Context) (*
 	if missed := report.Missed(); err == nil && f.check && len(missed) > 0 {
 		names := make([]string, len(missed))
 		for i, t := range missed {
-			names[i] = fmt.Sprintf("%s: %.2f %s, at most %.2f", t.Name, t.Value, t.Unit, t.Bound)
+			names[i] = fmt.Sprintf("%s: %s, wanted %s", t.Name, t.Got(), t.Wanted())
 		}
 		return fmt.Errorf("missed %s", strings.Join(names, "; "))
 	}

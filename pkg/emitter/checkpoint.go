@@ -192,8 +192,8 @@ func (l *leader) due() ([]pending, []registry.Write) {
 			break
 		}
 		delete(l.dirty, s)
-		if !s.recorded || s.sender.Acked > l.tail.high && s.sender.Acked == s.least() {
-			continue // its place is not known yet, or lies ahead of the stream: only start_version says so
+		if !s.recorded {
+			continue // its place in the stream is not known yet
 		}
 		data, _ := json.Marshal(Checkpoint{Sequence: s.sender.Acked, Term: l.lease.Term(), Emitter: l.name, Epoch: l.epoch, UpdatedAt: now})
 		s.writing = true

@@ -1,0 +1,148 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+// Sinks are the sinks that Delivery measures.
+var Sinks = []string{"publish", "request", "stream"}
+
+// contender is one way for all of a store's events to get to a subscriber.
+type contender struct {
+	name string
+	at   *site
+	// share: it gets one in so many of the events where the others get all. One that waits for an answer to each event is
+	// many times slower.
+	share int
+	// start begins with the event of that sequence, new each time. got is called for each event, one at a time.
+	start func(ctx context.Context, from uint64, got func(data []byte)) (stop func(), err error)
+}
+
+// site is a store that contenders read.
+type site struct {
+	stream jetstream.Stream
+	writer *writer
+}
+
+// ordered is bare nats.go, an ordered consumer: nothing is acknowledged.
+func ordered(js jetstream.JetStream, stream string) *contender {
+	return &contender{name: "ordered", share: 1, start: func(ctx context.Context, from uint64, got func([]byte)) (func(), error) {
+		c, err := js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from})
+		if err != nil {
+			return nil, err
+		}
+		consuming, err := c.Consume(func(m jetstream.Msg) { got(m.Data()) })
+		if err != nil {
+			return nil, err
+		}
+		return consuming.Stop, nil
+	}}
+}
+
+// Tuned settings of a durable consumer: more of either made nothing faster.
+const (
+	tunedPull       = 5_000
+	tunedAckPending = 20_000
+)
+
+// durable is bare nats.go, a durable consumer with explicit acknowledgement, as it comes or tuned.
+func durable(js jetstream.JetStream, stream string, tuned bool) *contender {
+	name, cfg, opts := "durable", jetstream.ConsumerConfig{}, []jetstream.PullConsumeOpt(nil)
+	if tuned {
+		name += ", tuned"
+		cfg.MaxAckPending, opts = tunedAckPending, append(opts, jetstream.PullMaxMessages(tunedPull))
+	}
+	started := 0
+	return &contender{name: name, share: 1, start: func(ctx context.Context, from uint64, got func([]byte)) (func(), error) {
+		started++
+		cfg := cfg
+		cfg.Durable, cfg.AckPolicy = fmt.Sprintf("bench_%t_%d", tuned, started), jetstream.AckExplicitPolicy
+		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, from
+		c, err := js.CreateConsumer(ctx, stream, cfg)
+		if err != nil {
+			return nil, err
+		}
+		consuming, err := c.Consume(func(m jetstream.Msg) {
+			got(m.Data())
+			_ = m.Ack() // fails only without a connection
+		}, opts...)
+		if err != nil {
+			return nil, err
+		}
+		return func() {
+			consuming.Stop()
+			<-consuming.Closed()
+			_ = js.DeleteConsumer(context.WithoutCancel(ctx), stream, cfg.Durable)
+		}, nil
+	}}
+}
+
+// outPrefix begins the subjects that sinks forward to.
+const outPrefix = "bench.out."
+
+// proxied is emitter, proxy and sink, and a subscriber that does what the sink asks of it, in plain nats.go.
+func proxied(h *host, nc *nats.Conn, name, kind string) *contender {
+	started := 0
+	share := 1
+	if kind != "publish" {
+		share = 10
+	}
+	return &contender{name: name + ", sink " + kind, share: share, start: func(ctx context.Context, from uint64, got func([]byte)) (func(), error) {
+		started++
+		name := fmt.Sprintf("%s_%d", kind, started)
+		subject := fmt.Sprintf("%s%s.%d", outPrefix, kind, started)
+		handle := func(m *nats.Msg) { got(m.Data) }
+		listen := subject
+		switch kind {
+		case "request":
+			handle = func(m *nats.Msg) {
+				got(m.Data)
+				_ = m.Respond(nil) // fails only without a connection
+			}
+		case "stream":
+			listen = fmt.Sprintf("%s%d", storedPrefix, started)
+		}
+		sub, err := nc.Subscribe(listen, handle)
+		if err != nil {
+			return nil, err
+		}
+		if err := sub.SetPendingLimits(-1, -1); err != nil {
+			return nil, err
+		}
+		if err := nc.Flush(); err != nil {
+			return nil, err
+		}
+		err = h.hold([]config.Subscription{{
+			Name: name, Type: string(subscription.ByStream), Selector: subscription.AllStreams, StartVersion: int64(from),
+			Forward: &config.Forward{Sink: kind, Subject: subject, Timeout: 5 * time.Second, MaxDeliver: 5},
+		}})
+		return func() {
+			_ = h.hold(nil)
+			_ = sub.Unsubscribe()
+		}, err
+	}}
+}
+
+// storedPrefix begins the subjects on which the stream that sink stream forwards to republishes what it has stored, which
+// is when the event counts.
+const storedPrefix = "bench.stored."
+
+func createTarget(ctx context.Context, nc *nats.Conn, replicas int) error {
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	_, err = js.CreateStream(ctx, jetstream.StreamConfig{
+		Name: "BENCH_OUT", Subjects: []string{outPrefix + "stream.*"}, Replicas: replicas, AllowAtomicPublish: true,
+		RePublish: &jetstream.RePublish{Source: outPrefix + "stream.>", Destination: storedPrefix + ">"},
+	})
+	return err
+}

@@ -1,0 +1,237 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// DeliveryOptions say what Delivery measures.
+type DeliveryOptions struct {
+	Events        int      // that each round delivers
+	Subscriptions []int    // numbers of them
+	Sinks         []string // with one subscription; see Sinks
+	Servers       int      // 1 or 3, embedded
+	Size          int      // bytes of an event's data
+	Rounds        int
+	Rate          int // events a second while latency is measured; 0: it is not
+	Progress      io.Writer
+}
+
+// delivery is a run of Delivery.
+type delivery struct {
+	DeliveryOptions
+	urls    string
+	nc      *nats.Conn // of the writer, and for what is set up
+	conns   []*nats.Conn
+	report  *Report
+	surplus int64
+}
+
+// Delivery measures how fast a store's events get to subscribers, beside bare nats.go consumers of the same stream.
+func Delivery(ctx context.Context, o DeliveryOptions) (*Report, error) {
+	urls, stop, err := startServers(o.Servers)
+	if err != nil {
+		return nil, err
+	}
+	defer stop()
+	d := &delivery{DeliveryOptions: o, urls: urls, report: &Report{Bench: "delivery", Setup: fmt.Sprintf(
+		"%d embedded server(s), replicas %d, events with %d bytes of data, everything in one process, %d CPU(s), %s",
+		o.Servers, o.Servers, o.Size, runtime.NumCPU(), runtime.Version())}}
+	defer d.disconnect()
+	if d.nc, err = d.connect("setup"); err != nil {
+		return nil, err
+	}
+	for _, n := range o.Subscriptions {
+		if n == 1 {
+			err = d.one(ctx)
+		} else {
+			err = d.many(ctx, n)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	d.report.note("subproxy: emitter and instance as subproxy run hosts both. apart: as two processes, with NATS in between. ordered: a nats.go ordered consumer. durable: a nats.go durable consumer with explicit acknowledgement, as it comes; "+
+		"tuned: PullMaxMessages %d, MaxAckPending %d. Sinks that wait for an answer get a tenth of the events. The p99 of a rate is what 99 of 100 rounds reach.", tunedPull, tunedAckPending)
+	d.report.target("events delivered twice", float64(d.surplus), 0, "")
+	return d.report, nil
+}
+
+func (d *delivery) connect(name string) (*nats.Conn, error) {
+	nc, err := nats.Connect(d.urls, nats.Name("bench "+name))
+	if err == nil {
+		d.conns = append(d.conns, nc)
+	}
+	return nc, err
+}
+
+func (d *delivery) disconnect() {
+	for _, nc := range d.conns {
+		nc.Close()
+	}
+}
+
+// site fills a store.
+func (d *delivery) site(ctx context.Context, store string) (*site, error) {
+	stream, err := createStore(ctx, d.nc, store, d.Servers)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(d.Progress, "writing %d events…\n", d.Events)
+	w, err := newWriter(d.nc, store, 10, d.Size)
+	if err != nil {
+		return nil, err
+	}
+	return &site{stream, w}, w.fill(ctx, d.Events)
+}
+
+// one measures a single subscription for all events. A store has one leader, so emitter and instance that are apart have a
+// store of their own, with the same in it.
+func (d *delivery) one(ctx context.Context) error {
+	if err := createTarget(ctx, d.nc, d.Servers); err != nil {
+		return err
+	}
+	const one, apart = "bench_one", "bench_apart"
+	here, err := d.site(ctx, one)
+	if err != nil {
+		return err
+	}
+	all, err := d.baselines(here)
+	if err != nil {
+		return err
+	}
+	hosted, err := startHost(ctx, d.nc, d.urls, one, d.Servers, true)
+	if err != nil {
+		return err
+	}
+	defer hosted.stop()
+	for _, kind := range d.Sinks {
+		nc, err := d.connect("subscriber " + kind)
+		if err != nil {
+			return err
+		}
+		c := proxied(hosted, nc, "subproxy", kind)
+		c.at = here
+		all = append(all, c)
+	}
+	if slices.Contains(d.Sinks, "publish") {
+		there, err := d.site(ctx, apart)
+		if err != nil {
+			return err
+		}
+		two, err := startHost(ctx, d.nc, d.urls, apart, d.Servers, false)
+		if err != nil {
+			return err
+		}
+		defer two.stop()
+		nc, err := d.connect("subscriber apart")
+		if err != nil {
+			return err
+		}
+		c := proxied(two, nc, "subproxy apart", "publish")
+		c.at = there
+		all = append(all, c)
+	}
+	if err := d.catchUp(ctx, all); err != nil {
+		return err
+	}
+	return d.latency(ctx, all)
+}
+
+// baselines are bare nats.go.
+func (d *delivery) baselines(at *site) ([]*contender, error) {
+	var all []*contender
+	for _, make := range []func(jetstream.JetStream, string) *contender{
+		ordered,
+		func(js jetstream.JetStream, stream string) *contender { return durable(js, stream, false) },
+		func(js jetstream.JetStream, stream string) *contender { return durable(js, stream, true) },
+	} {
+		nc, err := d.connect("baseline")
+		if err != nil {
+			return nil, err
+		}
+		js, err := jetstream.New(nc)
+		if err != nil {
+			return nil, err
+		}
+		c := make(js, at.stream.CachedInfo().Config.Name)
+		c.at = at
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+// settle is what is left behind by one measurement before the next: acknowledgements, checkpoints, deleted consumers.
+const settle = 300 * time.Millisecond
+
+// catchUp measures events that are in the stream already.
+func (d *delivery) catchUp(ctx context.Context, all []*contender) error {
+	rates := make([][]float64, len(all))
+	for round := range d.Rounds + 1 {
+		fmt.Fprintf(d.Progress, "catching up, round %d of %d…\n", round, d.Rounds)
+		for i := range all {
+			i = (i + round) % len(all) // none is always the one after another
+			rate, err := d.readAll(ctx, all[i])
+			if err != nil {
+				return fmt.Errorf("%s: %w", all[i].name, err)
+			}
+			if round > 0 { // the first warms up
+				rates[i] = append(rates[i], rate)
+			}
+		}
+	}
+	d.compare("1 subscription, catching up: ", all, rates)
+	return nil
+}
+
+// compare notes the rates, and for the target the ratio round by round.
+func (d *delivery) compare(prefix string, all []*contender, rates [][]float64) {
+	const baselines = 3 // ordered, durable, durable tuned
+	for i, c := range all {
+		d.report.rates(prefix+c.name, append([]float64(nil), rates[i]...), "events/s")
+	}
+	faster := 1
+	if quantile(append([]float64(nil), rates[2]...), 0.5) > quantile(append([]float64(nil), rates[1]...), 0.5) {
+		faster = 2
+	}
+	for i := baselines; i < len(all); i++ {
+		var ratios []float64
+		for round := range rates[i] {
+			ratios = append(ratios, rates[i][round]/rates[faster][round])
+		}
+		name, median := prefix+all[i].name+" against "+all[faster].name, quantile(ratios, 0.5)
+		if all[i].share == 1 {
+			d.report.targetAtLeast(name, median, 1, "×")
+		} else {
+			d.report.number(name, median, "×") // waits for its subscriber at each event; no target
+		}
+	}
+}
+
+// readAll returns how many events a second the contender gets.
+func (d *delivery) readAll(ctx context.Context, c *contender) (float64, error) {
+	n := d.Events / c.share
+	t := newTally(n)
+	runtime.GC() // nobody pays for what the one before left
+	start := time.Now()
+	stop, err := c.start(ctx, uint64(d.Events-n+1), t.one)
+	if err != nil {
+		return 0, err
+	}
+	err = t.wait(ctx)
+	took := time.Since(start)
+	if err == nil {
+		err = pause(ctx, settle)
+	}
+	stop()
+	d.surplus += t.surplus()
+	return float64(n) / took.Seconds(), errors.Join(err, pause(ctx, settle))
+}
