@@ -271,11 +271,10 @@ func (l *leader) entry(r *registration, now time.Time) {
 		}
 	}
 	switch {
-	case s.phase == absent && s.revision == 0 && !s.recorded, s.phase == loading:
-		if s.phase == absent {
-			l.unloaded = append(l.unloaded, s)
-		}
+	case s.phase == absent: // the checkpoint is looked at again: it may have been deleted by hand, to begin anew
+		l.unloaded = append(l.unloaded, s)
 		s.phase = loading
+	case s.phase == loading:
 	case s.phase != running || old.DeliverSubject != r.DeliverSubject || old.Incarnation != r.Incarnation:
 		s.askWait = 0
 		l.ask(s, now)

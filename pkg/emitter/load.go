@@ -82,11 +82,28 @@ func (c *loaded) read(e *registry.Entry) {
 	}
 }
 
+// isNews reports whether a checkpoint that was read is another than this leader knows: somebody wrote or deleted it. One that
+// is missing without a trace was lost, and what is known stands for it.
+func (l *leader) isNews(c *loaded) bool {
+	own := c.found && c.point.Term == l.lease.Term() && c.point.Emitter == l.name
+	return c.revision > c.sub.revision && !own && !c.sub.writing
+}
+
 func (l *leader) loaded(got []loaded) {
 	l.loading = false
 	now := time.Now()
 	for _, c := range got {
 		s := c.sub
+		if s.recorded && (s.phase != loading || !l.isNews(&c)) {
+			if s.phase == loading {
+				l.ask(s, now)
+			}
+			continue
+		}
+		if s.recorded { // somebody changed it since
+			s.sender, s.recorded, s.durable, s.stored = NewSender(0), false, false, 0
+			delete(l.dirty, s)
+		}
 		s.revision = c.revision
 		switch {
 		case c.odd != nil:

@@ -64,7 +64,7 @@ func TestTenThousandSubscriptionsOfOneStreamGetTheirEvents(t *testing.T) {
 		for i := range n {
 			id := fmt.Sprintf("%d-%d", round, i)
 			m := &nats.Msg{Subject: fmt.Sprintf("exesdb.events.s.plant-%d.type_%d=3Av1", i%7, i), Header: nats.Header{"ce-id": {id}}, Data: []byte("{}")}
-			if futures[i], err = js.PublishMsgAsync(m); err != nil {
+			if futures[i], err = js.PublishMsgAsync(m, jetstream.WithStallWait(patience)); err != nil {
 				t.Fatal(err)
 			}
 		}
