@@ -59,7 +59,7 @@ func Delivery(ctx context.Context, o DeliveryOptions) (*Report, error) {
 			return nil, err
 		}
 	}
-	d.report.note("subproxy: emitter and instance as subproxy run hosts both. apart: as two processes, with NATS in between. ordered: a nats.go ordered consumer. durable: a nats.go durable consumer with explicit acknowledgement, as it comes; "+
+	d.report.note("subproxy: emitter and instance as subproxy run hosts both. apart: as two processes, with NATS in between; so is a handler, in a program that embeds the packages. ordered: a nats.go ordered consumer. durable: a nats.go durable consumer with explicit acknowledgement, as it comes; "+
 		"tuned: PullMaxMessages %d, MaxAckPending %d. Sinks that wait for an answer get a tenth of the events. The p99 of a rate is what 99 of 100 rounds reach.", tunedPull, tunedAckPending)
 	d.report.target("events delivered twice", float64(d.surplus), 0, "")
 	return d.report, nil
@@ -118,7 +118,17 @@ func (d *delivery) one(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		c := proxied(hosted, nc, "subproxy", kind)
+		var c *contender
+		if kind == "handler" {
+			program, err := embed(ctx, nc, d.Servers)
+			if err != nil {
+				return err
+			}
+			defer program.stop()
+			c = handled(program, one)
+		} else {
+			c = proxied(hosted, nc, "subproxy", kind)
+		}
 		c.at = here
 		all = append(all, c)
 	}
@@ -208,10 +218,10 @@ func (d *delivery) compare(prefix string, all []*contender, rates [][]float64) {
 			ratios = append(ratios, rates[i][round]/rates[faster][round])
 		}
 		name, median := prefix+all[i].name+" against "+all[faster].name, quantile(ratios, 0.5)
-		if all[i].share == 1 {
+		if all[i].targeted {
 			d.report.targetAtLeast(name, median, 1, "×")
 		} else {
-			d.report.number(name, median, "×") // waits for its subscriber at each event; no target
+			d.report.number(name, median, "×")
 		}
 	}
 }
