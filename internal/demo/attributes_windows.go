@@ -1,0 +1,5 @@
+package demo
+
+import "syscall"
+
+func attributes() *syscall.SysProcAttr { return nil }

@@ -1,0 +1,258 @@
+package demo
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/pkg/cluster"
+	"github.com/exesdb/subproxy/pkg/emitter"
+	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/sink"
+	types "github.com/exesdb/subproxy/pkg/subscription"
+)
+
+// set is a store with everything of its own: emitters, instances that hold its subscriptions, a publisher, subscribers.
+type set struct {
+	store         string
+	prefix        string // of its processes' names
+	timerOnly     bool
+	subscriptions []subscription
+	ledger        *ledger
+	emitters      []*program
+	instances     []*program
+
+	mu       sync.Mutex
+	verified map[string][]time.Time // by subscription: when it was, as its statuses say, in order
+	leader   cluster.Event          // the last that was announced
+	ledAt    time.Time
+}
+
+func newSet(store, prefix string, timerOnly bool, interval time.Duration) *set {
+	subscriptions := greenhouse()
+	return &set{
+		store: store, prefix: prefix, timerOnly: timerOnly, subscriptions: subscriptions, ledger: newLedger(subscriptions, interval),
+		verified: map[string][]time.Time{},
+	}
+}
+
+// listen hears what the set's proxies and emitters tell, and is the subscriber of its sinks publish and request.
+func (s *set) listen(nc *nats.Conn) error {
+	token := types.EncodeToken(s.store)
+	if _, err := nc.Subscribe(health.StatusPrefix+token+".*", s.status); err != nil {
+		return err
+	}
+	if _, err := nc.Subscribe(cluster.LeaderChangedSubject, s.leads); err != nil {
+		return err
+	}
+	for _, r := range s.ledger.readers {
+		if r.sink == sink.Stream {
+			continue
+		}
+		_, err := nc.Subscribe(r.subject(s.store), func(m *nats.Msg) {
+			s.ledger.arrived(r, sequenceOf(m.Header), time.Now())
+			if m.Reply != "" {
+				_ = m.Respond([]byte("+ACK")) // where it fails the event comes again
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func sequenceOf(h nats.Header) uint64 {
+	sequence, _ := strconv.ParseUint(h.Get(event.SequenceHeader), 10, 64)
+	return sequence
+}
+
+func (s *set) status(m *nats.Msg) {
+	var st health.Status
+	if json.Unmarshal(m.Data, &st) != nil || !st.Verified || st.LastSuccess == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.verified[st.Name]
+	if len(before) == 0 || st.LastSuccess.After(before[len(before)-1]) {
+		s.verified[st.Name] = append(before, *st.LastSuccess)
+	}
+}
+
+func (s *set) leads(m *nats.Msg) {
+	e := cluster.Decode(cluster.LeaderChanged, m.Data, time.Now())
+	var envelope health.Envelope
+	if e.Store != s.store || e.Term == 0 || json.Unmarshal(m.Data, &envelope) != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leader, s.ledAt = e, envelope.Timestamp
+}
+
+// verifiedSince is when the last of these subscriptions was verified, each for the first time after since; ok is false while
+// one was not.
+func (s *set) verifiedSince(since time.Time, names []string) (last time.Time, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range names {
+		all := s.verified[name]
+		i := slices.IndexFunc(all, since.Before)
+		if i < 0 {
+			return time.Time{}, false
+		}
+		if all[i].After(last) {
+			last = all[i]
+		}
+	}
+	return last, true
+}
+
+// reset begins to measure what a fault does.
+func (s *set) reset(now time.Time) {
+	s.ledger.reset(now)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.verified)
+}
+
+// ledSince is when a leader was announced after since.
+func (s *set) ledSince(since time.Time) (at time.Time, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ledAt, s.ledAt.After(since)
+}
+
+func (s *set) names() []string {
+	names := make([]string, len(s.subscriptions))
+	for i := range s.subscriptions {
+		names[i] = s.subscriptions[i].name
+	}
+	return names
+}
+
+// configure writes what the set's processes are started with.
+func (s *set) configure(w *world) error {
+	create := func(name, command, ready string, held []subscription) (*program, error) {
+		p := &program{executable: w.executable, name: s.prefix + name, command: command, ready: ready, dir: w.dir, failed: w.fail}
+		return p, p.configure(configuration(w.urls, p.name, s.store, s.timerOnly, held))
+	}
+	for i := range 2 {
+		p, err := create(fmt.Sprintf("emitter-%d", i+1), "emitter", emitterRuns, nil)
+		if err != nil {
+			return err
+		}
+		s.emitters = append(s.emitters, p)
+		var held []subscription
+		for _, sub := range s.subscriptions {
+			if sub.instance == i {
+				held = append(held, sub)
+			}
+		}
+		if p, err = create(fmt.Sprintf("instance-%d", i+1), "run", instanceRuns, held); err != nil {
+			return err
+		}
+		s.instances = append(s.instances, p)
+	}
+	return nil
+}
+
+// ready waits until the store has a leader, and everything is registered and verified.
+func (s *set) ready(ctx context.Context) error {
+	if err := until(ctx, func() bool { _, ok := s.ledSince(time.Time{}); return ok }); err != nil {
+		return fmt.Errorf("wait for a leader of %s: %w", s.store, err)
+	}
+	if err := until(ctx, func() bool { _, ok := s.verifiedSince(time.Time{}, s.names()); return ok }); err != nil {
+		return fmt.Errorf("wait for the registrations of %s: %w", s.store, err)
+	}
+	return nil
+}
+
+func (s *set) programs() []*program {
+	return append(append([]*program(nil), s.emitters...), s.instances...)
+}
+
+// publish appends events until halt is closed or ctx ends, each again and again until it is acknowledged.
+func (s *set) publish(ctx context.Context, js jetstream.JetStream, interval time.Duration, halt <-chan struct{}) {
+	const (
+		ackWait = 500 * time.Millisecond
+		pause   = 20 * time.Millisecond
+	)
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for n := 0; ; n++ {
+		select {
+		case <-tick.C:
+		case <-halt:
+			return
+		case <-ctx.Done():
+			return
+		}
+		e, kind := newEvent(s.store, n)
+		for {
+			attempt, cancel := context.WithTimeout(ctx, ackWait)
+			sequence, err := emitter.Append(attempt, js, e, emitter.AnyVersion)
+			cancel()
+			if err == nil {
+				s.ledger.appended(sequence, kind, time.Now())
+				break
+			}
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+var errNoLeader = errors.New("no emitter leads")
+
+// leadingEmitter is the program that the lease names.
+func (s *set) leadingEmitter(ctx context.Context, js jetstream.JetStream) (*program, error) {
+	leases, err := js.KeyValue(ctx, clusterBucket)
+	if err != nil {
+		return nil, err
+	}
+	entry, err := leases.Get(ctx, cluster.LeaderKey(s.store))
+	if err != nil {
+		return nil, err
+	}
+	var lease cluster.Record
+	if err := json.Unmarshal(entry.Value(), &lease); err != nil {
+		return nil, err
+	}
+	for _, p := range s.emitters {
+		if p.name == lease.Leader {
+			return p, nil
+		}
+	}
+	return nil, errNoLeader
+}
+
+// poll is how often what can't be waited for is looked at.
+const poll = 10 * time.Millisecond
+
+// until waits until done says so.
+func until(ctx context.Context, done func() bool) error {
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
