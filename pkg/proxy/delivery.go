@@ -58,8 +58,9 @@ const (
 	defaultBudget = 256 << 20
 	// pendingMessages is how many messages may wait for the dispatcher. More are dropped, which is a gap like any other.
 	pendingMessages = 1 << 16
-	// ackEvery is how many events are acknowledged together while more are waiting.
+	// ackEvery is how many events are acknowledged together, and ackAfter how long fewer wait for more.
 	ackEvery = 100
+	ackAfter = time.Millisecond
 	// drainWithin is what a sink is given for the event that it has in hand when its proxy stops.
 	drainWithin = 5 * time.Second
 )
@@ -134,13 +135,17 @@ func (d *Delivery) Offer(m *nats.Msg) bool {
 
 func (d *Delivery) dispatch() {
 	defer close(d.done)
+	pause := time.NewTimer(time.Hour)
+	defer pause.Stop()
 	for {
 		select {
 		case m := <-d.messages:
-			d.receive(m)
-			if len(d.messages) == 0 {
-				d.acknowledge()
+			none := len(d.unacked) == 0
+			if d.receive(m); none && len(d.unacked) > 0 {
+				pause.Reset(ackAfter)
 			}
+		case <-pause.C:
+			d.acknowledge()
 		case <-d.stop:
 			d.acknowledge()
 			return
