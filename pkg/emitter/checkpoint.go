@@ -48,6 +48,7 @@ type loaded struct {
 	revision uint64
 	point    Checkpoint
 	odd      error // the record can't be read
+	answered bool  // its record was found, or the bucket's leader has none
 }
 
 // load reads the checkpoints of subscriptions that are new to this leader.
@@ -60,8 +61,12 @@ func (l *leader) load(ctx context.Context) {
 	copy(batch, l.unloaded)
 	l.unloaded, l.loading = l.unloaded[n:], true
 	l.work.Go(func() {
+		got := make([]loaded, len(batch))
+		for i, s := range batch {
+			got[i].sub = s
+		}
 		for {
-			got, err := readCheckpoints(ctx, l.points, batch)
+			err := readCheckpoints(ctx, l.points, got)
 			if err == nil {
 				l.inbox.call(func() { l.load1(got) })
 				return
@@ -77,19 +82,25 @@ func (l *leader) load(ctx context.Context) {
 	})
 }
 
-// readCheckpoints asks any replica, and the leader about those that it does not show: it may only be behind.
-func readCheckpoints(ctx context.Context, points Checkpoints, batch []*sub) ([]loaded, error) {
-	got, keys, at := make([]loaded, len(batch)), make([]string, len(batch)), make(map[string]int, len(batch))
-	for i, s := range batch {
-		got[i].sub, keys[i], at[s.key] = s, s.key, i
+// readCheckpoints asks any replica, and the leader about those that it does not show: it may only be behind. After an error it
+// goes on with those that were not answered for.
+func readCheckpoints(ctx context.Context, points Checkpoints, got []loaded) error {
+	keys, at := make([]string, 0, len(got)), make(map[string]int, len(got))
+	for i := range got {
+		if key := got[i].sub.key; !got[i].answered {
+			keys, at[key] = append(keys, key), i
+		}
+	}
+	if len(keys) == 0 {
+		return nil
 	}
 	if err := points.GetLast(ctx, keys, func(e registry.Entry) { got[at[e.Key]].read(&e) }); err != nil {
-		return nil, err
+		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(16)
 	for i := range got {
-		if got[i].found {
+		if got[i].answered {
 			continue
 		}
 		g.Go(func() error {
@@ -97,10 +108,11 @@ func readCheckpoints(ctx context.Context, points Checkpoints, batch []*sub) ([]l
 			if ok {
 				got[i].read(&e)
 			}
+			got[i].answered = err == nil
 			return err
 		})
 	}
-	return got, g.Wait()
+	return g.Wait()
 }
 
 func (c *loaded) read(e *registry.Entry) {
@@ -109,7 +121,7 @@ func (c *loaded) read(e *registry.Entry) {
 		return
 	}
 	if c.odd = json.Unmarshal(e.Data, &c.point); c.odd == nil {
-		c.found = true
+		c.found, c.answered = true, true
 	}
 }
 
