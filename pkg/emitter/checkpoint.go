@@ -25,6 +25,7 @@ type Checkpoints interface {
 	Put(ctx context.Context, writes []registry.Write) []registry.WriteResult
 	GetLast(ctx context.Context, keys []string, found func(registry.Entry)) error
 	GetFromLeader(ctx context.Context, key string) (registry.Entry, bool, error)
+	Keys(ctx context.Context, store string) (map[string]bool, error)
 }
 
 const (

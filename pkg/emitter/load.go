@@ -3,6 +3,7 @@ package emitter
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -17,26 +18,25 @@ type loaded struct {
 	revision uint64
 	point    Checkpoint
 	odd      error // the record can't be read
+	answered bool  // its record was found, or the bucket's leader has none
 }
+
+// fewKeys is how many checkpoints are looked for one by one. For more the bucket's leader is asked which there are.
+const fewKeys = 16
 
 // load reads the checkpoints of subscriptions that are new to this leader.
 func (l *leader) load(ctx context.Context) {
 	if l.loading || len(l.unloaded) == 0 {
 		return
 	}
-	n := min(len(l.unloaded), registry.MaxGetLast)
-	batch := make([]*sub, n)
-	copy(batch, l.unloaded)
-	l.unloaded, l.loading = l.unloaded[n:], true
+	got := make([]loaded, len(l.unloaded))
+	for i, s := range l.unloaded {
+		got[i].sub = s
+	}
+	l.unloaded, l.loading = nil, true
 	l.work.Go(func() {
-		for {
-			got, err := readCheckpoints(ctx, l.points, batch)
-			if err == nil {
-				l.inbox.call(func() { l.loaded(got) })
-				return
-			}
-			// Without its checkpoint nothing must be sent to anybody.
-			l.log.Warn("checkpoints can't be read yet", "subscriptions", len(batch), "error", err)
+		defer l.inbox.call(func() { l.loading = false })
+		for !l.loadAll(ctx, got) {
 			select {
 			case <-time.After(250 * time.Millisecond):
 			case <-ctx.Done():
@@ -46,19 +46,71 @@ func (l *leader) load(ctx context.Context) {
 	})
 }
 
-// readCheckpoints asks any replica, and the leader about those that it does not show: it may only be behind.
-func readCheckpoints(ctx context.Context, points Checkpoints, batch []*sub) ([]loaded, error) {
-	got, keys, at := make([]loaded, len(batch)), make([]string, len(batch)), make(map[string]int, len(batch))
-	for i, s := range batch {
-		got[i].sub, keys[i], at[s.key] = s, s.key, i
+// loadAll reads a page at a time, hands over each that is complete, and reports whether all are. What was answered is not
+// asked for again.
+func (l *leader) loadAll(ctx context.Context, got []loaded) (complete bool) {
+	if err := l.absent(ctx, got); err != nil {
+		l.log.Warn("checkpoints can't be read yet; nothing is sent to their subscriptions", "subscriptions", len(got), "error", err)
+		return false
+	}
+	complete = true
+	for page := range slices.Chunk(got, registry.MaxGetLast) {
+		if page[0].sub == nil {
+			continue // handed over before
+		}
+		if err := readCheckpoints(ctx, l.points, page); err != nil {
+			l.log.Warn("checkpoints can't be read yet; nothing is sent to their subscriptions", "subscriptions", len(page), "error", err)
+			complete = false
+			continue
+		}
+		done := slices.Clone(page)
+		page[0].sub = nil
+		l.inbox.call(func() { l.loaded(done) })
+	}
+	return complete
+}
+
+// absent finds out in one request which of many have no checkpoint. A replica can't tell: it may be behind.
+func (l *leader) absent(ctx context.Context, got []loaded) error {
+	open := 0
+	for i := range got {
+		if !got[i].answered {
+			open++
+		}
+	}
+	if open <= fewKeys {
+		return nil
+	}
+	there, err := l.points.Keys(ctx, l.store)
+	if err != nil {
+		return err
+	}
+	for i := range got {
+		if s := got[i].sub; s != nil && !there[s.key] {
+			got[i].answered = true
+		}
+	}
+	return nil
+}
+
+// readCheckpoints asks any replica, and the leader about those that it does not show.
+func readCheckpoints(ctx context.Context, points Checkpoints, got []loaded) error {
+	keys, at := make([]string, 0, len(got)), make(map[string]int, len(got))
+	for i := range got {
+		if key := got[i].sub.key; !got[i].answered {
+			keys, at[key] = append(keys, key), i
+		}
+	}
+	if len(keys) == 0 {
+		return nil
 	}
 	if err := points.GetLast(ctx, keys, func(e registry.Entry) { got[at[e.Key]].read(&e) }); err != nil {
-		return nil, err
+		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(16)
+	g.SetLimit(fewKeys)
 	for i := range got {
-		if got[i].found {
+		if got[i].answered {
 			continue
 		}
 		g.Go(func() error {
@@ -66,10 +118,11 @@ func readCheckpoints(ctx context.Context, points Checkpoints, batch []*sub) ([]l
 			if ok {
 				got[i].read(&e)
 			}
+			got[i].answered = err == nil
 			return err
 		})
 	}
-	return got, g.Wait()
+	return g.Wait()
 }
 
 func (c *loaded) read(e *registry.Entry) {
@@ -78,7 +131,7 @@ func (c *loaded) read(e *registry.Entry) {
 		return
 	}
 	if c.odd = json.Unmarshal(e.Data, &c.point); c.odd == nil {
-		c.found = true
+		c.found, c.answered = true, true
 	}
 }
 
@@ -90,7 +143,6 @@ func (l *leader) isNews(c *loaded) bool {
 }
 
 func (l *leader) loaded(got []loaded) {
-	l.loading = false
 	now := time.Now()
 	for _, c := range got {
 		s := c.sub
