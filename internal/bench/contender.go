@@ -13,7 +13,7 @@ import (
 )
 
 // Sinks are the sinks that Delivery measures.
-var Sinks = []string{"publish", "request", "stream"}
+var Sinks = []string{"publish", "request", "stream", "handler"}
 
 // contender is one way for all of a store's events to get to a subscriber.
 type contender struct {
@@ -21,7 +21,8 @@ type contender struct {
 	at   *site
 	// share: it gets one in so many of the events where the others get all. One that waits for an answer to each event is
 	// many times slower.
-	share int
+	share    int
+	targeted bool // the design has a target for it
 	// start begins with the event of that sequence, new each time. got is called for each event, one at a time.
 	start func(ctx context.Context, from uint64, got func(data []byte)) (stop func(), err error)
 }
@@ -95,7 +96,7 @@ func proxied(h *host, nc *nats.Conn, name, kind string) *contender {
 	if kind != "publish" {
 		share = 10
 	}
-	return &contender{name: name + ", sink " + kind, share: share, start: func(ctx context.Context, from uint64, got func([]byte)) (func(), error) {
+	return &contender{name: name + ", sink " + kind, share: share, targeted: kind == "publish", start: func(ctx context.Context, from uint64, got func([]byte)) (func(), error) {
 		started++
 		name := fmt.Sprintf("%s_%d", kind, started)
 		subject := fmt.Sprintf("%s%s.%d", outPrefix, kind, started)

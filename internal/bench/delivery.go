@@ -59,7 +59,7 @@ func Delivery(ctx context.Context, o DeliveryOptions) (*Report, error) {
 			return nil, err
 		}
 	}
-	d.report.note("subproxy: emitter and instance as subproxy run hosts both. apart: as two processes, with NATS in between. ordered: a nats.go ordered consumer. durable: a nats.go durable consumer with explicit acknowledgement, as it comes; "+
+	d.report.note("subproxy: emitter and instance as subproxy run hosts both. apart: as two processes, with NATS in between; so is a handler, in a program that embeds the packages. ordered: a nats.go ordered consumer. durable: a nats.go durable consumer with explicit acknowledgement, as it comes; "+
 		"tuned: PullMaxMessages %d, MaxAckPending %d. Sinks that wait for an answer get a tenth of the events. The p99 of a rate is what 99 of 100 rounds reach.", tunedPull, tunedAckPending)
 	d.report.target("events delivered twice", float64(d.surplus), 0, "")
 	return d.report, nil
@@ -118,7 +118,17 @@ func (d *delivery) one(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		c := proxied(hosted, nc, "subproxy", kind)
+		var c *contender
+		if kind == "handler" {
+			program, err := embed(ctx, nc, d.Servers)
+			if err != nil {
+				return err
+			}
+			defer program.stop()
+			c = handled(program, one)
+		} else {
+			c = proxied(hosted, nc, "subproxy", kind)
+		}
 		c.at = here
 		all = append(all, c)
 	}
@@ -172,66 +182,79 @@ func (d *delivery) baselines(at *site) ([]*contender, error) {
 // settle is what is left behind by one measurement before the next: acknowledgements, checkpoints, deleted consumers.
 const settle = 300 * time.Millisecond
 
+// taken is what each round of a contender came to.
+type taken struct {
+	rates []float64 // events a second
+	cpu   []float64 // µs an event, of the whole process: server, contender and subscriber
+}
+
 // catchUp measures events that are in the stream already.
 func (d *delivery) catchUp(ctx context.Context, all []*contender) error {
-	rates := make([][]float64, len(all))
+	took := make([]taken, len(all))
 	for round := range d.Rounds + 1 {
 		fmt.Fprintf(d.Progress, "catching up, round %d of %d…\n", round, d.Rounds)
 		for i := range all {
 			i = (i + round) % len(all) // none is always the one after another
-			rate, err := d.readAll(ctx, all[i])
+			rate, cpu, err := d.readAll(ctx, all[i])
 			if err != nil {
 				return fmt.Errorf("%s: %w", all[i].name, err)
 			}
 			if round > 0 { // the first warms up
-				rates[i] = append(rates[i], rate)
+				took[i].rates, took[i].cpu = append(took[i].rates, rate), append(took[i].cpu, cpu)
 			}
 		}
 	}
-	d.compare("1 subscription, catching up: ", all, rates)
+	d.compare("1 subscription, catching up: ", all, took)
 	return nil
 }
 
 // compare notes the rates, and for the target the ratio round by round.
-func (d *delivery) compare(prefix string, all []*contender, rates [][]float64) {
+func (d *delivery) compare(prefix string, all []*contender, took []taken) {
 	const baselines = 3 // ordered, durable, durable tuned
+	median := func(samples []float64) float64 { return quantile(slices.Clone(samples), 0.5) }
 	for i, c := range all {
-		d.report.rates(prefix+c.name, append([]float64(nil), rates[i]...), "events/s")
+		d.report.rates(prefix+c.name, slices.Clone(took[i].rates), "events/s")
+	}
+	for i, c := range all {
+		if cpu := median(took[i].cpu); cpu > 0 {
+			d.report.number("CPU an event, "+prefix+c.name, cpu, "µs")
+		}
 	}
 	faster := 1
-	if quantile(append([]float64(nil), rates[2]...), 0.5) > quantile(append([]float64(nil), rates[1]...), 0.5) {
+	if median(took[2].rates) > median(took[1].rates) {
 		faster = 2
 	}
 	for i := baselines; i < len(all); i++ {
 		var ratios []float64
-		for round := range rates[i] {
-			ratios = append(ratios, rates[i][round]/rates[faster][round])
+		for round, rate := range took[i].rates {
+			ratios = append(ratios, rate/took[faster].rates[round])
 		}
-		name, median := prefix+all[i].name+" against "+all[faster].name, quantile(ratios, 0.5)
-		if all[i].share == 1 {
-			d.report.targetAtLeast(name, median, 1, "×")
+		name, ratio := prefix+all[i].name+" against "+all[faster].name, median(ratios)
+		if all[i].targeted {
+			d.report.targetAtLeast(name, ratio, 1, "×")
 		} else {
-			d.report.number(name, median, "×") // waits for its subscriber at each event; no target
+			d.report.number(name, ratio, "×")
 		}
 	}
 }
 
-// readAll returns how many events a second the contender gets.
-func (d *delivery) readAll(ctx context.Context, c *contender) (float64, error) {
+// readAll returns how many events a second the contender gets, and what each took of the processors.
+func (d *delivery) readAll(ctx context.Context, c *contender) (rate, cpu float64, err error) {
 	n := d.Events / c.share
 	t := newTally(n)
 	runtime.GC() // nobody pays for what the one before left
-	start := time.Now()
+	start, used := time.Now(), cpuTime()
 	stop, err := c.start(ctx, uint64(d.Events-n+1), t.one)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	err = t.wait(ctx)
 	took := time.Since(start)
+	rate, cpu = float64(n)/took.Seconds(), micros(cpuTime()-used)/float64(n)
 	if err == nil {
 		err = pause(ctx, settle)
 	}
 	stop()
 	d.surplus += t.surplus()
-	return float64(n) / took.Seconds(), errors.Join(err, pause(ctx, settle))
+	return rate, cpu, errors.Join(err, pause(ctx, settle))
 }

@@ -1,10 +1,13 @@
 package service
 
 import (
+	"context"
 	"fmt"
 	"reflect"
+	"time"
 
 	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/subscription"
@@ -37,6 +40,9 @@ func subscriptions(c *config.Config) []subscription.Subscription {
 	return all
 }
 
+// reloadTimeout bounds the look for the streams that stream sinks need.
+const reloadTimeout = 5 * time.Second
+
 // Reload takes over a configuration, already checked: added subscriptions start, removed ones are released, changed ones
 // restart, the rest don't notice. What can only be set at the start must be as it was, or nothing changes.
 func (s *Service) Reload(c *config.Config) error {
@@ -45,11 +51,16 @@ func (s *Service) Reload(c *config.Config) error {
 		key      string
 		was, new any
 	}{
-		{"nats", old.NATS, c.NATS}, {"instance", old.Instance, c.Instance}, {"registry", old.Registry, c.Registry}, {"http", old.HTTP, c.HTTP}, {"log", old.Log, c.Log}, {"metrics", old.Metrics, c.Metrics},
+		{"nats", old.NATS, c.NATS}, {"instance", old.Instance, c.Instance}, {"registry", old.Registry, c.Registry}, {"http", old.HTTP, c.HTTP}, {"log", old.Log, c.Log}, {"metrics", old.Metrics, c.Metrics}, {"emitter", old.Emitter, c.Emitter},
 	} {
 		if !reflect.DeepEqual(fixed.was, fixed.new) {
 			return fmt.Errorf("%s changed: that takes a restart; nothing was changed", fixed.key)
 		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), reloadTimeout)
+	defer cancel()
+	if err := s.checkSinks(ctx, c); err != nil {
+		return fmt.Errorf("%w; nothing was changed", connect.Explain(err))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -46,6 +46,8 @@ var (
 	feedSeqDesc       = desc("feed_last_sequence", "Last sequence of the registry bucket handled.")
 	subHealthDesc     = desc("subscription_health", "1 for the health a subscription is in.", "store", "subscription", "health")
 	subFailuresDesc   = desc("subscription_consecutive_failures", "Failed attempts in a row.", "store", "subscription")
+	subLagDesc        = desc("subscription_lag_events", "Events of the store that it has not delivered, as the store's emitter tells.", "store", "subscription")
+	subSeqDesc        = desc("subscription_last_sequence", "Sequence of the store that its sink accepted last.", "store", "subscription")
 	subLatencyDesc    = desc("subscription_latency_seconds", "Of the last success, from the cause seen to verified.", "store", "subscription")
 )
 
@@ -54,7 +56,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		proxiesDesc, breakersDesc, registeredDesc, verifiedDesc, termDesc, connectedDesc, retiredDesc, feedReceivedDesc, feedDuplicateDesc,
 		feedGapsDesc, feedFilledDesc, feedResetsDesc, feedSeqDesc, subHealthDesc, subFailuresDesc, subLatencyDesc,
-		refusingDesc, behindDesc, lagDesc, queuedDesc,
+		subLagDesc, subSeqDesc, refusingDesc, behindDesc, lagDesc, queuedDesc,
 	} {
 		ch <- d
 	}
@@ -112,6 +114,8 @@ func subscriptionMetrics(st *health.Status, gauge func(*prometheus.Desc, float64
 	gauge(subHealthDesc, 1, st.Store, st.Name, string(st.Health))
 	gauge(subFailuresDesc, float64(st.ConsecutiveFailures), st.Store, st.Name)
 	gauge(subLatencyDesc, st.LatencyMS/1000, st.Store, st.Name)
+	gauge(subLagDesc, float64(st.Lag), st.Store, st.Name)
+	gauge(subSeqDesc, float64(st.LastSeq), st.Store, st.Name)
 }
 
 func truth(b bool) float64 {

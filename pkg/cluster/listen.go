@@ -196,11 +196,19 @@ func (l *Listener) Announce(e Event) error {
 	if subject == "" {
 		return nil
 	}
+	return Announce(l.nc, subject, e)
+}
+
+// Announce publishes an event on a subject.
+func Announce(nc *nats.Conn, subject string, e Event) error {
 	data, err := e.Encode()
+	if err == nil {
+		err = nc.Publish(subject, data)
+	}
 	if err != nil {
 		return fmt.Errorf("announce %s: %w", e.Kind, err)
 	}
-	return l.nc.Publish(subject, data)
+	return nil
 }
 
 // isNews notes an event as seen here, and reports whether it was not seen there. An election comes twice, as the advisory

@@ -64,13 +64,12 @@ type Emitter struct {
 	leases   *registry.Registry
 	points   *registry.Registry
 	ensuring sync.Mutex
-	rosters  map[string]*roster           // by the store's token
-	contests map[string]*cluster.Election // by store
+	rosters  map[string]*roster // by the store's token
 }
 
 // Open opens the buckets and the stores' streams, creating what is absent.
 func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Emitter, error) {
-	e := &Emitter{cfg: cfg, nc: js.Conn(), js: js, log: cfg.Logger, metrics: cfg.Metrics, rosters: map[string]*roster{}, contests: map[string]*cluster.Election{}}
+	e := &Emitter{cfg: cfg, nc: js.Conn(), js: js, log: cfg.Logger, metrics: cfg.Metrics, rosters: map[string]*roster{}}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
@@ -145,17 +144,18 @@ func (e *Emitter) Run(ctx context.Context) error {
 	feeds.Go(func() error { return follower.Run(following) })
 	feeds.Go(func() error { return records.Run(following) })
 	var g errgroup.Group
+	var elections []*cluster.Election
 	for _, s := range e.cfg.Stores {
 		election, err := e.contest(s, follower)
 		if err != nil {
 			cancel()
 			return errors.Join(err, feeds.Wait())
 		}
-		e.contests[s.Stream.Store] = election
+		elections = append(elections, election)
 	}
-	for _, s := range e.cfg.Stores {
+	for i, s := range e.cfg.Stores {
 		e.tell(e.cfg.EmitterRestartedSubject, cluster.Event{Kind: cluster.EmitterRestarted, Store: s.Stream.Store, Emitter: e.cfg.Candidate.Name})
-		g.Go(func() error { return e.contests[s.Stream.Store].Run(ctx) })
+		g.Go(func() error { return elections[i].Run(ctx) })
 	}
 	err = g.Wait()
 	cancel()
@@ -231,12 +231,4 @@ func (e *Emitter) tell(subject string, ev cluster.Event) {
 		// Those who wait for it find out by their registrations' timers.
 		e.log.Warn("a cluster event could not be announced", "store", ev.Store, "error", err)
 	}
-}
-
-// Leader is who leads the store's emitters, as far as this one knows.
-func (e *Emitter) Leader(store string) (cluster.Record, bool) {
-	if c := e.contests[store]; c != nil {
-		return c.Leader()
-	}
-	return cluster.Record{}, false
 }

@@ -2,10 +2,8 @@ package emitter
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"strconv"
 	"strings"
 	"sync"
@@ -241,138 +239,6 @@ func (l *leader) entryOf(m feed.Message) *entry {
 	return &entry{event: e, size: len(m.Data) + 64*len(header) + 256}
 }
 
-// dispatch shows an event to those that ride on the track.
-func (l *leader) dispatch(t *track, e *entry) {
-	sequence := e.event.Sequence
-	l.index.matching(&e.event, func(g *group) {
-		for _, s := range g.subs {
-			switch {
-			case s.ride != t || s.pos >= sequence:
-			case !s.room():
-				s.full = true
-				l.leave(s)
-				s.pos = sequence - 1
-			default:
-				l.send(s, e)
-			}
-		}
-	})
-	if len(t.riders) > 0 {
-		t.front = sequence
-	}
-}
-
-// serve shows a subscription what the track has after its position. It rides then, unless its window is full before.
-func (l *leader) serve(s *sub, t *track) {
-	for i := t.after(s.pos); i < len(t.events); i++ {
-		e := t.events[i]
-		if s.group.matches(e) {
-			if !s.room() {
-				s.full = true
-				return
-			}
-			if !l.send(s, e) {
-				return
-			}
-		}
-		s.pos = e.event.Sequence
-		t.front = max(t.front, s.pos)
-	}
-	s.pos = max(s.pos, t.high)
-	t.front = max(t.front, t.high)
-	s.ride, t.emptyAt = t, time.Time{}
-	t.riders[s] = struct{}{}
-}
-
-// resume goes on with a subscription that does not ride: on a track that has what it wants next, or it waits for one.
-func (l *leader) resume(s *sub) {
-	if s.phase != running || s.ride != nil || !s.room() {
-		return
-	}
-	delete(l.wanting, s)
-	if l.tail.has(s.pos) {
-		l.serve(s, l.tail)
-		return
-	}
-	for _, t := range l.passes {
-		if t.has(s.pos) && s.pos <= t.high {
-			l.serve(s, t)
-			return
-		}
-	}
-	l.wanting[s] = struct{}{}
-}
-
-// leave takes a subscription off its track.
-func (l *leader) leave(s *sub) {
-	if s.ride != nil {
-		delete(s.ride.riders, s)
-		s.ride = nil
-	}
-	delete(l.wanting, s)
-}
-
-// send sends one event. It reports false where that could not be done, and the subscription no longer runs.
-func (l *leader) send(s *sub, e *entry) bool {
-	if e.header == nil {
-		e.header = l.outgoing(e)
-	}
-	wasIdle, before := s.sender.Idle(), s.sender.Sent
-	prev := s.sender.Send(e.event.Sequence)
-	e.header[event.PrevHeader] = []string{strconv.FormatUint(prev, 10)}
-	m := &nats.Msg{Subject: s.registration.DeliverSubject, Reply: s.reply, Header: e.header, Data: e.event.Data}
-	if s.local {
-		m.Header = maps.Clone(e.header)
-	}
-	if err := l.publish(s, m); err != nil {
-		s.sender.unsend(before)
-		return l.unsent(s, e, err)
-	}
-	s.sent(e.event.Sequence, e.size)
-	l.metrics.Sent.Inc()
-	if wasIdle {
-		s.progressAt = time.Now()
-		l.attention[s] = struct{}{}
-	}
-	return true
-}
-
-// publish sends a message to a proxy. Over NATS the headers are still the caller's afterwards.
-func (l *leader) publish(s *sub, m *nats.Msg) error {
-	if s.local && l.local.Offer(m) {
-		return nil
-	}
-	return l.nc.PublishMsg(m)
-}
-
-// unsent deals with an event that the connection does not take: there is none, or it is too large with its headers.
-func (l *leader) unsent(s *sub, e *entry, err error) bool {
-	if !errors.Is(err, nats.ErrMaxPayload) {
-		l.hold(s, time.Now())
-		return false
-	}
-	// Whoever is to get it can't, with any number of attempts. What comes before it is in flight or accepted.
-	l.log.Error("an event is larger than the server's max_payload once it has its headers; it is parked", "subscription", s.name, "sequence", e.event.Sequence, "error", err)
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	if err := l.park(ctx, &s.registration, &e.event, err.Error()); err != nil {
-		l.log.Error("it could not be parked", "subscription", s.name, "error", err)
-		l.hold(s, time.Now())
-		return false
-	}
-	return true
-}
-
-// outgoing are an event's headers as they are sent to every subscription, but for what it is sent after.
-func (l *leader) outgoing(e *entry) nats.Header {
-	h := e.event.Complete()
-	h[event.SequenceHeader] = []string{strconv.FormatUint(e.event.Sequence, 10)}
-	h[event.TermHeader] = l.termValue
-	return h
-}
-
-func (g *group) matches(e *entry) bool { return g.matcher.Match(&e.event) }
-
 // entry takes one entry of the registry.
 func (l *leader) entry(r *registration, now time.Time) {
 	s := l.subs[r.Key()]
@@ -405,11 +271,10 @@ func (l *leader) entry(r *registration, now time.Time) {
 		}
 	}
 	switch {
-	case s.phase == absent && s.revision == 0 && !s.recorded, s.phase == loading:
-		if s.phase == absent {
-			l.unloaded = append(l.unloaded, s)
-		}
+	case s.phase == absent: // the checkpoint is looked at again: it may have been deleted by hand, to begin anew
+		l.unloaded = append(l.unloaded, s)
 		s.phase = loading
+	case s.phase == loading:
 	case s.phase != running || old.DeliverSubject != r.DeliverSubject || old.Incarnation != r.Incarnation:
 		s.askWait = 0
 		l.ask(s, now)

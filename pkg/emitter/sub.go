@@ -11,7 +11,7 @@ import (
 // The largest hides a round trip of 2 ms at 200,000 events a second.
 const (
 	firstWindow = 32
-	leastWindow = 8
+	leastWindow = 1
 	maxWindow   = 1024
 	// maxInFlight bounds what is in flight in bytes; one event may always be.
 	maxInFlight = 4 << 20

@@ -58,8 +58,9 @@ const (
 	defaultBudget = 256 << 20
 	// pendingMessages is how many messages may wait for the dispatcher. More are dropped, which is a gap like any other.
 	pendingMessages = 1 << 16
-	// ackEvery is how many events are acknowledged together while more are waiting.
+	// ackEvery is how many events are acknowledged together, and ackAfter how long fewer wait for more.
 	ackEvery = 100
+	ackAfter = time.Millisecond
 	// drainWithin is what a sink is given for the event that it has in hand when its proxy stops.
 	drainWithin = 5 * time.Second
 )
@@ -134,13 +135,17 @@ func (d *Delivery) Offer(m *nats.Msg) bool {
 
 func (d *Delivery) dispatch() {
 	defer close(d.done)
+	pause := time.NewTimer(time.Hour)
+	defer pause.Stop()
 	for {
 		select {
 		case m := <-d.messages:
-			d.receive(m)
-			if len(d.messages) == 0 {
-				d.acknowledge()
+			none := len(d.unacked) == 0
+			if d.receive(m); none && len(d.unacked) > 0 {
+				pause.Reset(ackAfter)
 			}
+		case <-pause.C:
+			d.acknowledge()
 		case <-d.stop:
 			d.acknowledge()
 			return
@@ -186,22 +191,25 @@ func (d *Delivery) answer(reply string, a event.Answer) {
 
 // inlet is a proxy's place in the delivery. Its inflow is made with the first message.
 type inlet struct {
-	d            *Delivery
-	subscription subscription.Subscription
-	number       uint64
-	fence        *atomic.Uint64 // highest term that the store's proxies heard of
-	notify       func(reason string)
-	after        <-chan struct{} // closed when the inlet before this one has nothing in hand; nil: there was none
-	incarnation  atomic.Uint64
-	flow         atomic.Pointer[inflow]
+	l           *loop
+	it          *item // of which it reads only what never changes
+	number      uint64
+	after       <-chan struct{} // closed when the inlet before this one has nothing in hand; nil: there was none
+	incarnation atomic.Uint64
+	flow        atomic.Pointer[inflow]
 }
 
-func (d *Delivery) open(s subscription.Subscription, number uint64, fence *atomic.Uint64, after <-chan struct{}, notify func(string)) *inlet {
-	in := &inlet{d: d, subscription: s, number: number, fence: fence, notify: notify, after: after}
+func (d *Delivery) open(l *loop, it *item, number uint64) *inlet {
+	in := &inlet{l: l, it: it, number: number, after: it.busy}
 	d.mu.Lock()
 	d.inlets[number] = in
 	d.mu.Unlock()
 	return in
+}
+
+// notify tells the loop why the sink takes no events; empty: it takes them.
+func (in *inlet) notify(reason string) {
+	in.l.inbox.ask(request{do: func(l *loop, now time.Time) { l.delivering(in.it, reason, now) }})
 }
 
 func (in *inlet) inflow() *inflow {
@@ -218,9 +226,10 @@ var nothing = func() chan struct{} { c := make(chan struct{}); close(c); return 
 // close takes nothing more. What waits is dropped, since it is not acknowledged; the channel is closed once what the sink had
 // in hand is done with, and acknowledged.
 func (in *inlet) close() <-chan struct{} {
-	in.d.mu.Lock()
-	delete(in.d.inlets, in.number)
-	in.d.mu.Unlock()
+	d := in.l.delivery
+	d.mu.Lock()
+	delete(d.inlets, in.number)
+	d.mu.Unlock()
 	f := in.flow.Load()
 	if f == nil {
 		return nothing

@@ -3,17 +3,17 @@ package proxy
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/sink"
+	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
 // inflow takes a proxy's events in order, hands them to the sink one after the other, and acknowledges what that accepted. A
@@ -21,6 +21,9 @@ import (
 // while there is something to do.
 type inflow struct {
 	*inlet
+	d            *Delivery
+	subscription subscription.Subscription // without its start version
+	fence        *atomic.Uint64            // highest term that the store's proxies heard of
 
 	mu       sync.Mutex
 	receiver Receiver
@@ -63,7 +66,11 @@ type queued struct {
 }
 
 func newInflow(in *inlet) *inflow {
-	f := &inflow{inlet: in, asOf: ^uint64(0)}
+	p := &in.it.proxy
+	f := &inflow{
+		inlet: in, d: in.l.delivery, fence: &in.l.inbox.term, asOf: ^uint64(0),
+		subscription: subscription.Subscription{Store: p.Store, Type: p.Type, Selector: p.Selector, Name: p.Name},
+	}
 	f.target()
 	return f
 }
@@ -238,166 +245,6 @@ func (f *inflow) close() <-chan struct{} {
 	close(f.quit)
 	time.AfterFunc(drainWithin, f.cancel)
 	return f.idle
-}
-
-// work hands what is queued to the sink, until nothing is.
-func (f *inflow) work(ctx context.Context) {
-	if f.after != nil {
-		select { // of two runs of a subscription the later one waits, or its events would come in between
-		case <-f.after:
-		case <-f.quit:
-		}
-	}
-	for {
-		batch, to := f.next()
-		switch {
-		case len(batch) == 0:
-			return
-		case to != nil && f.deliverBatch(ctx, to, batch):
-		case f.deliver(ctx, &batch[0]):
-			f.finished(&batch[0])
-		}
-	}
-}
-
-// maxBatch is how many events are handed to a sink that takes several at once.
-const maxBatch = 256
-
-// next are the events to deliver now, more than one only for a sink that takes them together. None ends the worker.
-func (f *inflow) next() ([]queued, sink.Batcher) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(f.queue) > 0 && !f.closed {
-		to, _ := f.target()
-		if many, ok := to.(sink.Batcher); ok && len(f.queue) > 1 {
-			return f.queue[:min(len(f.queue), maxBatch)], many
-		}
-		return f.queue[:1], nil
-	}
-	for i := range f.queue {
-		f.d.queued.Add(-f.queue[i].size)
-	}
-	f.queue, f.working = nil, false
-	f.cancel()
-	if f.unsaid > 0 {
-		f.sayAccepted()
-	}
-	if f.closed {
-		close(f.idle)
-	}
-	return nil, nil
-}
-
-// deliverBatch hands over several events. It reports false where not even the first was accepted: that one has to be
-// delivered by itself, with whatever its refusal entails.
-func (f *inflow) deliverBatch(ctx context.Context, to sink.Batcher, batch []queued) bool {
-	events := make([]*sink.Event, len(batch))
-	for i := range batch {
-		events[i] = &batch[i].event
-	}
-	accepted, _ := to.DeliverBatch(ctx, events) // what was not accepted is tried again, and tells then why
-	for i := range accepted {
-		f.finished(&batch[i])
-	}
-	if accepted > 0 {
-		f.well()
-	}
-	return accepted > 0
-}
-
-func (f *inflow) finished(q *queued) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.d.queued.Add(-q.size)
-	f.done(q)
-	f.queue = f.queue[1:]
-	if len(f.queue) == 0 && f.starved {
-		// What came meanwhile was dropped; there is room for it now.
-		f.starved = false
-		f.sayAccepted()
-		f.d.answer(f.reply, event.Answer{Kind: event.Missing, Number: f.receiver.Last})
-	}
-	if len(f.queue) == 0 && f.unsaid > 0 {
-		f.sayAccepted()
-	}
-}
-
-// Waits between attempts: the subscriber may be back any moment, and one that refuses may not mean it.
-const (
-	firstRetry = 50 * time.Millisecond
-	maxRetry   = 2 * time.Second
-)
-
-// deliver tries until the event is accepted or parked. It reports false where the proxy stopped before.
-func (f *inflow) deliver(ctx context.Context, q *queued) bool {
-	refusals := 0
-	for attempt := 0; ; attempt++ {
-		f.mu.Lock()
-		to, config := f.target()
-		f.mu.Unlock()
-		err := to.Deliver(ctx, &q.event)
-		if err == nil {
-			f.well()
-			return true
-		}
-		var refused *sink.RefusedError
-		if errors.As(err, &refused) {
-			refusals++
-			if (refused.Final || refusals >= max(config.MaxDeliver, 1)) && f.park(ctx, q, config, refused.Reason, refusals) {
-				return true
-			}
-		}
-		f.unwell(err)
-		timer := time.NewTimer(breaker.Spread(min(firstRetry<<min(attempt, 10), maxRetry), 2*rand.Float64()-1))
-		select {
-		case <-timer.C:
-		case <-f.quit:
-			timer.Stop()
-			return false
-		}
-	}
-}
-
-func (f *inflow) park(ctx context.Context, q *queued, config sink.Config, reason string, attempts int) bool {
-	if err := f.d.Park(ctx, &q.event, config, reason, attempts); err != nil {
-		f.d.Logger.Error("an event could not be parked; it is tried again", "subscription", f.subscription.Name, "sequence", q.event.Sequence, "error", err)
-		return false
-	}
-	f.d.Metrics.Parked.Inc()
-	f.d.Logger.Warn("an event was refused and is parked", "store", f.subscription.Store, "subscription", f.subscription.Name, "sequence", q.event.Sequence, "attempts", attempts, "reason", reason)
-	f.mu.Lock()
-	f.counts.Parked++
-	f.failing++
-	f.told = true
-	f.mu.Unlock()
-	f.notify(reason) // until it accepts one
-	return true
-}
-
-// tellAfter is how many attempts in a row fail before it is said.
-const tellAfter = 3
-
-func (f *inflow) unwell(err error) {
-	f.d.Metrics.Refused.Inc()
-	f.mu.Lock()
-	f.counts.Errors++
-	f.failing++
-	tell := f.failing >= tellAfter && !f.told && !f.closed
-	f.told = f.told || tell
-	f.mu.Unlock()
-	if tell {
-		f.notify(err.Error())
-	}
-}
-
-func (f *inflow) well() {
-	f.mu.Lock()
-	tell := f.told && !f.closed
-	f.failing, f.told = 0, false
-	f.mu.Unlock()
-	if tell {
-		f.notify("")
-	}
 }
 
 // seen is what the inlet has seen so far.

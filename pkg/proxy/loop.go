@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -57,7 +58,6 @@ type loop struct {
 
 	items  []*item
 	byName map[string]*item
-	byKey  map[string]*item
 	due    dueHeap
 
 	ready    []*item // admitted attempts, not yet handed to the registrar
@@ -80,8 +80,8 @@ type loop struct {
 func newLoop(s *shared, store string) *loop {
 	return &loop{
 		shared: s, store: store, inbox: newInbox(), log: s.logger.With("store", store),
-		byName: map[string]*item{}, byKey: map[string]*item{},
-		limit: rate.NewLimiter(rate.Every(eventInterval), eventBurst),
+		byName: map[string]*item{},
+		limit:  rate.NewLimiter(rate.Every(eventInterval), eventBurst),
 	}
 }
 
@@ -212,9 +212,22 @@ func (l *loop) finish(d *done, now time.Time) {
 	l.settleActions(it, now)
 }
 
+// withKey is the item of a registration's key; nil where there is none. A map of keys would cost as much as all else that is
+// kept of a name.
+func (l *loop) withKey(key string) *item {
+	name, err := subscription.DecodeToken(key[strings.LastIndexByte(key, '.')+1:])
+	if err != nil {
+		return nil
+	}
+	if it := l.byName[name]; it != nil && it.key == key {
+		return it
+	}
+	return nil
+}
+
 // seen takes one entry of the bucket. Only records of others are decoded.
 func (l *loop) seen(e *registry.Entry, now time.Time) {
-	it := l.byKey[e.Key]
+	it := l.withKey(e.Key)
 	if it == nil {
 		return
 	}
@@ -275,7 +288,7 @@ func names(topics []string, s subscription.Subscription) bool {
 
 // superseded tells the supervisor where it is another run of this instance's name that took over, which says so itself.
 func (l *loop) superseded(it *item) {
-	by := it.proxy.Holder
+	by := *it.proxy.Holder // standing by, it has one
 	l.metrics.Superseded.Inc()
 	if by.Name == l.owner.Name && by.ID != l.owner.ID {
 		l.retire(by)

@@ -23,7 +23,7 @@ func (l *loop) apply(wanted []subscription.Subscription, started bool, now time.
 			l.remove(it, now)
 			released++
 		case s != it.proxy.Subscription:
-			it.proxy.Subscription = s
+			it.proxy.StartVersion = s.StartVersion // the rest is the key, and read by the inlet without a lock
 			l.restart(it, now)
 			restarted++
 		}
@@ -43,7 +43,7 @@ func (l *loop) add(s subscription.Subscription, started bool, now time.Time) {
 	it := &item{key: s.Key(), place: len(l.items)}
 	it.proxy.Subscription, it.proxy.Health = s, breaker.Unknown
 	l.items = append(l.items, it)
-	l.byName[s.Name], l.byKey[it.key] = it, it
+	l.byName[s.Name] = it
 	if l.retired.Load() {
 		l.step(it, Input{Kind: Retired}, now)
 	} else if started {
@@ -63,7 +63,6 @@ func (l *loop) remove(it *item, now time.Time) {
 	l.lower(it, now)
 	l.due.remove(it)
 	delete(l.byName, it.proxy.Name)
-	delete(l.byKey, it.key)
 	delete(l.report.changed, it)
 	last := l.items[len(l.items)-1]
 	l.items[it.place], last.place = last, it.place

@@ -13,12 +13,12 @@ type Proxy struct {
 	subscription.Subscription
 
 	// What the bucket is known to hold for the key.
-	Known       bool   // something was seen or written for the key
-	Mine        bool   // the last record seen is this instance's, and its incarnation stands
-	Revision    uint64 // last revision seen or written, markers included
-	Incarnation uint64 // highest seen
-	Claim       uint64 // highest that this instance wrote, or tried to write over a record that it knew
-	Holder      registry.Owner
+	Known       bool            // something was seen or written for the key
+	Mine        bool            // the last record seen is this instance's, and its incarnation stands
+	Revision    uint64          // last revision seen or written, markers included
+	Incarnation uint64          // highest seen
+	Claim       uint64          // highest that this instance wrote, or tried to write over a record that it knew
+	Holder      *registry.Owner // another instance that was seen to hold the subscription; nil: none
 
 	// The attempt under way, or the last one.
 	Attempting bool
@@ -26,7 +26,7 @@ type Proxy struct {
 	CauseAt    time.Time
 	// again is a cause that came while an attempt was under way: one more follows it.
 	again   registry.Cause
-	againAt time.Time
+	againAt *time.Time
 	late    *News  // the newest news of others that came while an attempt was under way
 	voided  bool   // the bucket was found to be new while an attempt was under way
 	renewTo uint64 // a restart asked for at least this incarnation
@@ -103,7 +103,8 @@ func (p *Proxy) event(in Input) Effects {
 		return Effects{}
 	case p.Attempting:
 		if p.again == "" {
-			p.again, p.againAt = in.Cause, in.SeenAt
+			at := in.SeenAt
+			p.again, p.againAt = in.Cause, &at
 		}
 		return Effects{}
 	default:
@@ -168,7 +169,7 @@ func (p *Proxy) finish(in Input, now time.Time, s *Settings) Effects {
 	if cause := p.again; cause != "" {
 		p.again = ""
 		p.Breaker.Probe()
-		fx.Attempt = p.attempt(cause, p.againAt).Attempt
+		fx.Attempt = p.attempt(cause, *p.againAt).Attempt
 	}
 	return fx
 }
@@ -274,10 +275,12 @@ func (p *Proxy) seen(n News, now time.Time, s *Settings) Effects {
 	}
 	switch {
 	case !p.Started:
-		p.Mine, p.Holder = n.Mine, n.Owner
+		holder := n.Owner
+		p.Mine, p.Holder = n.Mine, &holder
 		return Effects{}
 	case p.Standby && n.Readable && !n.Mine:
-		p.Holder = n.Owner
+		holder := n.Owner
+		p.Holder = &holder
 		return Effects{Publish: Soon}
 	case superseded:
 		return p.standBy(n.Owner)
@@ -322,9 +325,9 @@ func (p *Proxy) mend(now time.Time, s *Settings) Effects {
 }
 
 func (p *Proxy) standBy(holder registry.Owner) Effects {
-	already := p.Standby && p.Holder == holder
+	already := p.Standby && p.Holder != nil && *p.Holder == holder
 	p.Standby, p.Mine, p.Registered, p.Verified = true, false, false, false
-	p.Holder, p.Next, p.again = holder, time.Time{}, ""
+	p.Holder, p.Next, p.again = &holder, time.Time{}, ""
 	p.Breaker, p.Failures, p.LastError, p.Refusal = breaker.Breaker{}, 0, "", ""
 	if already {
 		return Effects{}

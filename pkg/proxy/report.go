@@ -217,7 +217,10 @@ func (l *loop) status(it *item, now time.Time) health.Status {
 // holder is who is known to hold the subscription; nobody where it is not registered.
 func (l *loop) holder(p *Proxy) registry.Owner {
 	if p.Standby || !p.Started {
-		return p.Holder
+		if p.Holder != nil {
+			return *p.Holder
+		}
+		return registry.Owner{}
 	}
 	return l.owner
 }

@@ -19,9 +19,7 @@ func (l *loop) tend(it *item) {
 			it.number = l.numbers.Add(1)
 		}
 		if l.delivery != nil {
-			it.inlet = l.delivery.open(p.Subscription, it.number, &l.inbox.term, it.busy, func(reason string) {
-				l.inbox.ask(request{do: func(l *loop, now time.Time) { l.delivering(it, reason, now) }})
-			})
+			it.inlet = l.delivery.open(l, it, it.number)
 		}
 	}
 	if it.inlet != nil {

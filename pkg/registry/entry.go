@@ -106,6 +106,26 @@ func (r *Registry) GetFromLeader(ctx context.Context, key string) (e Entry, ok b
 	return r.NewEntry(m.Subject, m.Sequence, m.Header, m.Data, m.Time), true, nil
 }
 
+// Keys returns a store's keys as the bucket's leader has them, those of deletion markers too.
+func (r *Registry) Keys(ctx context.Context, store string) (map[string]bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	stream, err := r.js.Stream(ctx, r.Stream()) // a handle of its own: Info changes it
+	var info *jetstream.StreamInfo
+	if err == nil {
+		info, err = stream.Info(ctx, jetstream.WithSubjectFilter(r.prefix+subscription.EncodeToken(store)+".>"))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the keys of %s in %s: %w", store, r.bucket, describeRead(err))
+	}
+	subjects := info.State.Subjects
+	keys := make(map[string]bool, len(subjects))
+	for subject := range subjects {
+		keys[r.Key(subject)] = true
+	}
+	return keys, nil
+}
+
 // GetLast reads what is under each of the keys now, from any replica, in one request, and calls found for each that
 // there is, in revision order. At most MaxGetLast keys; a failure can come after some were found.
 func (r *Registry) GetLast(ctx context.Context, keys []string, found func(Entry)) error {

@@ -44,6 +44,7 @@ func TestDelivery(t *testing.T) {
 		{"RegistryPurged", 1, deliveryRegistryPurged},
 		{"CheckpointBucketDeletedWhileRunning", 1, deliveryCheckpointsDeleted},
 		{"CheckpointBucketDeletedWhileEmittersAreDown", 1, deliveryCheckpointsDeletedWhileDown},
+		{"CheckpointDeletedWhileStoppedBeginsAnew", 1, deliveryBeginsAnew},
 		{"LeaseDeletedByHand", 1, deliveryLeaseDeleted},
 		{"ClusterBucketDeleted", 1, deliveryClusterBucketDeleted},
 		{"StoreRecreatedEmpty", 1, deliveryStoreRecreated},
@@ -457,6 +458,24 @@ func deliveryCheckpointsDeletedWhileDown(w *deliveryWorld) {
 	w.more(30)
 	w.eventually("the loss said loudly", func() bool { return len(e.out.logged("checkpoints are missing that there were")) > 0 })
 	w.settle(w.once)
+}
+
+func deliveryBeginsAnew(w *deliveryWorld) {
+	w.flowing()
+	anew := w.reader("all-request")
+	w.stopPublishing()
+	store := w.store()
+	w.awaitDelivered(store, w.once)
+	w.proxies["proxy-a"].signal(syscall.SIGTERM)
+	w.proxies["proxy-a"].exit()
+	w.eventually("the last checkpoint", func() bool { seq, _ := w.checkpoint(anew); return seq == store[len(store)-1].seq })
+	w.deleteKey(pointBucket, anew.key())
+	had := w.received(anew)
+	w.proxy("proxy-a")
+	w.eventually("everything delivered again", func() bool { return w.received(anew) == had+len(store) })
+	w.awaitHealthy()
+	w.stopAll()
+	w.judge(store, func(r *reader) allowed { return w.rules(r, r == anew) })
 }
 
 func deliveryLeaseDeleted(w *deliveryWorld) {

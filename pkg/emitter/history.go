@@ -1,0 +1,105 @@
+package emitter
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nuid"
+)
+
+// currentEpoch is the epoch to go on with: the one in the lease's record, where it is of this stream.
+func currentEpoch(recorded, created string) string {
+	if ofStream(recorded, created) {
+		return recorded
+	}
+	return created
+}
+
+// ofStream reports whether an epoch is of the stream of that creation: the creation itself or, after the stream went back
+// to an earlier state, that and something new.
+func ofStream(epoch, created string) bool {
+	return epoch == created || strings.HasPrefix(epoch, created+"-")
+}
+
+// checkHistory looks whether the stream has lost events that a proxy took, or a checkpoint knows of. The tail may also just be
+// behind.
+func (l *leader) checkHistory(known uint64) {
+	if l.checking {
+		return
+	}
+	l.checking = true
+	l.work.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		last, err := l.reader.Last(ctx)
+		l.inbox.call(func() {
+			l.checking = false
+			if err == nil && last < known && l.tail != nil {
+				l.log.Error("the store's stream ends before events that were delivered: it went back to an earlier state", "last", last, "delivered", known)
+				l.newHistory(l.created+"-"+nuid.Next(), last)
+			}
+		})
+	})
+}
+
+// reset is the feed's word that the stream is another, or went back.
+func (l *leader) reset(reason error) {
+	l.log.Error("the store's stream is not what it was; sequences begin anew", "stream", l.stream, "reason", reason)
+	for _, s := range l.subs {
+		l.leave(s)
+	}
+	l.passes = nil
+	l.tail, l.first = newTrack(0), 0
+	l.resetting = true
+	for _, s := range l.subs {
+		if s.phase == running || s.phase == placing || s.phase == asking {
+			l.hold(s, time.Now())
+		}
+	}
+}
+
+// level is the feed's word that it has shown all there is.
+func (l *leader) level(last uint64) {
+	if !l.resetting {
+		return
+	}
+	l.resetting = false
+	l.work.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		created := l.created
+		if stream, err := l.js.Stream(ctx, l.stream); err == nil {
+			created = strconv.FormatInt(stream.CachedInfo().Created.UnixNano(), 10)
+		}
+		l.inbox.call(func() {
+			if created == l.created {
+				l.newHistory(l.created+"-"+nuid.Next(), last)
+				return
+			}
+			l.created = created
+			l.newHistory(created, 0)
+		})
+	})
+}
+
+// newHistory begins an epoch: what lies after last is new, whatever was sent under the same sequences before.
+func (l *leader) newHistory(epoch string, last uint64) {
+	l.epoch = epoch
+	l.work.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		if err := l.lease.SetEpoch(ctx, epoch); err != nil {
+			l.log.Warn("the new epoch could not be written to the lease", "error", err)
+		}
+	})
+	for _, s := range l.subs {
+		s.since = s.session + 1
+		s.sender = NewSender(max(min(s.sender.Acked, last), s.least()))
+		if s.phase != loading && s.phase != absent {
+			l.dirty[s] = struct{}{}
+		}
+	}
+	l.askAll(time.Now())
+}

@@ -1,0 +1,102 @@
+package integration
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/pkg/event"
+)
+
+// TestTenThousandBlockedSubscriptionsHoldLittle has nobody there for 10,000 subscriptions that want every event, while the
+// stream grows. What that takes in memory does not grow with it, and one whose subscriber is there gets everything.
+func TestTenThousandBlockedSubscriptionsHoldLittle(t *testing.T) {
+	if testing.Short() {
+		t.Skip("10,000 subscriptions")
+	}
+	w := deafWorld(t) // one that heard everything would be what takes the memory
+	const n = 10_000
+	s := store("greenhouse", config.Subscription{Name: "lively", Type: "by_stream", Selector: "$all", Forward: &config.Forward{Sink: "request", Subject: "app.lively", Timeout: patience, MaxDeliver: 5}})
+	for i := range n {
+		s.Subscriptions = append(s.Subscriptions, config.Subscription{
+			Name: fmt.Sprintf("blocked-%d", i), Type: "by_stream", Selector: "$all",
+			Forward: &config.Forward{Sink: "request", Subject: fmt.Sprintf("app.nobody.%d", i), Timeout: patience, MaxDeliver: 5},
+		})
+	}
+	c := quiet(t, w.url, s)
+	w.start(c)
+	w.emit(c)
+	progress, err := w.nc.SubscribeSync("exesdb.emitter.progress.greenhouse")
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := 0
+	lively, err := w.nc.Subscribe("app.lively", func(m *nats.Msg) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		_, _ = fmt.Sscan(m.Header.Get(event.SequenceHeader), &last)
+		_ = m.Respond(nil)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lively.SetPendingLimits(-1, -1); err != nil {
+		t.Fatal(err)
+	}
+	grow := func(events, until int) uint64 {
+		t.Helper()
+		data := strings.Repeat("x", 1000)
+		for range events {
+			w.publish("exesdb.events.greenhouse.g.t", data)
+		}
+		w.eventually(fmt.Sprintf("the lively one has %d events", until), func() bool {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return last == until
+		})
+		for behind := 0; behind < n; {
+			m, err := progress.NextMsg(patience)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := decode[event.Progress](t, m.Data)
+			if p.Part == 1 {
+				behind = 0
+			}
+			if p.LastSequence == uint64(until) {
+				behind += len(p.Behind)
+			}
+		}
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := grow(500, 500)
+	after := grow(5000, 5500)
+	t.Logf("heap with 10,000 blocked, of 500 events %d MiB, of 5,500 %d MiB", before>>20, after>>20)
+	if more := uint64(64 << 20); after > before+more {
+		t.Errorf("5,000 events more took %d MiB more", (after-before)>>20)
+	}
+}
+
+// deafWorld is a world that hears nothing but what it asks for.
+func deafWorld(t *testing.T) *world {
+	t.Helper()
+	node, err := natsnode.Start(natsnode.Options{StoreDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(node.Shutdown)
+	nc, err := nats.Connect(node.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return &world{TB: t, node: node, url: node.URL(), nc: nc, last: map[string]*nats.Msg{}}
+}
