@@ -3,6 +3,7 @@ package emitter
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -300,7 +301,7 @@ func TestStreamOfTheUsersOwnLayoutIsServed(t *testing.T) {
 func TestMissingStreamOfTheUsersOwnIsAnError(t *testing.T) {
 	ctx, js := startJetStream(t)
 	_, err := Open(ctx, js, Config{Stores: []Store{{Stream: StreamConfig{Store: "s", Name: "ORDERS"}}}, Candidate: registry.Owner{Name: "e", ID: "x"}})
-	if err == nil || !strings.Contains(err.Error(), "ORDERS") {
+	if !errors.Is(err, ErrNoStream) || !strings.Contains(err.Error(), "ORDERS") || !strings.Contains(err.Error(), "stores[].stream.name") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -10,15 +10,18 @@ import (
 )
 
 // packet is an event on its way to a proxy; reply is one on its way back.
-type packet struct{ leader, proxy, term, sequence, prev uint64 }
+// With sequence 0 it is a question.
+type packet struct{ leader, proxy, session, term, sequence, prev uint64 }
 type reply struct {
-	leader, proxy, sequence uint64
-	nak                     bool
+	leader, proxy, session, sequence uint64
+	nak                              bool
 }
 
 // claimant is an emitter that believes it leads; an old one may go on for a while.
 type claimant struct {
 	id, term, proxy uint64
+	session         uint64 // an answer to an older one says nothing about what the proxy misses
+	asking          bool
 	sender          Sender
 	deposed         bool
 }
@@ -50,28 +53,53 @@ func (h *handoff) elect() {
 func (h *handoff) send(l *claimant) {
 	if l.proxy != h.proxy && l == h.leaders[len(h.leaders)-1] {
 		l.proxy, l.sender = h.proxy, NewSender(l.sender.Acked) // the new registration
+		l.session, l.asking = l.session+1, false
 	}
 	i, _ := slices.BinarySearch(h.events, l.sender.Sent+1)
-	if l.deposed || i == len(h.events) || l.sender.InFlight() >= 8 {
+	if l.deposed || l.asking || i == len(h.events) || l.sender.InFlight() >= 8 {
 		return
 	}
 	sequence := h.events[i]
-	h.packets = append(h.packets, packet{l.id, l.proxy, l.term, sequence, l.sender.Send(sequence)})
+	h.packets = append(h.packets, packet{l.id, l.proxy, l.session, l.term, sequence, l.sender.Send(sequence)})
+}
+
+// ask begins a session: what was sent is forgotten, and nothing is sent before the proxy has said what it took.
+func (h *handoff) ask(l *claimant) {
+	if l.deposed {
+		return
+	}
+	if l == h.leaders[len(h.leaders)-1] {
+		l.proxy = h.proxy
+	}
+	l.sender, l.asking = NewSender(l.sender.Acked), true
+	l.session++
+	h.packets = append(h.packets, packet{leader: l.id, proxy: l.proxy, session: l.session, term: l.term})
 }
 
 func (h *handoff) arrive(p packet) {
 	if p.proxy != h.proxy {
 		return // nobody listens there any more
 	}
+	if p.sequence == 0 {
+		if _, stale := h.receiver.Ask(p.term, ""); stale {
+			h.leader(p.leader).deposed = true
+			return
+		}
+		if h.accepted > 0 {
+			h.answers = append(h.answers, reply{p.leader, p.proxy, p.session, h.accepted, false})
+		}
+		h.answers = append(h.answers, reply{p.leader, p.proxy, p.session, h.receiver.Last, true})
+		return
+	}
 	switch h.receiver.Receive(p.term, p.sequence, p.prev) {
 	case proxy.Take:
 		h.delivered = append(h.delivered, p.sequence)
 		h.accepted = p.sequence
-		h.answers = append(h.answers, reply{p.leader, p.proxy, p.sequence, false})
+		h.answers = append(h.answers, reply{p.leader, p.proxy, p.session, p.sequence, false})
 	case proxy.Duplicate:
-		h.answers = append(h.answers, reply{p.leader, p.proxy, h.accepted, false})
+		h.answers = append(h.answers, reply{p.leader, p.proxy, p.session, h.accepted, false})
 	case proxy.Gap:
-		h.answers = append(h.answers, reply{p.leader, p.proxy, h.receiver.Last, true})
+		h.answers = append(h.answers, reply{p.leader, p.proxy, p.session, h.receiver.Last, true})
 	case proxy.StaleTerm:
 		h.leader(p.leader).deposed = true
 	}
@@ -85,7 +113,10 @@ func (h *handoff) answered(a reply) {
 		return
 	}
 	if a.nak {
-		l.sender.Nak(a.sequence)
+		if a.session == l.session {
+			l.sender.Nak(a.sequence)
+			l.asking = false
+		}
 		return
 	}
 	// The checkpoint is written conditionally, so only the latest leader moves it.
@@ -173,6 +204,7 @@ func TestEveryEventOnceAndInOrder(t *testing.T) {
 			},
 			"others":     func(t *rapid.T) { sequence += uint64(rapid.IntRange(1, 5).Draw(t, "of no interest")) },
 			"time-out":   func(*rapid.T) { h.leaders[index(len(h.leaders), "leader")].sender.Rewind() },
+			"ask":        func(*rapid.T) { h.ask(h.leaders[index(len(h.leaders), "leader")]) },
 			"new leader": func(*rapid.T) { h.elect() },
 			"proxy restarts": func(*rapid.T) {
 				h.proxy++
@@ -195,6 +227,9 @@ func (h *handoff) behave() {
 	l := h.leaders[len(h.leaders)-1]
 	for range 3*len(h.events) + 10 {
 		l.sender.Rewind()
+		if l.asking {
+			h.ask(l) // asked again
+		}
 		for {
 			before := l.sender.Sent
 			h.send(l)

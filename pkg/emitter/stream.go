@@ -18,6 +18,9 @@ const (
 	StoredSubject = "exesdb.stored." // where the stream republishes each event once it is committed
 )
 
+// ErrNoStream is returned for a store's stream that the user named and that is not there.
+var ErrNoStream = errors.New("there is no such stream")
+
 // ErrWrongVersion is returned where a stream id is not at the version that an append expects.
 var ErrWrongVersion = errors.New("wrong expected version")
 
@@ -60,6 +63,9 @@ func OpenStream(ctx context.Context, js jetstream.JetStream, cfg StreamConfig) (
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 			stream, err = js.Stream(ctx, name) // somebody else was faster
 		}
+	}
+	if errors.Is(err, jetstream.ErrStreamNotFound) && cfg.Name != "" {
+		return nil, fmt.Errorf("%w: %s, which stores[].stream.name says holds the events of store %s; create it, or leave the name out", ErrNoStream, name, cfg.Store)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open stream %s of store %s: %w", name, cfg.Store, err)
