@@ -30,7 +30,6 @@ type sinks struct {
 	mu       sync.RWMutex
 	forwards map[string]*config.Forward // by store/name, as tokens
 	made     map[sink.Config]sink.Sink
-	handlers map[string]sink.Sink // by the same, of programs that embed this
 }
 
 func newSinks(js jetstream.JetStream, c *config.Config) *sinks {

@@ -61,7 +61,6 @@ type sub struct {
 	recorded   bool   // its place is known: there is a record of this epoch, or it began
 	durable    bool   // the bucket had a record of this epoch
 	writing    bool
-	restored   bool // the checkpoint is missing and the proxy's word stands in for it
 	absentFrom time.Time
 }
 
