@@ -62,16 +62,10 @@ func (l *leader) write() {
 	})
 }
 
-// pending is a checkpoint on its way to the bucket.
-type pending struct {
-	sub      *sub
-	sequence uint64
-}
-
 // due takes what is to be written next.
-func (l *leader) due() ([]pending, []registry.Write) {
+func (l *leader) due() ([]*sub, []registry.Write) {
 	n := min(len(l.dirty), maxWrites)
-	subs, writes := make([]pending, 0, n), make([]registry.Write, 0, n)
+	subs, writes := make([]*sub, 0, n), make([]registry.Write, 0, n)
 	now := time.Now().UTC()
 	for s := range l.dirty {
 		if len(subs) == n {
@@ -83,7 +77,7 @@ func (l *leader) due() ([]pending, []registry.Write) {
 		}
 		data, _ := json.Marshal(Checkpoint{Sequence: s.sender.Acked, Term: l.lease.Term(), Emitter: l.name, Epoch: l.epoch, UpdatedAt: now})
 		s.writing = true
-		subs = append(subs, pending{s, s.sender.Acked})
+		subs = append(subs, s)
 		writes = append(writes, registry.Write{Key: s.key, Data: data, Revision: s.revision})
 	}
 	return subs, writes
@@ -131,16 +125,16 @@ func (l *leader) put(ctx context.Context, writes []registry.Write) (_ []written,
 	return results, anew
 }
 
-func (l *leader) wrote(subs []pending, writes []registry.Write, results []written, anew bool) {
+func (l *leader) wrote(subs []*sub, writes []registry.Write, results []written, anew bool) {
 	failed, vanished := 0, false
 	var sample error
 	deposed := uint64(0)
-	for i, p := range subs {
-		s, r := p.sub, &results[i]
+	for i, s := range subs {
+		r := &results[i]
 		s.writing = false
 		switch {
 		case r.err == nil:
-			s.revision, s.stored, s.durable = r.revision, p.sequence, true
+			s.revision, s.durable = r.revision, true
 			l.metrics.Checkpoints.Inc()
 			if s.phase == placing {
 				l.ask(s, time.Now())

@@ -153,7 +153,7 @@ func (l *leader) loaded(got []loaded) {
 			continue
 		}
 		if s.recorded { // somebody changed it since
-			s.sender, s.recorded, s.durable, s.stored = NewSender(0), false, false, 0
+			s.sender, s.recorded, s.durable = NewSender(0), false, false
 			delete(l.dirty, s)
 		}
 		s.revision = c.revision
@@ -161,13 +161,13 @@ func (l *leader) loaded(got []loaded) {
 		case c.odd != nil:
 			l.log.Error("a checkpoint can't be read; the position is the proxy's, or the start", "subscription", s.name, "error", c.odd)
 		case c.found && ofStream(c.point.Epoch, l.created):
-			s.sender, s.recorded, s.stored, s.durable = NewSender(c.point.Sequence), true, c.point.Sequence, true
+			s.sender, s.recorded, s.durable = NewSender(c.point.Sequence), true, true
 		case c.found && c.point.Epoch != "":
 			// Of a stream that is no more: everything in this one is new.
 			s.sender, s.recorded, s.durable = NewSender(s.least()), true, true
 			l.voided++
 		case c.found: // written by somebody else's emitter, or by hand
-			s.sender, s.recorded, s.stored, s.durable = NewSender(c.point.Sequence), true, c.point.Sequence, true
+			s.sender, s.recorded, s.durable = NewSender(c.point.Sequence), true, true
 		}
 		if s.phase == loading {
 			l.ask(s, now)

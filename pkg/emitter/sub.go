@@ -57,7 +57,6 @@ type sub struct {
 	askWait    time.Duration // until it is asked again
 
 	revision   uint64 // of the checkpoint's record; 0: there is none
-	stored     uint64 // what the record says
 	recorded   bool   // its place is known: there is a record of this epoch, or it began
 	durable    bool   // the bucket had a record of this epoch
 	writing    bool
