@@ -2,14 +2,20 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
+	"slices"
+	"sync/atomic"
+	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 
+	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/logging"
 	"github.com/exesdb/subproxy/internal/service"
 	"github.com/exesdb/subproxy/internal/web"
@@ -37,6 +43,9 @@ itself where emitter.enabled is true.`,
 
 func (f *runFlags) emit(cmd *cobra.Command) error {
 	ctx := cmd.Context()
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
 	if f.config == "" {
 		return usagef("give a configuration with --config FILE (subproxy check --defaults prints one)")
 	}
@@ -57,7 +66,7 @@ func (f *runFlags) emit(cmd *cobra.Command) error {
 	}
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	e, err := service.StartEmitter(ctx, service.EmitterOptions{Config: cfg, Logger: log, Metrics: emitter.NewMetrics(reg)})
+	e, err := hostEmitter(ctx, service.EmitterOptions{Config: cfg, Logger: log, Metrics: emitter.NewMetrics(reg)})
 	if err != nil {
 		return unlessStopped(ctx, err, log)
 	}
@@ -66,12 +75,64 @@ func (f *runFlags) emit(cmd *cobra.Command) error {
 		defer closeServer(server, log)
 		log.Info("serving HTTP", "addr", server.Addr())
 	}
-	log.Info("emitter runs", "name", e.Owner().Name, "id", e.Owner().ID, "stores", len(cfg.Stores))
-	<-ctx.Done()
+	log.Info("emitter runs", "name", cfg.Instance.Name, "id", e.running.Load().Owner().ID, "stores", len(cfg.Stores))
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-hup:
+			cfg, err := f.load()
+			if err == nil {
+				err = e.replace(ctx, cfg)
+			}
+			tellReload(f.config, err, log)
+		}
+	}
 	log.Info("stopping: writing checkpoints, giving leaderships back")
-	stopEmitter(ctx, e, log)
+	e.stop(ctx)
 	log.Info("stopped")
 	return nil
+}
+
+// hostedEmitter is a running emitter, which is replaced by another one where a reload changes the stores.
+type hostedEmitter struct {
+	options service.EmitterOptions
+	running atomic.Pointer[service.Emitter]
+}
+
+func hostEmitter(ctx context.Context, o service.EmitterOptions) (*hostedEmitter, error) {
+	e, err := service.StartEmitter(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	h := &hostedEmitter{options: o}
+	h.running.Store(e)
+	return h, nil
+}
+
+// Connected reports whether there is a NATS connection.
+func (h *hostedEmitter) Connected() bool { return h.running.Load().Connected() }
+
+// replace takes over another configuration's stores: the next emitter contends before the one of now gives its leases back, so
+// that it leads at once. The connection and the numbers stay what they were at the start.
+func (h *hostedEmitter) replace(ctx context.Context, c *config.Config) error {
+	o := h.options
+	next := *o.Config
+	next.Stores = c.Stores
+	if slices.EqualFunc(next.Stores, o.Config.Stores, func(a, b config.Store) bool { return a.ID == b.ID && a.Stream == b.Stream }) {
+		return nil
+	}
+	o.Config = &next
+	e, err := service.StartEmitter(ctx, o)
+	if err != nil {
+		return fmt.Errorf("the emitter goes on with the stores of before: %w", err)
+	}
+	h.options = o
+	stopEmitter(ctx, h.running.Swap(e), o.Logger)
+	return nil
+}
+
+func (h *hostedEmitter) stop(ctx context.Context) {
+	stopEmitter(ctx, h.running.Load(), h.options.Logger)
 }
 
 func stopEmitter(ctx context.Context, e *service.Emitter, log *slog.Logger) {

@@ -117,9 +117,10 @@ func (f *runFlags) run(cmd *cobra.Command) error {
 		return unlessStopped(ctx, err, log)
 	}
 	reg.MustRegister(web.NewCollector(s, cfg.Metrics.SubscriptionLabelLimit))
-	var emits *service.Emitter
+	var emits *hostedEmitter
 	if cfg.Emitter.Enabled {
-		if emits, err = service.StartEmitter(ctx, service.EmitterOptions{Config: cfg, Logger: log, Metrics: emitter.NewMetrics(reg), Beside: s}); err != nil {
+		emits, err = hostEmitter(ctx, service.EmitterOptions{Config: cfg, Logger: log, Metrics: emitter.NewMetrics(reg), Beside: s})
+		if err != nil {
 			stop(ctx, s, nil, log)
 			return unlessStopped(ctx, err, log)
 		}
@@ -133,7 +134,7 @@ func (f *runFlags) run(cmd *cobra.Command) error {
 		printExample(cmd.OutOrStdout(), cfg.NATS.URL, listener)
 		go func() { _ = watchStatus(ctx, cmd.OutOrStdout(), &natsFlags{url: cfg.NATS.URL}, "", "", false) }()
 	}
-	f.serve(ctx, hup, s, log)
+	f.serve(ctx, hup, s, emits, log)
 	log.Info("stopping: draining and releasing")
 	stop(ctx, s, emits, log)
 	log.Info("stopped")
@@ -141,12 +142,12 @@ func (f *runFlags) run(cmd *cobra.Command) error {
 }
 
 // stop stops the instance and then the emitter, which so hears what the proxies acknowledge last.
-func stop(ctx context.Context, s *service.Service, emits *service.Emitter, log *slog.Logger) {
+func stop(ctx context.Context, s *service.Service, emits *hostedEmitter, log *slog.Logger) {
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	s.Stop(stopping)
 	if emits != nil {
-		stopEmitter(ctx, emits, log)
+		emits.stop(ctx)
 	}
 }
 
@@ -222,18 +223,18 @@ func (f *runFlags) override(cfg *config.Config) {
 }
 
 // serve waits for the end, and reads the configuration again on each SIGHUP.
-func (f *runFlags) serve(ctx context.Context, hup <-chan os.Signal, s *service.Service, log *slog.Logger) {
+func (f *runFlags) serve(ctx context.Context, hup <-chan os.Signal, s *service.Service, emits *hostedEmitter, log *slog.Logger) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-hup:
-			f.reload(s, log)
+			f.reload(ctx, s, emits, log)
 		}
 	}
 }
 
-func (f *runFlags) reload(s *service.Service, log *slog.Logger) {
+func (f *runFlags) reload(ctx context.Context, s *service.Service, emits *hostedEmitter, log *slog.Logger) {
 	if f.config == "" {
 		log.Warn("SIGHUP: there is no configuration file to read again")
 		return
@@ -244,18 +245,26 @@ func (f *runFlags) reload(s *service.Service, log *slog.Logger) {
 			cfg.NATS = config.NATS{URL: s.URL()}
 		}
 		err = s.Reload(cfg)
+		if err == nil && emits != nil {
+			err = emits.replace(ctx, cfg)
+		}
 	}
+	tellReload(f.config, err, log)
+}
+
+// tellReload logs what became of a SIGHUP.
+func tellReload(file string, err error, log *slog.Logger) {
 	var problems config.Problems
 	switch {
 	case errors.As(err, &problems):
 		for _, p := range problems {
 			log.Error("SIGHUP: the configuration has a mistake", "where", p.String())
 		}
-		log.Error("SIGHUP: nothing was changed", "file", f.config, "mistakes", len(problems))
+		log.Error("SIGHUP: nothing was changed", "file", file, "mistakes", len(problems))
 	case err != nil:
-		log.Error("SIGHUP: the configuration was not taken over", "file", f.config, "error", err)
+		log.Error("SIGHUP: the configuration was not taken over", "file", file, "error", err)
 	default:
-		log.Info("SIGHUP: configuration taken over", "file", f.config)
+		log.Info("SIGHUP: configuration taken over", "file", file)
 	}
 }
 

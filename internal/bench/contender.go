@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -82,6 +83,37 @@ func durable(js jetstream.JetStream, stream string, tuned bool) *contender {
 			consuming.Stop()
 			<-consuming.Closed()
 			_ = js.DeleteConsumer(context.WithoutCancel(ctx), stream, cfg.Durable)
+		}, nil
+	}}
+}
+
+// relay is bare nats.go that does what emitter, proxy and sink publish do, without their guarantees: an ordered consumer
+// that publishes each event on, headers and all, to a subscriber on another connection. It is what that way costs at the least.
+func relay(js jetstream.JetStream, stream string, nc *nats.Conn) *contender {
+	started := 0
+	return &contender{name: "relay", share: 1, start: func(ctx context.Context, from uint64, got func([]byte)) (func(), error) {
+		started++
+		subject := fmt.Sprintf("%srelay.%d", outPrefix, started)
+		sub, err := nc.Subscribe(subject, func(m *nats.Msg) { got(m.Data) })
+		if err != nil {
+			return nil, err
+		}
+		if err := errors.Join(sub.SetPendingLimits(-1, -1), nc.Flush()); err != nil {
+			return nil, err
+		}
+		c, err := js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from})
+		if err != nil {
+			return nil, err
+		}
+		consuming, err := c.Consume(func(m jetstream.Msg) {
+			_ = js.Conn().PublishMsg(&nats.Msg{Subject: subject, Header: m.Headers(), Data: m.Data()}) // fails only without a connection
+		})
+		if err != nil {
+			return nil, err
+		}
+		return func() {
+			consuming.Stop()
+			_ = sub.Unsubscribe()
 		}, nil
 	}}
 }

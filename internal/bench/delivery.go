@@ -60,7 +60,7 @@ func Delivery(ctx context.Context, o DeliveryOptions) (*Report, error) {
 		}
 	}
 	d.report.note("subproxy: emitter and instance as subproxy run hosts both. apart: as two processes, with NATS in between; so is a handler, in a program that embeds the packages. ordered: a nats.go ordered consumer. durable: a nats.go durable consumer with explicit acknowledgement, as it comes; "+
-		"tuned: PullMaxMessages %d, MaxAckPending %d. Sinks that wait for an answer get a tenth of the events. The p99 of a rate is what 99 of 100 rounds reach.", tunedPull, tunedAckPending)
+		"tuned: PullMaxMessages %d, MaxAckPending %d. relay: an ordered consumer that publishes each event on to a subscriber, which is what emitter, proxy and sink publish cost at the least. Sinks that wait for an answer get a tenth of the events. The p99 of a rate is what 99 of 100 rounds reach.", tunedPull, tunedAckPending)
 	d.report.target("events delivered twice", float64(d.surplus), 0, "")
 	return d.report, nil
 }
@@ -159,10 +159,16 @@ func (d *delivery) one(ctx context.Context) error {
 // baselines are bare nats.go.
 func (d *delivery) baselines(at *site) ([]*contender, error) {
 	var all []*contender
-	for _, make := range []func(jetstream.JetStream, string) *contender{
-		ordered,
-		func(js jetstream.JetStream, stream string) *contender { return durable(js, stream, false) },
-		func(js jetstream.JetStream, stream string) *contender { return durable(js, stream, true) },
+	for _, make := range []func(jetstream.JetStream, string) (*contender, error){
+		func(js jetstream.JetStream, stream string) (*contender, error) { return ordered(js, stream), nil },
+		func(js jetstream.JetStream, stream string) (*contender, error) {
+			return durable(js, stream, false), nil
+		},
+		func(js jetstream.JetStream, stream string) (*contender, error) { return durable(js, stream, true), nil },
+		func(js jetstream.JetStream, stream string) (*contender, error) {
+			nc, err := d.connect("subscriber relay")
+			return relay(js, stream, nc), err
+		},
 	} {
 		nc, err := d.connect("baseline")
 		if err != nil {
@@ -172,7 +178,10 @@ func (d *delivery) baselines(at *site) ([]*contender, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := make(js, at.stream.CachedInfo().Config.Name)
+		c, err := make(js, at.stream.CachedInfo().Config.Name)
+		if err != nil {
+			return nil, err
+		}
 		c.at = at
 		all = append(all, c)
 	}
@@ -210,7 +219,7 @@ func (d *delivery) catchUp(ctx context.Context, all []*contender) error {
 
 // compare notes the rates, and for the target the ratio round by round.
 func (d *delivery) compare(prefix string, all []*contender, took []taken) {
-	const baselines = 3 // ordered, durable, durable tuned
+	const baselines, relayed = 4, 3 // ordered, durable, durable tuned, relay
 	median := func(samples []float64) float64 { return quantile(slices.Clone(samples), 0.5) }
 	for i, c := range all {
 		d.report.rates(prefix+c.name, slices.Clone(took[i].rates), "events/s")
@@ -225,11 +234,18 @@ func (d *delivery) compare(prefix string, all []*contender, took []taken) {
 		faster = 2
 	}
 	for i := baselines; i < len(all); i++ {
-		var ratios []float64
-		for round, rate := range took[i].rates {
-			ratios = append(ratios, rate/took[faster].rates[round])
+		against := func(other int) (string, float64) {
+			var ratios []float64
+			for round, rate := range took[i].rates {
+				ratios = append(ratios, rate/took[other].rates[round])
+			}
+			return prefix + all[i].name + " against " + all[other].name, median(ratios)
 		}
-		name, ratio := prefix+all[i].name+" against "+all[faster].name, median(ratios)
+		if all[i].targeted {
+			name, ratio := against(relayed)
+			d.report.number(name, ratio, "×")
+		}
+		name, ratio := against(faster)
 		if all[i].targeted {
 			d.report.targetAtLeast(name, ratio, 1, "×")
 		} else {

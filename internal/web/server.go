@@ -43,7 +43,7 @@ func Serve(l net.Listener, s *service.Service, gatherer prometheus.Gatherer, wit
 }
 
 // ServeEmitter serves an emitter without an instance: metrics, liveness and readiness.
-func ServeEmitter(l net.Listener, e *service.Emitter, gatherer prometheus.Gatherer, withPProf bool, log *slog.Logger) *Server {
+func ServeEmitter(l net.Listener, e interface{ Connected() bool }, gatherer prometheus.Gatherer, withPProf bool, log *slog.Logger) *Server {
 	return start(l, newMux(func(context.Context) error {
 		if !e.Connected() {
 			return errors.New("not connected to NATS")
