@@ -109,8 +109,10 @@ func (s *Service) Stop(ctx context.Context) {
 		}
 	}
 	s.supervisor.Stop(ctx)
-	if err := s.nc.FlushWithContext(ctx); err != nil {
-		s.log.Debug("flush on stop", "error", err)
+	if s.nc.IsConnected() { // else it would wait for a connection
+		if err := s.nc.FlushWithContext(ctx); err != nil {
+			s.log.Debug("flush on stop", "error", err)
+		}
 	}
 	s.close()
 }
