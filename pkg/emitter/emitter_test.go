@@ -100,7 +100,7 @@ type holder struct {
 	seen     int  // messages with events, duplicates too
 }
 
-func hold(t *testing.T, js jetstream.JetStream, s subscription.Subscription) *holder {
+func hold(t *testing.T, js jetstream.JetStream, s subscription.Subscription, prepare ...func(*holder)) *holder {
 	t.Helper()
 	bucket, err := registry.Open(t.Context(), js, registry.Config{})
 	if err != nil {
@@ -110,6 +110,9 @@ func hold(t *testing.T, js jetstream.JetStream, s subscription.Subscription) *ho
 		Subscription: s, Owner: registry.Owner{Name: "p", ID: nuid.Next()}, Incarnation: 1, Cause: registry.Initial,
 	}}
 	h.record.DeliverSubject = "exesdb.proxy.deliver." + h.record.Owner.ID + ".1"
+	for _, p := range prepare {
+		p(h)
+	}
 	sub, err := js.Conn().Subscribe(h.record.DeliverSubject, h.receive)
 	if err != nil {
 		t.Fatal(err)
@@ -356,4 +359,23 @@ func TestSubscriptionThatComesBackGoesOnWhereItWas(t *testing.T) {
 	other := by(subscription.ByEventType, "t")
 	other.Name = h.record.Name
 	hold(t, js, other).awaits(1, 2, 3)
+}
+
+func TestEventsAreSentAgainWithTheTermThatIsInForce(t *testing.T) {
+	_, js := startJetStream(t)
+	run(t, js, Store{Stream: StreamConfig{Store: "s"}})
+	one := event.Event{Stream: "g", Type: "t"}
+	first := hold(t, js, by(subscription.ByStream, "$all"))
+	appendEvents(t, js, one)
+	first.awaits(1)
+	appendEvents(t, js, one) // the emitter follows the stream by now
+	first.awaits(1, 2)
+	// The other heard of a later term, such as one from before the bucket was lost; the event is in memory with its headers.
+	late := by(subscription.ByEventType, "t")
+	late.StartVersion = 2
+	second := hold(t, js, late, func(h *holder) { h.receiver.Fence = 1000 })
+	second.awaits(2)
+	appendEvents(t, js, one)
+	first.awaits(1, 2, 3)
+	second.awaits(2, 3)
 }

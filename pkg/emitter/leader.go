@@ -53,7 +53,7 @@ type leader struct {
 	reader    *feed.Reader
 	created   string // the stream's creation: the epoch, unless it went back
 	epoch     string
-	term      string // as it stands in headers
+	term      uint64 // what is sent with; the lease's may have risen since
 	termValue []string
 
 	subs      map[string]*sub
@@ -159,8 +159,19 @@ func (l *leader) streamInfo(ctx context.Context) (*jetstream.StreamInfo, error) 
 }
 
 func (l *leader) setTerm() {
-	l.term = strconv.FormatUint(l.lease.Term(), 10)
-	l.termValue = []string{l.term}
+	l.term = l.lease.Term()
+	l.termValue = []string{strconv.FormatUint(l.term, 10)}
+}
+
+// risen takes over a term of the lease that is higher than what was sent with: it was raised, or the lease had vanished and
+// was written again.
+func (l *leader) risen(now time.Time) {
+	if l.lease.Term() == l.term {
+		return
+	}
+	l.setTerm()
+	l.announce(l.term)
+	l.askAll(now)
 }
 
 // turn does all there is to do. Answers come before events: they make room.
