@@ -379,3 +379,38 @@ func TestEventsAreSentAgainWithTheTermThatIsInForce(t *testing.T) {
 	first.awaits(1, 2, 3)
 	second.awaits(2, 3)
 }
+
+func TestStreamMadeAnewIsReadFromItsStart(t *testing.T) {
+	_, js := startJetStream(t)
+	const events = maxEvents + 500
+	cfg := jetstream.StreamConfig{
+		Name: StreamName("s"), Subjects: []string{"exesdb.events.s.>"}, AllowDirect: true, Storage: jetstream.MemoryStorage,
+		RePublish: &jetstream.RePublish{Source: "exesdb.events.s.>", Destination: "exesdb.stored.s.>"},
+	}
+	old := cfg
+	old.FirstSeq = 3 * events
+	if _, err := js.CreateStream(t.Context(), old); err != nil {
+		t.Fatal(err)
+	}
+	said, _ := run(t, js, Store{Stream: StreamConfig{Store: "s"}})
+	here := hold(t, js, by(subscription.ByStream, "$all"))
+	appendEvents(t, js, event.Event{Stream: "g", Type: "t"})
+	here.awaits(3 * events)
+	if err := js.DeleteStream(t.Context(), cfg.Name); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	for i := range events {
+		e := event.Event{Store: "s", Stream: "g", Type: "t", ID: fmt.Sprint(i), Time: time.Now()}
+		if _, err := js.PublishMsgAsync(e.Message(event.Subject("s", "g", "t"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-js.PublishAsyncComplete()
+	eventually(t, "it is seen that the stream is another", func() bool { return said.says("sequences begin anew") })
+	eventually(t, "the one that was there has all", func() bool { return len(here.sequences()) == 1+events })
+	late := hold(t, js, by(subscription.ByEventType, "t"))
+	eventually(t, "one that comes later has all", func() bool { return len(late.sequences()) == events })
+}
