@@ -71,6 +71,7 @@ type leader struct {
 	writing   bool
 	verifying bool
 	resetting bool // the stream is another, and has not been read to its end yet
+	resets    int
 	checking  bool // whether the stream went back
 	failing   bool // the last checkpoints could not be written
 	restored  int  // checkpoints that were missing, since the last report
@@ -130,7 +131,7 @@ func (l *leader) run(ctx context.Context) error {
 		select {
 		case <-l.inbox.wake:
 		case item := <-l.inbox.stream:
-			l.streamed(item)
+			l.streamed(working, item)
 		case <-connected:
 			l.reconnected(time.Now())
 		case <-tick.C:
@@ -193,7 +194,7 @@ func (l *leader) turn(ctx context.Context) {
 	for range cap(l.inbox.stream) {
 		select {
 		case item := <-l.inbox.stream:
-			l.streamed(item)
+			l.streamed(ctx, item)
 			continue
 		default:
 		}
@@ -204,7 +205,7 @@ func (l *leader) turn(ctx context.Context) {
 }
 
 // streamed takes what the feed of the store's stream shows.
-func (l *leader) streamed(item streamItem) {
+func (l *leader) streamed(ctx context.Context, item streamItem) {
 	switch item.kind {
 	case isMessage:
 		l.know(item.message.Sequence - 1)
@@ -216,7 +217,7 @@ func (l *leader) streamed(item streamItem) {
 		l.tail.trim(maxEvents, maxBytes)
 	case isLevel:
 		l.know(item.sequence)
-		l.level(item.sequence)
+		l.level(ctx, item.sequence)
 	default:
 		l.reset(item.reason)
 	}
