@@ -109,6 +109,9 @@ func (l *leader) begin(s *sub, last uint64, now time.Time) {
 	case s.recorded:
 	case last > 0 || s.sender.Acked > 0:
 		// The proxy knows more than the bucket of checkpoints.
+		if s.sender.Acked == 0 {
+			s.sender.Acked = s.least() // it has accepted none yet
+		}
 		s.sender = NewSender(s.sender.Acked)
 		s.recorded = true
 		l.restored++
