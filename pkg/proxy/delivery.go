@@ -218,7 +218,7 @@ func (d *Delivery) open(l *loop, it *item, number uint64) *inlet {
 
 // notify tells the loop why the sink takes no events; empty: it takes them.
 func (in *inlet) notify(reason string) {
-	in.l.inbox.ask(request{do: func(l *loop, now time.Time) { l.delivering(in.it, reason, now) }})
+	in.l.inbox.ask(request{do: func(l *loop, now time.Time) { l.delivering(in, reason, now) }})
 }
 
 func (in *inlet) inflow() *inflow {
