@@ -27,8 +27,8 @@ const DeliveredPrefix = "exesdb.delivered."
 type sinks struct {
 	js jetstream.JetStream
 
-	mu       sync.RWMutex
-	forwards map[string]*config.Forward // by store/name, as tokens
+	mu       sync.Mutex
+	forwards map[string]*config.Forward // by store.name, as tokens
 	made     map[sink.Config]sink.Sink
 }
 
@@ -129,11 +129,16 @@ func (s *Service) receive(c *config.Config) error {
 	s.delivery = proxy.NewDelivery(proxy.DeliveryOptions{
 		Conn: s.nc, Owner: s.owner, Sink: s.sinks.of, Park: s.lot.park, Logger: s.log, Metrics: s.metrics,
 	})
-	if err := s.delivery.Start(); err != nil {
-		return err
+	return s.delivery.Start()
+}
+
+// followProgress hears how far the stores' emitters are. The supervisor is there before.
+func (s *Service) followProgress() error {
+	subject := event.ProgressPrefix + "*"
+	if _, err := s.nc.Subscribe(subject, s.progress); err != nil {
+		return fmt.Errorf("subscribe to %s: %w", subject, err)
 	}
-	_, err := s.nc.Subscribe(event.ProgressPrefix+"*", s.progress)
-	return err
+	return nil
 }
 
 func (s *Service) progress(m *nats.Msg) {

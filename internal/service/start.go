@@ -64,6 +64,9 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 		Owner: s.owner, Bucket: s.bucket, Delivery: s.delivery, Settings: settings(o.Config), Publish: s.nc.Publish, Connected: s.nc.IsConnected,
 		Ensure: s.ensure, Logger: s.log, Metrics: s.metrics, OnRegistered: s.tellFirst(o.OnRegistered),
 	})
+	if err := s.followProgress(); err != nil {
+		return nil, err
+	}
 	if s.listener, err = s.listen(o.Config); err != nil {
 		return nil, err
 	}

@@ -2,11 +2,13 @@ package emitter
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/event"
 )
 
@@ -107,6 +109,9 @@ func (l *leader) begin(s *sub, last uint64, now time.Time) {
 	case s.recorded:
 	case last > 0 || s.sender.Acked > 0:
 		// The proxy knows more than the bucket of checkpoints.
+		if s.sender.Acked == 0 {
+			s.sender.Acked = s.least() // it has accepted none yet
+		}
 		s.sender = NewSender(s.sender.Acked)
 		s.recorded = true
 		l.restored++
@@ -149,27 +154,36 @@ func (l *leader) missing(s *sub, last uint64) {
 	l.resume(s)
 }
 
-// stale is a proxy's word that there is a later leader. Only the lease tells: where it is still held, terms have gone back
+// stale is a proxy's word, or a checkpoint's, that there is a later leader. Only the lease tells: where it is still held, terms have gone back
 // (the bucket was lost, or somebody announced a term by hand), and this leader's is raised above what was seen.
 func (l *leader) stale(term uint64) {
-	if term < l.lease.Term() || l.verifying {
+	if term < l.term || l.verifying {
 		return
 	}
 	l.verifying = true
-	l.log.Warn("a proxy knows of a later term; looking whether this leader is deposed", "term", l.lease.Term(), "later", term)
+	l.log.Warn("a later term is known; looking whether this leader is deposed", "term", l.term, "later", term)
+	l.verify(term)
+}
+
+// verify keeps the leader from writing checkpoints until it is known whether it still leads: it must not write over what a
+// later one wrote.
+func (l *leader) verify(term uint64) {
 	l.work.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
 		err := l.lease.RaiseTerm(ctx, term)
 		l.inbox.call(func() {
-			l.verifying = false
-			if err != nil {
-				l.log.Warn("the lease could not be renewed with a later term", "error", err)
-				return
+			switch {
+			case err == nil:
+				l.verifying = false
+				l.risen(time.Now())
+			case errors.Is(err, cluster.ErrDeposed): // the context ends
+			case errors.Is(err, cluster.ErrLastTerm):
+				l.verifying = false
+				l.log.Error("the lease can't be renewed with a later term", "error", err)
+			default: // it is not known yet
+				l.verify(term)
 			}
-			l.setTerm()
-			l.announce(l.lease.Term())
-			l.askAll(time.Now())
 		})
 	})
 }

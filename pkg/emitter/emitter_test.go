@@ -101,7 +101,7 @@ type holder struct {
 	seen     int  // messages with events, duplicates too
 }
 
-func hold(t *testing.T, js jetstream.JetStream, s subscription.Subscription) *holder {
+func hold(t *testing.T, js jetstream.JetStream, s subscription.Subscription, prepare ...func(*holder)) *holder {
 	t.Helper()
 	bucket, err := registry.Open(t.Context(), js, registry.Config{})
 	if err != nil {
@@ -111,6 +111,9 @@ func hold(t *testing.T, js jetstream.JetStream, s subscription.Subscription) *ho
 		Subscription: s, Owner: registry.Owner{Name: "p", ID: nuid.Next()}, Incarnation: 1, Cause: registry.Initial,
 	}}
 	h.record.DeliverSubject = "exesdb.proxy.deliver." + h.record.Owner.ID + ".1"
+	for _, p := range prepare {
+		p(h)
+	}
 	sub, err := js.Conn().Subscribe(h.record.DeliverSubject, h.receive)
 	if err != nil {
 		t.Fatal(err)
@@ -357,4 +360,58 @@ func TestSubscriptionThatComesBackGoesOnWhereItWas(t *testing.T) {
 	other := by(subscription.ByEventType, "t")
 	other.Name = h.record.Name
 	hold(t, js, other).awaits(1, 2, 3)
+}
+
+func TestEventsAreSentAgainWithTheTermThatIsInForce(t *testing.T) {
+	_, js := startJetStream(t)
+	run(t, js, Store{Stream: StreamConfig{Store: "s"}})
+	one := event.Event{Stream: "g", Type: "t"}
+	first := hold(t, js, by(subscription.ByStream, "$all"))
+	appendEvents(t, js, one)
+	first.awaits(1)
+	appendEvents(t, js, one) // the emitter follows the stream by now
+	first.awaits(1, 2)
+	// The other heard of a later term, such as one from before the bucket was lost; the event is in memory with its headers.
+	late := by(subscription.ByEventType, "t")
+	late.StartVersion = 2
+	second := hold(t, js, late, func(h *holder) { h.receiver.Fence = 1000 })
+	second.awaits(2)
+	appendEvents(t, js, one)
+	first.awaits(1, 2, 3)
+	second.awaits(2, 3)
+}
+
+func TestStreamMadeAnewIsReadFromItsStart(t *testing.T) {
+	_, js := startJetStream(t)
+	const events = maxEvents + 500
+	cfg := jetstream.StreamConfig{
+		Name: StreamName("s"), Subjects: []string{"exesdb.events.s.>"}, AllowDirect: true, Storage: jetstream.MemoryStorage,
+		RePublish: &jetstream.RePublish{Source: "exesdb.events.s.>", Destination: "exesdb.stored.s.>"},
+	}
+	old := cfg
+	old.FirstSeq = 3 * events
+	if _, err := js.CreateStream(t.Context(), old); err != nil {
+		t.Fatal(err)
+	}
+	said, _ := run(t, js, Store{Stream: StreamConfig{Store: "s"}})
+	here := hold(t, js, by(subscription.ByStream, "$all"))
+	appendEvents(t, js, event.Event{Stream: "g", Type: "t"})
+	here.awaits(3 * events)
+	if err := js.DeleteStream(t.Context(), cfg.Name); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	for i := range events {
+		e := event.Event{Store: "s", Stream: "g", Type: "t", ID: fmt.Sprint(i), Time: time.Now()}
+		if _, err := js.PublishMsgAsync(e.Message(event.Subject("s", "g", "t"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-js.PublishAsyncComplete()
+	eventually(t, "it is seen that the stream is another", func() bool { return said.says("sequences begin anew") })
+	eventually(t, "the one that was there has all", func() bool { return len(here.sequences()) == 1+events })
+	late := hold(t, js, by(subscription.ByEventType, "t"))
+	eventually(t, "one that comes later has all", func() bool { return len(late.sequences()) == events })
 }

@@ -53,6 +53,7 @@ func (l *leader) reset(reason error) {
 	l.passes = nil
 	l.tail, l.first = newTrack(0), 0
 	l.resetting = true
+	l.resets++
 	for _, s := range l.subs {
 		if s.phase == running || s.phase == placing || s.phase == asking {
 			l.hold(s, time.Now())
@@ -60,20 +61,24 @@ func (l *leader) reset(reason error) {
 	}
 }
 
-// level is the feed's word that it has shown all there is.
-func (l *leader) level(last uint64) {
+// level is the feed's word that it has shown all there is. Nothing is sent before it is known which stream that is: one that
+// was made anew has no event that was delivered.
+func (l *leader) level(ctx context.Context, last uint64) {
 	if !l.resetting {
 		return
 	}
-	l.resetting = false
+	resets := l.resets
 	l.work.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		defer cancel()
-		created := l.created
-		if stream, err := l.js.Stream(ctx, l.stream); err == nil {
-			created = strconv.FormatInt(stream.CachedInfo().Created.UnixNano(), 10)
+		info, err := l.streamInfo(ctx)
+		if err != nil {
+			return // the leader ends
 		}
 		l.inbox.call(func() {
+			if resets != l.resets {
+				return
+			}
+			l.resetting = false
+			created := strconv.FormatInt(info.Created.UnixNano(), 10)
 			if created == l.created {
 				l.newHistory(l.created+"-"+nuid.Next(), last)
 				return

@@ -136,4 +136,7 @@ func (h *tailHandler) Message(m feed.Message) { h.put(streamItem{kind: isMessage
 func (h *tailHandler) Level(seq uint64) { h.put(streamItem{kind: isLevel, sequence: seq}) }
 
 // Reset implements feed.Handler.
-func (h *tailHandler) Reset(reason error) { h.put(streamItem{kind: isReset, reason: reason}) }
+func (h *tailHandler) Reset(reason error) {
+	h.setFirst(0) // of the stream before
+	h.put(streamItem{kind: isReset, reason: reason})
+}

@@ -53,7 +53,7 @@ type leader struct {
 	reader    *feed.Reader
 	created   string // the stream's creation: the epoch, unless it went back
 	epoch     string
-	term      string // as it stands in headers
+	term      uint64 // what is sent with; the lease's may have risen since
 	termValue []string
 
 	subs      map[string]*sub
@@ -71,6 +71,7 @@ type leader struct {
 	writing   bool
 	verifying bool
 	resetting bool // the stream is another, and has not been read to its end yet
+	resets    int
 	checking  bool // whether the stream went back
 	failing   bool // the last checkpoints could not be written
 	restored  int  // checkpoints that were missing, since the last report
@@ -130,7 +131,7 @@ func (l *leader) run(ctx context.Context) error {
 		select {
 		case <-l.inbox.wake:
 		case item := <-l.inbox.stream:
-			l.streamed(item)
+			l.streamed(working, item)
 		case <-connected:
 			l.reconnected(time.Now())
 		case <-tick.C:
@@ -159,8 +160,19 @@ func (l *leader) streamInfo(ctx context.Context) (*jetstream.StreamInfo, error) 
 }
 
 func (l *leader) setTerm() {
-	l.term = strconv.FormatUint(l.lease.Term(), 10)
-	l.termValue = []string{l.term}
+	l.term = l.lease.Term()
+	l.termValue = []string{strconv.FormatUint(l.term, 10)}
+}
+
+// risen takes over a term of the lease that is higher than what was sent with: it was raised, or the lease had vanished and
+// was written again.
+func (l *leader) risen(now time.Time) {
+	if l.lease.Term() == l.term {
+		return
+	}
+	l.setTerm()
+	l.announce(l.term)
+	l.askAll(now)
 }
 
 // turn does all there is to do. Answers come before events: they make room.
@@ -182,7 +194,7 @@ func (l *leader) turn(ctx context.Context) {
 	for range cap(l.inbox.stream) {
 		select {
 		case item := <-l.inbox.stream:
-			l.streamed(item)
+			l.streamed(ctx, item)
 			continue
 		default:
 		}
@@ -193,7 +205,7 @@ func (l *leader) turn(ctx context.Context) {
 }
 
 // streamed takes what the feed of the store's stream shows.
-func (l *leader) streamed(item streamItem) {
+func (l *leader) streamed(ctx context.Context, item streamItem) {
 	switch item.kind {
 	case isMessage:
 		l.know(item.message.Sequence - 1)
@@ -205,7 +217,7 @@ func (l *leader) streamed(item streamItem) {
 		l.tail.trim(maxEvents, maxBytes)
 	case isLevel:
 		l.know(item.sequence)
-		l.level(item.sequence)
+		l.level(ctx, item.sequence)
 	default:
 		l.reset(item.reason)
 	}

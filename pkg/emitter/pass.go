@@ -3,6 +3,7 @@ package emitter
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/feed"
@@ -104,6 +105,9 @@ func (l *leader) read(ctx context.Context, t *track) {
 }
 
 func (l *leader) page(t *track, page []feed.Message, err error) {
+	if !slices.Contains(l.passes, t) {
+		return // given up meanwhile, perhaps with its stream: nobody may ride on what does not go on
+	}
 	t.reading, t.emptyAt = false, time.Time{}
 	switch {
 	case err == nil:

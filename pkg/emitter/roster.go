@@ -63,10 +63,13 @@ func (r *roster) void() {
 	defer r.mu.Unlock()
 	clear(r.records)
 	if l := r.leader; l != nil {
-		l.inbox.call(func() {
-			for _, s := range l.subs {
-				s.registration.revision = 0
-			}
+		l.inbox.tell(func(t *taken) {
+			t.entries = nil // of the old bucket: their revisions would hide the new one's
+			t.calls = append(t.calls, func() {
+				for _, s := range l.subs {
+					s.registration.revision = 0
+				}
+			})
 		})
 	}
 }

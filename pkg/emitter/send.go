@@ -91,6 +91,7 @@ func (l *leader) send(s *sub, e *entry) bool {
 	wasIdle, before := s.sender.Idle(), s.sender.Sent
 	prev := s.sender.Send(e.event.Sequence)
 	e.header[event.PrevHeader] = []string{strconv.FormatUint(prev, 10)}
+	e.header[event.TermHeader] = l.termValue // which may have risen since the event was sent to another
 	m := &nats.Msg{Subject: s.registration.DeliverSubject, Reply: s.reply, Header: e.header, Data: e.event.Data}
 	if s.local {
 		m.Header = maps.Clone(e.header)
@@ -134,11 +135,10 @@ func (l *leader) unsent(s *sub, e *entry, err error) bool {
 	return true
 }
 
-// outgoing are an event's headers as they are sent to every subscription, but for what it is sent after.
+// outgoing are an event's headers as they are sent to every subscription, but for the term and what it is sent after.
 func (l *leader) outgoing(e *entry) nats.Header {
 	h := e.event.Complete()
 	h[event.SequenceHeader] = []string{strconv.FormatUint(e.event.Sequence, 10)}
-	h[event.TermHeader] = l.termValue
 	return h
 }
 

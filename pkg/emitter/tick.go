@@ -14,6 +14,7 @@ func (l *leader) tick(ctx context.Context, now time.Time) {
 	if l.tail == nil {
 		return
 	}
+	l.risen(now)
 	for s := range l.attention {
 		l.attend(s, now)
 	}

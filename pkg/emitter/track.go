@@ -12,7 +12,7 @@ import (
 // entry is an event in memory, with the headers that it is sent with.
 type entry struct {
 	event  event.Event
-	header nats.Header // of what is sent; Exesdb-Prev differs from subscription to subscription
+	header nats.Header // of what is sent; Exesdb-Prev and Exesdb-Term are set each time
 	size   int
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -102,7 +104,8 @@ func (d *Delivery) Start() error {
 	return nil
 }
 
-// Stop ends receiving, once the inlets are closed, and waits for what their sinks have in hand.
+// Stop ends receiving, closes the inlets that a supervisor which was cut short left open, and waits for what their sinks have
+// in hand.
 func (d *Delivery) Stop() {
 	if d.sub == nil {
 		return
@@ -110,6 +113,12 @@ func (d *Delivery) Stop() {
 	_ = d.sub.Unsubscribe() // fails only on a closed connection
 	close(d.stop)
 	<-d.done
+	d.mu.Lock()
+	open := slices.Collect(maps.Values(d.inlets))
+	d.mu.Unlock()
+	for _, in := range open {
+		in.close()
+	}
 	d.work.Wait()
 }
 
@@ -209,7 +218,7 @@ func (d *Delivery) open(l *loop, it *item, number uint64) *inlet {
 
 // notify tells the loop why the sink takes no events; empty: it takes them.
 func (in *inlet) notify(reason string) {
-	in.l.inbox.ask(request{do: func(l *loop, now time.Time) { l.delivering(in.it, reason, now) }})
+	in.l.inbox.ask(request{do: func(l *loop, now time.Time) { l.delivering(in, reason, now) }})
 }
 
 func (in *inlet) inflow() *inflow {
@@ -220,11 +229,8 @@ func (in *inlet) inflow() *inflow {
 	return in.flow.Load()
 }
 
-// nothing is what an inlet without events has in hand.
-var nothing = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
-
 // close takes nothing more. What waits is dropped, since it is not acknowledged; the channel is closed once what the sink had
-// in hand is done with, and acknowledged.
+// in hand, of this inlet or of one before, is done with, and acknowledged. It is nil where there never was anything.
 func (in *inlet) close() <-chan struct{} {
 	d := in.l.delivery
 	d.mu.Lock()
@@ -232,7 +238,7 @@ func (in *inlet) close() <-chan struct{} {
 	d.mu.Unlock()
 	f := in.flow.Load()
 	if f == nil {
-		return nothing
+		return in.after
 	}
 	return f.close()
 }

@@ -36,7 +36,8 @@ type inflow struct {
 	working  bool
 	starved  bool // events were dropped for want of memory
 	closed   bool
-	idle     chan struct{}      // closed when closed and nothing is in hand; made by close
+	rest     <-chan struct{}    // what close returned
+	idle     chan struct{}      // closed by the worker that close found, at its end
 	quit     chan struct{}      // closed by close: a worker that waits gives up; made with the worker
 	cancel   context.CancelFunc // ends what the worker has in hand
 
@@ -92,8 +93,10 @@ func (f *inflow) receive(m *nats.Msg) {
 	if f.closed {
 		return
 	}
-	if len(m.Header[event.SequenceHeader]) == 0 {
-		f.take(m, 0) // of a sender that keeps no account
+	if len(m.Header[event.SequenceHeader]) == 0 { // of a sender that keeps no account
+		if !f.starves() {
+			f.take(m, 0)
+		}
 		return
 	}
 	seq, err1 := headerNumber(m.Header, event.SequenceHeader)
@@ -113,9 +116,8 @@ func (f *inflow) receive(m *nats.Msg) {
 		f.question(m, term)
 		return
 	}
-	if len(f.queue) > 0 && f.d.queued.Load() > f.d.Budget {
+	if f.starves() {
 		f.starved = true
-		f.d.Metrics.Received.WithLabelValues("no_memory").Inc()
 		return
 	}
 	verdict := f.receiver.Receive(term, seq, prev)
@@ -133,6 +135,15 @@ func (f *inflow) receive(m *nats.Msg) {
 	case Gap:
 		f.d.answer(f.reply, event.Answer{Kind: event.Missing, Number: f.receiver.Last})
 	}
+}
+
+// starves reports whether there is no memory for one more event. One may always wait.
+func (f *inflow) starves() bool {
+	if len(f.queue) == 0 || f.d.queued.Load() <= f.d.Budget {
+		return false
+	}
+	f.d.Metrics.Received.WithLabelValues("no_memory").Inc()
+	return true
 }
 
 // headerNumber reads a header that may be absent.
@@ -174,7 +185,7 @@ func (f *inflow) take(m *nats.Msg, seq uint64) {
 	}
 	m.Header[event.IncarnationHeader] = []string{strconv.FormatUint(q.event.Incarnation, 10)}
 	m.Reply = ""
-	if !f.working && !config.Blocks() && to.Deliver(context.Background(), &q.event) == nil {
+	if !f.working && !config.Blocks() && isClosed(f.after) && to.Deliver(context.Background(), &q.event) == nil {
 		f.done(&q)
 		return
 	}
@@ -231,20 +242,20 @@ func (f *inflow) sayAccepted() {
 func (f *inflow) close() <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.idle != nil {
-		return f.idle
+	if f.closed {
+		return f.rest
 	}
-	f.closed, f.idle = true, make(chan struct{})
+	f.closed, f.rest = true, f.after
 	if f.unsaid > 0 {
 		f.sayAccepted()
 	}
-	if !f.working {
-		close(f.idle)
-		return f.idle
+	if f.working {
+		f.idle = make(chan struct{})
+		f.rest = f.idle
+		close(f.quit)
+		time.AfterFunc(drainWithin, f.cancel)
 	}
-	close(f.quit)
-	time.AfterFunc(drainWithin, f.cancel)
-	return f.idle
+	return f.rest
 }
 
 // seen is what the inlet has seen so far.

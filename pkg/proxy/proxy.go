@@ -82,7 +82,7 @@ func (p *Proxy) Step(in Input, now time.Time, s *Settings) Effects {
 			return Effects{}
 		}
 		p.renewTo, p.settled = p.NextIncarnation()+1, false
-		p.Breaker, p.Failures, p.LastError = breaker.Breaker{}, 0, ""
+		p.Breaker, p.Failures, p.LastError, p.Refusal = breaker.Breaker{}, 0, "", "" // the sink will tell anew
 		return p.event(Input{Cause: registry.Manual, SeenAt: in.SeenAt})
 	case Delivering:
 		return p.delivering(in.Reason, s)

@@ -203,3 +203,20 @@ func TestEqualClaimsAreOutbidOnce(t *testing.T) {
 		}
 	}
 }
+
+func TestRestartForgetsThatTheSinkRefused(t *testing.T) {
+	p, s, now := begun(t)
+	succeed := func(revision, incarnation uint64) {
+		p.Step(Input{Kind: Finished, Outcome: Outcome{Revision: revision, Incarnation: incarnation, Verified: true, Written: true, At: now}}, now, s)
+	}
+	succeed(1, 1)
+	if p.Step(Input{Kind: Delivering, Reason: "no"}, now, s); p.Health != breaker.Degraded {
+		t.Fatalf("health %s", p.Health)
+	}
+	// Only a worker that told of a refusal tells that it is over, and a restart has another.
+	p.Step(Input{Kind: Restart, SeenAt: now}, now, s)
+	succeed(2, 2)
+	if p.Health != breaker.Healthy || p.Refusal != "" {
+		t.Errorf("health %s, refusal %q", p.Health, p.Refusal)
+	}
+}

@@ -48,9 +48,11 @@ func (l *loop) release(it *item, revision uint64) {
 	}
 }
 
-// delivering takes an inlet's word that its sink takes no events, or takes them again (reason empty).
-func (l *loop) delivering(it *item, reason string, now time.Time) {
-	if it.removed || it.inlet == nil {
+// delivering takes an inlet's word that its sink takes no events, or takes them again (reason empty). That of one that is shut
+// says nothing about the next.
+func (l *loop) delivering(in *inlet, reason string, now time.Time) {
+	it := in.it
+	if it.removed || it.inlet != in {
 		return
 	}
 	if reason == it.proxy.Refusal {

@@ -14,10 +14,7 @@ import (
 // work hands what is queued to the sink, until nothing is.
 func (f *inflow) work(ctx context.Context) {
 	if f.after != nil {
-		select { // of two runs of a subscription the later one waits, or its events would come in between
-		case <-f.after:
-		case <-f.quit:
-		}
+		<-f.after // of two runs of a subscription the later one waits, or its events would come in between
 	}
 	for {
 		batch, to := f.next()

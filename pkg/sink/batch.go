@@ -27,8 +27,16 @@ const (
 
 var batchHeaders = [...]string{jetstreamext.BatchIDHeader, jetstreamext.BatchSeqHeader, jetstreamext.BatchCommitHeader}
 
-// atomicBatches is whether the stream takes batches. It belongs to the goroutine that delivers.
-type atomicBatches struct{ known, allowed bool }
+// atomicBatches is whether the stream takes batches. Subscriptions share a sink, so that several goroutines deliver.
+type atomicBatches uint32
+
+const (
+	batchesUnknown atomicBatches = iota // ask the stream
+	batchesAllowed
+	batchesRefused
+)
+
+func (s *streamSink) note(b atomicBatches) { s.batches.Store(uint32(b)) }
 
 // DeliverBatch implements Batcher. A batch is stored whole or not at all, so that one is in flight and the order holds.
 func (s *streamSink) DeliverBatch(ctx context.Context, events []*Event) (accepted int, err error) {
@@ -76,11 +84,13 @@ func (s *streamSink) publishBatch(ctx context.Context, chunk []*Event) (whole bo
 	case err == nil:
 		return true, nil
 	case errors.As(err, &api):
-		s.batches.allowed = api.ErrorCode != errCodeAtomicPublishDisabled
+		if api.ErrorCode == errCodeAtomicPublishDisabled {
+			s.note(batchesRefused)
+		}
 		return false, nil
 	// An acknowledgement that is none of a batch is one of a server that does not know batches.
 	case errors.Is(err, jetstreamext.ErrInvalidBatchAck):
-		s.batches.allowed = false
+		s.note(batchesRefused)
 		return false, nil
 	case errors.Is(err, nats.ErrMaxPayload), errors.Is(err, nats.ErrBadHeaderMsg):
 		return false, nil
@@ -91,8 +101,8 @@ func (s *streamSink) publishBatch(ctx context.Context, chunk []*Event) (whole bo
 
 // takesBatches asks the stream once. Where that fails, the next batch asks again.
 func (s *streamSink) takesBatches(ctx context.Context) bool {
-	if s.batches.known {
-		return s.batches.allowed
+	if b := atomicBatches(s.batches.Load()); b != batchesUnknown {
+		return b == batchesAllowed
 	}
 	limited, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
@@ -104,6 +114,10 @@ func (s *streamSink) takesBatches(ctx context.Context) bool {
 	if err != nil {
 		return false
 	}
-	s.batches = atomicBatches{known: true, allowed: stream.CachedInfo().Config.AllowAtomicPublish}
-	return s.batches.allowed
+	if !stream.CachedInfo().Config.AllowAtomicPublish {
+		s.note(batchesRefused)
+		return false
+	}
+	s.note(batchesAllowed)
+	return true
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -22,7 +23,7 @@ type streamSink struct {
 	js      jetstream.JetStream
 	subject string
 	timeout time.Duration
-	batches atomicBatches
+	batches atomic.Uint32 // atomicBatches
 }
 
 func (s *streamSink) Deliver(ctx context.Context, e *Event) error {

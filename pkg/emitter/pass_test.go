@@ -1,0 +1,27 @@
+package emitter
+
+import (
+	"testing"
+
+	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/feed"
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+func TestPageOfAPassThatWasGivenUpIsShownToNobody(t *testing.T) {
+	l := &leader{store: "s", index: newIndex(), tail: newTrack(10), metrics: NewMetrics(nil), wanting: map[*sub]struct{}{}}
+	s := &sub{name: "n", phase: running, window: firstWindow}
+	if err := l.index.add(s, by(subscription.ByEventType, "of another stream")); err != nil {
+		t.Fatal(err)
+	}
+	l.resume(s)
+	l.startPass()
+	old := l.passes[0]
+	l.leave(s) // as a reset has it
+	l.passes = nil
+	l.resume(s)
+	l.page(old, []feed.Message{{Subject: event.Subject("s", "g", "t"), Sequence: 1}}, nil)
+	if _, waits := l.wanting[s]; s.ride != nil || !waits {
+		t.Errorf("it rides: %v, it waits for another pass: %v", s.ride != nil, waits)
+	}
+}

@@ -1,0 +1,36 @@
+package emitter
+
+import (
+	"testing"
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+func TestEntriesOfABucketThatIsNoMoreHideNothingOfTheNewOne(t *testing.T) {
+	l := &leader{
+		inbox: newInbox(), index: newIndex(), subs: map[string]*sub{}, byID: map[uint64]*sub{}, wanting: map[*sub]struct{}{},
+	}
+	r := newRoster()
+	r.attach(l)
+	record := func(revision uint64, deliver string) {
+		r.entry(registration{registry.Registration{Subscription: by(subscription.ByStream, "$all"), DeliverSubject: deliver}, revision})
+	}
+	// All of it comes in one turn of the loop.
+	record(100, "old")
+	r.void()
+	record(3, "new")
+	told := l.inbox.take()
+	for _, call := range told.calls {
+		call()
+	}
+	for i := range told.entries {
+		l.entry(&told.entries[i], time.Now())
+	}
+	for _, s := range l.subs {
+		if s.registration.DeliverSubject != "new" {
+			t.Errorf("it is sent to %s", s.registration.DeliverSubject)
+		}
+	}
+}
