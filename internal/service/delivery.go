@@ -64,14 +64,12 @@ func (s *sinks) of(sub subscription.Subscription) (sink.Sink, sink.Config) {
 	if f := s.forwards[key]; f != nil {
 		c = sinkConfig(f)
 	}
-	if to := s.made[c]; to != nil {
-		return to, c
-	}
-	to, err := sink.New(s.js, c)
-	if err != nil {
-		return refusing{err}, c // what the configuration's check let through
-	}
-	if c.Kind != sink.Stream { // which keeps in mind what its stream can do
+	to := s.made[c]
+	if to == nil {
+		var err error
+		if to, err = sink.New(s.js, c); err != nil {
+			return refusing{err}, c // what the configuration's check let through
+		}
 		s.made[c] = to
 	}
 	return to, c
