@@ -1,7 +1,6 @@
 package service
 
 import (
-	"context"
 	"errors"
 	"time"
 
@@ -43,11 +42,19 @@ func (s *Service) event(e cluster.Event) {
 	s.supervisor.Tell(e.Store, proxy.Cluster{Cause: registry.Cause(e.Kind), Topic: e.Topic, Term: e.Term, Leader: e.Leader, SeenAt: e.SeenAt})
 }
 
-// deleted is the advisory that the bucket's stream was deleted: make it anew now, not when the next attempt finds out.
+// deleted is the advisory that the bucket's stream was deleted: make it anew now, not when the next attempt finds out. A server
+// that is not done with removing the old one may refuse to, or take the new one down with it.
 func (s *Service) deleted() {
+	if !s.running.Load() {
+		return
+	}
+	const again = 250 * time.Millisecond
 	s.work.Go(func() {
-		if err := s.ensure(context.Background()); err != nil {
+		for err := s.ensure(s.followed); err != nil; err = s.ensure(s.followed) {
 			s.log.Warn("the registry bucket was deleted and could not be created anew yet", "error", err)
+			if !sleep(s.followed, again) {
+				return
+			}
 		}
 	})
 }

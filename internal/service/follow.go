@@ -36,7 +36,7 @@ func (s *Service) follow() error {
 	}
 	s.feed = f
 	ctx, cancel := context.WithCancel(context.Background())
-	s.cancel = cancel
+	s.followed, s.cancel = ctx, cancel
 	s.work.Go(func() {
 		if err := f.Run(ctx); err != nil {
 			s.log.Error("the registry is no longer followed", "error", err)

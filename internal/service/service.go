@@ -63,6 +63,7 @@ type Service struct {
 	denied   chan error // permission violations while starting
 	// registered is closed at the first registration.
 	registered chan struct{}
+	followed   context.Context // ends with the feed
 	cancel     context.CancelFunc
 	work       sync.WaitGroup
 }
