@@ -132,7 +132,11 @@ func (l *leader) run(ctx context.Context) error {
 		case <-l.inbox.wake:
 		case item := <-l.inbox.stream:
 			l.streamed(working, item)
-		case <-connected:
+		case _, open := <-connected:
+			if !open { // and so is the connection
+				connected = nil
+				break
+			}
 			l.reconnected(time.Now())
 		case <-tick.C:
 			l.tick(working, time.Now())
