@@ -23,8 +23,6 @@ type Lease interface {
 	// Epoch is what the lease's record says of the store's history; empty: nothing.
 	Epoch() string
 	SetEpoch(ctx context.Context, epoch string) error
-	// Verify makes sure, by a conditional write, that the lease is still held.
-	Verify(ctx context.Context) error
 	// RaiseTerm makes the term higher than the one given, by a conditional write.
 	RaiseTerm(ctx context.Context, above uint64) error
 }
