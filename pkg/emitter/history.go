@@ -2,6 +2,7 @@ package emitter
 
 import (
 	"context"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +24,21 @@ func ofStream(epoch, created string) bool {
 	return epoch == created || strings.HasPrefix(epoch, created+"-")
 }
 
+// laterEpoch is an epoch of the same stream, after it went back to an earlier state that ended with that sequence.
+func laterEpoch(created string, last uint64) string {
+	return created + "-" + strconv.FormatUint(last, 10) + "-" + nuid.Next()
+}
+
+// shared is up to where an epoch has the same events as the ones of that stream before it.
+func shared(epoch, created string) uint64 {
+	went, ok := strings.CutPrefix(epoch, created+"-")
+	last, _, _ := strings.Cut(went, "-")
+	if n, err := strconv.ParseUint(last, 10, 64); ok && err == nil {
+		return n
+	}
+	return math.MaxUint64
+}
+
 // checkHistory looks whether the stream has lost events that a proxy took, or a checkpoint knows of. The tail may also just be
 // behind.
 func (l *leader) checkHistory(known uint64) {
@@ -38,7 +54,7 @@ func (l *leader) checkHistory(known uint64) {
 			l.checking = false
 			if err == nil && last < known && l.tail != nil {
 				l.log.Error("the store's stream ends before events that were delivered: it went back to an earlier state", "last", last, "delivered", known)
-				l.newHistory(l.created+"-"+nuid.Next(), last)
+				l.newHistory(laterEpoch(l.created, last), last)
 			}
 		})
 	})
@@ -80,7 +96,7 @@ func (l *leader) level(ctx context.Context, last uint64) {
 			l.resetting = false
 			created := strconv.FormatInt(info.Created.UnixNano(), 10)
 			if created == l.created {
-				l.newHistory(l.created+"-"+nuid.Next(), last)
+				l.newHistory(laterEpoch(l.created, last), last)
 				return
 			}
 			l.created = created
@@ -102,7 +118,7 @@ func (l *leader) newHistory(epoch string, last uint64) {
 	for _, s := range l.subs {
 		s.since = s.session + 1
 		s.sender = NewSender(max(min(s.sender.Acked, last), s.least()))
-		if s.phase != loading && s.phase != absent {
+		if s.phase != loading {
 			l.dirty[s] = struct{}{}
 		}
 	}

@@ -23,8 +23,6 @@ type Lease interface {
 	// Epoch is what the lease's record says of the store's history; empty: nothing.
 	Epoch() string
 	SetEpoch(ctx context.Context, epoch string) error
-	// Verify makes sure, by a conditional write, that the lease is still held.
-	Verify(ctx context.Context) error
 	// RaiseTerm makes the term higher than the one given, by a conditional write.
 	RaiseTerm(ctx context.Context, above uint64) error
 }
@@ -132,7 +130,11 @@ func (l *leader) run(ctx context.Context) error {
 		case <-l.inbox.wake:
 		case item := <-l.inbox.stream:
 			l.streamed(working, item)
-		case <-connected:
+		case _, open := <-connected:
+			if !open { // and so is the connection
+				connected = nil
+				break
+			}
 			l.reconnected(time.Now())
 		case <-tick.C:
 			l.tick(working, time.Now())

@@ -161,7 +161,11 @@ func (l *leader) loaded(got []loaded) {
 		case c.odd != nil:
 			l.log.Error("a checkpoint can't be read; the position is the proxy's, or the start", "subscription", s.name, "error", c.odd)
 		case c.found && ofStream(c.point.Epoch, l.created):
-			s.sender, s.recorded, s.durable = NewSender(c.point.Sequence), true, true
+			at := c.point.Sequence
+			if c.point.Epoch != l.epoch { // the stream went back while the subscription was not registered
+				at = min(at, max(shared(l.epoch, l.created), s.least()))
+			}
+			s.sender, s.recorded, s.durable = NewSender(at), true, true
 		case c.found && c.point.Epoch != "":
 			// Of a stream that is no more: everything in this one is new.
 			s.sender, s.recorded, s.durable = NewSender(s.least()), true, true
