@@ -19,8 +19,8 @@ type Checkpoint struct {
 	UpdatedAt time.Time `json:"updated_at"`
 }
 
-// Checkpoints is the bucket of checkpoints; *registry.Registry is one.
-type Checkpoints interface {
+// checkpoints is the bucket of checkpoints; *registry.Registry is one.
+type checkpoints interface {
 	Put(ctx context.Context, writes []registry.Write) []registry.WriteResult
 	GetLast(ctx context.Context, keys []string, found func(registry.Entry)) error
 	GetFromLeader(ctx context.Context, key string) (registry.Entry, bool, error)
@@ -194,7 +194,7 @@ func (l *leader) finish(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishWithin)
 	defer cancel()
 	l.turn(ctx) // the acknowledgements that are here already
-	for len(l.dirty) > 0 && !l.verifying && ctx.Err() == nil {
+	for len(l.dirty) > 0 && !l.verifying && l.nc.IsConnected() && ctx.Err() == nil {
 		subs, writes := l.due()
 		if len(writes) == 0 {
 			continue

@@ -13,10 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
 
+	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/registry"
@@ -57,12 +59,15 @@ func (l *log) says(text string) bool {
 // run runs an emitter of the store until the test ends, or it is stopped before.
 func run(t *testing.T, js jetstream.JetStream, s Store) (*log, func()) {
 	t.Helper()
+	return runWith(t, js, Config{Stores: []Store{s}})
+}
+
+func runWith(t *testing.T, js jetstream.JetStream, c Config) (*log, func()) {
+	t.Helper()
 	said := &log{}
 	ctx, cancel := context.WithCancel(context.Background())
-	e, err := Open(ctx, js, Config{
-		Stores: []Store{s}, Candidate: registry.Owner{Name: "e", ID: nuid.Next()}, LeaseTTL: time.Second,
-		Logger: slog.New(slog.NewTextHandler(said, nil)),
-	})
+	c.Candidate, c.LeaseTTL, c.Logger = registry.Owner{Name: "e", ID: nuid.Next()}, time.Second, slog.New(slog.NewTextHandler(said, nil))
+	e, err := Open(ctx, js, c)
 	if err != nil {
 		cancel()
 		t.Fatal(err)
@@ -421,4 +426,43 @@ func TestStreamMadeAnewIsReadFromItsStart(t *testing.T) {
 	eventually(t, "the one that was there has all", func() bool { return here.count() == 1+events })
 	late := hold(t, js, by(subscription.ByEventType, "t"))
 	eventually(t, "one that comes later has all", func() bool { return late.count() == events })
+}
+
+func TestEventThatCannotBeSentIsParkedAndTheNextGoesOn(t *testing.T) {
+	node, err := natsnode.Start(natsnode.Options{Configure: func(o *server.Options) { o.MaxPayload = 4096 }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(node.Shutdown)
+	nc, err := nats.Connect(node.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var parked []uint64
+	var tries int
+	runWith(t, js, Config{
+		Stores: []Store{{Stream: StreamConfig{Store: "s"}}},
+		Park: func(_ context.Context, r *registry.Registration, e *event.Event, _ string) error { // one at a time, and awaited below
+			if tries++; tries == 1 {
+				return errors.New("the lot is away")
+			}
+			parked = append(parked, e.Sequence)
+			return nil
+		},
+	})
+	h := hold(t, js, by(subscription.ByStream, "$all"))
+	for _, size := range []int{10, 4000, 10} { // with the headers that it lacks the second is too large
+		if _, err := js.Publish(t.Context(), event.Subject("s", "g", "t"), make([]byte, size)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.awaits(1, 3)
+	if !slices.Equal(parked, []uint64{2}) {
+		t.Errorf("parked %v", parked)
+	}
 }

@@ -2,12 +2,15 @@ package emitter
 
 import (
 	"context"
+	"errors"
 	"math"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nuid"
+
+	"github.com/exesdb/subproxy/pkg/cluster"
 )
 
 // currentEpoch is the epoch to go on with: the one in the lease's record, where it is of this stream.
@@ -68,13 +71,7 @@ func (l *leader) reset(reason error) {
 	}
 	l.passes = nil
 	l.tail, l.first = newTrack(0), 0
-	l.resetting = true
-	l.resets++
-	for _, s := range l.subs {
-		if s.phase == running || s.phase == placing || s.phase == asking {
-			l.hold(s, time.Now())
-		}
-	}
+	l.pauseAll()
 }
 
 // level is the feed's word that it has shown all there is. Nothing is sent before it is known which stream that is: one that
@@ -93,7 +90,6 @@ func (l *leader) level(ctx context.Context, last uint64) {
 			if resets != l.resets {
 				return
 			}
-			l.resetting = false
 			created := strconv.FormatInt(info.Created.UnixNano(), 10)
 			if created == l.created {
 				l.newHistory(laterEpoch(l.created, last), last)
@@ -105,22 +101,60 @@ func (l *leader) level(ctx context.Context, last uint64) {
 	})
 }
 
-// newHistory begins an epoch: what lies after last is new, whatever was sent under the same sequences before.
+// newHistory begins an epoch: what lies after last is new, whatever was sent under the same sequences before. The lease knows
+// of it first: a leader after this one that went on with the epoch before would make the proxies forget once more.
 func (l *leader) newHistory(epoch string, last uint64) {
-	l.epoch = epoch
+	l.pauseAll()
+	resets := l.resets
 	l.work.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		defer cancel()
-		if err := l.lease.SetEpoch(ctx, epoch); err != nil {
-			l.log.Warn("the new epoch could not be written to the lease", "error", err)
+		if !l.setEpoch(epoch) {
+			return
 		}
+		l.inbox.call(func() {
+			if resets != l.resets {
+				return // it is another stream again
+			}
+			l.resetting, l.epoch = false, epoch
+			for _, s := range l.subs {
+				s.since = s.session + 1
+				s.sender = NewSender(max(min(s.sender.Acked, last), s.least()))
+				if s.phase != loading {
+					l.dirty[s] = struct{}{}
+				}
+			}
+			l.askAll(time.Now())
+		})
 	})
+}
+
+// pauseAll sends nothing more to anybody until the history is known.
+func (l *leader) pauseAll() {
+	l.resetting = true
+	l.resets++
 	for _, s := range l.subs {
-		s.since = s.session + 1
-		s.sender = NewSender(max(min(s.sender.Acked, last), s.least()))
-		if s.phase != loading {
-			l.dirty[s] = struct{}{}
+		if s.phase == running || s.phase == placing || s.phase == asking {
+			l.hold(s, time.Now())
 		}
 	}
-	l.askAll(time.Now())
+}
+
+// setEpoch reports false where the leader ends before the lease has the epoch.
+func (l *leader) setEpoch(epoch string) bool {
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		err := l.lease.SetEpoch(ctx, epoch)
+		cancel()
+		switch {
+		case err == nil:
+			return true
+		case errors.Is(err, cluster.ErrDeposed):
+			return false
+		}
+		l.log.Warn("the new epoch could not be written to the lease yet; nothing is sent before", "error", err)
+		select {
+		case <-l.ended:
+			return false
+		case <-time.After(firstAsk):
+		}
+	}
 }

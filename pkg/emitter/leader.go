@@ -16,9 +16,9 @@ import (
 	"github.com/exesdb/subproxy/pkg/feed"
 )
 
-// Lease is what a leader needs of the lease that it leads by; *cluster.Lease is one. The context that the leader runs with
+// lease is what a leader needs of the lease that it leads by; *cluster.Lease is one. The context that the leader runs with
 // ends when another holds it.
-type Lease interface {
+type lease interface {
 	Term() uint64
 	// Epoch is what the lease's record says of the store's history; empty: nothing.
 	Epoch() string
@@ -33,11 +33,11 @@ type leader struct {
 	store     string
 	stream    string
 	layout    Layout
-	lease     Lease
+	lease     lease
 	nc        *nats.Conn
 	local     Local // nil: none
 	js        jetstream.JetStream
-	points    Checkpoints
+	points    checkpoints
 	ensure    func(context.Context) (created bool, err error) // opens the bucket of checkpoints again where it is gone
 	name      string                                          // of the emitter
 	log       *slog.Logger
@@ -68,7 +68,8 @@ type leader struct {
 	loading   bool
 	writing   bool
 	verifying bool
-	resetting bool // the stream is another, and has not been read to its end yet
+	resetting bool            // the stream is another, and has not been read to its end yet
+	ended     <-chan struct{} // closed when the leader ends
 	resets    int
 	checking  bool // whether the stream went back
 	failing   bool // the last checkpoints could not be written
@@ -100,6 +101,7 @@ func (l *leader) run(ctx context.Context) error {
 	l.setTerm()
 
 	working, cancel := context.WithCancel(ctx)
+	l.ended = working.Done()
 	defer l.work.Wait()
 	defer cancel()
 	l.replies = l.nc.NewInbox()

@@ -94,7 +94,7 @@ func (l *leader) absent(ctx context.Context, got []loaded) error {
 }
 
 // readCheckpoints asks any replica, and the leader about those that it does not show.
-func readCheckpoints(ctx context.Context, points Checkpoints, got []loaded) error {
+func readCheckpoints(ctx context.Context, points checkpoints, got []loaded) error {
 	keys, at := make([]string, 0, len(got)), make(map[string]int, len(got))
 	for i := range got {
 		if key := got[i].sub.key; !got[i].answered {

@@ -97,7 +97,7 @@ func (h *recordHandler) Message(m feed.Message) {
 		err = registry.ErrBadRecord
 	}
 	if err != nil {
-		h.log.Warn("a registration can't be read; nothing is sent for it", "key", e.Key, "revision", e.Revision, "error", err)
+		h.log.Warn("a registration can't be read and is passed over; the one before it stands", "key", e.Key, "revision", e.Revision, "error", err)
 		return
 	}
 	r.entry(registration{record, e.Revision})

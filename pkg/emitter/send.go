@@ -123,16 +123,39 @@ func (l *leader) unsent(s *sub, e *entry, err error) bool {
 		l.hold(s, time.Now())
 		return false
 	}
-	// Whoever is to get it can't, with any number of attempts. What comes before it is in flight or accepted.
-	l.log.Error("an event is larger than the server's max_payload once it has its headers; it is parked", "subscription", s.name, "sequence", e.event.Sequence, "error", err)
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-	defer cancel()
-	if err := l.park(ctx, &s.registration, &e.event, err.Error()); err != nil {
-		l.log.Error("it could not be parked", "subscription", s.name, "error", err)
-		l.hold(s, time.Now())
-		return false
+	if s.parked == e.event.Sequence {
+		return true // it is seen to: the next one goes on
 	}
-	return true
+	// Whoever is to get it can't, with any number of attempts. What comes before it is in flight or accepted.
+	l.hold(s, time.Now())
+	s.askWait = stallAfter
+	if !s.parking {
+		s.parking = true
+		l.parkAside(s, e, err)
+	}
+	return false
+}
+
+// parkAside parks an event that can't be sent beside the loop, and lets its subscription go on then.
+func (l *leader) parkAside(s *sub, e *entry, reason error) {
+	r, ev := s.registration, e.event
+	ev.Header = maps.Clone(ev.Header)
+	l.work.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), checkpointIO)
+		defer cancel()
+		err := l.park(ctx, &r, &ev, reason.Error())
+		l.inbox.call(func() {
+			s.parking = false
+			if err != nil {
+				l.log.Error("an event that is too large to be sent could not be parked; it holds its subscription", "subscription", s.name, "sequence", ev.Sequence, "error", err)
+				return
+			}
+			l.log.Error("an event is larger than the server's max_payload once it has its headers; it is parked", "subscription", s.name, "sequence", ev.Sequence, "error", reason)
+			if s.parked = ev.Sequence; s.phase == held {
+				l.ask(s, time.Now())
+			}
+		})
+	})
 }
 
 // outgoing are an event's headers as they are sent to every subscription, but for the term and what it is sent after.

@@ -56,6 +56,8 @@ type sub struct {
 	askedAt    time.Time
 	askWait    time.Duration // until it is asked again
 
+	parked     uint64 // sequence of an event that can't be sent, and is parked; 0: none
+	parking    bool
 	revision   uint64 // of the checkpoint's record; 0: there is none
 	recorded   bool   // its place is known: there is a record of this epoch, or it began
 	durable    bool   // the bucket had a record of this epoch
