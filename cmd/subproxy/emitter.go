@@ -4,19 +4,15 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"slices"
 	"sync/atomic"
 	"syscall"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 
 	"github.com/exesdb/subproxy/internal/config"
-	"github.com/exesdb/subproxy/internal/logging"
 	"github.com/exesdb/subproxy/internal/service"
 	"github.com/exesdb/subproxy/internal/web"
 	"github.com/exesdb/subproxy/pkg/emitter"
@@ -49,23 +45,18 @@ func (f *runFlags) emit(cmd *cobra.Command) error {
 	if f.config == "" {
 		return usagef("give a configuration with --config FILE (subproxy check --defaults prints one)")
 	}
-	cfg, err := f.load()
+	cfg, log, err := f.begin()
 	if err != nil {
 		return err
 	}
-	log, err := logging.New(os.Stderr, cfg.Log.Level, cfg.Log.Format)
+	listener, err := listen(cfg)
 	if err != nil {
-		return usagef("%w", err)
+		return err
 	}
-	var listener net.Listener
-	if cfg.HTTP.Addr != "" {
-		if listener, err = web.Listen(cfg.HTTP.Addr); err != nil {
-			return err
-		}
+	if listener != nil {
 		defer listener.Close()
 	}
-	reg := prometheus.NewRegistry()
-	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	reg := newRegistry()
 	e, err := hostEmitter(ctx, service.EmitterOptions{Config: cfg, Logger: log, Metrics: emitter.NewMetrics(reg)})
 	if err != nil {
 		return unlessStopped(ctx, err, log)

@@ -83,13 +83,9 @@ func (f *runFlags) run(cmd *cobra.Command) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
-	cfg, err := f.load()
+	cfg, log, err := f.begin()
 	if err != nil {
 		return err
-	}
-	log, err := logging.New(os.Stderr, cfg.Log.Level, cfg.Log.Format)
-	if err != nil {
-		return usagef("%w", err)
 	}
 	if f.embedded {
 		node, err := startEmbedded(f.embeddedPort, f.storeDir, log)
@@ -100,15 +96,14 @@ func (f *runFlags) run(cmd *cobra.Command) error {
 		cfg.NATS = config.NATS{URL: node.URL()}
 	}
 	// The address is taken first: a port in use must not cost a registration.
-	var listener net.Listener
-	if cfg.HTTP.Addr != "" {
-		if listener, err = web.Listen(cfg.HTTP.Addr); err != nil {
-			return err
-		}
+	listener, err := listen(cfg)
+	if err != nil {
+		return err
+	}
+	if listener != nil {
 		defer listener.Close()
 	}
-	reg := prometheus.NewRegistry()
-	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	reg := newRegistry()
 	if err := somethingToDo(cfg); err != nil {
 		return err
 	}
@@ -139,6 +134,33 @@ func (f *runFlags) run(cmd *cobra.Command) error {
 	stop(ctx, s, emits, log)
 	log.Info("stopped")
 	return nil
+}
+
+// begin reads the configuration, and makes the log that it says.
+func (f *runFlags) begin() (*config.Config, *slog.Logger, error) {
+	cfg, err := f.load()
+	if err != nil {
+		return nil, nil, err
+	}
+	log, err := logging.New(os.Stderr, cfg.Log.Level, cfg.Log.Format)
+	if err != nil {
+		return nil, nil, usagef("%w", err)
+	}
+	return cfg, log, nil
+}
+
+// listen takes the HTTP address; nil where there is none.
+func listen(cfg *config.Config) (net.Listener, error) {
+	if cfg.HTTP.Addr == "" {
+		return nil, nil
+	}
+	return web.Listen(cfg.HTTP.Addr)
+}
+
+func newRegistry() *prometheus.Registry {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return reg
 }
 
 // stop stops the instance and then the emitter, which so hears what the proxies acknowledge last.
