@@ -579,6 +579,7 @@ func deliveryNodesKilled(w *deliveryWorld) {
 		if victim == "follower" {
 			node = follows[0]
 		}
+		w.holes.Store(true) // the proxy may be connected to it, and what it had just sent by core NATS is gone
 		node.kill()
 		w.more(100)
 		node.run()
