@@ -36,7 +36,8 @@ type TLS struct {
 
 // Instance identifies this process over its restarts.
 type Instance struct {
-	Name string `yaml:"name" format:"name" doc:"Stable over restarts, and no other instance's. Empty: the host name."`
+	Name       string        `yaml:"name" format:"name" doc:"Stable over restarts, and no other instance's. Empty: the host name."`
+	SessionTTL time.Duration `yaml:"session_ttl" default:"3s" min:"500ms" max:"1h" doc:"An instance that is silent for so long is gone, and others may take what it holds."`
 }
 
 // Registry is the bucket of registrations.
