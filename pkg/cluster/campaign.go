@@ -3,27 +3,15 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"log/slog"
-	"sync"
 	"time"
-
-	"github.com/exesdb/subproxy/pkg/registry"
 )
 
 // campaign is one Run: it does what the rules say. Its goroutine owns what is not said to be shared.
 type campaign struct {
 	*Election
-	ctx   context.Context
+	*clerk
 	rules candidacy
-	work  sync.WaitGroup // requests and Lead
 
-	mu     sync.Mutex
-	inputs []input       // guarded by mu: what the feed showed
-	news   chan struct{} // says that there are inputs; holds one
-
-	answers  chan input // of the request; holds the one there can be
-	ensured  chan error // holds the one there can be
-	ensuring bool
 	returned chan struct{} // Lead returned; holds one
 	asks     chan *ask
 
@@ -32,9 +20,9 @@ type campaign struct {
 	waiting []*ask // their renewal is still to be sent
 	sent    []*ask // their renewal is on its way
 	gaveUp  bool   // resigning was not acknowledged
-	failing string // the failure logged last, in a row
-	timer   *time.Timer
 }
+
+const leaseFailed = "the leader's lease could not be read or written"
 
 // ask is a leader's wish for a renewal.
 type ask struct {
@@ -44,7 +32,6 @@ type ask struct {
 }
 
 func (c *campaign) run() error {
-	c.timer = time.NewTimer(0)
 	defer c.timer.Stop()
 	defer c.work.Wait()
 	defer c.leader.Store(nil)
@@ -64,9 +51,9 @@ func (c *campaign) run() error {
 			done = c.step(in)
 		case <-c.returned:
 			done = c.step(input{kind: returned})
-		case err := <-c.ensured:
-			c.ensuring = false
-			c.report(err)
+		case err := <-c.remade:
+			c.remaking = false
+			c.report(leaseFailed, err, "leading", c.rules.leading)
 		case a := <-c.asks:
 			if a.lease != c.lease {
 				a.done <- ErrDeposed
@@ -82,29 +69,10 @@ func (c *campaign) run() error {
 	return nil
 }
 
-// heard implements watcher.
-func (c *campaign) heard(in input) {
-	c.mu.Lock()
-	c.inputs = append(c.inputs, in)
-	c.mu.Unlock()
-	select {
-	case c.news <- struct{}{}:
-	default:
-	}
-}
-
-func (c *campaign) take() []input {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	inputs := c.inputs
-	c.inputs = nil
-	return inputs
-}
-
 // step lets the rules decide, and does what they say.
 func (c *campaign) step(in input) (done bool) {
 	fx := c.rules.Step(in, time.Now())
-	c.report(fx.Failed)
+	c.report(leaseFailed, fx.Failed, "leading", c.rules.leading)
 	if in.kind == answered {
 		if in.err == nil {
 			c.failing = ""
@@ -128,52 +96,16 @@ func (c *campaign) step(in input) (done bool) {
 	}
 	switch {
 	case fx.Read:
-		c.request(func(ctx context.Context) (in input) {
-			in.entry, in.found, in.err = c.cfg.Follower.bucket.GetFromLeader(ctx, LeaderKey(c.cfg.Store))
-			return in
-		})
+		c.read(LeaderKey(c.cfg.Store))
 	case fx.Write != nil:
 		c.sent, c.waiting = c.waiting, nil
-		c.request(func(ctx context.Context) input {
-			r := c.cfg.Follower.bucket.Put(ctx, []registry.Write{*fx.Write})[0]
-			return input{revision: r.Revision, err: r.Err}
-		})
+		c.write(*fx.Write)
 	}
-	if fx.Ensure && !c.ensuring && c.cfg.Ensure != nil {
+	if fx.Ensure {
 		c.ensure()
 	}
-	c.timer.Stop()
-	if !fx.Next.IsZero() {
-		c.timer.Reset(time.Until(fx.Next))
-	}
+	c.wake(fx.Next)
 	return fx.Done
-}
-
-// request makes the one request at a time. It gets half the grace: one that was sent while JetStream was away must be
-// over, and be sent again, before the others have waited out theirs. It ends by time and not with Run, which needs to
-// know what became of a write.
-func (c *campaign) request(do func(context.Context) input) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), max(c.cfg.Grace/2, minRetry))
-	c.work.Go(func() {
-		defer cancel()
-		in := do(ctx)
-		in.kind = answered
-		c.answers <- in
-	})
-}
-
-// ensure is beside the requests: while it waits for a bucket that has no leader, renewals go on.
-func (c *campaign) ensure() {
-	c.ensuring = true
-	ctx, cancel := context.WithTimeout(c.ctx, ensureWait)
-	c.work.Go(func() {
-		defer cancel()
-		err := c.cfg.Ensure(ctx)
-		if err == nil {
-			c.cfg.Follower.feed.Poke()
-		}
-		c.ensured <- err
-	})
 }
 
 func (c *campaign) begin() {
@@ -225,16 +157,4 @@ func (c *campaign) publish() {
 		known = &record
 	}
 	c.leader.Store(known)
-}
-
-// report logs a failure once in a row.
-func (c *campaign) report(err error) {
-	if err == nil {
-		return
-	}
-	level := slog.LevelDebug
-	if c.failing != err.Error() {
-		c.failing, level = err.Error(), slog.LevelWarn
-	}
-	c.log.Log(c.ctx, level, "the leader's lease could not be read or written", "leading", c.rules.leading, "error", err)
 }

@@ -17,25 +17,10 @@ const (
 	resignWait = 2 * time.Second // for the deletion to be acknowledged
 )
 
-// content is what a key holds, as far as is known.
-type content uint8
-
-const (
-	unread content = iota // not known: read it
-	vacant                // deleted, or never written: whoever is first has it
-	lapsed                // the bucket removed it, by TTL; its holder may live and writes again (registry.Expired)
-	leased                // a record
-)
-
 // view is what a candidate knows of the key.
 type view struct {
-	is       content
-	revision uint64 // 0: there is not even a marker
-	record   Record // leased
-	heard    time.Time
-	// silent is when the leader of the bucket said that there is nothing newer, though the holder should have renewed by
-	// then; zero before. The grace counts from here: while JetStream is away nobody can renew, and nobody is dead for it.
-	silent time.Time
+	sight
+	record Record // leased
 }
 
 // flight is the one request that is under way.
@@ -174,17 +159,12 @@ func above(term uint64) uint64 { return max(term, term+1) }
 
 // read makes a view of an entry. What is no lease is nobody's.
 func (c *candidacy) read(e registry.Entry, now time.Time, fx *effects) view {
-	v := view{is: vacant, revision: e.Revision, heard: now}
-	switch {
-	case e.Operation == registry.Expired && c.view.is != vacant: // the marker of a deletion can expire too
-		v.is = lapsed
-	case e.Operation == registry.Put:
-		record, err := decodeRecord(c.store, e.Data)
-		if err != nil {
-			fx.Failed = err
-			break
-		}
-		v.is, v.record = leased, record
+	v := view{sight: sightOf(&e, c.view.is, now)}
+	if v.is != leased {
+		return v
+	}
+	if v.record, fx.Failed = decodeRecord(c.store, e.Data); fx.Failed != nil {
+		v.is = vacant
 	}
 	return v
 }

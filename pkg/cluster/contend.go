@@ -23,30 +23,28 @@ func (c *candidacy) answer(in input, now time.Time, fx *effects) {
 		c.look(f, in, now, fx)
 	case f.is == deleting:
 		if in.revision > c.view.revision && c.view.is != unread {
-			c.see(view{is: vacant, revision: in.revision, heard: now}, now, fx)
+			c.see(view{sight: sight{is: vacant, revision: in.revision, heard: now}}, now, fx)
 		}
 	case f.is == writing:
 		c.wrote(f, in.revision, now, fx)
 	}
 }
 
-// look takes what a read found. What was heard after the question was asked may be newer than the answer. What was heard
-// before is not, even with a higher revision: then the bucket is another one.
+// look takes what a read found.
 func (c *candidacy) look(f flight, in input, now time.Time, fx *effects) {
-	asked := c.view.is == unread || c.view.heard.Before(f.sent)
-	switch {
-	case asked && in.found && c.view.is != unread && in.entry.Revision == c.view.revision:
+	switch c.view.weigh(f.sent, in.found, in.entry.Revision) {
+	case confirmed:
 		c.view.silent = now
-	case in.found && (asked || in.entry.Revision > c.view.revision):
+	case newer:
 		c.see(c.read(in.entry, now, fx), now, fx)
-	case !in.found && asked:
-		c.see(view{is: vacant, heard: now}, now, fx)
+	case absent:
+		c.see(view{sight: sight{is: vacant, heard: now}}, now, fx)
 	}
 }
 
 func (c *candidacy) wrote(f flight, revision uint64, now time.Time, fx *effects) {
 	c.conflicts, c.renewed = 0, f.sent
-	c.renewAt = f.sent.Add(c.spread(c.ttl / renewals))
+	c.renewAt = f.sent.Add(renewIn(c.ttl, c.rand))
 	if c.view.is == unread || revision < c.view.revision {
 		c.changed, c.unsure = c.leading, c.unsure || c.leading && f.wins
 		return // the bucket was lost meanwhile, or something came after: what is there now decides
@@ -54,7 +52,7 @@ func (c *candidacy) wrote(f flight, revision uint64, now time.Time, fx *effects)
 	c.unsure = false
 	record := f.record
 	if !record.same(&c.mine) { // deposed while it was on its way: it stands there, and leads nobody
-		c.see(view{is: leased, revision: revision, record: record, heard: now}, now, fx)
+		c.see(view{sight: sight{is: leased, revision: revision, heard: now}, record: record}, now, fx)
 		return
 	}
 	if f.wins {
@@ -64,7 +62,7 @@ func (c *candidacy) wrote(f flight, revision uint64, now time.Time, fx *effects)
 	c.changed = c.changed || record.Term > f.record.Term
 	c.mine.Term = max(c.mine.Term, record.Term)
 	c.held, fx.Renewed = record, true
-	c.see(view{is: leased, revision: revision, record: record, heard: now}, now, fx)
+	c.see(view{sight: sight{is: leased, revision: revision, heard: now}, record: record}, now, fx)
 	if !c.leading {
 		c.elect(now, fx)
 	}
@@ -82,7 +80,7 @@ func (c *candidacy) elect(now time.Time, fx *effects) {
 func (c *candidacy) fail(f flight, err error, now time.Time, fx *effects) {
 	c.changed = c.changed || c.leading && f.is == writing
 	c.unsure = c.unsure || c.leading && f.wins
-	retry := now.Add(c.spread(min(max(c.ttl/retries, minRetry), maxRetry)))
+	retry := now.Add(retryIn(c.ttl, c.rand))
 	if errors.Is(err, registry.ErrConflict) {
 		if c.view.revision == f.on {
 			c.view.is = unread
@@ -107,9 +105,17 @@ func isGone(err error) bool {
 	return false
 }
 
+// renewIn is the time from one renewal to the next.
+func renewIn(ttl time.Duration, rand func() float64) time.Duration { return spread(ttl/renewals, rand) }
+
+// retryIn is the time to the next try after one that failed.
+func retryIn(ttl time.Duration, rand func() float64) time.Duration {
+	return spread(min(max(ttl/retries, minRetry), maxRetry), rand)
+}
+
 // spread varies a duration by an eighth to either side.
-func (c *candidacy) spread(d time.Duration) time.Duration {
-	return time.Duration(float64(d) * (0.875 + c.rand()/4))
+func spread(d time.Duration, rand func() float64) time.Duration {
+	return time.Duration(float64(d) * (0.875 + rand()/4))
 }
 
 // decide says what to do next, from what is known.
@@ -164,18 +170,17 @@ func (c *candidacy) contend(now time.Time, fx *effects) {
 		c.elect(now, fx)
 		c.decide(now, fx)
 		return
-	case v.is == lapsed:
-		at = later(at, v.heard.Add(c.grace))
-	case v.is == leased && !c.ours():
-		ttl := v.record.ttl(c.ttl)
-		grace := min(c.grace, ttl/2)
-		if v.silent.IsZero() {
-			if at = later(at, v.heard.Add(ttl-grace)); !now.Before(at) {
-				c.ask(now, fx)
-				return
-			}
-		} else {
-			at = later(at, v.silent.Add(grace))
+	case v.is == lapsed || v.is == leased && !c.ours():
+		quiet, grace := time.Duration(0), c.grace
+		if v.is == leased {
+			ttl := v.record.ttl(c.ttl)
+			grace = min(grace, ttl/2)
+			quiet = ttl - grace
+		}
+		due, ask := v.overdue(quiet, grace)
+		if at = later(at, due); ask && !now.Before(at) {
+			c.ask(now, fx)
+			return
 		}
 	}
 	if now.Before(at) {

@@ -110,17 +110,17 @@ func (e *Election) Leader() (Record, bool) {
 // given back; an error says that this could not be done, and the next leader has to wait for the TTL.
 func (e *Election) Run(ctx context.Context) error {
 	c := &campaign{
-		Election: e, ctx: ctx,
+		Election: e, clerk: newClerk(e.cfg.Follower, e.log),
 		rules: candidacy{
 			store: e.cfg.Store, self: e.cfg.Candidate, ttl: e.cfg.TTL, grace: e.cfg.Grace, flushWait: e.cfg.FlushWait,
 			minTerm: e.cfg.MinTerm, rand: rand.Float64,
 		},
-		news:     make(chan struct{}, 1),
-		answers:  make(chan input, 1),
-		ensured:  make(chan error, 1),
 		returned: make(chan struct{}, 1),
 		asks:     make(chan *ask),
 	}
-	defer e.cfg.Follower.watch(LeaderKey(e.cfg.Store), c)()
+	// A request gets half the grace: one that was sent while JetStream was away must be over, and be sent again, before the
+	// others have waited out theirs.
+	c.ctx, c.patience, c.remake = ctx, max(e.cfg.Grace/2, minRetry), e.cfg.Ensure
+	defer e.cfg.Follower.watch(LeaderKey(e.cfg.Store), c.clerk)()
 	return c.run()
 }

@@ -49,11 +49,13 @@ func (r *Record) same(other *Record) bool { return r.ID == other.ID && r.Since.E
 const maxTTL = time.Hour
 
 // ttl is how long the lease outlives a renewal; ours where the record does not say.
-func (r *Record) ttl(ours time.Duration) time.Duration {
-	if r.TTLMillis <= 0 || r.TTLMillis > maxTTL.Milliseconds() {
+func (r *Record) ttl(ours time.Duration) time.Duration { return believedTTL(r.TTLMillis, ours) }
+
+func believedTTL(millis int64, ours time.Duration) time.Duration {
+	if millis <= 0 || millis > maxTTL.Milliseconds() {
 		return ours
 	}
-	return time.Duration(r.TTLMillis) * time.Millisecond
+	return time.Duration(millis) * time.Millisecond
 }
 
 // Vacancy says why there was no leader when one was elected.
