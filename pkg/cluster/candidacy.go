@@ -97,6 +97,7 @@ const (
 	asked                     // the leader wants a renewal now; term and epoch
 	returned                  // Lead returned
 	stopped                   // the candidate goes
+	level                     // all that the bucket held was heard; whoever read its key has no use for it
 )
 
 type input struct {
@@ -107,6 +108,7 @@ type input struct {
 	err      error
 	term     uint64  // a term that the lease's must be above
 	epoch    *string // the new epoch
+	draining bool    // asked of a session
 }
 
 // effects are what is to be done. At most one of Read and Write is asked for, and answered by an input.

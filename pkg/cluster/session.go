@@ -1,0 +1,274 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/registry"
+)
+
+// Errors of a session.
+var (
+	// ErrSession is returned by OpenSession for a configuration that can't be run.
+	ErrSession = errors.New("session: invalid configuration")
+	// ErrSuperseded is what a session ended with whose name another run took.
+	ErrSuperseded = errors.New("another run of this instance's name took over")
+	// ErrClosed is returned by the methods of a session that was closed.
+	ErrClosed = errors.New("the session is closed")
+)
+
+// SessionConfig says whose session it is.
+type SessionConfig struct {
+	Owner    registry.Owner // its ID must be new at each start
+	Follower *Follower      // of the cluster bucket
+
+	Version  string
+	Weight   int           // from 1 to MaxWeight; default 1
+	Draining bool          // begin so
+	TTL      time.Duration // how long an instance that is silent lives; default DefaultTTL
+
+	// OnSuperseded is optional. It is called once, if another run of the name takes over. It must not block.
+	OnSuperseded func(by Member)
+	// Ensure is optional. It is called when the bucket is found gone, and should create it.
+	Ensure func(ctx context.Context) error
+	Logger *slog.Logger // optional
+}
+
+func (cfg *SessionConfig) fill() error {
+	if cfg.TTL == 0 {
+		cfg.TTL = DefaultTTL
+	}
+	if cfg.Weight == 0 {
+		cfg.Weight = 1
+	}
+	if cfg.OnSuperseded == nil {
+		cfg.OnSuperseded = func(Member) {}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	switch {
+	case cfg.Owner.Name == "" || cfg.Owner.ID == "" || cfg.Follower == nil:
+		return fmt.Errorf("%w: an owner with a name and an id and a follower are needed", ErrSession)
+	case cfg.TTL < minTTL || cfg.TTL > maxTTL:
+		return fmt.Errorf("%w: TTL %s is not from %s to %s", ErrSession, cfg.TTL, minTTL, maxTTL)
+	case cfg.Weight < 1 || cfg.Weight > MaxWeight:
+		return fmt.Errorf("%w: weight %d is not from 1 to %d", ErrSession, cfg.Weight, MaxWeight)
+	}
+	return nil
+}
+
+// Session says to the others that this run of an instance lives: one key in the cluster bucket (MemberKey), written four
+// times a TTL. It is held until it is closed or superseded, whatever becomes of JetStream meanwhile: while nobody can
+// write, nobody is declared dead. What the bucket lost or somebody deleted is written again. Its methods may be called
+// from any goroutine, also after it ended.
+type Session struct {
+	*clerk
+	cfg    SessionConfig
+	rules  tenure // the loop's
+	asks   chan *wish
+	wishes []*wish // the loop's: not fulfilled yet
+
+	held    atomic.Pointer[Member]
+	opened  chan struct{} // closed with the first record in the bucket
+	ended   chan struct{} // closed when the loop has ended
+	err     error         // why it ended, once it has
+	close   context.CancelFunc
+	quit    chan struct{} // closed to end the loop where it is
+	abandon sync.Once     // closes quit
+}
+
+// wish is a change of the record that somebody waits for.
+type wish struct {
+	draining bool
+	done     chan error // holds the one answer
+}
+
+// OpenSession begins to hold the session of an instance, superseding the name's last run. It does not wait for the bucket
+// (see Opened). Close it.
+func OpenSession(cfg SessionConfig) (*Session, error) {
+	if err := cfg.fill(); err != nil {
+		return nil, err
+	}
+	o := cfg.Owner
+	s := &Session{
+		clerk: newClerk(cfg.Follower, cfg.Logger.With("instance", o.Name)), cfg: cfg,
+		rules: tenure{key: MemberKey(o.Name), ttl: cfg.TTL, rand: rand.Float64, mine: Member{
+			Name: o.Name, ID: o.ID, Host: o.Host, PID: o.PID, Version: cfg.Version, Weight: cfg.Weight, Draining: cfg.Draining,
+			Since: time.Now().UTC().Round(0), TTLMillis: cfg.TTL.Milliseconds(),
+		}},
+		asks: make(chan *wish), opened: make(chan struct{}), ended: make(chan struct{}), quit: make(chan struct{}),
+	}
+	// A request that was sent while JetStream was away must be over, and sent again, before the others' grace is.
+	s.patience, s.remake = max(min(cfg.TTL/renewals, DefaultGrace/2), minRetry), cfg.Ensure
+	s.ctx, s.close = context.WithCancel(context.Background())
+	unwatch := cfg.Follower.watch(s.rules.key, s.clerk)
+	go func() {
+		defer close(s.ended) // Close waits for it
+		defer s.work.Wait()
+		defer unwatch()
+		s.err = s.run()
+	}()
+	return s, nil
+}
+
+// Opened is closed when the bucket has had the session for the first time.
+func (s *Session) Opened() <-chan struct{} { return s.opened }
+
+// Ended is closed when the session is held no more; Err says why.
+func (s *Session) Ended() <-chan struct{} { return s.ended }
+
+// Err is nil while the session is held and after it was given back. It matches ErrSuperseded where another run has the name.
+func (s *Session) Err() error {
+	select {
+	case <-s.ended:
+		return s.err
+	default:
+		return nil
+	}
+}
+
+// Member is the record as the bucket had it last; ok false before Opened.
+func (s *Session) Member() (m Member, ok bool) {
+	if held := s.held.Load(); held != nil {
+		return *held, true
+	}
+	return Member{}, false
+}
+
+// SetDraining tells the others whether this instance is to hold nothing. It returns when that is in the bucket; where ctx
+// ends before, it is still going to be. A next run of the name does not know of it.
+func (s *Session) SetDraining(ctx context.Context, draining bool) error {
+	w := &wish{draining: draining, done: make(chan error, 1)}
+	var err error
+	select {
+	case s.asks <- w:
+		select {
+		case err = <-w.done:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	case <-s.ended:
+		err = s.over()
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("set draining of %s to %t: %w", s.cfg.Owner.Name, draining, err)
+	}
+	return nil
+}
+
+// Close gives the session back, which the others act on at once. It returns when that is done, or where ctx ends before;
+// then the others have to wait for the TTL.
+func (s *Session) Close(ctx context.Context) error {
+	s.close()
+	select {
+	case <-s.ended:
+		if errors.Is(s.err, ErrSuperseded) {
+			return nil // there is nothing to give back
+		}
+		return s.err
+	case <-ctx.Done():
+	}
+	s.abandon.Do(func() { close(s.quit) })
+	<-s.ended
+	return s.err
+}
+
+// over is what a call finds after the end.
+func (s *Session) over() error {
+	if s.rules.by != nil {
+		return ErrSuperseded
+	}
+	return ErrClosed
+}
+
+func (s *Session) run() (err error) {
+	defer s.timer.Stop()
+	defer func() {
+		for _, w := range s.wishes {
+			w.done <- s.over()
+		}
+	}()
+	stop := s.ctx.Done()
+	for done := false; !done; {
+		select {
+		case <-stop:
+			stop = nil
+			done = s.step(input{kind: stopped})
+		case <-s.timer.C:
+			done = s.step(input{kind: due})
+		case <-s.news:
+			for _, in := range s.take() {
+				done = s.step(in)
+			}
+		case in := <-s.answers:
+			done = s.step(in)
+		case err := <-s.remade:
+			s.remaking = false
+			s.report(sessionFailed, err)
+		case w := <-s.asks:
+			s.wishes = append(s.wishes, w)
+			done = s.step(input{kind: asked, draining: w.draining})
+		case <-s.quit:
+			return fmt.Errorf("give back the session of %s: %w", s.cfg.Owner.Name, context.Canceled)
+		}
+	}
+	if by := s.rules.by; by != nil {
+		s.logger.Error("another run of this instance's name has the session; this one holds it no more. If both are meant to run, give each its own instance.name",
+			"by_host", by.Host, "by_pid", by.PID, "by_id", by.ID, "by_incarnation", by.Incarnation, "incarnation", s.rules.mine.Incarnation)
+		s.cfg.OnSuperseded(*by)
+		return fmt.Errorf("session of %s: %w: %s on %s, pid %d", s.cfg.Owner.Name, ErrSuperseded, by.ID, by.Host, by.PID)
+	}
+	return nil
+}
+
+const sessionFailed = "the instance's session could not be read or written"
+
+// step lets the rules decide, and does what they say.
+func (s *Session) step(in input) (done bool) {
+	fx := s.rules.Step(in, time.Now())
+	s.report(sessionFailed, fx.Failed)
+	if in.kind == answered && in.err == nil {
+		s.failing = ""
+	}
+	if fx.Held {
+		s.hold()
+	}
+	switch {
+	case fx.Read:
+		s.read(s.rules.key)
+	case fx.Write != nil:
+		s.write(*fx.Write)
+	}
+	if fx.Ensure {
+		s.ensure()
+	}
+	s.wake(fx.Next)
+	return fx.Done
+}
+
+// hold makes what the bucket has known to others, and fulfils the wishes that it does.
+func (s *Session) hold() {
+	held := s.rules.view.record
+	if s.held.Swap(&held) == nil {
+		s.logger.Info("the instance's session is open", "incarnation", held.Incarnation, "ttl", s.cfg.TTL)
+		close(s.opened)
+	}
+	open := s.wishes[:0]
+	for _, w := range s.wishes {
+		if w.draining == held.Draining {
+			w.done <- nil
+			continue
+		}
+		open = append(open, w)
+	}
+	s.wishes = open
+}
