@@ -79,8 +79,8 @@ func mix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// unit makes 53 bits of a hash a number in (0, 1), without its ends.
-func unit(hash uint64) float64 { return (float64(hash>>11) + 0.5) / (1 << 53) }
+// unit makes 52 bits of a hash a number in (0, 1), without its ends.
+func unit(hash uint64) float64 { return (float64(hash>>12) + 0.5) / (1 << 52) }
 
 // Assign is for one key what a Sharing is for many.
 func Assign(key string, members []Member) string { return NewSharing(members).Assign(key) }

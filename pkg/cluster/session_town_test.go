@@ -1,0 +1,392 @@
+package cluster
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/registry"
+)
+
+const testSettle = 500 * time.Millisecond
+
+// town is a bucket with the sessions of several names, runs of these names that hold them, and observers who count the
+// members. Requests and feeds are as slow and lossy as the test wants.
+type town struct {
+	rt  interface{ Fatalf(string, ...any) }
+	now time.Time
+	up  bool // JetStream answers
+
+	revision uint64
+	entries  map[string]registry.Entry
+	written  map[string]time.Time
+	log      []input // what the feed shows
+	losses   uint64  // times that the bucket was lost or purged
+	late     []*registry.Write
+
+	runs      []*tenant
+	observers []*observer
+	puts      map[string][]time.Time // records written, by key
+	asked     time.Time              // when the answer that is taken now was given
+
+	top  map[string]uint64 // highest incarnation written, by name
+	last map[string]string // who wrote it
+}
+
+// call is a request under way.
+type call struct {
+	key    string
+	write  *registry.Write // nil: a read
+	served bool
+	at     time.Time // served
+	answer input
+}
+
+type tenant struct {
+	rules  tenure
+	fed    int
+	call   *call
+	next   time.Time
+	paused bool
+	killed bool
+	done   bool
+}
+
+type observer struct {
+	rules  census
+	fed    int
+	call   *call
+	next   time.Time
+	paused bool
+	told   *View // last
+}
+
+func newTown(rt interface{ Fatalf(string, ...any) }, observers int) *town {
+	w := &town{
+		rt: rt, now: time.Date(2026, 11, 23, 7, 0, 0, 0, time.UTC), up: true, revision: 1 << 20,
+		entries: map[string]registry.Entry{}, written: map[string]time.Time{}, puts: map[string][]time.Time{}, top: map[string]uint64{}, last: map[string]string{},
+	}
+	for range observers {
+		o := &observer{rules: census{grace: testGrace, settle: testSettle, rand: half, seats: map[string]*seat{}}, told: &View{}}
+		w.observers = append(w.observers, o)
+		w.observe(o, input{kind: level})
+	}
+	return w
+}
+
+func half() float64 { return 0.5 }
+
+// begin starts a run of the name.
+func (w *town) begin(name string) *tenant {
+	id := fmt.Sprintf("%s%d", name, len(w.runs))
+	r := &tenant{fed: len(w.log), rules: tenure{
+		key: MemberKey(name), ttl: testTTL, rand: half,
+		mine: Member{Name: name, ID: id, Weight: 1, TTLMillis: testTTL.Milliseconds()},
+	}}
+	w.runs = append(w.runs, r)
+	w.act(r, input{kind: due})
+	return r
+}
+
+func (r *tenant) live() bool { return !r.killed && !r.done }
+
+func (w *town) act(r *tenant, in input) {
+	fx := r.rules.Step(in, w.now)
+	r.next, r.done = fx.Next, fx.Done
+	if fx.Read || fx.Write != nil {
+		if r.call != nil || fx.Done {
+			w.rt.Fatalf("two requests at once, or one after the end")
+		}
+		r.call = &call{key: r.rules.key, write: fx.Write}
+	}
+}
+
+func (w *town) observe(o *observer, in input) {
+	before := o.rules.view()
+	fx := o.rules.Step(in, w.now)
+	o.next = fx.Next
+	view := o.rules.view()
+	w.justified(in, before, view)
+	if fx.Tell {
+		o.told = view
+	}
+	if fx.Read != "" {
+		if o.call != nil {
+			w.rt.Fatalf("two requests at once")
+		}
+		o.call = &call{key: fx.Read}
+	}
+}
+
+// justified checks that nobody is declared gone who renews: but for a deletion it takes the leader's word that for the
+// grace before there was nothing new.
+func (w *town) justified(in input, before, now *View) {
+	for i := range now.Peers {
+		p := &now.Peers[i]
+		was, ok := before.Peer(p.Name)
+		if !ok || !was.Alive || p.Alive || in.entry.Operation == registry.Deleted || w.losses > 0 {
+			continue
+		}
+		if in.kind != answered {
+			w.rt.Fatalf("%s is gone by input %d", p.Name, in.kind)
+		}
+		for _, at := range w.puts[MemberKey(p.Name)] {
+			if !at.After(w.asked) && w.asked.Sub(at) < testGrace {
+				w.rt.Fatalf("%s is gone, and wrote %v before the leader was asked", p.Name, w.asked.Sub(at))
+			}
+		}
+	}
+}
+
+func (w *town) put(key string, write *registry.Write) (uint64, error) {
+	if write.Revision != w.entries[key].Revision {
+		return 0, registry.ErrConflict
+	}
+	e := registry.Entry{Key: key, Data: write.Data}
+	if write.Data == nil {
+		e.Operation = registry.Deleted
+	} else {
+		w.account(key, write)
+		w.puts[key] = append(w.puts[key], w.now)
+	}
+	return w.set(e), nil
+}
+
+// account checks that nobody writes over the record of a later run, and that a run keeps its incarnation. Where there is no
+// record an earlier run may come back, until the later one writes again.
+func (w *town) account(key string, write *registry.Write) {
+	m, err := DecodeMember(key, write.Data)
+	if err != nil {
+		w.rt.Fatalf("%v", err)
+	}
+	top, last := w.top[m.Name], w.last[m.Name]
+	there := w.entries[key]
+	_, err = DecodeMember(key, there.Data)
+	stands := there.Operation == registry.Put && err == nil
+	if w.losses == 0 && (stands && m.ID != last && m.Incarnation <= top || m.ID == last && m.Incarnation != top) {
+		w.rt.Fatalf("%s writes incarnation %d after %d of %s", m.ID, m.Incarnation, top, last)
+	}
+	if m.Incarnation >= top {
+		w.top[m.Name], w.last[m.Name] = m.Incarnation, m.ID
+	}
+}
+
+func (w *town) set(e registry.Entry) uint64 {
+	w.revision++
+	e.Revision = w.revision
+	w.entries[e.Key], w.written[e.Key] = e, w.now
+	w.log = append(w.log, input{kind: heard, entry: e})
+	return e.Revision
+}
+
+func (w *town) serve(c *call) {
+	if c == nil || c.served || !w.up {
+		return
+	}
+	c.served, c.at, c.answer = true, w.now, input{kind: answered}
+	if c.write != nil {
+		c.answer.revision, c.answer.err = w.put(c.key, c.write)
+		return
+	}
+	c.answer.entry, c.answer.found = w.entries[c.key]
+}
+
+// finish gives a request's answer; a lost one is a time-out, and its write may still come.
+func (w *town) finish(c **call, lost bool, step func(input)) {
+	one := *c
+	if one == nil || !one.served && !lost {
+		return
+	}
+	*c = nil
+	if lost {
+		if !one.served && one.write != nil {
+			w.late = append(w.late, one.write)
+		}
+		step(input{kind: answered, err: registry.ErrNoAck})
+		return
+	}
+	w.asked = one.at
+	step(one.answer)
+}
+
+func (w *town) finishRun(r *tenant, lost bool) {
+	w.finish(&r.call, lost, func(in input) { w.act(r, in) })
+}
+
+func (w *town) finishObserver(o *observer, lost bool) {
+	w.finish(&o.call, lost, func(in input) { w.observe(o, in) })
+}
+
+func (w *town) feed(r *tenant) bool {
+	if r.fed >= len(w.log) {
+		return false
+	}
+	in := w.log[r.fed]
+	r.fed++
+	if in.kind != heard || in.entry.Key == r.rules.key {
+		w.act(r, in)
+	}
+	return true
+}
+
+func (w *town) show(o *observer) bool {
+	if o.fed == len(w.log) {
+		return false
+	}
+	o.fed++
+	w.observe(o, w.log[o.fed-1])
+	return true
+}
+
+// expire does what the bucket does by itself.
+func (w *town) expire() {
+	if !w.up {
+		return
+	}
+	for key, e := range w.entries {
+		if e.Operation == registry.Put && w.now.Sub(w.written[key]) >= garbageTTL(testTTL) {
+			w.set(registry.Entry{Key: key, Operation: registry.Expired})
+		}
+	}
+}
+
+// lose empties the bucket; what comes after has lower revisions.
+func (w *town) lose() {
+	w.losses++
+	w.revision = (1 << 20) - w.losses*1000
+	w.entries, w.late = map[string]registry.Entry{}, nil
+	w.log = append(w.log, input{kind: voided})
+	for _, r := range w.runs {
+		if r.call != nil && !r.call.served {
+			r.call.served, r.call.answer = true, input{kind: answered, err: registry.ErrNoStream}
+		}
+	}
+}
+
+// purge empties the bucket without a word.
+func (w *town) purge() {
+	w.losses++
+	w.entries = map[string]registry.Entry{}
+	w.log = append(w.log, input{kind: trimmed, revision: w.revision + 1})
+}
+
+func (w *town) wake(next time.Time, step func()) {
+	if !next.IsZero() && !w.now.Before(next) {
+		step()
+	}
+}
+
+// calm lets d pass in which everything works at once, but for those that are paused.
+func (w *town) calm(d time.Duration) {
+	end := w.now.Add(d)
+	for {
+		w.settle()
+		next := end
+		sooner := func(at time.Time) {
+			if !at.IsZero() && at.Before(next) {
+				next = at
+			}
+		}
+		for _, r := range w.runs {
+			if r.live() && !r.paused {
+				sooner(r.next)
+			}
+		}
+		for _, o := range w.observers {
+			if !o.paused {
+				sooner(o.next)
+			}
+		}
+		w.now = later(w.now, next)
+		if !w.now.Before(end) {
+			w.settle()
+			return
+		}
+		w.wakeAll()
+	}
+}
+
+func (w *town) wakeAll() {
+	for _, r := range w.runs {
+		if r.live() && !r.paused {
+			w.wake(r.next, func() { w.act(r, input{kind: due}) })
+		}
+	}
+	for _, o := range w.observers {
+		if !o.paused {
+			w.wake(o.next, func() { w.observe(o, input{kind: due}) })
+		}
+	}
+}
+
+func (w *town) settle() {
+	for busy := true; busy; {
+		busy = false
+		w.expire()
+		for _, r := range slices.Clone(w.runs) {
+			if r.killed || r.paused {
+				continue
+			}
+			if r.call != nil {
+				busy = busy || w.up
+				w.serve(r.call)
+				w.now = w.now.Add(time.Microsecond) // an answer takes a moment
+				w.finishRun(r, !w.up)
+			}
+			for !r.done && w.feed(r) {
+				busy = true
+			}
+		}
+		for _, o := range w.observers {
+			if o.paused {
+				continue
+			}
+			if o.call != nil {
+				busy = busy || w.up
+				w.serve(o.call)
+				w.now = w.now.Add(time.Microsecond)
+				w.finishObserver(o, !w.up)
+			}
+			for w.show(o) {
+				busy = true
+			}
+		}
+	}
+}
+
+// alive are the names that an observer counts, with the ids of their runs.
+func alive(v *View) map[string]string {
+	ids := map[string]string{}
+	for _, p := range v.Peers {
+		if p.Alive {
+			ids[p.Name] = p.ID
+		}
+	}
+	return ids
+}
+
+func counted(v *View) map[string]string {
+	ids := map[string]string{}
+	for _, p := range v.Peers {
+		if p.Counts {
+			ids[p.Name] = p.ID
+		}
+	}
+	return ids
+}
+
+// holders are the runs that hold their sessions, by name.
+func (w *town) holders() map[string]string {
+	ids := map[string]string{}
+	for _, r := range w.runs {
+		if !r.live() {
+			continue
+		}
+		name := r.rules.mine.Name
+		if ids[name] != "" {
+			w.rt.Fatalf("%s and %s hold on to one name", ids[name], r.rules.mine.ID)
+		}
+		ids[name] = r.rules.mine.ID
+	}
+	return ids
+}
