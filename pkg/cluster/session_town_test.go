@@ -59,6 +59,7 @@ type observer struct {
 	next   time.Time
 	paused bool
 	told   *View // last
+	tells  int
 }
 
 func newTown(rt interface{ Fatalf(string, ...any) }, observers int) *town {
@@ -109,6 +110,7 @@ func (w *town) observe(o *observer, in input) {
 	w.justified(in, before, view)
 	if fx.Tell {
 		o.told = view
+		o.tells++
 	}
 	if fx.Read != "" {
 		if o.call != nil {
