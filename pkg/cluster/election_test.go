@@ -60,6 +60,14 @@ func (p *piped) Write(b []byte) (int, error) {
 
 func startCandidate(t *testing.T, n *natsnode.Node, name string) *candidate {
 	t.Helper()
+	c := connectCandidate(t, n, name)
+	c.follow(t)
+	return c
+}
+
+// connectCandidate is one whose follower does not run yet.
+func connectCandidate(t *testing.T, n *natsnode.Node, name string) *candidate {
+	t.Helper()
 	c := &candidate{owner: registry.Owner{Name: name, ID: nuid.Next(), Host: "h", PID: 1}}
 	nc, err := nats.Connect(n.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.ReconnectBufSize(-1), nats.SetCustomDialer(&c.pipe))
 	if err != nil {
@@ -75,6 +83,11 @@ func startCandidate(t *testing.T, n *natsnode.Node, name string) *candidate {
 	if c.follower, err = NewFollower(c.js, c.bucket, nil); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(nc.Close)
+	return c
+}
+
+func (c *candidate) follow(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var following sync.WaitGroup
 	following.Go(func() { _ = c.follower.Run(ctx) })
@@ -85,9 +98,7 @@ func startCandidate(t *testing.T, n *natsnode.Node, name string) *candidate {
 		c.running.Wait()
 		cancel()
 		following.Wait()
-		nc.Close()
 	})
-	return c
 }
 
 func (c *candidate) ensure(ctx context.Context) error {

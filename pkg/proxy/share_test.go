@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"testing"
 
@@ -235,6 +236,10 @@ func (m *market) end(tr *trader) {
 	m.changed()
 }
 
+func (m *market) lives(o registry.Owner) bool {
+	return slices.ContainsFunc(m.traders, func(tr *trader) bool { return tr.self == o && !tr.ended })
+}
+
 func (m *market) changed() {
 	var living []registry.Owner
 	for _, tr := range m.traders {
@@ -249,6 +254,9 @@ func (m *market) changed() {
 func (m *market) write(tr *trader, key string, on uint64, owner *registry.Owner) {
 	if m.records[key].revision != on {
 		return
+	}
+	if there := m.records[key].owner; owner != nil && there != nil && tr.fed == len(m.feed) && tr.told == len(m.history) && m.lives(*there) {
+		m.rt.Fatalf("%s takes %s from %s, and knows that it lives", owner.ID, key, there.ID)
 	}
 	m.revision++
 	s := stall{key, m.revision, owner}

@@ -1,0 +1,327 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/pkg/registry"
+)
+
+// process is a candidate that has a session, and knows the members.
+type process struct {
+	*candidate
+	session    *Session
+	membership *Membership
+	views      chan *View
+	superseded chan Member
+}
+
+func startProcess(t *testing.T, n *natsnode.Node, name string, ttl time.Duration) *process {
+	t.Helper()
+	p := &process{candidate: connectCandidate(t, n, name), views: make(chan *View, 1000), superseded: make(chan Member, 10)}
+	var err error
+	p.membership, err = NewMembership(MembershipConfig{Follower: p.follower, OnChange: func(v *View) { p.views <- v }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.session, err = OpenSession(SessionConfig{
+		Owner: p.owner, Follower: p.follower, Version: "1.2.3", Weight: 2, TTL: ttl, Ensure: p.ensure,
+		OnSuperseded: func(by Member) { p.superseded <- by },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = p.membership.Run(ctx) })
+	t.Cleanup(func() {
+		p.close(t)
+		cancel()
+		running.Wait()
+	})
+	next(t, p.session.Opened())
+	p.follow(t)
+	return p
+}
+
+// close closes the session; its outcome is no concern.
+func (p *process) close(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = p.session.Close(ctx)
+}
+
+// awaitMembers waits for the process to see these alive and counting, by name and id, and nobody else.
+func (p *process) awaitMembers(t *testing.T, others ...*process) {
+	t.Helper()
+	want := map[string]string{}
+	for _, o := range others {
+		want[o.owner.Name] = o.owner.ID
+	}
+	eventually(t, "members of "+p.owner.Name, func() bool {
+		got := counted(p.membership.Snapshot())
+		if len(got) != len(want) {
+			return false
+		}
+		for name, id := range want {
+			if got[name] != id {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func memberEntry(t *testing.T, p *process, name string) (Member, registry.Entry) {
+	t.Helper()
+	e, ok, err := p.bucket.GetFromLeader(t.Context(), MemberKey(name))
+	if err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	var m Member
+	if e.Operation == registry.Put {
+		if m, err = DecodeMember(e.Key, e.Data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return m, e
+}
+
+func TestSessionIsWhatTheContractSays(t *testing.T) {
+	n := startNode(t)
+	p := startProcess(t, n, "host a", never)
+	m, e := memberEntry(t, p, "host a")
+	if e.Key != "member.host=20a" || m.Owner() != p.owner || m.Version != "1.2.3" || m.Weight != 2 || m.Draining ||
+		m.TTLMillis != never.Milliseconds() || m.Incarnation != 1 || time.Since(m.Since) > patience {
+		t.Errorf("%s: %s", e.Key, e.Data)
+	}
+	var raw map[string]any
+	if err := json.Unmarshal(e.Data, &raw); err != nil || len(raw) != 10 {
+		t.Errorf("%v %v", raw, err)
+	}
+	if held, ok := p.session.Member(); !ok || held != m {
+		t.Errorf("held %+v, in the bucket %+v", held, m)
+	}
+	if v := next(t, p.views); len(v.Peers) != 1 || !v.Peers[0].Counts {
+		t.Errorf("first told of %+v", v)
+	}
+}
+
+func TestMembersSeeWhoComesAndGoes(t *testing.T) {
+	n := startNode(t)
+	a, b, c := startProcess(t, n, "a", never), startProcess(t, n, "b", never), startProcess(t, n, "c", never)
+	for _, p := range []*process{a, b, c} {
+		p.awaitMembers(t, a, b, c)
+	}
+	if err := b.session.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, p := range []*process{a, b, c} {
+		p.awaitMembers(t, a, c)
+		if p.membership.Alive(b.owner) || !p.membership.Alive(a.owner) {
+			t.Error("the wrong ones are alive")
+		}
+	}
+	if err := b.session.SetDraining(t.Context(), true); !errors.Is(err, ErrClosed) || b.session.Err() != nil {
+		t.Errorf("%v, %v", err, b.session.Err())
+	}
+}
+
+func TestMemberThatVanishesIsGoneAfterTTLAndGrace(t *testing.T) {
+	n := startNode(t)
+	const ttl = 500 * time.Millisecond
+	a, b := startProcess(t, n, "a", ttl), startProcess(t, n, "b", ttl)
+	a.awaitMembers(t, a, b)
+	began := time.Now()
+	b.nc.Close()
+	a.awaitMembers(t, a)
+	if took := time.Since(began); took < DefaultGrace || took > 10*DefaultGrace {
+		t.Errorf("gone after %v", took)
+	}
+}
+
+func TestRestartUnderTheSameNameSupersedesAtOnce(t *testing.T) {
+	n := startNode(t)
+	a, b := startProcess(t, n, "a", never), startProcess(t, n, "b", never)
+	a.awaitMembers(t, a, b)
+	b.pipe.Lock() // as stopped by SIGSTOP
+	proceed := sync.OnceFunc(b.pipe.Unlock)
+	defer proceed()
+	again := startProcess(t, n, "b", never)
+	a.awaitMembers(t, a, again)
+	if a.membership.Alive(b.owner) {
+		t.Error("the last run is alive")
+	}
+	if m, _ := again.session.Member(); m.Incarnation != 2 {
+		t.Errorf("incarnation %d", m.Incarnation)
+	}
+	proceed()
+	if by := next(t, b.superseded); by.ID != again.owner.ID {
+		t.Errorf("superseded by %+v", by)
+	}
+	next(t, b.session.Ended())
+	if err := b.session.Err(); !errors.Is(err, ErrSuperseded) {
+		t.Error(err)
+	}
+	if err := b.session.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if m, _ := memberEntry(t, a, "b"); m.ID != again.owner.ID {
+		t.Errorf("the bucket has %+v", m)
+	}
+}
+
+func TestDrainingIsSeenByOthers(t *testing.T) {
+	n := startNode(t)
+	a, b := startProcess(t, n, "a", never), startProcess(t, n, "b", never)
+	a.awaitMembers(t, a, b)
+	for _, draining := range []bool{true, false} {
+		if err := b.session.SetDraining(t.Context(), draining); err != nil {
+			t.Fatal(err)
+		}
+		if m, _ := memberEntry(t, a, "b"); m.Draining != draining {
+			t.Errorf("%+v", m)
+		}
+		eventually(t, "a knows", func() bool { p, _ := a.membership.Snapshot().Peer("b"); return p.Draining == draining })
+	}
+}
+
+func TestSessionIsWrittenAgainWhereItIsLost(t *testing.T) {
+	n := startNode(t)
+	a, b := startProcess(t, n, "a", time.Second), startProcess(t, n, "b", time.Second)
+	a.awaitMembers(t, a, b)
+	kv, err := a.js.KeyValue(t.Context(), "exesdb_cluster")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, lose := range map[string]func() error{
+		"deleted":     func() error { return kv.Delete(t.Context(), MemberKey("b")) },
+		"purged":      func() error { return kv.Purge(t.Context(), MemberKey("b")) },
+		"overwritten": func() error { _, err := kv.PutString(t.Context(), MemberKey("b"), "nonsense"); return err },
+		"all purged": func() error {
+			s, err := a.js.Stream(t.Context(), "KV_exesdb_cluster")
+			return errors.Join(err, s.Purge(t.Context()))
+		},
+		"bucket gone": func() error { return a.js.DeleteKeyValue(t.Context(), "exesdb_cluster") },
+		"bucket anew": func() error {
+			return errors.Join(a.js.DeleteKeyValue(t.Context(), "exesdb_cluster"), a.ensure(t.Context()))
+		},
+	} {
+		if err := lose(); err != nil && !errors.Is(err, jetstream.ErrBucketNotFound) {
+			t.Fatal(what, err)
+		}
+		for _, p := range []*process{a, b} {
+			eventually(t, "written again after "+what, func() bool {
+				e, ok, err := p.bucket.GetFromLeader(t.Context(), MemberKey(p.owner.Name))
+				m, bad := DecodeMember(e.Key, e.Data)
+				return err == nil && ok && bad == nil && m.ID == p.owner.ID && m.Incarnation == 1
+			})
+			p.awaitMembers(t, a, b)
+		}
+	}
+	if len(a.superseded)+len(b.superseded) > 0 {
+		t.Error("superseded")
+	}
+}
+
+func TestMembersSurviveARestartOfNATS(t *testing.T) {
+	n := startNode(t)
+	a, b := startProcess(t, n, "a", time.Second), startProcess(t, n, "b", time.Second)
+	unnoticed(t, a, b, func() {
+		n.Stop()
+		if err := n.Restart(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestMembersWhoseKeysAllExpiredComeBackUnnoticed(t *testing.T) {
+	n := startNode(t)
+	const ttl = 500 * time.Millisecond
+	watcher, a, b := startCandidate(t, n, "w"), startProcess(t, n, "a", ttl), startProcess(t, n, "b", ttl)
+	unnoticed(t, a, b, func() {
+		for _, p := range []*process{a, b} { // nobody can renew, as while the bucket has no leader
+			p.pipe.Lock()
+			defer p.pipe.Unlock()
+		}
+		eventually(t, "both expire", func() bool {
+			e, _, _ := watcher.bucket.GetFromLeader(t.Context(), MemberKey("a"))
+			o, _, _ := watcher.bucket.GetFromLeader(t.Context(), MemberKey("b"))
+			return e.Operation == registry.Expired && o.Operation == registry.Expired
+		})
+	})
+}
+
+// unnoticed checks that both renew after something happened, and that neither is told of a change.
+func unnoticed(t *testing.T, a, b *process, happen func()) {
+	t.Helper()
+	last := map[*process]uint64{}
+	for _, p := range []*process{a, b} {
+		p.awaitMembers(t, a, b)
+		drain(p.views)
+		_, e := memberEntry(t, p, p.owner.Name)
+		last[p] = e.Revision
+	}
+	happen()
+	for p, before := range last {
+		eventually(t, "renewed", func() bool {
+			e, ok, err := p.bucket.GetFromLeader(t.Context(), MemberKey(p.owner.Name))
+			return err == nil && ok && e.Operation == registry.Put && e.Revision > before
+		})
+		p.awaitMembers(t, a, b)
+	}
+	if len(a.views)+len(b.views) > 0 {
+		t.Errorf("a was told of %d changes, b of %d", len(a.views), len(b.views))
+	}
+}
+
+func drain[T any](c <-chan T) {
+	for len(c) > 0 {
+		<-c
+	}
+}
+
+func TestMistakesInASessionAreRefused(t *testing.T) {
+	n := startNode(t)
+	c := startCandidate(t, n, "a")
+	for what, cfg := range map[string]SessionConfig{
+		"no owner":    {Follower: c.follower},
+		"no follower": {Owner: c.owner},
+		"short":       {Owner: c.owner, Follower: c.follower, TTL: time.Millisecond},
+		"heavy":       {Owner: c.owner, Follower: c.follower, Weight: MaxWeight + 1},
+	} {
+		if _, err := OpenSession(cfg); !errors.Is(err, ErrSession) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	eventually(t, "the follower runs", func() bool {
+		_, err := NewMembership(MembershipConfig{Follower: c.follower})
+		return errors.Is(err, ErrMembership)
+	})
+	if _, err := NewMembership(MembershipConfig{}); !errors.Is(err, ErrMembership) {
+		t.Error(err)
+	}
+}
+
+func TestMemberRecordsAreReadGenerously(t *testing.T) {
+	for data, want := range map[string]int{
+		`{"name":"a","id":"1"}`:                           1,
+		`{"name":"a","id":"1","weight":-3,"more":true}`:   1,
+		`{"name":"a","id":"1","weight":100000,"more":[]}`: MaxWeight,
+		`{"name":"a"}`:          0,
+		`{"name":"b","id":"1"}`: 0,
+		`nonsense`:              0,
+	} {
+		m, err := DecodeMember("member.a", []byte(data))
+		if want == 0 && !errors.Is(err, ErrBadSession) || want > 0 && (err != nil || m.Weight != want) {
+			t.Errorf("%s: %+v, %v", data, m, err)
+		}
+	}
+}
