@@ -3,7 +3,7 @@
 //
 // It reads the two cluster events generously, because re-registering is cheap and missing a leader change is not: every
 // field is optional, and what can't be read means every store. It bridges JetStream's leader advisories into the same
-// events. What an event causes is pkg/proxy's business.
+// events. What an event causes is pkg/proxy's business. It also holds an instance's session and follows those of the others.
 //
 // # Election
 //
@@ -24,4 +24,15 @@
 //
 // Not guarded against: a leader paused while the bucket is deleted and made anew, if the new lease has by chance the
 // very revision of the old. It then overwrites the new leader once, with a term that proxies refuse.
+//
+// # Sessions and members
+//
+// A Session says that one run of an instance lives: one key (MemberKey), renewed like a lease. Of two runs of one name
+// the incarnation in the record decides, by conditional writes. A Membership follows the sessions of all and tells who
+// lives (View), with the same grace as candidates have: silence and expiry are no deaths while JetStream is away. All
+// that see the same records come to the same view. Views may differ meanwhile, so what is done because of one has to be
+// conditional itself.
+//
+// Not guarded against: a bucket emptied without markers twice, between the writes of two live runs of one name, which may
+// both take it that the other is the later.
 package cluster

@@ -60,16 +60,16 @@ func (p *piped) Write(b []byte) (int, error) {
 
 func startCandidate(t *testing.T, n *natsnode.Node, name string) *candidate {
 	t.Helper()
-	c := connectCandidate(t, n, name)
+	c := connectCandidate(t, n.URL(), name)
 	c.follow(t)
 	return c
 }
 
 // connectCandidate is one whose follower does not run yet.
-func connectCandidate(t *testing.T, n *natsnode.Node, name string) *candidate {
+func connectCandidate(t *testing.T, url, name string) *candidate {
 	t.Helper()
 	c := &candidate{owner: registry.Owner{Name: name, ID: nuid.Next(), Host: "h", PID: 1}}
-	nc, err := nats.Connect(n.URL(), nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.ReconnectBufSize(-1), nats.SetCustomDialer(&c.pipe))
+	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.ReconnectBufSize(-1), nats.SetCustomDialer(&c.pipe))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,9 +23,9 @@ type process struct {
 	superseded chan Member
 }
 
-func startProcess(t *testing.T, n *natsnode.Node, name string, ttl time.Duration) *process {
+func startProcess(t *testing.T, url, name string, ttl time.Duration) *process {
 	t.Helper()
-	p := &process{candidate: connectCandidate(t, n, name), views: make(chan *View, 1000), superseded: make(chan Member, 10)}
+	p := &process{candidate: connectCandidate(t, url, name), views: make(chan *View, 1000), superseded: make(chan Member, 10)}
 	var err error
 	p.membership, err = NewMembership(MembershipConfig{Follower: p.follower, OnChange: func(v *View) { p.views <- v }})
 	if err != nil {
@@ -96,7 +96,7 @@ func memberEntry(t *testing.T, p *process, name string) (Member, registry.Entry)
 
 func TestSessionIsWhatTheContractSays(t *testing.T) {
 	n := startNode(t)
-	p := startProcess(t, n, "host a", never)
+	p := startProcess(t, n.URL(), "host a", never)
 	m, e := memberEntry(t, p, "host a")
 	if e.Key != "member.host=20a" || m.Owner() != p.owner || m.Version != "1.2.3" || m.Weight != 2 || m.Draining ||
 		m.TTLMillis != never.Milliseconds() || m.Incarnation != 1 || time.Since(m.Since) > patience {
@@ -116,7 +116,7 @@ func TestSessionIsWhatTheContractSays(t *testing.T) {
 
 func TestMembersSeeWhoComesAndGoes(t *testing.T) {
 	n := startNode(t)
-	a, b, c := startProcess(t, n, "a", never), startProcess(t, n, "b", never), startProcess(t, n, "c", never)
+	a, b, c := startProcess(t, n.URL(), "a", never), startProcess(t, n.URL(), "b", never), startProcess(t, n.URL(), "c", never)
 	for _, p := range []*process{a, b, c} {
 		p.awaitMembers(t, a, b, c)
 	}
@@ -137,7 +137,7 @@ func TestMembersSeeWhoComesAndGoes(t *testing.T) {
 func TestMemberThatVanishesIsGoneAfterTTLAndGrace(t *testing.T) {
 	n := startNode(t)
 	const ttl = 500 * time.Millisecond
-	a, b := startProcess(t, n, "a", ttl), startProcess(t, n, "b", ttl)
+	a, b := startProcess(t, n.URL(), "a", ttl), startProcess(t, n.URL(), "b", ttl)
 	a.awaitMembers(t, a, b)
 	began := time.Now()
 	b.nc.Close()
@@ -149,12 +149,12 @@ func TestMemberThatVanishesIsGoneAfterTTLAndGrace(t *testing.T) {
 
 func TestRestartUnderTheSameNameSupersedesAtOnce(t *testing.T) {
 	n := startNode(t)
-	a, b := startProcess(t, n, "a", never), startProcess(t, n, "b", never)
+	a, b := startProcess(t, n.URL(), "a", never), startProcess(t, n.URL(), "b", never)
 	a.awaitMembers(t, a, b)
 	b.pipe.Lock() // as stopped by SIGSTOP
 	proceed := sync.OnceFunc(b.pipe.Unlock)
 	defer proceed()
-	again := startProcess(t, n, "b", never)
+	again := startProcess(t, n.URL(), "b", never)
 	a.awaitMembers(t, a, again)
 	if a.membership.Alive(b.owner) {
 		t.Error("the last run is alive")
@@ -180,7 +180,7 @@ func TestRestartUnderTheSameNameSupersedesAtOnce(t *testing.T) {
 
 func TestDrainingIsSeenByOthers(t *testing.T) {
 	n := startNode(t)
-	a, b := startProcess(t, n, "a", never), startProcess(t, n, "b", never)
+	a, b := startProcess(t, n.URL(), "a", never), startProcess(t, n.URL(), "b", never)
 	a.awaitMembers(t, a, b)
 	for _, draining := range []bool{true, false} {
 		if err := b.session.SetDraining(t.Context(), draining); err != nil {
@@ -195,7 +195,7 @@ func TestDrainingIsSeenByOthers(t *testing.T) {
 
 func TestSessionIsWrittenAgainWhereItIsLost(t *testing.T) {
 	n := startNode(t)
-	a, b := startProcess(t, n, "a", time.Second), startProcess(t, n, "b", time.Second)
+	a, b := startProcess(t, n.URL(), "a", time.Second), startProcess(t, n.URL(), "b", time.Second)
 	a.awaitMembers(t, a, b)
 	kv, err := a.js.KeyValue(t.Context(), "exesdb_cluster")
 	if err != nil {
@@ -233,7 +233,7 @@ func TestSessionIsWrittenAgainWhereItIsLost(t *testing.T) {
 
 func TestMembersSurviveARestartOfNATS(t *testing.T) {
 	n := startNode(t)
-	a, b := startProcess(t, n, "a", time.Second), startProcess(t, n, "b", time.Second)
+	a, b := startProcess(t, n.URL(), "a", time.Second), startProcess(t, n.URL(), "b", time.Second)
 	unnoticed(t, a, b, func() {
 		n.Stop()
 		if err := n.Restart(); err != nil {
@@ -245,7 +245,7 @@ func TestMembersSurviveARestartOfNATS(t *testing.T) {
 func TestMembersWhoseKeysAllExpiredComeBackUnnoticed(t *testing.T) {
 	n := startNode(t)
 	const ttl = 500 * time.Millisecond
-	watcher, a, b := startCandidate(t, n, "w"), startProcess(t, n, "a", ttl), startProcess(t, n, "b", ttl)
+	watcher, a, b := startCandidate(t, n, "w"), startProcess(t, n.URL(), "a", ttl), startProcess(t, n.URL(), "b", ttl)
 	unnoticed(t, a, b, func() {
 		for _, p := range []*process{a, b} { // nobody can renew, as while the bucket has no leader
 			p.pipe.Lock()
@@ -260,11 +260,12 @@ func TestMembersWhoseKeysAllExpiredComeBackUnnoticed(t *testing.T) {
 }
 
 // unnoticed checks that both renew after something happened, and that neither is told of a change.
-func unnoticed(t *testing.T, a, b *process, happen func()) {
+func unnoticed(t *testing.T, a, b *process, happen func(), others ...*process) {
 	t.Helper()
+	all := append([]*process{a, b}, others...)
 	last := map[*process]uint64{}
 	for _, p := range []*process{a, b} {
-		p.awaitMembers(t, a, b)
+		p.awaitMembers(t, all...)
 		drain(p.views)
 		_, e := memberEntry(t, p, p.owner.Name)
 		last[p] = e.Revision
@@ -275,11 +276,51 @@ func unnoticed(t *testing.T, a, b *process, happen func()) {
 			e, ok, err := p.bucket.GetFromLeader(t.Context(), MemberKey(p.owner.Name))
 			return err == nil && ok && e.Operation == registry.Put && e.Revision > before
 		})
-		p.awaitMembers(t, a, b)
+		p.awaitMembers(t, all...)
 	}
 	if len(a.views)+len(b.views) > 0 {
 		t.Errorf("a was told of %d changes, b of %d", len(a.views), len(b.views))
 	}
+}
+
+func TestElectionOfTheBucketAloneEndsNobody(t *testing.T) {
+	nodes, err := natsnode.StartCluster(3, natsnode.Options{StoreDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nodes.Shutdown)
+	setup := connectCandidate(t, nodes.Nodes()[0].URL(), "setup")
+	if err := setup.js.DeleteKeyValue(t.Context(), "exesdb_cluster"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := registry.Open(t.Context(), setup.js, registry.Config{Kind: registry.Cluster, Replicas: 3}); err != nil {
+		t.Fatal(err)
+	}
+	if err := nodes.WaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	const ttl = 500 * time.Millisecond
+	a, b, c := startProcess(t, nodes.URLs(), "a", ttl), startProcess(t, nodes.URLs(), "b", ttl), startProcess(t, nodes.URLs(), "c", ttl)
+	c.awaitMembers(t, a, b, c)
+	leader, err := nodes.StreamLeader(t.Context(), "", "KV_exesdb_cluster")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unnoticed(t, a, b, func() { leader.Stop() }, c)
+	// One that dies with the leader is missed all the same.
+	if err := leader.Restart(); err != nil {
+		t.Fatal(err)
+	}
+	if err := nodes.WaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if leader, err = nodes.StreamLeader(t.Context(), "", "KV_exesdb_cluster"); err != nil {
+		t.Fatal(err)
+	}
+	leader.Stop()
+	c.nc.Close()
+	a.awaitMembers(t, a, b)
+	b.awaitMembers(t, a, b)
 }
 
 func drain[T any](c <-chan T) {

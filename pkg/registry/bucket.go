@@ -36,7 +36,7 @@ type Kind struct {
 // The kinds of bucket.
 var (
 	Registrations = Kind{DefaultBucket, "Event-store subscriptions: who holds each, and where its events go", RepublishTo, true}
-	Cluster       = Kind{"exesdb_cluster", "Leaders of event stores: a lease a store", ClusterTo, true}
+	Cluster       = Kind{"exesdb_cluster", "Leases of event stores' leaders, and sessions of instances", ClusterTo, true}
 	Checkpoints   = Kind{"exesdb_checkpoints", "Event-store subscriptions: what each has acknowledged", "", false}
 )
 

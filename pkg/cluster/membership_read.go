@@ -1,0 +1,49 @@
+package cluster
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/pkg/registry"
+)
+
+// Standing is a session as the bucket has it, for who only looks.
+type Standing struct {
+	Member
+	RenewedAt time.Time // by the server's clock
+}
+
+// Overdue reports whether the session was not renewed in time, as far as the clocks of the server and of this host agree.
+func (s *Standing) Overdue(now time.Time) bool {
+	return now.Sub(s.RenewedAt) > s.ttl()+DefaultGrace
+}
+
+// ReadMembers reads the sessions that are in the bucket now, by name. A bucket that is not there holds none.
+func ReadMembers(ctx context.Context, bucket *registry.Registry) ([]Standing, error) {
+	found, err := bucket.Keys(ctx, memberPrefix[:len(memberPrefix)-1])
+	if err != nil {
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	var members []Standing
+	for keys := range slices.Chunk(slices.Sorted(maps.Keys(found)), registry.MaxGetLast) {
+		err := bucket.GetLast(ctx, keys, func(e registry.Entry) {
+			if m, err := DecodeMember(e.Key, e.Data); err == nil && e.Operation == registry.Put {
+				members = append(members, Standing{m, e.Time})
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(members, func(a, b Standing) int { return cmp.Compare(a.Name, b.Name) })
+	return members, nil
+}
