@@ -36,7 +36,9 @@ type TLS struct {
 
 // Instance identifies this process over its restarts.
 type Instance struct {
-	Name string `yaml:"name" format:"name" doc:"Stable over restarts, and no other instance's. Empty: the host name."`
+	Name       string        `yaml:"name" format:"name" doc:"Stable over restarts, and no other instance's. Empty: the host name."`
+	Weight     int           `yaml:"weight" default:"1" min:"1" max:"1000" doc:"Its share of the subscriptions against the other instances'."`
+	SessionTTL time.Duration `yaml:"session_ttl" default:"3s" min:"500ms" max:"1h" doc:"An instance that is silent for so long, and a second, is taken to be gone. It renews four times as often."`
 }
 
 // Registry is the bucket of registrations.

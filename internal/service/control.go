@@ -50,6 +50,10 @@ func (s *Service) serve() error {
 			return fmt.Errorf("add the control endpoint %s: %w", verb, err)
 		}
 	}
+	err = service.AddEndpoint(string(health.Drain), micro.HandlerFunc(s.answerDrain), micro.WithEndpointSubject(health.ControlPrefix+string(health.Drain)))
+	if err != nil {
+		return fmt.Errorf("add the control endpoint %s: %w", health.Drain, err)
+	}
 	return nil
 }
 

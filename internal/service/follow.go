@@ -42,6 +42,9 @@ func (s *Service) follow() error {
 			s.log.Error("the registry is no longer followed", "error", err)
 		}
 	})
+	if err := s.join(ctx); err != nil {
+		return err
+	}
 	// A bucket that can't be read yet must not keep the proxies from trying: a conflict tells them what was there.
 	const patience = 5 * time.Second
 	timer := time.AfterFunc(patience, s.supervisor.Begin)

@@ -43,12 +43,16 @@ type Service struct {
 	nc         *nats.Conn
 	js         jetstream.JetStream
 	bucket     *registry.Registry
+	cluster    *registry.Registry // sessions
+	members    *cluster.Membership
+	session    *cluster.Session
 	feed       *feed.Feed
 	supervisor *proxy.Supervisor
 	delivery   *proxy.Delivery
 	sinks      *sinks
 	lot        *lot
 	control    micro.Service
+	session    *cluster.Session // nil: none is held
 
 	mu       sync.Mutex // guards listener
 	listener *cluster.Listener
@@ -110,6 +114,7 @@ func (s *Service) Stop(ctx context.Context) {
 		}
 	}
 	s.supervisor.Stop(ctx)
+	s.leave(ctx)
 	if s.nc.IsConnected() { // else it would wait for a connection
 		if err := s.nc.FlushWithContext(ctx); err != nil {
 			s.log.Debug("flush on stop", "error", err)
@@ -132,11 +137,12 @@ func (s *Service) stopListening() {
 // close ends what was begun, without releasing anything.
 func (s *Service) close() {
 	s.stopListening()
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
 	if s.supervisor != nil {
-		ended, cancel := context.WithCancel(context.Background())
-		cancel()
 		s.supervisor.Stop(ended)
 	}
+	s.leave(ended)
 	if s.cancel != nil {
 		s.cancel()
 	}

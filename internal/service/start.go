@@ -176,26 +176,34 @@ func isTransient(err error) bool {
 	return false
 }
 
-// open opens the bucket, waiting for a JetStream that is only starting.
-func (s *Service) open(ctx context.Context) error {
+// open opens the buckets.
+func (s *Service) open(ctx context.Context) (err error) {
+	if s.bucket, err = s.openBucket(ctx, s.bucketConfig()); err != nil {
+		return err
+	}
+	s.cluster, err = s.openBucket(ctx, s.clusterConfig())
+	return err
+}
+
+// openBucket waits for a JetStream that is only starting.
+func (s *Service) openBucket(ctx context.Context, cfg registry.Config) (*registry.Registry, error) {
 	for {
 		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
-		bucket, err := registry.Open(attempt, s.js, s.bucketConfig())
+		bucket, err := registry.Open(attempt, s.js, cfg)
 		cancel()
 		if err == nil {
-			s.bucket = bucket
-			return nil
+			return bucket, nil
 		}
 		var missing *registry.MissingSettingError
 		if errors.As(err, &missing) {
-			return err
+			return nil, err
 		}
 		if denied := s.permitted(); denied != nil {
-			return denied
+			return nil, denied
 		}
 		s.log.Warn("JetStream is not ready yet", "error", connect.Explain(err))
 		if !sleep(ctx, time.Second) {
-			return connect.Explain(err)
+			return nil, connect.Explain(err)
 		}
 	}
 }

@@ -23,6 +23,7 @@ const (
 	GetStatus  Verb = "status"     // their statuses; every instance answers
 	Restart    Verb = "restart"    // one proxy anew, with a new incarnation; the instance that holds it answers
 	Reregister Verb = "reregister" // now; the instances that hold any of them answer
+	Drain      Verb = "drain"      // an instance is to hold nothing, or is to again; the instance itself answers
 )
 
 // Codes and descriptions of the micro error headers.
@@ -35,13 +36,29 @@ const (
 	TemporaryFailure = "unavailable"
 )
 
+// ErrNoInstance is returned where no running instance has the name.
+var ErrNoInstance = errors.New("no running instance has that name")
+
 // ErrProxyNotFound is the client's side of ProxyNotFound.
 var ErrProxyNotFound = errors.New(ProxyNotFound)
 
-// Request is the body of every control request. Store and Name narrow it; empty means all, which restart refuses.
+// Request is the body of every other control request. Store and Name narrow it; empty means all, which restart refuses.
 type Request struct {
 	Store string `json:"store,omitempty"`
 	Name  string `json:"name,omitempty"`
+}
+
+// DrainRequest is the body of drain.
+type DrainRequest struct {
+	Instance string `json:"instance"` // its name
+	Undo     bool   `json:"undo,omitempty"`
+}
+
+// DrainAnswer answers drain, once the others can see it in the instance's session. What it holds moves after that.
+type DrainAnswer struct {
+	Envelope
+	Instance Instance `json:"instance"`
+	Draining bool     `json:"draining"`
 }
 
 // StatusAnswer is one message of an instance's answer to status. An answer of more than one message counts its parts.

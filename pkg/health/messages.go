@@ -18,6 +18,7 @@ const (
 	StatusAnswerType = "io.exesdb.proxy.v1.status_response"
 	ListAnswerType   = "io.exesdb.proxy.v1.list_response"
 	ActionAnswerType = "io.exesdb.proxy.v1.action_response"
+	DrainAnswerType  = "io.exesdb.proxy.v1.drain_response"
 )
 
 // Subject prefixes. A store or subscription name follows as one token (subscription.EncodeToken).

@@ -103,6 +103,23 @@ func (m *Monitor) Act(ctx context.Context, verb Verb, r Request) (answers []Acti
 	return answers, err
 }
 
+// Drain tells the instance of that name to hold nothing, or with undo to take its share again. Where none answers within the
+// monitor's patience the error is ErrNoInstance.
+func (m *Monitor) Drain(ctx context.Context, instance string, undo bool) (answer DrainAnswer, err error) {
+	got := false
+	err = m.ask(ctx, Drain, DrainRequest{Instance: instance, Undo: undo}, 1, func(data []byte) error {
+		got = true
+		return json.Unmarshal(data, &answer)
+	})
+	if err == nil && !got {
+		err = ErrNoInstance
+	}
+	if err != nil {
+		return DrainAnswer{}, fmt.Errorf("drain %s: %w", instance, err)
+	}
+	return answer, nil
+}
+
 // holders counts the instances that answer, and those that hold any of the request's proxies.
 func (m *Monitor) holders(ctx context.Context, r Request) (instances, holders int, err error) {
 	answered, statuses, err := m.Statuses(ctx, r)
@@ -120,7 +137,7 @@ const longest = time.Minute
 
 // ask publishes a request and hands on each answer: that many, or where want is 0, until none came for the stall. The last
 // refusal is the error; proxy_not_found is one only where no answer is wanted from anybody who holds the proxy.
-func (m *Monitor) ask(ctx context.Context, verb Verb, r Request, want int, answer func([]byte) error) error {
+func (m *Monitor) ask(ctx context.Context, verb Verb, r any, want int, answer func([]byte) error) error {
 	body, err := json.Marshal(r)
 	if err != nil {
 		return err
@@ -183,7 +200,7 @@ func next(ctx context.Context, replies *nats.Subscription, wait time.Duration) (
 
 // patience for the first answer: an action answers when its attempts have ended.
 func (m *Monitor) patience(verb Verb) time.Duration {
-	if verb == Restart || verb == Reregister {
+	if verb == Restart || verb == Reregister || verb == Drain {
 		return max(m.Patience, 12*time.Second)
 	}
 	return m.Patience

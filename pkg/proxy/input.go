@@ -33,6 +33,7 @@ const (
 	Restart                // stop and start anew, with a new incarnation
 	Stop                   // release the registration and do nothing more
 	Retired                // another run of this instance's name took over: do nothing more, release nothing
+	Orphaned               // the instance that holds the subscription is gone
 	Delivering             // the sink takes no events, for Reason; empty: it takes them again
 )
 

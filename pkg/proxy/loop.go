@@ -249,6 +249,15 @@ func (l *loop) seen(e *registry.Entry, now time.Time) {
 	l.step(it, Input{Kind: Seen, News: n}, now)
 }
 
+// orphans takes what is held by instances that are gone.
+func (l *loop) orphans(alive func(registry.Owner) bool, now time.Time) {
+	for _, it := range l.items {
+		if p := &it.proxy; p.Standby && p.Holder != nil && p.Holder.ID != l.owner.ID && !alive(*p.Holder) {
+			l.step(it, Input{Kind: Orphaned}, now)
+		}
+	}
+}
+
 // trimmed voids what was last seen below the revision first. An attempt under way finds out by itself.
 func (l *loop) trimmed(first uint64, now time.Time) {
 	for _, it := range l.items {

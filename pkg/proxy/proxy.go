@@ -84,6 +84,11 @@ func (p *Proxy) Step(in Input, now time.Time, s *Settings) Effects {
 		p.renewTo, p.settled = p.NextIncarnation()+1, false
 		p.Breaker, p.Failures, p.LastError, p.Refusal = breaker.Breaker{}, 0, "", "" // the sink will tell anew
 		return p.event(Input{Cause: registry.Manual, SeenAt: in.SeenAt})
+	case Orphaned:
+		if !p.Standby {
+			return Effects{}
+		}
+		return p.mend(now, s)
 	case Delivering:
 		return p.delivering(in.Reason, s)
 	case Stop:

@@ -194,6 +194,16 @@ func (s *Supervisor) Tell(store string, c Cluster) {
 	s.tell(l, c)
 }
 
+// Alive passes on who has a session. What is held by an instance that has none is free: all that stand by for it try to
+// take it, and the conditional write decides.
+func (s *Supervisor) Alive(alive func(registry.Owner) bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for _, l := range s.loops {
+		l.inbox.ask(request{do: func(l *loop, now time.Time) { l.orphans(alive, now) }})
+	}
+}
+
 // Progress passes on what a store's emitter says of how far it is.
 func (s *Supervisor) Progress(p event.Progress) {
 	s.mu.RLock()

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/exesdb/subproxy/internal/config"
 )
@@ -193,4 +194,29 @@ func TestReloadTouchesOnlyWhatChanged(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestStandbyTakesOverFromAnInstanceThatIsGone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	cut := newRelay(t, w.url)
+	first := quiet(t, cut.url(), greenhouse)
+	first.Instance.Name = "first"
+	second := quiet(t, w.url, greenhouse)
+	second.Instance.Name, second.Instance.SessionTTL = "second", time.Second
+	standby, _ := w.settled(second, greenhouseKey, greenhouseTokens)
+	first.Instance.SessionTTL = time.Second
+	holder, held := w.settled(first, greenhouseKey, greenhouseTokens) // the later one takes it
+	w.eventually("the second to stand by", func() bool {
+		s, err := standby.Supervisor().Statuses(t.Context(), "", "")
+		return err == nil && s[0].Health == "standby" && s[0].Owner.ID == holder.Owner().ID
+	})
+
+	cut.cut() // what it had it can't release
+	taken := w.await(greenhouseKey, "taken over", func(r record) bool { return r.Owner.ID == standby.Owner().ID })
+	if taken.Cause != "takeover" || taken.Incarnation != held.Incarnation+1 {
+		t.Errorf("the record is %+v, after %+v", taken, held)
+	}
+	w.awaitStatus(greenhouseTokens, "verified", verifiedAt(taken.revision))
+	holder.drop()
 }

@@ -1,0 +1,39 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/micro"
+
+	"github.com/exesdb/subproxy/pkg/cluster"
+	"github.com/exesdb/subproxy/pkg/health"
+)
+
+// answerDrain answers where this instance is meant, once the others can see it. What it holds moves after that.
+func (s *Service) answerDrain(r micro.Request) {
+	var body health.DrainRequest
+	if err := json.Unmarshal(r.Data(), &body); err != nil || body.Instance == "" {
+		s.fail(r, health.CodeBadRequest, health.BadRequest, `the body is not {"instance":"…"}`)
+		return
+	}
+	if body.Instance != s.owner.Name || s.supervisor.Retired() {
+		return
+	}
+	if s.session == nil {
+		s.fail(r, health.CodeUnavailable, health.TemporaryFailure, "this instance shares nothing with others")
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), actionTimeout)
+	defer cancel()
+	switch err := s.session.SetDraining(ctx, !body.Undo); {
+	case errors.Is(err, cluster.ErrSuperseded): // the run that has the name answers
+	case err != nil:
+		s.fail(r, health.CodeUnavailable, health.TemporaryFailure, fmt.Sprint(err))
+	default:
+		s.respond(r, health.DrainAnswer{Envelope: health.NewEnvelope(health.DrainAnswerType, time.Now()), Instance: s.Instance(), Draining: !body.Undo})
+	}
+}

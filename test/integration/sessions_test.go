@@ -1,0 +1,64 @@
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/cluster"
+	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/registry"
+)
+
+// sessionExamples are the contract's examples that TestContractExamplesOfSessions holds to the code.
+var sessionExamples = []string{"member", "drain_request", "drain_response"}
+
+func TestContractExamplesOfSessions(t *testing.T) {
+	t.Parallel()
+	page := examples(t)
+	w := newWorld(t)
+	bucket, err := registry.Open(t.Context(), w.js, registry.Config{Kind: registry.Cluster})
+	if err != nil {
+		t.Fatal(err)
+	}
+	follower, err := cluster.NewFollower(w.js, bucket, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := registry.Owner{Name: "host-a", ID: "WqEm0C2sVpLQ1g3XKd0Zkb", Host: "host-a", PID: 4711}
+	session, err := cluster.OpenSession(cluster.SessionConfig{Owner: owner, Follower: follower, Version: "0.1.0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = session.Close(context.Background()) })
+	<-session.Opened()
+	e, ok, err := bucket.GetFromLeader(t.Context(), "member.host-a")
+	if err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	same(t, "member", page["member"], string(e.Data))
+	// The example's values are those of this instance.
+	var got, want cluster.Member
+	if err := json.Unmarshal(e.Data, &got); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(page["member"]), &want); err != nil {
+		t.Fatal(err)
+	}
+	if got.Since = want.Since; got != want {
+		t.Errorf("%+v, the page has %+v", got, want)
+	}
+	for name, sent := range map[string]any{
+		"drain_request": health.DrainRequest{Instance: "host-a", Undo: true},
+		"drain_response": health.DrainAnswer{
+			Envelope: health.NewEnvelope(health.DrainAnswerType, time.Now()), Instance: health.Instance{Owner: owner, Version: "0.1.0"}, Draining: true,
+		},
+	} {
+		data, err := json.Marshal(sent)
+		if err != nil {
+			t.Fatal(err)
+		}
+		same(t, name, page[name], string(data))
+	}
+}
