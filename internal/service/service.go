@@ -52,7 +52,6 @@ type Service struct {
 	sinks      *sinks
 	lot        *lot
 	control    micro.Service
-	session    *cluster.Session // nil: none is held
 
 	mu       sync.Mutex // guards listener
 	listener *cluster.Listener
