@@ -92,7 +92,7 @@ func (f *embeddedFeed) Message(m feed.Message) {
 }
 
 // Level implements feed.Handler.
-func (f *embeddedFeed) Level(uint64) { f.supervisor.Begin() }
+func (f *embeddedFeed) Level(uint64) { f.supervisor.Begin(true) }
 
 // Reset implements feed.Handler.
 func (f *embeddedFeed) Reset(error) { f.supervisor.Void() }

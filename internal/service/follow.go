@@ -28,31 +28,23 @@ func (s *Service) ensure(ctx context.Context) error {
 	return nil
 }
 
-// follow starts the feed of the bucket, which lets the proxies begin once it has shown all there is.
-func (s *Service) follow() error {
+// follow starts the feed of the bucket and joins the others, which lets the proxies begin once both have shown all there is.
+func (s *Service) follow(ctx context.Context) error {
 	f, err := feed.New(s.js, feed.Config{Stream: s.bucket.Stream(), StartSeq: 1, Handler: (*follower)(s), First: s.trimmed, Logger: s.log})
 	if err != nil {
 		return fmt.Errorf("follow bucket %s: %w", s.bucket.Bucket(), err)
 	}
 	s.feed = f
-	ctx, cancel := context.WithCancel(context.Background())
-	s.followed, s.cancel = ctx, cancel
+	const patience = 5 * time.Second
+	s.gate = newGate(patience, s.supervisor.Begin)
+	s.followed, s.cancel = context.WithCancel(context.Background())
 	s.work.Go(func() {
-		if err := f.Run(ctx); err != nil {
+		defer s.gate.stop()
+		if err := f.Run(s.followed); err != nil {
 			s.log.Error("the registry is no longer followed", "error", err)
 		}
 	})
-	if err := s.join(ctx); err != nil {
-		return err
-	}
-	// A bucket that can't be read yet must not keep the proxies from trying: a conflict tells them what was there.
-	const patience = 5 * time.Second
-	timer := time.AfterFunc(patience, s.supervisor.Begin)
-	s.work.Go(func() {
-		<-ctx.Done()
-		timer.Stop()
-	})
-	return nil
+	return s.join(ctx)
 }
 
 // follower is the Service as the feed's handler.
@@ -64,7 +56,7 @@ func (f *follower) Message(m feed.Message) {
 }
 
 // Level implements feed.Handler.
-func (f *follower) Level(uint64) { f.supervisor.Begin() }
+func (f *follower) Level(uint64) { f.gate.open(bucketLevel) }
 
 // Reset implements feed.Handler.
 func (f *follower) Reset(reason error) {

@@ -2,9 +2,15 @@ package service
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/exesdb/subproxy/pkg/cluster"
+	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
@@ -14,36 +20,90 @@ func (s *Service) clusterConfig() registry.Config {
 	return c
 }
 
-// join opens this instance's session, and follows those of the others until ctx ends.
+// join opens this instance's session, and follows those of the others until the instance ends. It waits, for a while, until the
+// others can see the session: from then on this run's registrations live, and those of the name's last run do not.
 func (s *Service) join(ctx context.Context) error {
 	follower, err := cluster.NewFollower(s.js, s.cluster, s.log)
 	if err != nil {
 		return err
 	}
-	s.members, err = cluster.NewMembership(cluster.MembershipConfig{
-		Follower: follower, Logger: s.log,
-		OnChange: func(v *cluster.View) { s.supervisor.Alive(v.Alive) },
-	})
+	s.members, err = cluster.NewMembership(cluster.MembershipConfig{Follower: follower, Logger: s.log, OnChange: s.share})
 	if err != nil {
 		return err
 	}
+	if _, err := s.nc.Subscribe(health.HandOverSubject(s.owner.ID), s.handOver); err != nil {
+		return fmt.Errorf("subscribe to %s: %w", health.HandOverSubject(s.owner.ID), err)
+	}
+	instance := s.cfg.Load().Instance
 	s.session, err = cluster.OpenSession(cluster.SessionConfig{
-		Owner: s.owner, Follower: follower, Version: s.version, TTL: s.cfg.Load().Instance.SessionTTL, Logger: s.log,
-		Ensure: func(ctx context.Context) error {
-			_, err := s.cluster.Ensure(ctx, s.clusterConfig())
-			return err
-		},
+		Owner: s.owner, Follower: follower, Version: s.version, Weight: instance.Weight, TTL: instance.SessionTTL, Logger: s.log,
+		OnSuperseded: func(by cluster.Member) { s.supervisor.Retire(by.Owner()) },
+		Ensure:       s.ensureCluster,
 	})
 	if err != nil {
 		return fmt.Errorf("open the instance's session: %w", err)
 	}
 	s.work.Go(func() {
-		if err := follower.Run(ctx); err != nil {
+		if err := follower.Run(s.followed); err != nil {
 			s.log.Error("sessions are no longer followed", "error", err)
 		}
 	})
-	s.work.Go(func() { _ = s.members.Run(ctx) }) // it returns nil
+	s.work.Go(func() { _ = s.members.Run(s.followed) }) // it returns nil
+	const patience = 5 * time.Second
+	select {
+	case <-s.session.Opened():
+	case <-s.session.Ended():
+	case <-time.After(patience):
+		s.log.Warn("the instance's session could not be opened yet; it is tried on")
+	case <-ctx.Done():
+	}
 	return nil
+}
+
+// ensureCluster opens the bucket of sessions again after it was found gone.
+func (s *Service) ensureCluster(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_, err := s.cluster.Ensure(ctx, s.clusterConfig())
+	return err
+}
+
+// share tells the proxies who there is to share with.
+func (s *Service) share(v *cluster.View) {
+	var members []proxy.Member
+	for i := range v.Peers {
+		// This instance counts for itself from its first session on; the others wait whether more come with it.
+		if p := &v.Peers[i]; p.Counts || p.Alive && p.ID == s.owner.ID {
+			members = append(members, proxy.Member{Name: p.Name, Weight: p.Weight, Draining: p.Draining})
+		}
+	}
+	s.supervisor.Share(members, v.Alive)
+	s.gate.open(membersKnown)
+}
+
+// handOver is asked by another instance for subscriptions.
+func (s *Service) handOver(m *nats.Msg) {
+	var r health.HandOver
+	if err := json.Unmarshal(m.Data, &r); err != nil {
+		s.log.Warn("a request for subscriptions can't be read", "subject", m.Subject, "error", err)
+		return
+	}
+	s.supervisor.HandOver(r)
+}
+
+// drain lets the others take what this instance holds, while it still serves it.
+func (s *Service) drain(ctx context.Context) {
+	if s.session == nil || !s.nc.IsConnected() {
+		return
+	}
+	const patience = 2 * time.Second
+	draining, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := s.session.SetDraining(draining, true); err != nil {
+		s.log.Debug("the others can't be told that this instance drains", "error", err)
+		return
+	}
+	s.supervisor.Drain(ctx)
 }
 
 // leave gives the session back, once everything is released.

@@ -46,6 +46,7 @@ type Service struct {
 	cluster    *registry.Registry // sessions
 	members    *cluster.Membership
 	session    *cluster.Session
+	gate       *gate
 	feed       *feed.Feed
 	supervisor *proxy.Supervisor
 	delivery   *proxy.Delivery
@@ -103,8 +104,8 @@ func (s *Service) Queued() int64 { return s.delivery.Queued() }
 // Connected reports whether there is a NATS connection.
 func (s *Service) Connected() bool { return s.nc.IsConnected() }
 
-// Stop drains and releases: no new attempts, those under way end, every registration is deleted, the connection is
-// drained. When ctx ends first it stops where it is.
+// Stop drains and releases: the others take over what they know, every registration that is left is deleted, the session is
+// given back and the connection drained. When ctx ends first it stops where it is.
 func (s *Service) Stop(ctx context.Context) {
 	s.stopListening()
 	if s.control != nil {
@@ -112,6 +113,7 @@ func (s *Service) Stop(ctx context.Context) {
 			s.log.Debug("stop the control service", "error", err)
 		}
 	}
+	s.drain(ctx)
 	s.supervisor.Stop(ctx)
 	s.leave(ctx)
 	if s.nc.IsConnected() { // else it would wait for a connection

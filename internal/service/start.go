@@ -62,7 +62,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	}
 	s.supervisor = proxy.New(proxy.Options{
 		Owner: s.owner, Bucket: s.bucket, Delivery: s.delivery, Settings: settings(o.Config), Publish: s.nc.Publish, Connected: s.nc.IsConnected,
-		Ensure: s.ensure, Logger: s.log, Metrics: s.metrics, OnRegistered: s.tellFirst(o.OnRegistered),
+		Shares: true, Ensure: s.ensure, Logger: s.log, Metrics: s.metrics, OnRegistered: s.tellFirst(o.OnRegistered),
 	})
 	if err := s.followProgress(); err != nil {
 		return nil, err
@@ -79,7 +79,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 		return nil, err
 	}
 	s.supervisor.Apply(subscriptions(o.Config))
-	if err := s.follow(); err != nil {
+	if err := s.follow(starting); err != nil {
 		return nil, err
 	}
 	s.running.Store(true)

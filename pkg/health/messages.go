@@ -19,6 +19,7 @@ const (
 	ListAnswerType   = "io.exesdb.proxy.v1.list_response"
 	ActionAnswerType = "io.exesdb.proxy.v1.action_response"
 	DrainAnswerType  = "io.exesdb.proxy.v1.drain_response"
+	HandOverType     = "io.exesdb.proxy.v1.handover"
 )
 
 // Subject prefixes. A store or subscription name follows as one token (subscription.EncodeToken).
@@ -26,6 +27,8 @@ const (
 	StatusPrefix  = "exesdb.proxy.status."  // <store>.<name>
 	AlertPrefix   = "exesdb.proxy.alert."   // <store>.<name>, or <store> alone for all of it together
 	SummaryPrefix = "exesdb.proxy.summary." // <store>
+	// HandOverPrefix begins the subject on which an instance is asked for subscriptions; its id follows.
+	HandOverPrefix = "exesdb.proxy.handover."
 )
 
 // Envelope is what every message sent begins with.
@@ -155,6 +158,17 @@ type Summary struct {
 	Term       uint64   `json:"term"`     // highest leader term heard of; 0: none
 	Leader     string   `json:"leader"`   // the leader of that term, where it was named
 }
+
+// HandOver asks an instance to release subscriptions, which the one that asks then registers. There is no answer but the release.
+type HandOver struct {
+	Envelope
+	Store string         `json:"store"`
+	Names []string       `json:"names"`
+	To    registry.Owner `json:"to"`
+}
+
+// HandOverSubject is the subject on which the instance of that id is asked for subscriptions.
+func HandOverSubject(id string) string { return HandOverPrefix + id }
 
 // StatusSubject is the subject of a proxy's status.
 func StatusSubject(store, name string) string {

@@ -19,6 +19,7 @@ type Metrics struct {
 	Alerts        *prometheus.CounterVec // by level
 	Published     *prometheus.CounterVec // by message
 	Superseded    prometheus.Counter
+	Moves         *prometheus.CounterVec // subscriptions, by move
 	Received      *prometheus.CounterVec // events from emitters, by verdict
 	Forwarded     *prometheus.CounterVec // events that a sink accepted, by sink
 	Refused       prometheus.Counter     // attempts to forward that failed
@@ -48,13 +49,14 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		Alerts:        vec("alerts_total", "Alerts raised, by level and scope.", "level", "scope"),
 		Published:     vec("messages_published_total", "Status, alert and summary messages published.", "message"),
 		Superseded:    counter("superseded_total", "Proxies that another instance's higher incarnation superseded."),
+		Moves:         vec("moves_total", "Subscriptions that this instance claimed because nobody held them, or handed over to another.", "move"),
 		Received:      vec("events_received_total", "Events from emitters, by what was made of them.", "verdict"),
 		Forwarded:     vec("events_forwarded_total", "Events that a sink accepted, by sink.", "sink"),
 		Refused:       counter("forward_errors_total", "Attempts to forward an event that failed."),
 		Parked:        counter("events_parked_total", "Events that were refused max_deliver times and are parked."),
 	}
 	if registerer != nil {
-		registerer.MustRegister(m.Attempts, m.Latency, m.Verifications, m.Events, m.Ignored, m.Malformed, m.Coalesced, m.Alerts, m.Published, m.Superseded,
+		registerer.MustRegister(m.Attempts, m.Latency, m.Verifications, m.Events, m.Ignored, m.Malformed, m.Coalesced, m.Alerts, m.Published, m.Superseded, m.Moves,
 			m.Received, m.Forwarded, m.Refused, m.Parked)
 	}
 	return m

@@ -46,10 +46,11 @@ type job struct {
 
 // done is a job's end.
 type done struct {
-	item    *item // nil: a release
-	cause   registry.Cause
-	term    uint64 // highest known, that of a record found in the way included
-	outcome Outcome
+	item     *item
+	released bool // it was a release, not an attempt
+	cause    registry.Cause
+	term     uint64 // highest known, that of a record found in the way included
+	outcome  Outcome
 }
 
 // registrar performs attempts in batches. It is safe for concurrent use.
@@ -62,6 +63,7 @@ type registrar struct {
 	ensure func(context.Context) error
 	// retired is set once another run of this name took over: nothing is written from then on.
 	retired *atomic.Bool
+	members *atomic.Pointer[Members] // nil inside: subscriptions are not shared
 }
 
 // errRetired ends attempts that were not yet written when this run was superseded.
@@ -181,7 +183,7 @@ func (r *registrar) settle(ctx context.Context, jobs []job, lost []int, ends []d
 			again = append(again, i)
 			continue
 		}
-		v, next := resolve(found.entry, found.ok, r.owner, j)
+		v, next := resolve(found.entry, found.ok, r.owner, r.members.Load(), j)
 		switch v {
 		case standAside:
 			ends[i].outcome = Outcome{Superseded: true, Revision: next.revision, Incarnation: next.incarnation, By: next.by}

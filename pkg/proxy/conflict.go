@@ -12,7 +12,7 @@ const (
 
 // resolve decides who is right after a conflict. Found is what the bucket holds now (ok false: nothing); tried is the
 // attempt that lost. An attempt that knew nothing of the record it tried to replace (informed false) has no claim to compare
-// yet, and writes again as the one that came later.
+// yet: where subscriptions are shared it leaves them to an owner that lives, else it writes again as the one that came later.
 //
 // A record of this instance is what an earlier attempt of it wrote, whose acknowledgement came late or never: it is written
 // again, since it has that attempt's term, cause and deliver subject.
@@ -20,7 +20,7 @@ const (
 // Two instances that both replace a record of incarnation n both write n+1; only one of the writes succeeds, and the
 // other instance finds n+1 there, which is not below its own: it stands aside. So of any number of instances that
 // start together, or that a zombie is among, exactly one goes on writing.
-func resolve(found registry.Entry, ok bool, own registry.Owner, tried *job) (v verdict, next job) {
+func resolve(found registry.Entry, ok bool, own registry.Owner, members *Members, tried *job) (v verdict, next job) {
 	next = job{revision: found.Revision, incarnation: tried.incarnation}
 	if !ok || found.Operation != registry.Put {
 		return writeAgain, next
@@ -32,6 +32,9 @@ func resolve(found registry.Entry, ok bool, own registry.Owner, tried *job) (v v
 		return writeAgain, next
 	case record.Owner.ID == own.ID:
 		return writeAgain, next
+	case !tried.informed && members != nil && members.alive(record.Owner):
+		next.incarnation, next.by = record.Incarnation, record.Owner
+		return standAside, next
 	case !tried.informed:
 		next.incarnation = max(tried.incarnation, record.Incarnation+1)
 		return writeAgain, next

@@ -87,7 +87,7 @@ type contender struct {
 func newContender(m *memory, n int, s subscription.Subscription) *contender {
 	c := &contender{owner: registry.Owner{Name: fmt.Sprintf("instance-%d", n), ID: fmt.Sprintf("id-%d", n)}}
 	sh := &shared{owner: c.owner, metrics: health.NewMetrics(nil)}
-	sh.registrar = &registrar{bucket: m, owner: c.owner, needle: c.owner.Needle(), metrics: sh.metrics, retired: new(atomic.Bool)}
+	sh.registrar = &registrar{bucket: m, owner: c.owner, needle: c.owner.Needle(), metrics: sh.metrics, retired: new(atomic.Bool), members: &sh.members}
 	c.loop = loop{shared: sh}
 	c.item = &item{key: s.Key(), number: 1}
 	c.item.proxy = Proxy{Subscription: s, Health: breaker.Unknown}
@@ -97,8 +97,14 @@ func newContender(m *memory, n int, s subscription.Subscription) *contender {
 
 func (c *contender) step(in Input) {
 	in.SeenAt = time.Now()
-	if c.proxy.Step(in, time.Now(), &testSettings).Attempt {
-		c.pending = true
+	on := c.proxy.Revision
+	fx := c.proxy.Step(in, time.Now(), &testSettings)
+	c.pending = c.pending || fx.Attempt
+	if fx.Release {
+		c.loop.registrar.bucket.Put(context.Background(), []registry.Write{{Key: c.item.key, Revision: on}})
+	}
+	if fx.Free {
+		c.step(Input{Kind: Assigned})
 	}
 }
 
@@ -174,7 +180,12 @@ func TestOfAnyContendersExactlyOneHolds(t *testing.T) {
 			"follow":         func(t *rapid.T) { pick(t).follow(m, rapid.IntRange(1, 5).Draw(t, "entries")) },
 			"leader changed": func(t *rapid.T) { pick(t).step(Input{Kind: Event, Cause: registry.LeaderChanged}) },
 			"restart":        func(t *rapid.T) { pick(t).step(Input{Kind: Restart}) },
-			"lost ack":       func(*rapid.T) { m.swallow = true },
+			"hand over": func(t *rapid.T) {
+				if c := pick(t); c.proxy.Started {
+					c.step(Input{Kind: Unassigned})
+				}
+			},
+			"lost ack": func(*rapid.T) { m.swallow = true },
 			"deleted by hand": func(*rapid.T) {
 				if len(m.history) > 0 {
 					m.history = append(m.history, registry.Entry{Key: s.Key(), Revision: uint64(len(m.history) + 1), Operation: registry.Deleted})
@@ -224,6 +235,9 @@ func settle(t *rapid.T, m *memory, all []*contender) {
 		quiet := true
 		for _, c := range all {
 			c.follow(m, len(m.history))
+			if c.proxy.Standby && c.proxy.Holder == nil {
+				c.step(Input{Kind: Assigned}) // its turn has come
+			}
 			if !c.pending && c.proxy.Started && !c.proxy.Standby && (c.proxy.Failures > 0 || !c.proxy.Verified) && !c.proxy.Attempting {
 				c.step(Input{Kind: Event, Cause: registry.Reconnected}) // in place of waiting for the backoff
 			}

@@ -130,5 +130,5 @@ type follower struct {
 func (f *follower) Message(m feed.Message) {
 	f.supervisor.Entry(f.bucket.NewEntry(m.Subject, m.Sequence, m.Header, m.Data, m.Time))
 }
-func (f *follower) Level(uint64) { f.supervisor.Begin() }
+func (f *follower) Level(uint64) { f.supervisor.Begin(true) }
 func (f *follower) Reset(error)  { f.supervisor.Void() }

@@ -33,7 +33,8 @@ const (
 	Restart                // stop and start anew, with a new incarnation
 	Stop                   // release the registration and do nothing more
 	Retired                // another run of this instance's name took over: do nothing more, release nothing
-	Orphaned               // the instance that holds the subscription is gone
+	Assigned               // nobody holds the subscription, and it is this instance's turn to
+	Unassigned             // another instance is to hold it: release it, where it is held, and stand by
 	Delivering             // the sink takes no events, for Reason; empty: it takes them again
 )
 
@@ -42,6 +43,7 @@ type Input struct {
 	Kind    Kind
 	Cause   registry.Cause // of Event
 	SeenAt  time.Time      // when the cause was seen
+	Level   bool           // of Start: all that the bucket holds was shown before
 	Outcome Outcome        // of Finished
 	News    News           // of Seen
 	Reason  string         // of Delivering
@@ -56,6 +58,15 @@ type News struct {
 	Readable    bool // a record of somebody
 	Incarnation uint64
 	Owner       registry.Owner
+}
+
+// holder is who the entry says holds the subscription; nil: nobody.
+func (n *News) holder() *registry.Owner {
+	if !n.Readable {
+		return nil
+	}
+	owner := n.Owner
+	return &owner
 }
 
 // Outcome is how an attempt ended. A nil Err with Superseded false is a success.
@@ -87,6 +98,7 @@ const (
 type Effects struct {
 	Attempt    bool // make the attempt that Cause, Revision and NextIncarnation describe
 	Release    bool // delete the record at Revision
+	Free       bool // it stands by, and nobody holds the subscription any more
 	Publish    Urgency
 	Entered    breaker.Health // health changed to this; empty: it did not
 	Superseded bool           // by Holder
@@ -96,6 +108,7 @@ type Effects struct {
 func (fx Effects) and(next Effects) Effects {
 	next.Publish = max(fx.Publish, next.Publish)
 	next.Superseded = next.Superseded || fx.Superseded
+	next.Free = next.Free || fx.Free
 	if next.Entered == "" {
 		next.Entered = fx.Entered
 	}

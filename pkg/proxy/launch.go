@@ -30,11 +30,11 @@ func (l *loop) launch(ctx context.Context) {
 		l.hand(ctx, n, func(ctx context.Context) []done { return l.registrar.register(ctx, jobs, settings) })
 	}
 	for len(l.releases) > 0 && l.handed.Load() < maxBatches {
-		writes := l.drained()
-		if len(writes) == 0 {
+		releases := l.drained()
+		if len(releases) == 0 {
 			break
 		}
-		l.hand(ctx, len(writes), func(ctx context.Context) []done { return l.deleteRecords(ctx, writes) })
+		l.hand(ctx, len(releases), func(ctx context.Context) []done { return l.deleteRecords(ctx, releases) })
 	}
 	if len(l.ready) == 0 {
 		l.ready = nil
@@ -45,18 +45,18 @@ func (l *loop) launch(ctx context.Context) {
 }
 
 // drained takes out up to a batch of releases whose proxies have nothing in hand any more.
-func (l *loop) drained() []registry.Write {
-	var writes []registry.Write
+func (l *loop) drained() []release {
+	var ready []release
 	waiting := l.releases[:0]
 	for _, r := range l.releases {
-		if len(writes) < batchSize && isClosed(r.drained) {
-			writes = append(writes, r.Write)
+		if len(ready) < batchSize && isClosed(r.drained) {
+			ready = append(ready, r)
 			continue
 		}
 		waiting = append(waiting, r)
 	}
 	l.releases = waiting
-	return writes
+	return ready
 }
 
 func isClosed(c <-chan struct{}) bool {
@@ -92,8 +92,12 @@ func (l *loop) hand(ctx context.Context, n int, batch func(context.Context) []do
 
 // deleteRecords deletes records that this instance holds no longer. A conflict may be its own write that was acknowledged late
 // or never, so it looks once more; a record of somebody else stays.
-func (l *loop) deleteRecords(ctx context.Context, writes []registry.Write) []done {
-	ends := make([]done, len(writes))
+func (l *loop) deleteRecords(ctx context.Context, releases []release) []done {
+	ends, writes := make([]done, len(releases)), make([]registry.Write, len(releases))
+	for i := range releases {
+		ends[i] = done{item: releases[i].item, released: true}
+		writes[i] = releases[i].Write
+	}
 	if l.retired.Load() {
 		return ends
 	}
@@ -131,7 +135,7 @@ func (l *loop) tellRegistered(ends []done) {
 	for from := 0; from < len(ends); {
 		cause, n, at := ends[from].cause, 0, time.Time{}
 		for ; from < len(ends) && ends[from].cause == cause; from++ {
-			if o := &ends[from].outcome; o.Err == nil && !o.Superseded && ends[from].item != nil {
+			if o := &ends[from].outcome; o.Err == nil && !o.Superseded && !ends[from].released {
 				n, at = n+1, o.At
 			}
 		}

@@ -34,18 +34,23 @@ type item struct {
 	slot  int
 	place int // in loop.items
 
-	dirty   Urgency // a status is to be published
-	alone   bool    // an alert of its own stands
-	covered bool    // the store's alert stands for it
-	ready   bool    // in loop.ready
-	inEvent bool    // the attempt under way is part of an event round
-	removed bool    // no longer configured; only its attempt under way is waited for
+	dirty   Urgency   // a status is to be published
+	alone   bool      // an alert of its own stands
+	covered bool      // the store's alert stands for it
+	ready   bool      // in loop.ready
+	inEvent bool      // the attempt under way is part of an event round
+	removed bool      // no longer configured; only its attempt under way is waited for
+	leaving bool      // its record is about to be deleted
+	plea    plea      // whether its holder was asked for it
+	since   time.Time // when it began to suit this instance better than holder, who holds it (see consider); zero: it does not
+	holder  *registry.Owner
 }
 
 // release is a record to be deleted, once what the proxy's sink has in hand is done with: whoever takes the subscription
 // then begins after it.
 type release struct {
 	registry.Write
+	item    *item
 	drained <-chan struct{}
 }
 
@@ -68,6 +73,8 @@ type loop struct {
 	rounds   int          // attempts not ended that belong to the event round under way
 	limit    *rate.Limiter
 	actions  []*action
+	wanted   []*item           // their holders are to be asked for them
+	asked    int               // items whose holders were asked for them
 	lostTo   []*item           // superseded in this turn
 	behind   map[string]uint64 // events not delivered, by subscription, as the store's emitter told last
 	were     map[string]uint64 // the same before, while it tells
@@ -131,6 +138,7 @@ func (l *loop) turn(ctx context.Context, now time.Time) (wake time.Time) {
 	for it := l.due.pop(now); it != nil; it = l.due.pop(now) {
 		l.step(it, Input{Kind: Due}, now)
 	}
+	l.ask(now)
 	l.launch(ctx)
 	l.tellSuperseded()
 	l.publish(now, &wake)
@@ -181,6 +189,12 @@ func (l *loop) step(it *item, in Input, now time.Time) {
 		l.report.entered(it, fx.Entered, now)
 	}
 	l.mark(it, fx.Publish)
+	if p := &it.proxy; p.Standby {
+		l.consider(it, now)
+	} else if !it.since.IsZero() {
+		l.unask(it)
+		it.since, it.holder = time.Time{}, nil
+	}
 	if !it.proxy.Attempting {
 		l.due.schedule(it)
 	}
@@ -193,7 +207,10 @@ func isEvent(c registry.Cause) bool {
 func (l *loop) finish(d *done, now time.Time) {
 	it := d.item
 	l.flight--
-	if it == nil { // a release
+	if d.released {
+		it.leaving = false
+		l.consider(it, now)
+		l.due.schedule(it)
 		return
 	}
 	if it.inEvent {
@@ -247,15 +264,6 @@ func (l *loop) seen(e *registry.Entry, now time.Time) {
 		l.inbox.learnTerm(record.Term)
 	}
 	l.step(it, Input{Kind: Seen, News: n}, now)
-}
-
-// orphans takes what is held by instances that are gone.
-func (l *loop) orphans(alive func(registry.Owner) bool, now time.Time) {
-	for _, it := range l.items {
-		if p := &it.proxy; p.Standby && p.Holder != nil && p.Holder.ID != l.owner.ID && !alive(*p.Holder) {
-			l.step(it, Input{Kind: Orphaned}, now)
-		}
-	}
 }
 
 // trimmed voids what was last seen below the revision first. An attempt under way finds out by itself.
@@ -312,6 +320,10 @@ func (l *loop) tellSuperseded() {
 		return
 	}
 	p := &l.lostTo[0].proxy
-	l.log.Warn("another instance holds subscriptions now; standing by", "subscriptions", len(l.lostTo), "first", p.Name, "by", p.Holder.Name, "id", p.Holder.ID)
+	level := slog.LevelWarn
+	if l.members.Load() != nil {
+		level = slog.LevelInfo // they share
+	}
+	l.log.Log(context.Background(), level, "another instance holds subscriptions now; standing by", "subscriptions", len(l.lostTo), "first", p.Name, "by", p.Holder.Name, "id", p.Holder.ID)
 	l.lostTo = nil
 }

@@ -47,7 +47,7 @@ func (l *loop) add(s subscription.Subscription, started bool, now time.Time) {
 	if l.retired.Load() {
 		l.step(it, Input{Kind: Retired}, now)
 	} else if started {
-		l.step(it, Input{Kind: Start, SeenAt: now}, now)
+		l.start(it, now)
 	}
 }
 
@@ -58,6 +58,7 @@ func (l *loop) remove(it *item, now time.Time) {
 		l.rounds--
 	}
 	l.shut(it)
+	l.unask(it)
 	it.removed = true
 	l.step(it, Input{Kind: Stop}, now)
 	l.lower(it, now)
@@ -95,7 +96,7 @@ func (l *loop) reschedule(now time.Time) {
 func (l *loop) startAll(now time.Time) {
 	for _, it := range l.items {
 		if !it.proxy.Started {
-			l.step(it, Input{Kind: Start, SeenAt: now}, now)
+			l.start(it, now)
 		}
 	}
 }

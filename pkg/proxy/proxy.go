@@ -18,7 +18,7 @@ type Proxy struct {
 	Revision    uint64          // last revision seen or written, markers included
 	Incarnation uint64          // highest seen
 	Claim       uint64          // highest that this instance wrote, or tried to write over a record that it knew
-	Holder      *registry.Owner // another instance that was seen to hold the subscription; nil: none
+	Holder      *registry.Owner // who was seen to hold the subscription, while this instance does not; nil: nobody
 
 	// The attempt under way, or the last one.
 	Attempting bool
@@ -32,7 +32,7 @@ type Proxy struct {
 	renewTo uint64 // a restart asked for at least this incarnation
 
 	Registered, Verified bool
-	Standby              bool // another instance holds the subscription
+	Standby              bool // another instance holds the subscription, or is to
 	Stopped              bool
 	Started              bool
 	settled              bool // the first timer interval after a success is over
@@ -63,7 +63,7 @@ func (p *Proxy) Step(in Input, now time.Time, s *Settings) Effects {
 	}
 	switch in.Kind {
 	case Start:
-		p.Started = true
+		p.Started, p.Known = true, p.Known || in.Level
 		return p.attempt(registry.Initial, in.SeenAt)
 	case Event:
 		return p.event(in)
@@ -84,11 +84,10 @@ func (p *Proxy) Step(in Input, now time.Time, s *Settings) Effects {
 		p.renewTo, p.settled = p.NextIncarnation()+1, false
 		p.Breaker, p.Failures, p.LastError, p.Refusal = breaker.Breaker{}, 0, "", "" // the sink will tell anew
 		return p.event(Input{Cause: registry.Manual, SeenAt: in.SeenAt})
-	case Orphaned:
-		if !p.Standby {
-			return Effects{}
-		}
-		return p.mend(now, s)
+	case Assigned:
+		return p.assigned(now, s)
+	case Unassigned:
+		return p.unassigned()
 	case Delivering:
 		return p.delivering(in.Reason, s)
 	case Stop:
@@ -96,7 +95,7 @@ func (p *Proxy) Step(in Input, now time.Time, s *Settings) Effects {
 		return Effects{Release: p.Registered && p.Mine && !p.Standby}
 	default: // Retired
 		p.Stopped, p.Attempting, p.Next = true, false, time.Time{}
-		return p.standBy(in.News.Owner)
+		return p.standBy(&in.News.Owner)
 	}
 }
 
@@ -153,7 +152,7 @@ func (p *Proxy) finish(in Input, now time.Time, s *Settings) Effects {
 	switch {
 	case o.Superseded:
 		p.Known, p.Revision, p.Incarnation = true, o.Revision, max(p.Incarnation, o.Incarnation)
-		fx = p.standBy(o.By)
+		fx = p.standBy(&o.By)
 	case o.Err != nil:
 		fx = p.fail(o, now, s, in.Jitter)
 	default:
@@ -280,15 +279,15 @@ func (p *Proxy) seen(n News, now time.Time, s *Settings) Effects {
 	}
 	switch {
 	case !p.Started:
-		holder := n.Owner
-		p.Mine, p.Holder = n.Mine, &holder
+		p.Mine, p.Holder = n.Mine, n.holder()
 		return Effects{}
 	case p.Standby && n.Readable && !n.Mine:
-		holder := n.Owner
-		p.Holder = &holder
-		return Effects{Publish: Soon}
+		if p.Holder == nil || p.Holder.ID != n.Owner.ID {
+			p.Holder = n.holder() // which tells about itself
+		}
+		return Effects{}
 	case superseded:
-		return p.standBy(n.Owner)
+		return p.standBy(n.holder())
 	case !p.Mine && !p.Standby && n.Readable && !n.Mine:
 		return Effects{} // the attempt that is due will replace it
 	case p.Failures > 0 && !p.Standby && n.Mine:
@@ -311,13 +310,47 @@ func (p *Proxy) outbid(incarnation uint64) {
 
 // mend registers again what was deleted, expired, overwritten or voided. What another instance held is then free.
 func (p *Proxy) mend(now time.Time, s *Settings) Effects {
-	if !p.Started {
+	switch {
+	case !p.Started:
+		return Effects{}
+	case p.Standby:
+		p.Holder = nil
+		return Effects{Free: true}
+	default:
+		return p.renew(registry.Lost, now, s)
+	}
+}
+
+// assigned takes what nobody holds.
+func (p *Proxy) assigned(now time.Time, s *Settings) Effects {
+	if !p.Standby {
 		return Effects{}
 	}
-	cause := registry.Lost
-	if p.Standby {
-		cause, p.Standby = registry.Takeover, false
+	p.Standby = false
+	return p.renew(registry.Takeover, now, s)
+}
+
+// unassigned leaves the subscription to another instance.
+func (p *Proxy) unassigned() Effects {
+	if p.Started && (p.Standby || p.Attempting) {
+		return Effects{}
 	}
+	holder := p.Holder
+	if p.Started {
+		holder = nil
+	}
+	held := p.Registered && p.Mine
+	p.Started = true
+	fx := p.standBy(holder)
+	fx.Superseded, fx.Release = false, held
+	if !held {
+		fx.Publish = NotNow // who holds it tells about it
+	}
+	return fx
+}
+
+// renew makes an attempt for what is no longer in the bucket.
+func (p *Proxy) renew(cause registry.Cause, now time.Time, s *Settings) Effects {
 	if !s.EventDriven {
 		if p.Next.IsZero() {
 			p.Next = now.Add(s.NormalInterval)
@@ -329,10 +362,11 @@ func (p *Proxy) mend(now time.Time, s *Settings) Effects {
 	return fx
 }
 
-func (p *Proxy) standBy(holder registry.Owner) Effects {
-	already := p.Standby && p.Holder != nil && *p.Holder == holder
+// standBy leaves the subscription to its holder; nil: nobody.
+func (p *Proxy) standBy(holder *registry.Owner) Effects {
+	already := p.Standby && p.Holder != nil && holder != nil && *p.Holder == *holder
 	p.Standby, p.Mine, p.Registered, p.Verified = true, false, false, false
-	p.Holder, p.Next, p.again = &holder, time.Time{}, ""
+	p.Holder, p.Next, p.again = holder, time.Time{}, ""
 	p.Breaker, p.Failures, p.LastError, p.Refusal = breaker.Breaker{}, 0, "", ""
 	if already {
 		return Effects{}

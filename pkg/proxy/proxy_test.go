@@ -47,6 +47,9 @@ func (m *machine) step(in Input) Effects {
 	was := m.p
 	open := m.p.Breaker.State() == breaker.Open
 	fx := m.p.Step(in, now, &m.settings)
+	if fx.Free {
+		fx = fx.and(m.p.Step(Input{Kind: Assigned}, now, &m.settings))
+	}
 	if fx.Attempt {
 		switch {
 		case was.Attempting && in.Kind != Finished:

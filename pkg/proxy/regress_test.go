@@ -24,6 +24,9 @@ func TestReleaseBehindALostRaceFreesTheKey(t *testing.T) {
 	p, s, now := begun(t)
 	p.Step(Input{Kind: Seen, News: News{Revision: 12, Removed: true}}, now, s)
 	fx := p.Step(Input{Kind: Finished, Outcome: Outcome{Superseded: true, Revision: 11, Incarnation: 4, By: registry.Owner{Name: "b", ID: "b"}}}, now, s)
+	if fx.Free {
+		fx = p.Step(Input{Kind: Assigned}, now, s)
+	}
 	if !fx.Attempt || p.Standby || p.Cause != registry.Takeover {
 		t.Fatalf("the winner has released it, and nobody takes it: %+v, standby %v", fx, p.Standby)
 	}
@@ -89,7 +92,7 @@ func TestOwnRecordInTheWayIsWrittenAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, next := resolve(registry.Entry{Key: sub.Key(), Revision: 8, Data: data}, true, own, &job{revision: 7, incarnation: 1, informed: true, term: 42})
+	v, next := resolve(registry.Entry{Key: sub.Key(), Revision: 8, Data: data}, true, own, nil, &job{revision: 7, incarnation: 1, informed: true, term: 42})
 	if v != writeAgain || next.revision != 8 {
 		t.Fatalf("verdict %d at %d", v, next.revision)
 	}

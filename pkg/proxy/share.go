@@ -4,8 +4,6 @@ import (
 	"math"
 
 	"github.com/cespare/xxhash/v2"
-
-	"github.com/exesdb/subproxy/pkg/registry"
 )
 
 // Member is an instance that subscriptions are shared with.
@@ -51,24 +49,65 @@ func NewSharing(members []Member) *Sharing {
 }
 
 // Assign returns the name of the member that should hold the subscription with that key; empty where there is none.
-func (s *Sharing) Assign(key string) string { return s.AssignAmong(key, nil) }
-
-// AssignAmong is Assign among those members only that may have the subscription; nil: all may. It is for when their
-// configurations differ.
-func (s *Sharing) AssignAmong(key string, may func(name string) bool) string {
+func (s *Sharing) Assign(key string) string {
 	hash := xxhash.Sum64String(key)
-	best, highest := "", -1.0
+	var best *share
+	highest := 0.0
 	for i := range s.shares {
 		m := &s.shares[i]
-		if may != nil && !may(m.name) {
-			continue
-		}
-		score := -m.weight / math.Log(unit(mix(hash^m.hash)))
-		if score > highest || score == highest && m.name < best {
-			best, highest = m.name, score
+		if score := m.score(hash); best == nil || m.above(score, best, highest) {
+			best, highest = m, score
 		}
 	}
-	return best
+	if best == nil {
+		return ""
+	}
+	return best.name
+}
+
+// Ahead returns how many members the subscription with that key suits better than the one of that name: those that may try
+// for it before. For one that has no share it is all that have one.
+func (s *Sharing) Ahead(key, name string) int {
+	hash := xxhash.Sum64String(key)
+	own := s.share(name)
+	if own == nil {
+		return len(s.shares)
+	}
+	score, ahead := own.score(hash), 0
+	for i := range s.shares {
+		if m := &s.shares[i]; m != own && m.above(m.score(hash), own, score) {
+			ahead++
+		}
+	}
+	return ahead
+}
+
+// Suits reports whether the subscription with that key suits the member of the first name better than that of the second.
+// One without a share suits none.
+func (s *Sharing) Suits(key, name, other string) bool {
+	one, two := s.share(name), s.share(other)
+	if one == nil || two == nil || one == two {
+		return one != nil && two == nil
+	}
+	hash := xxhash.Sum64String(key)
+	return one.above(one.score(hash), two, two.score(hash))
+}
+
+// share is that of the member of that name; nil: it has none.
+func (s *Sharing) share(name string) *share {
+	for i := range s.shares {
+		if s.shares[i].name == name {
+			return &s.shares[i]
+		}
+	}
+	return nil
+}
+
+func (m *share) score(hash uint64) float64 { return -m.weight / math.Log(unit(mix(hash^m.hash))) }
+
+// above orders two members by their scores for a key, and by their names where these are the same.
+func (m *share) above(score float64, other *share, others float64) bool {
+	return score > others || score == others && m.name < other.name
 }
 
 // mix makes every bit of the result depend on every bit of x (the finalizer of SplitMix64).
@@ -81,34 +120,3 @@ func mix(x uint64) uint64 {
 
 // unit makes 52 bits of a hash a number in (0, 1), without its ends.
 func unit(hash uint64) float64 { return (float64(hash>>12) + 0.5) / (1 << 52) }
-
-// Assign is for one key what a Sharing is for many.
-func Assign(key string, members []Member) string { return NewSharing(members).Assign(key) }
-
-// Move is what a member should do about a subscription.
-type Move uint8
-
-// The moves.
-const (
-	Rest    Move = iota // leave it as it is
-	Claim               // write a registration, conditional on what was seen
-	Release             // drain it, then delete the registration, conditional on its revision
-)
-
-// Decide is the rule of sharing, for the member self: claim what is assigned to it and free, or whose owner is dead; release
-// what it holds and is assigned to another. What another holds that lives is left until that one releases it, whoever it
-// is assigned to. Assigned is from the members that self sees (Sharing.Assign), and empty where self itself is not among
-// them: then nothing moves. Holder is the registration's owner, nil where there is none; alive whether that has a session.
-func Decide(self registry.Owner, assigned string, holder *registry.Owner, alive bool) Move {
-	mine := holder != nil && holder.ID == self.ID
-	switch {
-	case assigned == "":
-		return Rest
-	case assigned == self.Name && !mine && (holder == nil || !alive):
-		return Claim
-	case assigned != self.Name && mine:
-		return Release
-	default:
-		return Rest
-	}
-}

@@ -23,6 +23,9 @@ type Options struct {
 	Connected func() bool
 	// Delivery, where set, receives the proxies' events and forwards them. It is the caller's to start and to stop.
 	Delivery *Delivery
+	// Shares says that subscriptions are shared with other instances, of which Share tells. Else this one takes every
+	// subscription from whoever holds it when it starts.
+	Shares bool
 	// Ensure opens the bucket again where a write found it gone.
 	Ensure  func(context.Context) error
 	Logger  *slog.Logger
@@ -42,8 +45,10 @@ type shared struct {
 	logger    *slog.Logger
 	metrics   *health.Metrics
 	delivery  *Delivery
-	slots     chan struct{} // one for each batch under way
-	retired   atomic.Bool   // another run of this name took over
+	slots     chan struct{}           // one for each batch under way
+	members   atomic.Pointer[Members] // nil inside: subscriptions are not shared
+	level     atomic.Bool             // what the bucket holds was shown before the proxies began
+	retired   atomic.Bool             // another run of this name took over
 	retire    func(by registry.Owner)
 	onReg     func(store string, cause registry.Cause, n int, at time.Time)
 	numbers   atomic.Uint64 // of deliver subjects
@@ -88,22 +93,28 @@ func New(o Options) *Supervisor {
 	s.settings.Store(&o.Settings)
 	s.registrar = &registrar{
 		bucket: o.Bucket, owner: o.Owner, needle: o.Owner.Needle(), metrics: o.Metrics, ensure: o.Ensure, retired: &s.retired,
+		members: &s.members,
 	}
-	s.retire = s.retireAll
+	if o.Shares {
+		s.members.Store(unknownMembers(o.Owner.Name))
+	}
+	s.retire = s.Retire
 	if s.onReg = o.OnRegistered; s.onReg == nil {
 		s.onReg = func(string, registry.Cause, int, time.Time) {}
 	}
 	return s
 }
 
-// Begin lets the proxies start: the bucket's content is known, or could not be read in time.
-func (s *Supervisor) Begin() {
+// Begin lets the proxies start. Level says that all the bucket holds was passed on before (Entry); else it could not be read in
+// time, and what it holds is found out by writing.
+func (s *Supervisor) Begin(level bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	select {
 	case <-s.begun:
 		return
 	default:
+		s.level.Store(level)
 		close(s.begun)
 	}
 	for _, l := range s.loops {
@@ -194,16 +205,6 @@ func (s *Supervisor) Tell(store string, c Cluster) {
 	s.tell(l, c)
 }
 
-// Alive passes on who has a session. What is held by an instance that has none is free: all that stand by for it try to
-// take it, and the conditional write decides.
-func (s *Supervisor) Alive(alive func(registry.Owner) bool) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for _, l := range s.loops {
-		l.inbox.ask(request{do: func(l *loop, now time.Time) { l.orphans(alive, now) }})
-	}
-}
-
 // Progress passes on what a store's emitter says of how far it is.
 func (s *Supervisor) Progress(p event.Progress) {
 	s.mu.RLock()
@@ -274,8 +275,8 @@ func (s *Supervisor) Trimmed(first uint64) {
 // Retired reports whether another run of this instance's name took over.
 func (s *Supervisor) Retired() bool { return s.retired.Load() }
 
-// retireAll ends this run's work: every proxy stands by, and nothing is written again.
-func (s *Supervisor) retireAll(by registry.Owner) {
+// Retire ends this run's work, since another run of its name took over: every proxy stands by, and nothing is written again.
+func (s *Supervisor) Retire(by registry.Owner) {
 	if s.retired.Swap(true) {
 		return
 	}

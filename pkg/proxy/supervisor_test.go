@@ -128,7 +128,7 @@ func newRig(t *testing.T, settings Settings, n int) *rig {
 	})
 	r.bucket.feed = r.Entry
 	r.Apply(testSubscriptions(n))
-	r.Begin()
+	r.Begin(true)
 	synctest.Wait()
 	return r
 }

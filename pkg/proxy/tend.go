@@ -39,7 +39,8 @@ func (l *loop) shut(it *item) {
 
 // release deletes the record at that revision, once the sink has nothing in hand.
 func (l *loop) release(it *item, revision uint64) {
-	l.releases = append(l.releases, release{registry.Write{Key: it.key, Revision: revision}, it.busy})
+	it.leaving = true
+	l.releases = append(l.releases, release{registry.Write{Key: it.key, Revision: revision}, it, it.busy})
 	if busy := it.busy; !isClosed(busy) {
 		l.work.Go(func() {
 			<-busy // closed within drainWithin

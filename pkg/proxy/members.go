@@ -1,0 +1,60 @@
+package proxy
+
+import "github.com/exesdb/subproxy/pkg/registry"
+
+// Members is what an instance knows of those that it shares subscriptions with, at a time. It does not change.
+//
+// These are the rules of sharing. A subscription that nobody holds, or one that is dead, is claimed by the member that it
+// suits best. Whoever it suits better than its holder asks that one for it, and the holder, if it sees the same, drains and
+// releases it. So what moves is pulled by the one that it moves to, and nothing is released that nobody is there to take.
+//
+// Nobody has to know what the others are configured with: where the best suited does not know the subscription, and so
+// does nothing, the next one's turn comes, and of those that know it the best suited has it in the end.
+type Members struct {
+	sharing *Sharing
+	alive   func(registry.Owner) bool
+	self    string
+	others  bool // somebody else is there to take what this instance leaves
+}
+
+// NewMembers is for the instance of that name. Alive reports whether the owner of a registration lives.
+func NewMembers(self string, members []Member, alive func(registry.Owner) bool) *Members {
+	m := &Members{sharing: NewSharing(members), alive: alive, self: self}
+	for _, other := range members {
+		m.others = m.others || other.Name != self && !other.Draining
+	}
+	return m
+}
+
+// unknownMembers is for an instance that shares and was told nothing yet: it takes what is free, and everybody lives.
+func unknownMembers(self string) *Members {
+	return NewMembers(self, nil, func(registry.Owner) bool { return true })
+}
+
+// Move is what an instance should do about a subscription that it does not hold.
+type Move uint8
+
+// The moves.
+const (
+	Rest  Move = iota // leave it to its holder
+	Claim             // nobody holds it: write a registration, conditional on what was seen
+	Ask               // ask its holder for it
+)
+
+// Move is the rule for the subscription with that key, held by holder (nil: nobody). It is this instance's turn after those
+// that are ahead had theirs.
+func (m *Members) Move(key string, holder *registry.Owner) (move Move, ahead int) {
+	switch {
+	case holder == nil || !m.alive(*holder):
+		return Claim, m.sharing.Ahead(key, m.self)
+	case m.sharing.Suits(key, m.self, holder.Name):
+		return Ask, m.sharing.Ahead(key, m.self)
+	default:
+		return Rest, 0
+	}
+}
+
+// Yields reports whether this instance, which holds the subscription with that key, should give it to one that asks.
+func (m *Members) Yields(key string, to registry.Owner) bool {
+	return to.Name != m.self && m.alive(to) && m.sharing.Suits(key, to.Name, m.self)
+}

@@ -1,0 +1,298 @@
+package proxy
+
+import (
+	"slices"
+	"strconv"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/exesdb/subproxy/pkg/registry"
+)
+
+// market is a bucket of registrations, the history of who lived, and members that know some of both. Each is configured with
+// some of the subscriptions.
+type market struct {
+	rt       interface{ Fatalf(string, ...any) }
+	keys     []string
+	revision uint64
+	records  map[string]stall // by key; a deletion leaves a revision without an owner
+	feed     []stall          // all writes, in order
+	history  [][]crier        // the living, after each change
+	traders  []*trader
+	knows    map[string][]string // keys, by the member's name
+	pleas    []plead             // under way, or lost
+	starts   int
+}
+
+type crier struct {
+	registry.Owner
+	weight   int
+	draining bool
+}
+
+type stall struct {
+	key      string
+	revision uint64
+	owner    *registry.Owner
+}
+
+type plead struct {
+	to  string // id
+	by  registry.Owner
+	key string
+}
+
+// trader is one run of a member.
+type trader struct {
+	self     crier
+	ended    bool
+	fed      int // it has seen so many of the feed
+	told     int // and heard so much of the history
+	seen     map[string]stall
+	releases map[string]uint64 // what it drains, with the revision to release it at
+	holds    map[string]uint64 // what it was acknowledged, and has seen nothing newer of
+}
+
+func (m *market) start(name string, weight int) {
+	m.starts++
+	for _, tr := range m.traders {
+		if tr.self.Name == name {
+			tr.ended = true // superseded
+		}
+	}
+	m.traders = append(m.traders, &trader{
+		self: crier{Owner: registry.Owner{Name: name, ID: name + strconv.Itoa(m.starts)}, weight: weight},
+		seen: map[string]stall{}, releases: map[string]uint64{}, holds: map[string]uint64{},
+	})
+	m.changed()
+}
+
+func (m *market) changed() {
+	var living []crier
+	for _, tr := range m.traders {
+		if !tr.ended {
+			living = append(living, tr.self)
+		}
+	}
+	m.history = append(m.history, living)
+}
+
+func (m *market) lives(o registry.Owner) bool {
+	return slices.ContainsFunc(m.traders, func(tr *trader) bool { return tr.self.Owner == o && !tr.ended })
+}
+
+// write is conditional. Whoever it succeeds for holds the key, and nobody else does at its revision.
+func (m *market) write(tr *trader, key string, on uint64, owner *registry.Owner) {
+	if m.records[key].revision != on {
+		return
+	}
+	if there := m.records[key].owner; owner != nil && there != nil && tr.fed == len(m.feed) && tr.told == len(m.history) && m.lives(*there) {
+		m.rt.Fatalf("%s takes %s from %s, and knows that it lives", owner.ID, key, there.ID)
+	}
+	m.revision++
+	s := stall{key, m.revision, owner}
+	m.records[key] = s
+	m.feed = append(m.feed, s)
+	delete(tr.holds, key)
+	if owner != nil {
+		tr.holds[key] = s.revision
+	}
+}
+
+func (m *market) see(tr *trader) bool {
+	if tr.fed == len(m.feed) {
+		return false
+	}
+	s := m.feed[tr.fed]
+	tr.fed++
+	tr.seen[s.key] = s
+	if s.revision > tr.holds[s.key] {
+		delete(tr.holds, s.key)
+	}
+	return true
+}
+
+func (m *market) hear(tr *trader) bool {
+	if tr.told == len(m.history) {
+		return false
+	}
+	tr.told++
+	return true
+}
+
+// members is what the trader knows of the others.
+func (m *market) members(tr *trader) *Members {
+	if tr.told == 0 {
+		return unknownMembers(tr.self.Name)
+	}
+	living := m.history[tr.told-1]
+	members := make([]Member, len(living))
+	for i, c := range living {
+		members[i] = Member{Name: c.Name, Weight: c.weight, Draining: c.draining}
+	}
+	return NewMembers(tr.self.Name, members, func(o registry.Owner) bool {
+		return slices.ContainsFunc(living, func(c crier) bool { return c.Owner == o })
+	})
+}
+
+// release does what the trader had begun.
+func (m *market) release(tr *trader, key string) bool {
+	on, ok := tr.releases[key]
+	if !ok {
+		return false
+	}
+	delete(tr.releases, key)
+	m.write(tr, key, on, nil)
+	return true
+}
+
+// move makes the trader do about a key what the rule says of what it has seen, if no more are ahead of it than that. It
+// reports whether that was anything.
+func (m *market) move(tr *trader, key string, most int) bool {
+	seen := tr.seen[key]
+	if _, draining := tr.releases[key]; draining || !slices.Contains(m.knows[tr.self.Name], key) || seen.owner != nil && *seen.owner == tr.self.Owner {
+		return false
+	}
+	move, ahead := m.members(tr).Move(key, seen.owner)
+	switch {
+	case ahead > most:
+		return false
+	case move == Claim:
+		m.write(tr, key, seen.revision, &tr.self.Owner)
+		return true
+	case move == Ask:
+		m.pleas = append(m.pleas, plead{seen.owner.ID, tr.self.Owner, key})
+		return true
+	}
+	return false
+}
+
+// heed lets whoever was asked decide.
+func (m *market) heed(p plead) {
+	for _, tr := range m.traders {
+		seen := tr.seen[p.key]
+		if tr.self.ID == p.to && seen.owner != nil && *seen.owner == tr.self.Owner && m.members(tr).Yields(p.key, p.by) {
+			tr.releases[p.key] = seen.revision
+		}
+	}
+}
+
+// exclusive checks that of all who believe they hold a key at the bucket's revision there is one.
+func (m *market) exclusive() {
+	for _, key := range m.keys {
+		holders := 0
+		for _, tr := range m.traders {
+			if tr.holds[key] == m.records[key].revision && tr.holds[key] > 0 {
+				holders++
+			}
+		}
+		if holders > 1 {
+			m.rt.Fatalf("%d hold %s", holders, key)
+		}
+	}
+}
+
+func TestOwnershipConvergesForAnyHistoryDelayAndConfiguration(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := &market{rt: t, keys: keys(rapid.IntRange(1, 6).Draw(t, "keys")), records: map[string]stall{}, knows: map[string][]string{}}
+		names := []string{"a", "b", "c", "d"}
+		same := rapid.Bool().Draw(t, "same configuration")
+		for _, name := range names {
+			m.knows[name] = m.keys
+			if !same {
+				m.knows[name] = rapid.SliceOfDistinct(rapid.SampledFrom(m.keys), rapid.ID).Draw(t, name+" knows")
+			}
+		}
+		start := func(t *rapid.T) {
+			m.start(rapid.SampledFrom(names).Draw(t, "name"), rapid.IntRange(1, 3).Draw(t, "weight"))
+		}
+		start(t)
+		// Those that ended go on with what they have in hand: a run that was stopped and wakes up late is one of them.
+		some := func() *trader { return m.traders[rapid.IntRange(0, len(m.traders)-1).Draw(t, "trader")] }
+		key := func() string { return rapid.SampledFrom(m.keys).Draw(t, "key") }
+		t.Repeat(map[string]func(*rapid.T){
+			"":      func(*rapid.T) { m.exclusive() },
+			"start": start,
+			"end":   func(*rapid.T) { some().ended = true; m.changed() },
+			"drain": func(t *rapid.T) { tr := some(); tr.self.draining = !tr.self.draining; m.changed() },
+			"see":   func(*rapid.T) { m.see(some()) },
+			"hear":  func(*rapid.T) { m.hear(some()) },
+			"catch up": func(*rapid.T) {
+				for tr := some(); m.see(tr) || m.hear(tr); {
+				}
+			},
+			"move":    func(*rapid.T) { m.move(some(), key(), len(names)) },
+			"release": func(*rapid.T) { m.release(some(), key()) },
+			"heed": func(t *rapid.T) {
+				if len(m.pleas) == 0 {
+					t.Skip("nobody asks")
+				}
+				m.heed(rapid.SampledFrom(m.pleas).Draw(t, "plea"))
+			},
+		})
+		m.converge()
+	})
+}
+
+// converge lets messages arrive, and checks that all comes to rest with what the rule says. Each turn is over before the next
+// one begins, as it is where nothing fails.
+func (m *market) converge() {
+	m.pleas = nil
+	for rounds, most := 0, 0; most <= len(m.knows); rounds++ {
+		if rounds > 200 {
+			m.rt.Fatalf("it does not come to rest")
+		}
+		busy := false
+		for _, tr := range m.traders {
+			for m.see(tr) || m.hear(tr) {
+				busy = true
+			}
+		}
+		for _, tr := range m.traders {
+			for _, key := range m.keys {
+				busy = m.release(tr, key) || !tr.ended && m.move(tr, key, most) || busy
+			}
+			m.exclusive()
+		}
+		for _, p := range m.pleas {
+			m.heed(p)
+		}
+		m.pleas = nil
+		if most++; busy {
+			most = 0
+		}
+	}
+	m.check()
+}
+
+// check says who should hold what: of the living that know a subscription the one that it suits best.
+func (m *market) check() {
+	living := m.history[len(m.history)-1]
+	for _, key := range m.keys {
+		var members []Member
+		ids := map[string]string{}
+		drain := true
+		for _, c := range living {
+			drain = drain && c.draining
+		}
+		last := false // is it left to those that drain, where nobody else knows it
+		for pass := 0; pass < 2 && len(members) == 0; pass++ {
+			for _, c := range living {
+				if slices.Contains(m.knows[c.Name], key) && (drain || !c.draining || pass == 1) {
+					members = append(members, Member{Name: c.Name, Weight: c.weight})
+					ids[c.Name] = c.ID
+				}
+			}
+			last = pass == 1
+		}
+		got, want := m.records[key].owner, NewSharing(members).Assign(key)
+		switch {
+		case want == "":
+		case got == nil || ids[got.Name] != got.ID:
+			m.rt.Fatalf("%s is held by %+v, who does not live or know it; of %+v", key, got, living)
+		case !last && got.Name != want:
+			m.rt.Fatalf("%s is held by %+v, and assigned to %s of %+v", key, got, want, living)
+		}
+	}
+}

@@ -1,0 +1,197 @@
+package proxy
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/registry"
+)
+
+const (
+	// turn is what each member leaves those ahead of it to take a subscription before it tries. They need milliseconds, unless
+	// they do not know the subscription.
+	turn = time.Second
+	// askAgain is when a holder is asked again. It may not yet see the members that the one who asks sees.
+	askAgain = 250 * time.Millisecond
+	// maxAsked is how many subscriptions the holders are asked for at once. Each pauses from its release until it is registered
+	// again, and that takes the longer the more are on their way.
+	maxAsked = 256
+)
+
+// Share tells who the subscriptions are shared with, at the start and whenever that is another.
+func (s *Supervisor) Share(members []Member, alive func(registry.Owner) bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	s.members.Store(NewMembers(s.owner.Name, members, alive))
+	for _, l := range s.loops {
+		l.inbox.ask(request{do: (*loop).considerAll})
+	}
+}
+
+// HandOver passes on that another instance asks for subscriptions that this one may hold.
+func (s *Supervisor) HandOver(r health.HandOver) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if l := s.loops[r.Store]; l != nil {
+		l.inbox.ask(request{do: func(l *loop, now time.Time) { l.yield(&r, now) }})
+	}
+}
+
+// drainLook is how often Drain looks whether all is gone, and drainQuiet how long nothing has moved when it gives up: who else
+// knows a subscription, and has several members ahead, takes its turn only then.
+const (
+	drainLook  = 10 * time.Millisecond
+	drainQuiet = 2*turn + turn/2
+)
+
+// Drain waits until others hold what this instance held, after they were told that it drains (Share). It returns before where
+// nobody is there to take it, or none was taken for a while, and when ctx ends.
+func (s *Supervisor) Drain(ctx context.Context) {
+	look := time.NewTicker(drainLook)
+	defer look.Stop()
+	held, at := -1, time.Now()
+	for {
+		n, err := s.Holds(ctx, "", "")
+		if n != held {
+			held, at = n, time.Now()
+		}
+		if m := s.members.Load(); n == 0 || err != nil || m == nil || !m.others || time.Since(at) > drainQuiet {
+			return
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// start begins with a proxy: it is registered, or it stands by where another instance is to hold the subscription.
+func (l *loop) start(it *item, now time.Time) {
+	if m := l.members.Load(); m != nil {
+		if move, ahead := m.Move(it.key, it.proxy.Holder); move != Claim || ahead > 0 {
+			l.step(it, Input{Kind: Unassigned}, now)
+			return
+		}
+	}
+	l.step(it, Input{Kind: Start, SeenAt: now, Level: l.level.Load()}, now)
+}
+
+// considerAll is for when the members are others than before: all turns begin anew.
+func (l *loop) considerAll(now time.Time) {
+	for _, it := range l.items {
+		if it.proxy.Standby {
+			it.since = time.Time{}
+			l.consider(it, now)
+			l.due.schedule(it)
+		}
+	}
+}
+
+// consider decides what to do about a subscription that this instance does not hold.
+func (l *loop) consider(it *item, now time.Time) {
+	p := &it.proxy
+	if it.removed || it.leaving || !p.Standby || p.Stopped {
+		return
+	}
+	move, ahead := Claim, 0
+	if m := l.members.Load(); m != nil {
+		move, ahead = m.Move(it.key, p.Holder)
+	} else if p.Holder != nil {
+		move = Rest
+	}
+	if move == Rest {
+		l.unask(it)
+		it.since, p.Next = time.Time{}, time.Time{}
+		return
+	}
+	if it.since.IsZero() || it.holder != p.Holder {
+		it.since, it.holder = now, p.Holder
+		l.unask(it)
+	}
+	switch at := it.since.Add(time.Duration(ahead) * turn); {
+	case now.Before(at):
+		p.Next = at
+	case move == Claim:
+		l.metrics.Moves.WithLabelValues("claimed").Inc()
+		l.step(it, Input{Kind: Assigned}, now)
+	case it.plea == none, it.plea == sent && !now.Before(p.Next): // never asked for, or in vain
+		l.unask(it)
+		it.plea, p.Next = waiting, time.Time{}
+		l.wanted = append(l.wanted, it)
+	}
+}
+
+// plea is how far an instance is with asking for a subscription.
+type plea uint8
+
+const (
+	none    plea = iota
+	waiting      // in loop.wanted
+	sent         // and counted in loop.asked
+)
+
+// unask takes back that a subscription's holder is to be asked, or was.
+func (l *loop) unask(it *item) {
+	if it.plea == sent {
+		l.asked--
+	}
+	it.plea = none
+}
+
+// ask asks holders for what this instance is to hold, a part at a time.
+func (l *loop) ask(now time.Time) {
+	if len(l.wanted) == 0 || l.asked >= maxAsked {
+		return
+	}
+	names := map[registry.Owner][]string{}
+	n := 0
+	for _, it := range l.wanted {
+		if l.asked >= maxAsked {
+			break
+		}
+		n++
+		p := &it.proxy
+		if it.removed || it.plea != waiting || p.Holder == nil {
+			continue // it was settled meanwhile, or stands here twice
+		}
+		it.plea, p.Next = sent, now.Add(askAgain)
+		l.asked++
+		l.due.schedule(it)
+		names[*p.Holder] = append(names[*p.Holder], p.Name)
+	}
+	if l.wanted = l.wanted[n:]; len(l.wanted) == 0 {
+		l.wanted = nil
+	}
+	for holder, names := range names {
+		r := health.HandOver{Envelope: health.NewEnvelope(health.HandOverType, now), Store: l.store, Names: names, To: l.owner}
+		data, err := json.Marshal(r)
+		if err == nil {
+			err = l.publisher(health.HandOverSubject(holder.ID), data)
+		}
+		if err != nil {
+			l.log.Debug("an instance could not be asked for subscriptions", "holder", holder.Name, "error", err) // it will be again
+		}
+	}
+}
+
+// yield releases what another instance asks for, where it is to have it.
+func (l *loop) yield(r *health.HandOver, now time.Time) {
+	m := l.members.Load()
+	if m == nil {
+		return
+	}
+	yielded := 0
+	for _, name := range r.Names {
+		if it := l.byName[name]; it != nil && it.proxy.Started && !it.proxy.Standby && !it.proxy.Attempting && m.Yields(it.key, r.To) {
+			l.step(it, Input{Kind: Unassigned}, now)
+			yielded++
+		}
+	}
+	if yielded > 0 {
+		l.metrics.Moves.WithLabelValues("yielded").Add(float64(yielded))
+		l.log.Info("subscriptions are handed over", "subscriptions", yielded, "to", r.To.Name)
+	}
+}
