@@ -49,15 +49,33 @@ func (s *Service) join(ctx context.Context) error {
 		}
 	})
 	s.work.Go(func() { _ = s.members.Run(s.followed) }) // it returns nil
-	const patience = 5 * time.Second
-	select {
-	case <-s.session.Opened():
-	case <-s.session.Ended():
-	case <-time.After(patience):
-		s.log.Warn("the instance's session could not be opened yet; it is tried on")
-	case <-ctx.Done():
+	return s.joined(ctx)
+}
+
+// joined waits until the session is open. Where it is not in time, and not because it is forbidden, the instance runs and goes
+// on trying: the others take it for gone until then.
+func (s *Service) joined(ctx context.Context) error {
+	const (
+		patience = 5 * time.Second
+		look     = 50 * time.Millisecond
+	)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		select {
+		case <-s.session.Opened():
+			return nil
+		case <-s.session.Ended(): // superseded already
+			return nil
+		case <-time.After(look):
+			if err := s.permitted(); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			s.log.Warn("the instance's session could not be opened yet; it is tried on")
+			return s.permitted()
+		}
 	}
-	return nil
 }
 
 // ensureCluster opens the bucket of sessions again after it was found gone.
@@ -77,8 +95,31 @@ func (s *Service) share(v *cluster.View) {
 			members = append(members, proxy.Member{Name: p.Name, Weight: p.Weight, Draining: p.Draining})
 		}
 	}
-	s.supervisor.Share(members, v.Alive)
+	s.supervisor.Share(members, func(o registry.Owner) proxy.Life {
+		switch {
+		case v.Alive(o):
+			return proxy.Alive
+		case v.Knows(o):
+			return proxy.Gone
+		default:
+			return proxy.Unknown
+		}
+	})
 	s.gate.open(membersKnown)
+}
+
+// Members counts the instances that live, by what they are to do, and tells whether this one is known to the others.
+func (s *Service) Members() (sharing, draining int, session bool) {
+	view := s.members.Snapshot()
+	for i := range view.Peers {
+		switch p := &view.Peers[i]; {
+		case p.Alive && p.Draining:
+			draining++
+		case p.Alive:
+			sharing++
+		}
+	}
+	return sharing, draining, view.Known && view.Alive(s.owner)
 }
 
 // handOver is asked by another instance for subscriptions.
@@ -95,6 +136,9 @@ func (s *Service) handOver(m *nats.Msg) {
 func (s *Service) drain(ctx context.Context) {
 	if s.session == nil || !s.nc.IsConnected() {
 		return
+	}
+	if _, open := s.session.Member(); !open {
+		return // it never was
 	}
 	const patience = 2 * time.Second
 	draining, cancel := context.WithTimeout(ctx, patience)

@@ -125,7 +125,7 @@ func (s *Service) tried(ctx context.Context) error {
 		select {
 		case <-s.registered:
 			// What is asked of the proxies now is answered after they said that they are registered.
-			_, _ = s.supervisor.Statuses(ctx, first[0].Store, first[0].Name)
+			_, _ = s.supervisor.Statuses(ctx, health.Request{Store: first[0].Store, Name: first[0].Name})
 			return s.permitted()
 		case <-time.After(look):
 		case <-ctx.Done():

@@ -63,6 +63,8 @@ type Status struct {
 	Revision            uint64            `json:"revision"`   // of the record in the bucket
 	Incarnation         uint64            `json:"incarnation"`
 	Owner               registry.Owner    `json:"owner"`       // who holds the subscription; in standby that is another instance
+	HeldSince           *time.Time        `json:"held_since"`  // when the instance that reports began to hold it; null: it does not
+	Moving              Moving            `json:"moving"`      // how the subscription is on its way from or to the instance that reports
 	ReportedBy          registry.Owner    `json:"reported_by"` // the instance whose proxy this is
 	NextAttemptAt       *time.Time        `json:"next_attempt_at"`
 	Lag                 uint64            `json:"lag"`             // events of the store not yet delivered
@@ -73,6 +75,17 @@ type Status struct {
 	DeliveryErrors      uint64            `json:"delivery_errors"` // attempts to deliver that failed, in this start
 	Parked              uint64            `json:"parked"`          // events parked, in this start
 }
+
+// Moving says how a subscription is on its way from one instance to another.
+type Moving string
+
+// The ways. Empty where it stays where it is.
+const (
+	Releasing Moving = "releasing" // its sink finishes what it has in hand, and its record is deleted
+	Asking    Moving = "asking"    // it suits this instance better than its holder, which is asked for it
+	Waiting   Moving = "waiting"   // it is not held; this instance claims it when its turn comes, at next_attempt_at
+	Claiming  Moving = "claiming"  // this instance registers it, because nobody held it
+)
 
 // SinkState says how a sink is.
 type SinkState string
@@ -153,6 +166,7 @@ type Summary struct {
 	Registered int      `json:"registered"`
 	Verified   int      `json:"verified"`
 	Refusing   int      `json:"refusing"` // proxies whose sink takes no events
+	Moving     int      `json:"moving"`   // proxies on their way from or to this instance
 	Behind     int      `json:"behind"`   // proxies that have not delivered everything, as the store's emitter tells
 	Lag        uint64   `json:"lag"`      // events of the store that the one furthest behind has not delivered
 	Term       uint64   `json:"term"`     // highest leader term heard of; 0: none

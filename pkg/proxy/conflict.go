@@ -12,7 +12,7 @@ const (
 
 // resolve decides who is right after a conflict. Found is what the bucket holds now (ok false: nothing); tried is the
 // attempt that lost. An attempt that knew nothing of the record it tried to replace (informed false) has no claim to compare
-// yet: where subscriptions are shared it leaves them to an owner that lives, else it writes again as the one that came later.
+// yet: where subscriptions are shared it leaves them to an owner that may live, else it writes again as the one that came later.
 //
 // A record of this instance is what an earlier attempt of it wrote, whose acknowledgement came late or never: it is written
 // again, since it has that attempt's term, cause and deliver subject.
@@ -32,7 +32,7 @@ func resolve(found registry.Entry, ok bool, own registry.Owner, members *Members
 		return writeAgain, next
 	case record.Owner.ID == own.ID:
 		return writeAgain, next
-	case !tried.informed && members != nil && members.alive(record.Owner):
+	case !tried.informed && members != nil && members.life(record.Owner) != Gone:
 		next.incarnation, next.by = record.Incarnation, record.Owner
 		return standAside, next
 	case !tried.informed:

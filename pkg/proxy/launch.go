@@ -153,7 +153,11 @@ func (l *loop) count(it *item, o *Outcome) {
 	case o.Err != nil:
 		outcome = "failed"
 	default:
-		l.metrics.Latency.WithLabelValues(string(it.proxy.Cause)).Observe(o.At.Sub(it.proxy.CauseAt).Seconds())
+		took := o.At.Sub(it.proxy.CauseAt).Seconds()
+		l.metrics.Latency.WithLabelValues(string(it.proxy.Cause)).Observe(took)
+		if it.proxy.Cause == registry.Takeover {
+			l.metrics.MoveSeconds.WithLabelValues("claim").Observe(took)
+		}
 	}
 	l.metrics.Attempts.WithLabelValues(string(it.proxy.Cause), outcome).Inc()
 }

@@ -40,7 +40,7 @@ type item struct {
 	ready   bool      // in loop.ready
 	inEvent bool      // the attempt under way is part of an event round
 	removed bool      // no longer configured; only its attempt under way is waited for
-	leaving bool      // its record is about to be deleted
+	leaving time.Time // when its record began to be deleted; zero: it is not
 	plea    plea      // whether its holder was asked for it
 	since   time.Time // when it began to suit this instance better than holder, who holds it (see consider); zero: it does not
 	holder  *registry.Owner
@@ -180,7 +180,7 @@ func (l *loop) step(it *item, in Input, now time.Time) {
 	}
 	l.tend(it)
 	if fx.Release {
-		l.release(it, it.proxy.Revision)
+		l.release(it, it.proxy.Revision, now)
 	}
 	if fx.Superseded {
 		l.superseded(it)
@@ -208,7 +208,8 @@ func (l *loop) finish(d *done, now time.Time) {
 	it := d.item
 	l.flight--
 	if d.released {
-		it.leaving = false
+		l.metrics.MoveSeconds.WithLabelValues("release").Observe(now.Sub(it.leaving).Seconds())
+		it.leaving = time.Time{}
 		l.consider(it, now)
 		l.due.schedule(it)
 		return
@@ -221,7 +222,7 @@ func (l *loop) finish(d *done, now time.Time) {
 	l.inbox.learnTerm(d.term)
 	if it.removed {
 		if !d.outcome.Superseded && !it.proxy.Standby {
-			l.release(it, max(d.outcome.Revision, it.proxy.Revision))
+			l.release(it, max(d.outcome.Revision, it.proxy.Revision), now)
 		}
 		return
 	}

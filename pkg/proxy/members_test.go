@@ -131,8 +131,15 @@ func (m *market) members(tr *trader) *Members {
 	for i, c := range living {
 		members[i] = Member{Name: c.Name, Weight: c.weight, Draining: c.draining}
 	}
-	return NewMembers(tr.self.Name, members, func(o registry.Owner) bool {
-		return slices.ContainsFunc(living, func(c crier) bool { return c.Owner == o })
+	return NewMembers(tr.self.Name, members, func(o registry.Owner) Life {
+		known := func(c crier) bool { return c.Owner == o }
+		switch {
+		case slices.ContainsFunc(living, known):
+			return Alive
+		case slices.ContainsFunc(m.history[:tr.told], func(then []crier) bool { return slices.ContainsFunc(then, known) }):
+			return Gone
+		}
+		return Unknown
 	})
 }
 

@@ -40,6 +40,7 @@ type Proxy struct {
 	Failures    int
 	Breaker     breaker.Breaker
 	Health      breaker.Health
+	HeldSince   time.Time // when this instance began to hold the subscription; zero: it does not
 	LastSuccess time.Time
 	LastError   string
 	Refusal     string // why the sink takes no events; empty: it does
@@ -224,6 +225,9 @@ func (p *Proxy) delivering(reason string, s *Settings) Effects {
 
 // hold notes that the bucket has this instance's record.
 func (p *Proxy) hold(o Outcome) {
+	if p.HeldSince.IsZero() {
+		p.HeldSince = o.At
+	}
 	p.Known, p.Mine, p.Registered = true, true, true
 	p.Revision, p.Incarnation, p.Claim = o.Revision, o.Incarnation, o.Incarnation
 }
@@ -366,7 +370,7 @@ func (p *Proxy) renew(cause registry.Cause, now time.Time, s *Settings) Effects 
 func (p *Proxy) standBy(holder *registry.Owner) Effects {
 	already := p.Standby && p.Holder != nil && holder != nil && *p.Holder == *holder
 	p.Standby, p.Mine, p.Registered, p.Verified = true, false, false, false
-	p.Holder, p.Next, p.again = holder, time.Time{}, ""
+	p.Holder, p.HeldSince, p.Next, p.again = holder, time.Time{}, time.Time{}, ""
 	p.Breaker, p.Failures, p.LastError, p.Refusal = breaker.Breaker{}, 0, "", ""
 	if already {
 		return Effects{}

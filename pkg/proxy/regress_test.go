@@ -179,7 +179,7 @@ func TestShorterIntervalBringsTimersForward(t *testing.T) {
 		if r.bucket.writes-before < 3 {
 			t.Errorf("%d writes in two of the new intervals", r.bucket.writes-before)
 		}
-		if _, err := r.Statuses(context.Background(), "", ""); err != nil {
+		if _, err := r.Statuses(context.Background(), health.Request{}); err != nil {
 			t.Error(err)
 		}
 	})

@@ -165,7 +165,7 @@ func (r *rig) stop() {
 }
 
 func (r *rig) all() []health.Status {
-	statuses, err := r.Statuses(context.Background(), "", "")
+	statuses, err := r.Statuses(context.Background(), health.Request{})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -38,8 +38,8 @@ func (l *loop) shut(it *item) {
 }
 
 // release deletes the record at that revision, once the sink has nothing in hand.
-func (l *loop) release(it *item, revision uint64) {
-	it.leaving = true
+func (l *loop) release(it *item, revision uint64, now time.Time) {
+	it.leaving = now
 	l.releases = append(l.releases, release{registry.Write{Key: it.key, Revision: revision}, it, it.busy})
 	if busy := it.busy; !isClosed(busy) {
 		l.work.Go(func() {

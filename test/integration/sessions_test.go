@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"testing"
 	"time"
 
@@ -13,6 +14,18 @@ import (
 
 // sessionExamples are the contract's examples that TestContractExamplesOfSessions holds to the code.
 var sessionExamples = []string{"member", "drain_request", "drain_response"}
+
+// attend gives an instance that does not run a session, for a while.
+func (w *world) attend(name, id string) {
+	w.Helper()
+	kv, err := w.js.KeyValue(w.Context(), "exesdb_cluster")
+	if err != nil {
+		w.Fatal(err)
+	}
+	if _, err := kv.Put(w.Context(), cluster.MemberKey(name), fmt.Appendf(nil, `{"name":%q,"id":%q,"ttl_ms":3600000}`, name, id)); err != nil {
+		w.Fatal(err)
+	}
+}
 
 func TestContractExamplesOfSessions(t *testing.T) {
 	t.Parallel()
