@@ -31,8 +31,12 @@ func (s *Service) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.nc.Subscribe(health.HandOverSubject(s.owner.ID), s.handOver); err != nil {
-		return fmt.Errorf("subscribe to %s: %w", health.HandOverSubject(s.owner.ID), err)
+	for subject, handle := range map[string]nats.MsgHandler{
+		health.HandOverSubject(s.owner.ID): s.handOver, health.SupersededSubject(s.owner.Name): s.supersedes,
+	} {
+		if _, err := s.nc.Subscribe(subject, handle); err != nil {
+			return fmt.Errorf("subscribe to %s: %w", subject, err)
+		}
 	}
 	instance := s.cfg.Load().Instance
 	s.session, err = cluster.OpenSession(cluster.SessionConfig{
@@ -130,6 +134,28 @@ func (s *Service) handOver(m *nats.Msg) {
 		return
 	}
 	s.supervisor.HandOver(r)
+}
+
+// superseded says that another run has this instance's name.
+func (s *Service) superseded(by registry.Owner) {
+	m := health.Superseded{Envelope: health.NewEnvelope(health.SupersededType, time.Now()), Owner: s.owner, By: by}
+	data, err := json.Marshal(m)
+	if err == nil {
+		err = s.nc.Publish(health.SupersededSubject(s.owner.Name), data)
+	}
+	if err != nil {
+		s.log.Debug("the run that took over can't be told", "error", err)
+	}
+}
+
+// supersedes hears that a run of this instance's name lives that this one superseded.
+func (s *Service) supersedes(m *nats.Msg) {
+	var r health.Superseded
+	if err := json.Unmarshal(m.Data, &r); err != nil || r.By.ID != s.owner.ID {
+		return
+	}
+	s.log.Error("another process runs under this instance's name; it stands by since this one took over. If both are meant to run, give each its own instance.name",
+		"name", s.owner.Name, "its_host", r.Owner.Host, "its_pid", r.Owner.PID, "its_id", r.Owner.ID)
 }
 
 // drain lets the others take what this instance holds, while it still serves it.

@@ -62,7 +62,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	}
 	s.supervisor = proxy.New(proxy.Options{
 		Owner: s.owner, Bucket: s.bucket, Delivery: s.delivery, Settings: settings(o.Config), Publish: s.nc.Publish, Connected: s.nc.IsConnected,
-		Shares: true, Ensure: s.ensure, Logger: s.log, Metrics: s.metrics, OnRegistered: s.tellFirst(o.OnRegistered),
+		Shares: true, OnRetired: s.superseded, Ensure: s.ensure, Logger: s.log, Metrics: s.metrics, OnRegistered: s.tellFirst(o.OnRegistered),
 	})
 	if err := s.followProgress(); err != nil {
 		return nil, err

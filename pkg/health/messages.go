@@ -20,6 +20,7 @@ const (
 	ActionAnswerType = "io.exesdb.proxy.v1.action_response"
 	DrainAnswerType  = "io.exesdb.proxy.v1.drain_response"
 	HandOverType     = "io.exesdb.proxy.v1.handover"
+	SupersededType   = "io.exesdb.proxy.v1.superseded"
 )
 
 // Subject prefixes. A store or subscription name follows as one token (subscription.EncodeToken).
@@ -29,6 +30,8 @@ const (
 	SummaryPrefix = "exesdb.proxy.summary." // <store>
 	// HandOverPrefix begins the subject on which an instance is asked for subscriptions; its id follows.
 	HandOverPrefix = "exesdb.proxy.handover."
+	// SupersededPrefix begins the subject on which a run says that another run of its instance's name took over; the name follows.
+	SupersededPrefix = "exesdb.proxy.superseded."
 )
 
 // Envelope is what every message sent begins with.
@@ -183,6 +186,17 @@ type HandOver struct {
 
 // HandOverSubject is the subject on which the instance of that id is asked for subscriptions.
 func HandOverSubject(id string) string { return HandOverPrefix + id }
+
+// Superseded is what a run says when it finds that another has its instance's name. It comes from a process that lives: one of
+// the two is there by mistake, unless it was stopped for a while and replaced.
+type Superseded struct {
+	Envelope
+	Owner registry.Owner `json:"owner"` // the run that was superseded
+	By    registry.Owner `json:"by"`
+}
+
+// SupersededSubject is the subject for the instance of that name.
+func SupersededSubject(name string) string { return SupersededPrefix + subscription.EncodeToken(name) }
 
 // StatusSubject is the subject of a proxy's status.
 func StatusSubject(store, name string) string {
