@@ -100,14 +100,16 @@ type Effects struct {
 	Release    bool // delete the record at Revision
 	Free       bool // it stands by, and nobody holds the subscription any more
 	Publish    Urgency
-	Entered    breaker.Health // health changed to this; empty: it did not
-	Superseded bool           // by Holder
+	Entered    breaker.Health  // health changed to this; empty: it did not
+	Superseded *registry.Owner // who took the subscription over; nil: nobody
 }
 
 // and joins the effects of two steps, the second after the first.
 func (fx Effects) and(next Effects) Effects {
 	next.Publish = max(fx.Publish, next.Publish)
-	next.Superseded = next.Superseded || fx.Superseded
+	if next.Superseded == nil {
+		next.Superseded = fx.Superseded
+	}
 	next.Free = next.Free || fx.Free
 	if next.Entered == "" {
 		next.Entered = fx.Entered

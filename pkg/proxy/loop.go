@@ -75,7 +75,7 @@ type loop struct {
 	actions  []*action
 	wanted   []*item           // their holders are to be asked for them
 	asked    int               // items whose holders were asked for them
-	lostTo   []*item           // superseded in this turn
+	lost     losses            // in this turn
 	behind   map[string]uint64 // events not delivered, by subscription, as the store's emitter told last
 	were     map[string]uint64 // the same before, while it tells
 	ending   bool              // everything was removed; the loop ends once that is released
@@ -182,8 +182,8 @@ func (l *loop) step(it *item, in Input, now time.Time) {
 	if fx.Release {
 		l.release(it, it.proxy.Revision, now)
 	}
-	if fx.Superseded {
-		l.superseded(it)
+	if fx.Superseded != nil {
+		l.superseded(it, *fx.Superseded)
 	}
 	if fx.Entered != "" {
 		l.report.entered(it, fx.Entered, now)
@@ -304,27 +304,34 @@ func names(topics []string, s subscription.Subscription) bool {
 	return false
 }
 
+// losses are the subscriptions that other instances took over.
+type losses struct {
+	n     int
+	first string         // its name
+	by    registry.Owner // who took that; it may be gone again by now
+}
+
 // superseded tells the supervisor where it is another run of this instance's name that took over, which says so itself.
-func (l *loop) superseded(it *item) {
-	by := *it.proxy.Holder // standing by, it has one
+func (l *loop) superseded(it *item, by registry.Owner) {
 	l.metrics.Superseded.Inc()
 	if by.Name == l.owner.Name && by.ID != l.owner.ID {
 		l.retire(by)
 		return
 	}
-	l.lostTo = append(l.lostTo, it)
+	if l.lost.n++; l.lost.n == 1 {
+		l.lost.first, l.lost.by = it.proxy.Name, by
+	}
 }
 
 // tellSuperseded logs one line for all that were superseded in a turn.
 func (l *loop) tellSuperseded() {
-	if len(l.lostTo) == 0 {
+	if l.lost.n == 0 {
 		return
 	}
-	p := &l.lostTo[0].proxy
 	level := slog.LevelWarn
 	if l.members.Load() != nil {
 		level = slog.LevelInfo // they share
 	}
-	l.log.Log(context.Background(), level, "another instance holds subscriptions now; standing by", "subscriptions", len(l.lostTo), "first", p.Name, "by", p.Holder.Name, "id", p.Holder.ID)
-	l.lostTo = nil
+	l.log.Log(context.Background(), level, "another instance holds subscriptions now; standing by", "subscriptions", l.lost.n, "first", l.lost.first, "by", l.lost.by.Name, "id", l.lost.by.ID)
+	l.lost = losses{}
 }

@@ -346,7 +346,7 @@ func (p *Proxy) unassigned() Effects {
 	held := p.Registered && p.Mine
 	p.Started = true
 	fx := p.standBy(holder)
-	fx.Superseded, fx.Release = false, held
+	fx.Superseded, fx.Release = nil, held
 	if !held {
 		fx.Publish = NotNow // who holds it tells about it
 	}
@@ -376,7 +376,7 @@ func (p *Proxy) standBy(holder *registry.Owner) Effects {
 		return Effects{}
 	}
 	fx := p.become(breaker.Standby, AtOnce)
-	fx.Superseded = true
+	fx.Superseded = holder
 	return fx
 }
 
