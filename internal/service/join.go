@@ -68,6 +68,7 @@ func (s *Service) joined(ctx context.Context) error {
 	for {
 		select {
 		case <-s.session.Opened():
+			s.gate.open(sessionOpen)
 			return nil
 		case <-s.session.Ended(): // superseded already
 			return nil

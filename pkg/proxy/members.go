@@ -13,7 +13,7 @@ import "github.com/exesdb/subproxy/pkg/registry"
 type Members struct {
 	sharing *Sharing
 	lives   func(registry.Owner) Life
-	self    string
+	self    registry.Owner
 	others  bool // somebody else is there to take what this instance leaves
 }
 
@@ -27,17 +27,17 @@ const (
 	Unknown      // it was never heard of: it is gone, or has come just now
 )
 
-// NewMembers is for the instance of that name. Lives tells of the owners of registrations.
-func NewMembers(self string, members []Member, lives func(registry.Owner) Life) *Members {
+// NewMembers is for the instance self. Lives tells of the owners of registrations.
+func NewMembers(self registry.Owner, members []Member, lives func(registry.Owner) Life) *Members {
 	m := &Members{sharing: NewSharing(members), lives: lives, self: self}
 	for _, other := range members {
-		m.others = m.others || other.Name != self && !other.Draining
+		m.others = m.others || other.Name != self.Name && !other.Draining
 	}
 	return m
 }
 
 // unknownMembers is for an instance that shares and was told nothing yet: it takes what is free, and everybody lives.
-func unknownMembers(self string) *Members {
+func unknownMembers(self registry.Owner) *Members {
 	return NewMembers(self, nil, func(registry.Owner) Life { return Alive })
 }
 
@@ -60,26 +60,25 @@ func (m *Members) Move(key string, holder *registry.Owner) (move Move, ahead int
 	}
 	switch {
 	case life == Gone:
-		return Claim, m.sharing.Ahead(key, m.self)
+		return Claim, m.sharing.Ahead(key, m.self.Name)
 	case life == Unknown:
-		return Claim, m.sharing.Ahead(key, m.self) + 1 // unless it is heard of meanwhile
-	case m.sharing.Suits(key, m.self, holder.Name):
-		return Ask, m.sharing.Ahead(key, m.self)
+		return Claim, m.sharing.Ahead(key, m.self.Name) + 1 // unless it is heard of meanwhile
+	case m.sharing.Suits(key, m.self.Name, holder.Name):
+		return Ask, m.sharing.Ahead(key, m.self.Name)
 	default:
 		return Rest, 0
 	}
 }
 
-// life is Gone for former runs of this instance's own name, heard of or not.
+// life is Gone for other runs of this instance's own name: it is here to replace them.
 func (m *Members) life(o registry.Owner) Life {
-	life := m.lives(o)
-	if life == Unknown && o.Name == m.self {
+	if o.Name == m.self.Name && o.ID != m.self.ID {
 		return Gone
 	}
-	return life
+	return m.lives(o)
 }
 
 // Yields reports whether this instance, which holds the subscription with that key, should give it to one that asks.
 func (m *Members) Yields(key string, to registry.Owner) bool {
-	return to.Name != m.self && m.lives(to) == Alive && m.sharing.Suits(key, to.Name, m.self)
+	return to.Name != m.self.Name && m.lives(to) == Alive && m.sharing.Suits(key, to.Name, m.self.Name)
 }

@@ -124,14 +124,14 @@ func (m *market) hear(tr *trader) bool {
 // members is what the trader knows of the others.
 func (m *market) members(tr *trader) *Members {
 	if tr.told == 0 {
-		return unknownMembers(tr.self.Name)
+		return unknownMembers(tr.self.Owner)
 	}
 	living := m.history[tr.told-1]
 	members := make([]Member, len(living))
 	for i, c := range living {
 		members[i] = Member{Name: c.Name, Weight: c.weight, Draining: c.draining}
 	}
-	return NewMembers(tr.self.Name, members, func(o registry.Owner) Life {
+	return NewMembers(tr.self.Owner, members, func(o registry.Owner) Life {
 		known := func(c crier) bool { return c.Owner == o }
 		switch {
 		case slices.ContainsFunc(living, known):

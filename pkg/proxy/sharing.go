@@ -24,7 +24,7 @@ const (
 func (s *Supervisor) Share(members []Member, lives func(registry.Owner) Life) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	s.members.Store(NewMembers(s.owner.Name, members, lives))
+	s.members.Store(NewMembers(s.owner, members, lives))
 	for _, l := range s.loops {
 		l.inbox.ask(request{do: (*loop).considerAll})
 	}

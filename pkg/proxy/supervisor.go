@@ -99,7 +99,7 @@ func New(o Options) *Supervisor {
 		members: &s.members,
 	}
 	if o.Shares {
-		s.members.Store(unknownMembers(o.Owner.Name))
+		s.members.Store(unknownMembers(o.Owner))
 	}
 	s.retire = s.Retire
 	if s.onRetired = o.OnRetired; s.onRetired == nil {
