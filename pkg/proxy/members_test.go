@@ -158,6 +158,9 @@ func (m *market) release(tr *trader, key string) bool {
 // reports whether that was anything.
 func (m *market) move(tr *trader, key string, most int) bool {
 	seen := tr.seen[key]
+	if m.retired(tr) {
+		return false
+	}
 	if _, draining := tr.releases[key]; draining || !slices.Contains(m.knows[tr.self.Name], key) || seen.owner != nil && *seen.owner == tr.self.Owner {
 		return false
 	}
@@ -173,6 +176,16 @@ func (m *market) move(tr *trader, key string, most int) bool {
 		return true
 	}
 	return false
+}
+
+// retired reports whether the trader has heard of a later run of its name.
+func (m *market) retired(tr *trader) bool {
+	heard := m.history[:tr.told]
+	return slices.ContainsFunc(m.traders[slices.Index(m.traders, tr)+1:], func(later *trader) bool {
+		return later.self.Name == tr.self.Name && slices.ContainsFunc(heard, func(then []crier) bool {
+			return slices.ContainsFunc(then, func(c crier) bool { return c.ID == later.self.ID })
+		})
+	})
 }
 
 // heed lets whoever was asked decide.
