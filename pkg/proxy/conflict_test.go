@@ -103,7 +103,14 @@ func (c *contender) step(in Input) {
 	if fx.Release {
 		c.loop.registrar.bucket.Put(context.Background(), []registry.Write{{Key: c.item.key, Revision: on}})
 	}
-	if fx.Free {
+	if in.Kind == Seen || in.Kind == Finished {
+		c.claim()
+	}
+}
+
+// claim takes what nobody holds.
+func (c *contender) claim() {
+	if c.proxy.Standby && c.proxy.Holder == nil {
 		c.step(Input{Kind: Assigned})
 	}
 }
@@ -235,9 +242,7 @@ func settle(t *rapid.T, m *memory, all []*contender) {
 		quiet := true
 		for _, c := range all {
 			c.follow(m, len(m.history))
-			if c.proxy.Standby && c.proxy.Holder == nil {
-				c.step(Input{Kind: Assigned}) // its turn has come
-			}
+			c.claim()
 			if !c.pending && c.proxy.Started && !c.proxy.Standby && (c.proxy.Failures > 0 || !c.proxy.Verified) && !c.proxy.Attempting {
 				c.step(Input{Kind: Event, Cause: registry.Reconnected}) // in place of waiting for the backoff
 			}

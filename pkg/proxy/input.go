@@ -98,7 +98,6 @@ const (
 type Effects struct {
 	Attempt    bool // make the attempt that Cause, Revision and NextIncarnation describe
 	Release    bool // delete the record at Revision
-	Free       bool // it stands by, and nobody holds the subscription any more
 	Publish    Urgency
 	Entered    breaker.Health  // health changed to this; empty: it did not
 	Superseded *registry.Owner // who took the subscription over; nil: nobody
@@ -110,7 +109,6 @@ func (fx Effects) and(next Effects) Effects {
 	if next.Superseded == nil {
 		next.Superseded = fx.Superseded
 	}
-	next.Free = next.Free || fx.Free
 	if next.Entered == "" {
 		next.Entered = fx.Entered
 	}

@@ -312,14 +312,15 @@ func (p *Proxy) outbid(incarnation uint64) {
 	}
 }
 
-// mend registers again what was deleted, expired, overwritten or voided. What another instance held is then free.
+// mend registers again what was deleted, expired, overwritten or voided. What another instance held is then free: whose turn it is
+// to take it is not for the proxy to know (Assigned).
 func (p *Proxy) mend(now time.Time, s *Settings) Effects {
 	switch {
 	case !p.Started:
 		return Effects{}
 	case p.Standby:
 		p.Holder = nil
-		return Effects{Free: true}
+		return Effects{}
 	default:
 		return p.renew(registry.Lost, now, s)
 	}

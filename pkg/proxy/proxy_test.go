@@ -47,7 +47,7 @@ func (m *machine) step(in Input) Effects {
 	was := m.p
 	open := m.p.Breaker.State() == breaker.Open
 	fx := m.p.Step(in, now, &m.settings)
-	if fx.Free {
+	if m.p.Standby && m.p.Holder == nil && !m.p.Stopped {
 		fx = fx.and(m.p.Step(Input{Kind: Assigned}, now, &m.settings))
 	}
 	if fx.Attempt {
@@ -265,7 +265,7 @@ func TestAttemptThatWasSupersededByARecordThatIsGoneAgain(t *testing.T) {
 	p.Step(Input{Kind: Seen, News: News{Revision: 9, Removed: true}}, now, &s)
 	by := registry.Owner{Name: "b", ID: "b"}
 	fx := p.Step(Input{Kind: Finished, Outcome: Outcome{Superseded: true, Revision: 8, Incarnation: 1, By: by}}, now, &s)
-	if !p.Standby || p.Holder != nil || !fx.Free || fx.Superseded == nil || *fx.Superseded != by {
+	if !p.Standby || p.Holder != nil || fx.Superseded == nil || *fx.Superseded != by {
 		t.Fatalf("holder %v, effects %+v; want it free, and to be told who had it", p.Holder, fx)
 	}
 }
