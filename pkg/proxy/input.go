@@ -53,10 +53,10 @@ type Input struct {
 // News is an entry of the bucket, as far as the proxy needs it.
 type News struct {
 	Revision    uint64
-	Removed     bool // deleted or expired
-	Mine        bool // a record of this instance
-	Readable    bool // a record of somebody
-	Incarnation uint64
+	Removed     bool   // deleted or expired
+	Mine        bool   // a record of this instance
+	Readable    bool   // a record of somebody
+	Incarnation uint64 // of the record; of a removal the highest before, where it says so
 	Owner       registry.Owner
 }
 

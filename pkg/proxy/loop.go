@@ -222,6 +222,7 @@ func (l *loop) finish(d *done, now time.Time) {
 	l.inbox.learnTerm(d.term)
 	if it.removed {
 		if !d.outcome.Superseded && !it.proxy.Standby {
+			it.proxy.Claim = max(it.proxy.Claim, d.outcome.Incarnation)
 			l.release(it, max(d.outcome.Revision, it.proxy.Revision), now)
 		}
 		return
@@ -249,7 +250,7 @@ func (l *loop) seen(e *registry.Entry, now time.Time) {
 	if it == nil {
 		return
 	}
-	n := News{Revision: e.Revision, Removed: e.Operation != registry.Put}
+	n := News{Revision: e.Revision, Removed: e.Operation != registry.Put, Incarnation: e.Incarnation}
 	switch {
 	case n.Removed:
 	case e.OwnedBy(l.registrar.needle):

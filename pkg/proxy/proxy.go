@@ -29,7 +29,7 @@ type Proxy struct {
 	againAt *time.Time
 	late    *News  // the newest news of others that came while an attempt was under way
 	voided  bool   // the bucket was found to be new while an attempt was under way
-	renewTo uint64 // a restart asked for at least this incarnation
+	renewTo uint64 // the next claim is of this incarnation at least
 
 	Registered, Verified bool
 	Standby              bool // another instance holds the subscription, or is to
@@ -278,8 +278,9 @@ func (p *Proxy) seen(n News, now time.Time, s *Settings) Effects {
 		p.outbid(n.Incarnation)
 	}
 	p.Known, p.Revision = true, n.Revision
-	if n.Readable {
-		p.Incarnation = max(p.Incarnation, n.Incarnation)
+	p.Incarnation = max(p.Incarnation, n.Incarnation)
+	if n.Removed && n.Incarnation > 0 {
+		p.renewTo = max(p.renewTo, n.Incarnation+1) // it was released: whoever has it next is another incarnation
 	}
 	switch {
 	case !p.Started:
