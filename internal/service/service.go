@@ -103,6 +103,12 @@ func (s *Service) Queued() int64 { return s.delivery.Queued() }
 // Connected reports whether there is a NATS connection.
 func (s *Service) Connected() bool { return s.nc.IsConnected() }
 
+// Messages are how many messages the instance's connection got and sent so far.
+func (s *Service) Messages() (in, out uint64) {
+	stats := s.nc.Stats()
+	return stats.InMsgs, stats.OutMsgs
+}
+
 // Stop drains and releases: no new attempts, those under way end, every registration is deleted, the connection is
 // drained. When ctx ends first it stops where it is.
 func (s *Service) Stop(ctx context.Context) {
