@@ -128,8 +128,10 @@ func (s *scale) instance(n int, profile string) (*instance, error) {
 	return startInstance(instanceConfig{URL: s.urls, Subscriptions: n, Replicas: s.Servers, CPUProfile: profile})
 }
 
+// caused tells the registrations of a cause, with those that mend what failed or was lost of them: on a machine that is busy with
+// something else some do.
 func caused(cause registry.Cause) func(registered) bool {
-	return func(r registered) bool { return r.Cause == cause }
+	return func(r registered) bool { return r.Cause == cause || r.Cause == registry.Retry || r.Cause == registry.Lost }
 }
 
 // change publishes a leader change.
@@ -172,9 +174,10 @@ func (s *scale) measure(ctx context.Context, n int, most bool) error {
 	return nil
 }
 
-// round starts an instance and has its leader change. The instance runs on.
-func (s *scale) round(ctx context.Context, n int) (in *instance, cold, change time.Duration, err error) {
-	if in, err = s.instance(n, ""); err != nil {
+// round starts an instance and has its leader change. The instance runs on, unless there is an error.
+func (s *scale) round(ctx context.Context, n int) (_ *instance, cold, change time.Duration, err error) {
+	in, err := s.instance(n, "")
+	if err != nil {
 		return nil, 0, 0, err
 	}
 	defer func() {
