@@ -40,6 +40,8 @@ type item struct {
 	ready   bool    // in loop.ready
 	inEvent bool    // the attempt under way is part of an event round
 	removed bool    // no longer configured; only its attempt under way is waited for
+	asked   bool    // an operator waits for its attempt, which goes first
+	holds   bool    // counted among those that the instance holds
 }
 
 // release is a record to be deleted, once what the proxy's sink has in hand is done with: whoever takes the subscription
@@ -61,6 +63,7 @@ type loop struct {
 	due    dueHeap
 
 	ready    []*item // admitted attempts, not yet handed to the registrar
+	first    []*item // the same, that operators wait for
 	releases []release
 	flight   int // attempts and releases handed over and not ended
 	batches  batches
@@ -168,7 +171,7 @@ func (l *loop) step(it *item, in Input, now time.Time) {
 		if it.inEvent {
 			l.rounds++
 		}
-		l.ready, it.ready = append(l.ready, it), true
+		l.admit(it)
 	}
 	l.tend(it)
 	if fx.Release {

@@ -140,6 +140,9 @@ func (l *loop) act(name string, in Input, reply chan<- []health.Status, now time
 	in.SeenAt = now
 	a := &action{waiting: map[*item]struct{}{}, items: l.held(name), reply: reply}
 	for _, it := range a.items {
+		if name != "" {
+			l.prefer(it)
+		}
 		if in.Kind == Restart {
 			l.restart(it, now)
 		} else {
@@ -147,6 +150,8 @@ func (l *loop) act(name string, in Input, reply chan<- []health.Status, now time
 		}
 		if it.proxy.Attempting {
 			a.waiting[it] = struct{}{}
+		} else {
+			it.asked = false
 		}
 	}
 	if len(a.waiting) == 0 {
@@ -169,7 +174,7 @@ func (l *loop) settleActions(it *item, now time.Time) {
 		}
 		open = append(open, a)
 	}
-	l.actions = open
+	l.actions, it.asked = open, false
 }
 
 func (l *loop) answer(a *action, now time.Time) {
