@@ -54,6 +54,7 @@ type release struct {
 // loop owns the proxies of one store. All its fields but the inbox belong to the goroutine that runs it.
 type loop struct {
 	*shared
+	ctx   context.Context // of run
 	store string
 	inbox *inbox
 	log   *slog.Logger
@@ -74,6 +75,7 @@ type loop struct {
 	lostTo   []*item           // superseded in this turn
 	behind   map[string]uint64 // events not delivered, by subscription, as the store's emitter told last
 	were     map[string]uint64 // the same before, while it tells
+	applied  uint64            // changes of which proxies there are, so far
 	ending   bool              // everything was removed; the loop ends once that is released
 	work     sync.WaitGroup
 
@@ -91,6 +93,7 @@ func newLoop(s *shared, store string) *loop {
 // run is the loop. It ends after stop has released everything, or when ctx ends.
 func (l *loop) run(ctx context.Context) {
 	defer l.work.Wait()
+	l.ctx = ctx
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -115,15 +118,18 @@ func (l *loop) turn(ctx context.Context, now time.Time) (wake time.Time) {
 	t := l.inbox.take()
 	for i := range t.results {
 		l.finish(&t.results[i], now)
+		l.breathe(i)
 	}
 	l.tellRegistered(t.results)
 	if t.voided {
-		for _, it := range l.items {
+		for i, it := range l.items {
 			l.step(it, Input{Kind: Voided}, now)
+			l.breathe(i)
 		}
 	}
 	for i := range t.news {
 		l.seen(&t.news[i], now)
+		l.breathe(i)
 	}
 	if l.mayStartRound(now, &wake) {
 		l.event(l.inbox.takeEvents(), now)
@@ -131,8 +137,10 @@ func (l *loop) turn(ctx context.Context, now time.Time) (wake time.Time) {
 	for i := range t.requests {
 		t.requests[i].do(l, now)
 	}
-	for it := l.due.pop(now); it != nil; it = l.due.pop(now) {
+	l.answerAsked()
+	for i, it := 0, l.due.pop(now); it != nil; i, it = i+1, l.due.pop(now) {
 		l.step(it, Input{Kind: Due}, now)
+		l.breathe(i)
 	}
 	l.launch(ctx)
 	l.tellSuperseded()
@@ -272,7 +280,8 @@ func (l *loop) trimmed(first uint64, now time.Time) {
 
 func (l *loop) event(e merged, now time.Time) {
 	named := 0
-	for _, it := range l.items {
+	for i, it := range l.items {
+		l.breathe(i)
 		if !names(e.topics, it.proxy.Subscription) {
 			continue
 		}

@@ -28,11 +28,12 @@ func (l *loop) apply(wanted []subscription.Subscription, started bool, now time.
 			restarted++
 		}
 	}
-	for _, s := range wanted {
+	for i, s := range wanted {
 		if l.byName[s.Name] == nil {
 			l.add(s, started, now)
 			added++
 		}
+		l.breathe(i)
 	}
 	if added+restarted+released > 0 {
 		l.log.Info("subscriptions", "added", added, "restarted", restarted, "released", released, "now", len(l.items))
@@ -93,10 +94,11 @@ func (l *loop) reschedule(now time.Time) {
 }
 
 func (l *loop) startAll(now time.Time) {
-	for _, it := range l.items {
+	for i, it := range l.items {
 		if !it.proxy.Started {
 			l.step(it, Input{Kind: Start, SeenAt: now}, now)
 		}
+		l.breathe(i)
 	}
 }
 

@@ -141,7 +141,7 @@ func (s *Supervisor) Apply(subscriptions []subscription.Subscription) {
 	started := s.hasBegun()
 	for store, l := range s.loops {
 		subs := wanted[store]
-		l.inbox.ask(request{do: func(l *loop, now time.Time) { l.apply(subs, started, now) }})
+		l.inbox.apply(request{do: func(l *loop, now time.Time) { l.apply(subs, started, now) }})
 		if len(subs) == 0 {
 			delete(s.loops, store)
 			delete(s.tokens, subscription.EncodeToken(store))
