@@ -15,6 +15,7 @@ import (
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/pkg/cluster"
+	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
@@ -226,8 +227,9 @@ func (s *scale) baseline(ctx context.Context, n int) (both []time.Duration, err 
 }
 
 // interval is how far apart the timer has two attempts of an idle proxy.
-func (s *scale) interval(int) time.Duration {
-	return config.Default().SubscriptionProxy.NormalReregisterInterval
+func (s *scale) interval(n int) time.Duration {
+	c := config.Default().SubscriptionProxy
+	return proxy.Settings{NormalInterval: c.NormalReregisterInterval, EventDriven: c.EnableClusterEventSubscriptions}.Stretched(n).NormalInterval
 }
 
 // tell reports the figures of one number of subscriptions, and their growth over the number before.

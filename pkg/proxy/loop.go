@@ -79,6 +79,11 @@ type loop struct {
 	ending   bool              // everything was removed; the loop ends once that is released
 	work     sync.WaitGroup
 
+	// The settings in force, and what they were made from (rules).
+	stretched     Settings
+	stretchedFrom *Settings
+	stretchedFor  int64
+
 	report report
 }
 
@@ -173,7 +178,7 @@ func (l *loop) mayStartRound(now time.Time, wake *time.Time) bool {
 // step applies an input to a proxy and sees to its effects.
 func (l *loop) step(it *item, in Input, now time.Time) {
 	in.Jitter = 2*rand.Float64() - 1
-	fx := it.proxy.Step(in, now, l.settings.Load())
+	fx := it.proxy.Step(in, now, l.rules())
 	if fx.Attempt {
 		it.inEvent = isEvent(it.proxy.Cause)
 		if it.inEvent {

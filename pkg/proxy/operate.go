@@ -83,7 +83,7 @@ func (l *loop) restart(it *item, now time.Time) {
 
 // reschedule brings the timers of healthy proxies forward to where the interval in force has them at the latest.
 func (l *loop) reschedule(now time.Time) {
-	interval := l.settings.Load().NormalInterval
+	interval := l.rules().NormalInterval
 	for _, it := range l.items {
 		p := &it.proxy
 		if next := now.Add(breaker.Spread(interval, l.jitter())); p.Failures == 0 && p.Next.After(next) {

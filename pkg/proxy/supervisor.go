@@ -47,6 +47,7 @@ type shared struct {
 	retire    func(by registry.Owner)
 	onReg     func(store string, cause registry.Cause, n int, at time.Time)
 	numbers   atomic.Uint64 // of deliver subjects
+	holding   atomic.Int64  // subscriptions that are held, of all stores
 }
 
 func (s *shared) jitter() float64 { return 2*rand.Float64() - 1 }
