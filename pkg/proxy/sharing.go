@@ -81,12 +81,13 @@ func (l *loop) start(it *item, now time.Time) {
 
 // considerAll is for when the members are others than before: all turns begin anew.
 func (l *loop) considerAll(now time.Time) {
-	for _, it := range l.items {
+	for i, it := range l.items {
 		if it.proxy.Standby {
 			it.since = time.Time{}
 			l.consider(it, now)
 			l.due.schedule(it)
 		}
+		l.breathe(i)
 	}
 }
 
@@ -151,26 +152,26 @@ type plea uint8
 const (
 	none    plea = iota
 	waiting      // in loop.wanted
-	sent         // and counted in loop.asked
+	sent         // and counted in loop.pleas
 )
 
 // unask takes back that a subscription's holder is to be asked, or was.
 func (l *loop) unask(it *item) {
 	if it.plea == sent {
-		l.asked--
+		l.pleas--
 	}
 	it.plea = none
 }
 
 // ask asks holders for what this instance is to hold, a part at a time.
 func (l *loop) ask(now time.Time) {
-	if len(l.wanted) == 0 || l.asked >= maxAsked {
+	if len(l.wanted) == 0 || l.pleas >= maxAsked {
 		return
 	}
 	names := map[registry.Owner][]string{}
 	n := 0
 	for _, it := range l.wanted {
-		if l.asked >= maxAsked {
+		if l.pleas >= maxAsked {
 			break
 		}
 		n++
@@ -179,7 +180,7 @@ func (l *loop) ask(now time.Time) {
 			continue // it was settled meanwhile, or stands here twice
 		}
 		it.plea, p.Next = sent, now.Add(askAgain)
-		l.asked++
+		l.pleas++
 		l.due.schedule(it)
 		names[*p.Holder] = append(names[*p.Holder], p.Name)
 	}

@@ -1,0 +1,196 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+
+	"github.com/exesdb/subproxy/pkg/health"
+)
+
+const (
+	statusEvery     = 5 * time.Millisecond
+	reregisterEvery = 50 * time.Millisecond
+	// probeWait is how long answers are waited for once a storm is over. What is not answered by then counts with its age.
+	probeWait = 5 * time.Second
+)
+
+// operator asks an instance what an operator would, on a connection of its own, and times the answers. Requests for a status
+// go out at their times whether or not those before are answered: one that waits in a queue has waited.
+//
+// Not counted are requests that nobody was there for, and those whose connection broke before they were answered.
+type operator struct {
+	nc      *nats.Conn
+	names   int
+	replies string
+
+	mu   sync.Mutex
+	next uint64
+	sent map[uint64]time.Time // requests for a status that are not answered
+	got  answers
+}
+
+// answers are what an operator got.
+type answers struct {
+	status  []time.Duration
+	acted   []time.Duration // reregister of one name, to verified
+	refused int             // requests that the instance answered with an error
+	unmet   int             // of reregister: answered, and not verified
+}
+
+func (a *answers) add(b answers) {
+	a.status, a.acted = append(a.status, b.status...), append(a.acted, b.acted...)
+	a.refused, a.unmet = a.refused+b.refused, a.unmet+b.unmet
+}
+
+func newOperator(urls string, names int) (*operator, error) {
+	o := &operator{names: names, replies: nats.NewInbox(), sent: map[uint64]time.Time{}}
+	var err error
+	o.nc, err = nats.Connect(urls, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(0, 0), nats.ReconnectBufSize(-1),
+		nats.DisconnectErrHandler(func(*nats.Conn, error) { o.forget() }))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := o.nc.Subscribe(o.replies+".*", o.answered); err != nil {
+		o.nc.Close()
+		return nil, err
+	}
+	return o, o.nc.Flush()
+}
+
+// begin asks until the returned function is called, which waits for the answers and returns them.
+func (o *operator) begin(ctx context.Context) (end func() answers) {
+	asking, stop := context.WithCancel(ctx)
+	var work sync.WaitGroup
+	work.Go(func() { o.askStatus(asking) })
+	work.Go(func() { o.askReregister(asking) })
+	return func() answers {
+		stop()
+		work.Wait()
+		_ = until(ctx, probeWait, func() bool {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			return len(o.sent) == 0
+		})
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		for _, at := range o.sent {
+			o.got.status = append(o.got.status, time.Since(at))
+		}
+		clear(o.sent)
+		got := o.got
+		o.got = answers{}
+		return got
+	}
+}
+
+func (o *operator) request() []byte {
+	body, _ := json.Marshal(health.Request{Store: store, Name: subscriptionName(rand.IntN(o.names))}) // strings alone
+	return body
+}
+
+func (o *operator) askStatus(ctx context.Context) {
+	tick := time.NewTicker(statusEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if !o.nc.IsConnected() {
+			continue
+		}
+		o.mu.Lock()
+		o.next++
+		id := o.next
+		o.sent[id] = time.Now()
+		o.mu.Unlock()
+		err := o.nc.PublishRequest(health.ControlPrefix+string(health.GetStatus), o.replies+"."+strconv.FormatUint(id, 10), o.request())
+		if err != nil {
+			o.mu.Lock()
+			delete(o.sent, id)
+			o.mu.Unlock()
+		}
+	}
+}
+
+func (o *operator) answered(m *nats.Msg) {
+	now := time.Now()
+	id, err := strconv.ParseUint(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:], 10, 64)
+	if err != nil {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	at, asked := o.sent[id]
+	delete(o.sent, id)
+	switch {
+	case !asked || nobody(m):
+	case m.Header.Get(micro.ErrorCodeHeader) != "":
+		o.got.refused++
+	default:
+		o.got.status = append(o.got.status, now.Sub(at))
+	}
+}
+
+// nobody reports whether the server says that there is nobody to answer.
+func nobody(m *nats.Msg) bool { return len(m.Data) == 0 && m.Header.Get("Status") == "503" }
+
+// forget drops what was asked on a connection that broke.
+func (o *operator) forget() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	clear(o.sent)
+}
+
+// askReregister asks one after the other, as an operator does.
+func (o *operator) askReregister(ctx context.Context) {
+	for pause(ctx, reregisterEvery) == nil {
+		if !o.nc.IsConnected() {
+			continue
+		}
+		began, broken := time.Now(), o.nc.Stats().Reconnects
+		asked, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*probeWait)
+		m, err := o.nc.RequestWithContext(asked, health.ControlPrefix+string(health.Reregister), o.request())
+		cancel()
+		took := time.Since(began)
+		o.mu.Lock()
+		switch {
+		case err == nil && m.Header.Get(micro.ErrorCodeHeader) != "":
+			o.got.refused++
+		case err == nil:
+			var a health.ActionAnswer
+			if json.Unmarshal(m.Data, &a) == nil && a.Verified == 1 {
+				o.got.acted = append(o.got.acted, took)
+			} else {
+				o.got.unmet++
+			}
+		case took >= 2*probeWait && o.nc.IsConnected() && o.nc.Stats().Reconnects == broken:
+			o.got.acted = append(o.got.acted, took) // at least that
+		}
+		o.mu.Unlock()
+	}
+}
+
+// tell reports what was asked during a storm.
+func (a *answers) tell(r *Report, what string) {
+	tellProbe(r, what+"status of one", a.status)
+	r.target(what+"status of one, p99", micros(quantile(a.status, 0.99))/1000, micros(statusBound)/1000, "ms")
+	tellProbe(r, what+"reregister of one", a.acted)
+	if a.refused > 0 || a.unmet > 0 {
+		r.note("%s%d requests were answered with an error, and %d reregistrations ended unverified.", what, a.refused, a.unmet)
+	}
+}
+
+func tellProbe(r *Report, what string, took []time.Duration) {
+	r.durations(what, took)
+	r.number(what+", the longest", micros(quantile(took, 1)), "µs")
+}
