@@ -91,6 +91,9 @@ type loop struct {
 	stretchedFrom *Settings
 	stretchedFor  int64
 
+	peersOf   *Members // those that the store is shared with, made from (peers)
+	peersFrom *Members
+
 	report report
 }
 
@@ -347,7 +350,7 @@ func (l *loop) tellSuperseded() {
 		return
 	}
 	level := slog.LevelWarn
-	if l.members.Load() != nil {
+	if l.peers() != nil {
 		level = slog.LevelInfo // they share
 	}
 	l.log.Log(context.Background(), level, "another instance holds subscriptions now; standing by", "subscriptions", l.lost.n, "first", l.lost.first, "by", l.lost.by.Name, "id", l.lost.by.ID)

@@ -57,7 +57,7 @@ func (s *Supervisor) Drain(ctx context.Context) {
 		if n != held {
 			held, at = n, time.Now()
 		}
-		if m := s.members.Load(); n == 0 || err != nil || m == nil || !m.others || time.Since(at) > drainQuiet {
+		if n == 0 || err != nil || !s.sharedWithOthers() || time.Since(at) > drainQuiet {
 			return
 		}
 		select {
@@ -68,9 +68,33 @@ func (s *Supervisor) Drain(ctx context.Context) {
 	}
 }
 
+// sharedWithOthers reports whether anybody else is there to take any of what this instance holds.
+func (s *Supervisor) sharedWithOthers() bool {
+	m := s.members.Load()
+	if m == nil {
+		return false
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for store := range s.loops {
+		if m.of(store).others {
+			return true
+		}
+	}
+	return false
+}
+
+// peers are those that the store is shared with; nil: nobody shares.
+func (l *loop) peers() *Members {
+	if all := l.members.Load(); all != l.peersFrom {
+		l.peersFrom, l.peersOf = all, all.of(l.store)
+	}
+	return l.peersOf
+}
+
 // start begins with a proxy: it is registered, or it stands by where another instance is to hold the subscription.
 func (l *loop) start(it *item, now time.Time) {
-	if m := l.members.Load(); m != nil {
+	if m := l.peers(); m != nil {
 		if move, ahead := m.Move(it.key, it.proxy.Holder); move != Claim || ahead > 0 {
 			l.step(it, Input{Kind: Unassigned}, now)
 			return
@@ -98,7 +122,7 @@ func (l *loop) consider(it *item, now time.Time) {
 		return
 	}
 	move, ahead := Claim, 0
-	if m := l.members.Load(); m != nil {
+	if m := l.peers(); m != nil {
 		move, ahead = m.Move(it.key, p.Holder)
 	} else if p.Holder != nil {
 		move = Rest
@@ -201,7 +225,7 @@ func (l *loop) ask(now time.Time) {
 
 // yield releases what another instance asks for, where it is to have it.
 func (l *loop) yield(r *health.HandOver, now time.Time) {
-	m := l.members.Load()
+	m := l.peers()
 	if m == nil {
 		return
 	}
