@@ -133,6 +133,7 @@ func (l *loop) statuses(name string, now time.Time) []health.Status {
 	statuses := make([]health.Status, len(items))
 	for i, it := range items {
 		statuses[i] = l.status(it, now)
+		l.breathe(i)
 	}
 	return statuses
 }
