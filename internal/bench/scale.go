@@ -132,7 +132,9 @@ func (s *scale) instance(n int, profile string) (*instance, error) {
 // caused tells the registrations of a cause, with those that mend what failed or was lost of them: on a machine that is busy with
 // something else some do.
 func caused(cause registry.Cause) func(registered) bool {
-	return func(r registered) bool { return r.Cause == cause || r.Cause == registry.Retry || r.Cause == registry.Lost }
+	return func(r registered) bool {
+		return r.Cause == cause || r.Cause == registry.Retry || r.Cause == registry.Lost
+	}
 }
 
 // change publishes a leader change.

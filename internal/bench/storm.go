@@ -23,7 +23,7 @@ func (s *scale) storms(ctx context.Context, n int) error {
 	if err != nil {
 		return err
 	}
-	defer o.nc.Close()
+	defer o.close()
 	cold := &storm{name: "cold start"}
 	change := &storm{name: "leader change"}
 	restart := &storm{name: "NATS killed and started again"}
@@ -43,7 +43,8 @@ func (s *scale) storms(ctx context.Context, n int) error {
 		}
 	}
 	s.report.note("During a storm the status of one subscription is asked every %v, whether or not the one before was answered, and one is re-registered every %v, by an "+
-		"operator's requests over NATS. While NATS is away nobody is asked.", statusEvery, reregisterEvery)
+		"operator's requests over NATS. Raw requests go over the same servers to somebody who answers at once: what they wait is NATS and the machine. While NATS is away "+
+		"nobody is asked.", statusEvery, reregisterEvery)
 	return nil
 }
 

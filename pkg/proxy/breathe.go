@@ -18,13 +18,21 @@ func (l *loop) breathe(stepped int) {
 	}
 }
 
+// maxDepth is how deep answers nest: what tells of one proxy is answered in the middle of what tells of all.
+const maxDepth = 2
+
 // answerAsked answers the requests that need not wait for anything but the Apply calls before them, and hands over the
 // attempts that they cause.
 func (l *loop) answerAsked() {
+	if l.depth == maxDepth {
+		return
+	}
 	asked := l.inbox.takeAsked(l.applied)
 	if len(asked) == 0 {
 		return
 	}
+	l.depth++
+	defer func() { l.depth-- }()
 	now := time.Now()
 	for _, r := range asked {
 		r.do(l, now)

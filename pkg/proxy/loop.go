@@ -83,6 +83,7 @@ type loop struct {
 	behind   map[string]uint64 // events not delivered, by subscription, as the store's emitter told last
 	were     map[string]uint64 // the same before, while it tells
 	applied  uint64            // changes of which proxies there are, so far
+	depth    int               // how deep answerAsked is in itself
 	ending   bool              // everything was removed; the loop ends once that is released
 	work     sync.WaitGroup
 

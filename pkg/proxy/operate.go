@@ -132,10 +132,11 @@ func (l *loop) named(name string) []*item {
 func (l *loop) statuses(r health.Request, now time.Time) []health.Status {
 	items := l.named(r.Name)
 	statuses := make([]health.Status, 0, len(items))
-	for _, it := range items {
+	for i, it := range items {
 		if !r.Held || !it.idle() {
 			statuses = append(statuses, l.status(it, now))
 		}
+		l.breathe(i)
 	}
 	return statuses
 }
