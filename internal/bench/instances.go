@@ -83,6 +83,7 @@ func instancesOf(ctx context.Context, o InstancesOptions, n int, r *Report) erro
 		what string
 		do   func(*move) error
 	}{
+		{"nothing happens", func(m *move) error { return m.idle(ctx) }},
 		{"one more joins", func(m *move) error { return m.join(ctx, names, "instance-00") }},
 		{"one leaves", func(m *move) error { return m.leave(ctx, names, "instance-00") }},
 		{"rolling restart", func(m *move) error { return m.restartAll(ctx, names) }},
@@ -123,6 +124,15 @@ func (m *move) startAll(ctx context.Context, names []string) error {
 	m.durations(m.what+": until balanced", []time.Duration{last.Sub(m.from)})
 	m.number(m.what+": moves", float64(m.holdings.take().moves), "")
 	m.number(m.what+": the least", float64(m.Subscriptions), "")
+	return nil
+}
+
+// idle shows what this machine does to pauses by itself.
+func (m *move) idle(ctx context.Context) error {
+	if err := pause(ctx, 2*time.Second); err != nil {
+		return err
+	}
+	m.durations(m.what+": pauses", m.pauses(func(*sample) bool { return true }))
 	return nil
 }
 
