@@ -70,7 +70,7 @@ type loop struct {
 	due    dueHeap
 
 	ready    []*item // admitted attempts, not yet handed to the registrar
-	first    []*item // the same, that operators wait for
+	first    []*item // the same, that operators wait for, or a subscription that nobody holds
 	releases []release
 	flight   int // attempts and releases handed over and not ended
 	batches  batches
