@@ -180,7 +180,7 @@ func (s *Service) drain(ctx context.Context) {
 	if _, open := s.session.Member(); !open {
 		return // it never was
 	}
-	const patience = 2 * time.Second
+	const patience = 10 * time.Second // they go a part at a time
 	draining, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := s.session.SetDraining(draining, true); err != nil {

@@ -3,6 +3,8 @@ package proxy
 import (
 	"context"
 	"slices"
+
+	"github.com/exesdb/subproxy/pkg/registry"
 )
 
 // An attempt that an operator asked for, for one subscription, goes before all others and in a batch of its own, which waits for
@@ -12,7 +14,7 @@ import (
 // admit queues an attempt that its breaker admitted.
 func (l *loop) admit(it *item) {
 	it.ready = true
-	if it.asked {
+	if it.asked || it.proxy.Cause == registry.Takeover { // nobody holds what is taken over
 		l.first = append(l.first, it)
 		return
 	}

@@ -13,17 +13,18 @@ import (
 func (l *loop) launch(ctx context.Context) {
 	settings := l.settings.Load()
 	l.launchFirst(ctx)
-	for len(l.ready) > 0 && l.handed.Load() < maxBatches {
-		if jobs := l.jobs(&l.ready, batchSize); len(jobs) > 0 {
-			l.hand(ctx, len(jobs), func(ctx context.Context) []done { return l.registrar.register(ctx, jobs, settings) })
-		}
-	}
+	// Before what is not waited for: what is released pauses.
 	for len(l.releases) > 0 && l.handed.Load() < maxBatches {
 		releases := l.drained()
 		if len(releases) == 0 {
 			break
 		}
 		l.hand(ctx, len(releases), func(ctx context.Context) []done { return l.deleteRecords(ctx, releases) })
+	}
+	for len(l.ready) > 0 && l.handed.Load() < maxBatches {
+		if jobs := l.jobs(&l.ready, batchSize); len(jobs) > 0 {
+			l.hand(ctx, len(jobs), func(ctx context.Context) []done { return l.registrar.register(ctx, jobs, settings) })
+		}
 	}
 	if len(l.releases) == 0 {
 		l.releases = nil

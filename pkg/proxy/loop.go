@@ -34,18 +34,19 @@ type item struct {
 	slot  int
 	place int // in loop.items
 
-	dirty   Urgency   // a status is to be published
-	alone   bool      // an alert of its own stands
-	covered bool      // the store's alert stands for it
-	ready   bool      // in loop.ready
-	inEvent bool      // the attempt under way is part of an event round
-	removed bool      // no longer configured; only its attempt under way is waited for
-	leaving time.Time // when its record began to be deleted; zero: it is not
-	plea    plea      // whether its holder was asked for it
-	since   time.Time // when it began to suit this instance better than holder, who holds it (see consider); zero: it does not
-	holder  *registry.Owner
-	asked   bool // an operator waits for its attempt, which goes first
-	holds   bool // counted among those that the instance holds
+	dirty    Urgency   // a status is to be published
+	alone    bool      // an alert of its own stands
+	covered  bool      // the store's alert stands for it
+	ready    bool      // in loop.ready
+	inEvent  bool      // the attempt under way is part of an event round
+	removed  bool      // no longer configured; only its attempt under way is waited for
+	leaving  time.Time // when its record began to be deleted; zero: it is not
+	promised bool      // in loop.promises
+	plea     plea      // whether its holder was asked for it
+	since    time.Time // when it began to suit this instance better than holder, who holds it (see consider); zero: it does not
+	holder   *registry.Owner
+	asked    bool // an operator waits for its attempt, which goes first
+	holds    bool // counted among those that the instance holds
 }
 
 // release is a record to be deleted, once what the proxy's sink has in hand is done with: whoever takes the subscription
@@ -69,7 +70,7 @@ type loop struct {
 	due    dueHeap
 
 	ready    []*item // admitted attempts, not yet handed to the registrar
-	first    []*item // the same, that operators wait for
+	first    []*item // the same, that operators wait for, or a subscription that nobody holds
 	releases []release
 	flight   int // attempts and releases handed over and not ended
 	batches  batches
@@ -77,8 +78,12 @@ type loop struct {
 	rounds   int          // attempts not ended that belong to the event round under way
 	limit    *rate.Limiter
 	actions  []*action
-	wanted   []*item           // their holders are to be asked for them
-	pleas    int               // items whose holders were asked for them
+	wanted   []*item             // their holders are to be asked for them
+	pleas    int                 // items whose holders were asked for them
+	promises []promise           // others asked for them, in order
+	away     map[*item]time.Time // handed over and not seen registered yet: since when
+	pace     pace
+	yielded  int               // since there were no promises left
 	lost     losses            // in this turn
 	behind   map[string]uint64 // events not delivered, by subscription, as the store's emitter told last
 	were     map[string]uint64 // the same before, while it tells
@@ -101,8 +106,8 @@ type loop struct {
 func newLoop(s *shared, store string) *loop {
 	return &loop{
 		shared: s, store: store, inbox: newInbox(), log: s.logger.With("store", store),
-		byName: map[string]*item{},
-		limit:  rate.NewLimiter(rate.Every(eventInterval), eventBurst),
+		byName: map[string]*item{}, away: map[*item]time.Time{}, pace: newPace(),
+		limit: rate.NewLimiter(rate.Every(eventInterval), eventBurst),
 	}
 }
 
@@ -159,6 +164,7 @@ func (l *loop) turn(ctx context.Context, now time.Time) (wake time.Time) {
 		l.breathe(i)
 	}
 	l.ask(now)
+	l.yield(now, &wake)
 	l.launch(ctx)
 	l.tellSuperseded()
 	l.publish(now, &wake)
@@ -283,6 +289,7 @@ func (l *loop) seen(e *registry.Entry, now time.Time) {
 			break
 		}
 		n.Readable, n.Incarnation, n.Owner = true, record.Incarnation, record.Owner
+		l.arrived(it, now)
 		l.inbox.learnTerm(record.Term)
 	}
 	l.step(it, Input{Kind: Seen, News: n}, now)

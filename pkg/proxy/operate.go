@@ -66,6 +66,7 @@ func (l *loop) remove(it *item, now time.Time) {
 	l.due.remove(it)
 	delete(l.byName, it.proxy.Name)
 	delete(l.report.changed, it)
+	delete(l.away, it)
 	last := l.items[len(l.items)-1]
 	l.items[it.place], last.place = last, it.place
 	l.items = l.items[:len(l.items)-1]

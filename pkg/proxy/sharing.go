@@ -15,8 +15,7 @@ const (
 	turn = time.Second
 	// askAgain is when a holder is asked again. It may not yet see the members that the one who asks sees.
 	askAgain = 250 * time.Millisecond
-	// maxAsked is how many subscriptions the holders are asked for at once. Each pauses from its release until it is registered
-	// again, and that takes the longer the more are on their way.
+	// maxAsked is how many subscriptions the holders are asked for at once. They hand over fewer where that takes long (see pace).
 	maxAsked = 256
 )
 
@@ -35,7 +34,7 @@ func (s *Supervisor) HandOver(r health.HandOver) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if l := s.loops[r.Store]; l != nil {
-		l.inbox.ask(request{do: func(l *loop, now time.Time) { l.yield(&r, now) }})
+		l.inbox.ask(request{do: func(l *loop, _ time.Time) { l.promise(&r) }})
 	}
 }
 
@@ -220,24 +219,5 @@ func (l *loop) ask(now time.Time) {
 		if err != nil {
 			l.log.Debug("an instance could not be asked for subscriptions", "holder", holder.Name, "error", err) // it will be again
 		}
-	}
-}
-
-// yield releases what another instance asks for, where it is to have it.
-func (l *loop) yield(r *health.HandOver, now time.Time) {
-	m := l.peers()
-	if m == nil {
-		return
-	}
-	yielded := 0
-	for _, name := range r.Names {
-		if it := l.byName[name]; it != nil && it.proxy.Started && !it.proxy.Standby && !it.proxy.Attempting && m.Yields(it.key, r.To) {
-			l.step(it, Input{Kind: Unassigned}, now)
-			yielded++
-		}
-	}
-	if yielded > 0 {
-		l.metrics.Moves.WithLabelValues("yielded").Add(float64(yielded))
-		l.log.Info("subscriptions are handed over", "subscriptions", yielded, "to", r.To.Name)
 	}
 }
