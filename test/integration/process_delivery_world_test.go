@@ -46,6 +46,7 @@ type reader struct {
 
 	mu    sync.Mutex
 	got   []receipt
+	sent  []receipt // what was refused too
 	sub   *nats.Subscription
 	reply func(*receipt) string // what a request is answered; nil: +ACK; "" for no answer
 	delay time.Duration
@@ -97,6 +98,7 @@ type deliveryWorld struct {
 	point   time.Duration // checkpoint interval
 	hosted  bool          // instances host an emitter as well
 	readers []*reader
+	special map[string]*special // by the process's name; who has none is as the world is
 
 	emitters map[string]*processRun // by name; the run of now
 	proxies  map[string]*processRun
@@ -108,6 +110,13 @@ type deliveryWorld struct {
 	quit       chan struct{} // closed to end the publishers
 	failed     chan error    // a publisher that could not go on; holds one
 	count      atomic.Int64  // events acknowledged
+}
+
+// special is what a process is configured with besides.
+type special struct {
+	urls     string
+	instance string // more of the section, such as ", weight: 2"
+	readers  []*reader
 }
 
 // deliveryBuild builds what these tests run.
@@ -195,8 +204,12 @@ func (w *deliveryWorld) eventually(what string, ok func() bool) {
 // config writes the configuration of a process of that name.
 func (w *deliveryWorld) config(name string) string {
 	var b strings.Builder
+	own := w.special[name]
+	if own == nil {
+		own = &special{urls: w.urls(), readers: w.readers}
+	}
 	fmt.Fprintf(&b, `nats: {url: "%s"}
-instance: {name: %s}
+instance: {name: %s%s}
 registry: {replicas: %d}
 status: {summary_interval: 500ms}
 emitter: {enabled: %t, lease_ttl: 1s, checkpoint_interval: %s}
@@ -204,8 +217,8 @@ stores:
   - id: %s
     stream: {replicas: %d}
     subscriptions:
-`, w.urls(), name, len(w.nodes), w.hosted && strings.HasPrefix(name, "proxy"), w.point, deliveryStore, len(w.nodes))
-	for _, r := range w.readers {
+`, own.urls, name, own.instance, len(w.nodes), w.hosted && strings.HasPrefix(name, "proxy"), w.point, deliveryStore, len(w.nodes))
+	for _, r := range own.readers {
 		fmt.Fprintf(&b, "      - {name: %s, type: %s, selector: %s, start_version: %d, forward: {sink: %s, subject: %s, timeout: 500ms, max_deliver: 3}}\n",
 			r.name, r.typ, strconv.Quote(r.selector), r.start, r.sink, r.subject())
 	}
@@ -310,9 +323,13 @@ func (w *deliveryWorld) leave(r *reader) {
 
 func (r *reader) receive(m *nats.Msg) {
 	one := receipt{id: m.Header.Get("ce-id")}
+	if dot := strings.LastIndexByte(m.Reply, '.'); dot > 0 {
+		one.from = m.Reply[:dot] // a connection's requests have inboxes of one prefix
+	}
 	one.seq, _ = strconv.ParseUint(m.Header.Get("Exesdb-Seq"), 10, 64)
 	one.incarnation, _ = strconv.ParseUint(m.Header.Get("Exesdb-Incarnation"), 10, 64)
 	r.mu.Lock()
+	r.sent = append(r.sent, one)
 	answer, delay := "+ACK", r.delay
 	if r.reply != nil {
 		answer = r.reply(&one)
