@@ -10,6 +10,9 @@ import (
 	"time"
 )
 
+// dropped is what a subscriber answers that drops an event, and lets the proxy take it for accepted.
+const dropped = "+ACK dropped"
+
 const (
 	// sessionTTL is that of the instances under chaos; one that is silent for so long and the grace of a second is gone.
 	sessionTTL = time.Second
@@ -19,11 +22,12 @@ const (
 // instancesSchedule is made from a seed alone.
 type instancesSchedule struct {
 	seed    uint64
-	names   []string            // of the instances
-	weights map[string]int      // by instance
-	first   int                 // how many are there at the beginning
-	knows   map[string][]string // by subscription: which instances are configured with it at the beginning
-	silent  map[string]bool     // by subscription: its subscriber does not answer older incarnations, where others refuse
+	names   []string                 // of the instances
+	weights map[string]int           // by instance
+	first   int                      // how many are there at the beginning
+	knows   map[string][]string      // by subscription: which instances are configured with it at the beginning
+	delays  map[string]time.Duration // by subscription: what its subscriber takes for an event
+	fences  map[string]string        // by subscription: what its subscriber answers to an older incarnation
 	steps   []step
 	absent  map[string]bool // these are not started again at the end
 	undo    bool            // instances that drain no longer do at the end
@@ -62,7 +66,7 @@ func instancesReaders() (readers []*reader) {
 // makeInstancesSchedule makes faults at random times, each with what ends it.
 func makeInstancesSchedule(seed uint64, readers []*reader) *instancesSchedule {
 	rng := rand.New(rand.NewPCG(seed, 1))
-	s := &instancesSchedule{seed: seed, weights: map[string]int{}, knows: map[string][]string{}, silent: map[string]bool{}, absent: map[string]bool{}, undo: rng.IntN(2) == 0}
+	s := &instancesSchedule{seed: seed, weights: map[string]int{}, knows: map[string][]string{}, fences: map[string]string{}, delays: map[string]time.Duration{}, absent: map[string]bool{}, undo: rng.IntN(2) == 0}
 	for i := range 2 + rng.IntN(3) {
 		name := fmt.Sprintf("i%d", i+1)
 		s.names = append(s.names, name)
@@ -73,6 +77,7 @@ func makeInstancesSchedule(seed uint64, readers []*reader) *instancesSchedule {
 	}
 	s.first = 1 + rng.IntN(len(s.names))
 	differ := rng.IntN(2) == 0
+	d := &director{rng: rng, s: s, is: map[string]string{}, cut: map[string]bool{}, drains: map[string]bool{}, differ: differ}
 	for _, r := range readers {
 		s.knows[r.name] = slices.Clone(s.names)
 		if differ && strings.HasSuffix(r.name, "-some") {
@@ -82,9 +87,11 @@ func makeInstancesSchedule(seed uint64, readers []*reader) *instancesSchedule {
 				}
 			}
 		}
-		s.silent[r.name] = rng.IntN(2) == 0
+		s.fences[r.name] = d.pick("", dropped, "-ERR superseded")
+		if rng.IntN(2) == 0 { // so that events wait with an instance that something happens to
+			s.delays[r.name] = time.Duration(rng.Int64N(int64(40 * time.Millisecond)))
+		}
 	}
-	d := &director{rng: rng, s: s, is: map[string]string{}, cut: map[string]bool{}, drains: map[string]bool{}, differ: differ, readers: readers}
 	for i, name := range s.names {
 		if d.is[name] = up; i >= s.first {
 			d.is[name] = down
@@ -104,16 +111,15 @@ func makeInstancesSchedule(seed uint64, readers []*reader) *instancesSchedule {
 
 // director makes a schedule, and knows what is the matter with each process while it does.
 type director struct {
-	rng     *rand.Rand
-	s       *instancesSchedule
-	readers []*reader
-	differ  bool // configurations are not all the same
-	now     time.Duration
-	last    time.Duration
-	is      map[string]string // up, down or paused
-	cut     map[string]bool
-	drains  map[string]bool
-	ends    []ending
+	rng    *rand.Rand
+	s      *instancesSchedule
+	differ bool // configurations are not all the same
+	now    time.Duration
+	last   time.Duration
+	is     map[string]string // up, down or paused
+	cut    map[string]bool
+	drains map[string]bool
+	ends   []ending
 }
 
 // ending is what ends a fault that lasts.
@@ -155,7 +161,7 @@ func (d *director) end(by time.Duration) {
 			if d.is[e.target] == paused {
 				d.is[e.target] = up
 			}
-		case "mend":
+		case "mend", "flow":
 			d.cut[e.target] = false
 		}
 		d.step(e.fault, e.target)
@@ -190,8 +196,6 @@ func (d *director) fault() {
 			d.step("kill node", "n1")
 			d.until(d.now+time.Duration(d.rng.Int64N(int64(longAway))), "start node", "n1")
 		}
-	case roll < 93:
-		d.step("subscriber is slow", d.pick("request-0", "request-all", "request-some"))
 	default:
 		if d.differ {
 			name := d.pick(d.s.names...)
@@ -235,11 +239,17 @@ func (d *director) instance(name string) {
 		d.is[name] = paused
 		d.step("pause", name)
 		d.until(d.now+d.away(), "continue", name)
-	case roll < 80:
-		if !d.cut[name] {
-			d.cut[name] = true
+	case roll < 82:
+		if d.cut[name] {
+			return
+		}
+		d.cut[name] = true
+		if d.rng.IntN(2) == 0 {
 			d.step("cut", name)
 			d.until(d.now+d.away(), "mend", name)
+		} else {
+			d.step("stall", name)
+			d.until(d.now+d.away(), "flow", name)
 		}
 	case roll < 94:
 		d.drains[name] = !d.drains[name]

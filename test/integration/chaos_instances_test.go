@@ -80,19 +80,21 @@ func instancesRun(t *testing.T, p *processPrograms, seed uint64) {
 	w.more(5)
 	w.settle(w.fenced)
 	w.gone()
+	stale := 0
 	for _, r := range readers {
 		w.mu.Lock()
 		claims := w.claims[r.key()]
 		w.mu.Unlock()
 		r.mu.Lock()
 		offers := r.sent
+		stale += len(r.sent) - len(r.got)
 		r.mu.Unlock()
 		for _, finding := range judgeClaims(claims, offers) {
 			t.Errorf("%s: %s", r.name, finding)
 		}
 	}
 	w.nothingParked()
-	t.Logf("seed %d: %d instances, %d faults, %d events; %s: %s to begin, %s of faults, %s until all was in its place", seed, len(s.names), len(s.steps), w.count.Load(),
+	t.Logf("seed %d: %d instances, %d faults, %d events, %d refused to older incarnations; %s: %s to begin, %s of faults, %s until all was in its place", seed, len(s.names), len(s.steps), w.count.Load(), stale,
 		time.Since(began).Round(time.Millisecond), begun.Sub(began).Round(time.Millisecond), calm.Sub(begun).Round(time.Millisecond), placed.Sub(calm).Round(time.Millisecond))
 }
 
@@ -106,7 +108,7 @@ func (w *instancesWorld) fenced(r *reader) allowed {
 func newInstancesWorld(t *testing.T, p *processPrograms, s *instancesSchedule, readers []*reader) *instancesWorld {
 	for _, r := range readers {
 		if r.sink == "request" {
-			r.reply = fence(s.silent[r.name])
+			r.reply, r.delay = fence(s.fences[r.name]), s.delays[r.name]
 		}
 	}
 	w := &instancesWorld{
@@ -135,18 +137,14 @@ func newInstancesWorld(t *testing.T, p *processPrograms, s *instancesSchedule, r
 }
 
 // fence answers as a subscriber does that takes nothing from an older incarnation after a newer one.
-func fence(silent bool) func(*receipt) string {
+func fence(older string) func(*receipt) string {
 	newest := uint64(0)
 	return func(one *receipt) string {
-		switch {
-		case one.incarnation >= newest:
-			newest = one.incarnation
-			return "+ACK"
-		case silent:
-			return ""
-		default:
-			return fmt.Sprintf("-ERR incarnation %d is superseded by %d", one.incarnation, newest)
+		if one.incarnation < newest {
+			return older
 		}
+		newest = one.incarnation
+		return "+ACK"
 	}
 }
 
@@ -172,7 +170,7 @@ func (w *instancesWorld) flow() {
 	for _, name := range w.s.names[:w.s.first] {
 		w.proxy(name)
 	}
-	w.publish(1, 20*time.Millisecond)
+	w.publish(2, 20*time.Millisecond)
 	w.awaitHealthy()
 	w.more(10)
 }
@@ -185,6 +183,10 @@ func (w *instancesWorld) act(s *step) {
 		w.relays[name].cut()
 	case "mend":
 		w.relays[name].mend()
+	case "stall":
+		w.relays[name].stall()
+	case "flow":
+		w.relays[name].flow()
 	case "pause":
 		w.frozen[name] = w.process(name)[name]
 		w.frozen[name].signal(syscall.SIGSTOP)
@@ -230,6 +232,7 @@ func (w *instancesWorld) hangup(name string) {
 // restore ends all faults.
 func (w *instancesWorld) restore() {
 	w.Helper()
+	w.mend()
 	for _, name := range w.s.names {
 		if run := w.proxies[name]; !w.s.absent[name] && (run == nil || run.hasEnded()) {
 			w.start(name)
@@ -241,7 +244,6 @@ func (w *instancesWorld) restore() {
 			run.exit()
 		}
 	}
-	w.mend()
 	for _, name := range w.s.names {
 		if w.reloads[name] {
 			w.hangup(name) // it may not have been able to
@@ -289,13 +291,18 @@ func (w *instancesWorld) misplaced() string {
 		if len(data) > 0 && json.Unmarshal(data, &s) != nil {
 			return name + "'s session can't be read"
 		}
-		run := w.proxies[name]
+		run, id := w.proxies[name], ""
+		if run != nil {
+			for _, line := range run.out.logged("connected to NATS") {
+				id, _ = line["id"].(string)
+			}
+		}
 		switch alive := run != nil && !run.hasEnded(); {
 		case !alive && s.ID != "":
 			return name + " is gone and has a session"
 		case alive && s.ID == "":
 			return name + " has no session"
-		case alive && s.ID != run.out.logged("connected to NATS")[0]["id"]:
+		case alive && s.ID != id:
 			return fmt.Sprintf("%s's session is that of %s", name, s.ID)
 		case alive:
 			members[name] = s
