@@ -78,7 +78,14 @@ func instancesRun(t *testing.T, p *processPrograms, seed uint64) {
 	w.awaitPlaced()
 	placed := time.Now()
 	w.more(5)
-	w.settle(w.fenced)
+	w.stopPublishing()
+	store := w.store()
+	w.awaitDelivered(store, w.fenced)
+	delivered := time.Now()
+	w.awaitPlaced()
+	w.stopAll()
+	stopped := time.Now()
+	w.judge(store, w.fenced)
 	w.gone()
 	stale := 0
 	for _, r := range readers {
@@ -94,8 +101,9 @@ func instancesRun(t *testing.T, p *processPrograms, seed uint64) {
 		}
 	}
 	w.nothingParked()
-	t.Logf("seed %d: %d instances, %d faults, %d events, %d refused to older incarnations; %s: %s to begin, %s of faults, %s until all was in its place", seed, len(s.names), len(s.steps), w.count.Load(), stale,
-		time.Since(began).Round(time.Millisecond), begun.Sub(began).Round(time.Millisecond), calm.Sub(begun).Round(time.Millisecond), placed.Sub(calm).Round(time.Millisecond))
+	since := func(later, earlier time.Time) time.Duration { return later.Sub(earlier).Round(time.Millisecond) }
+	t.Logf("seed %d: %d instances, %d faults, %d events, %d refused to older incarnations; %s to begin, %s of faults, %s until all was in its place, %s until all was delivered, %s to stop",
+		seed, len(s.names), len(s.steps), w.count.Load(), stale, since(begun, began), since(calm, begun), since(placed, calm), since(delivered, placed), since(stopped, delivered))
 }
 
 // fenced is what a subscriber may see that refuses older incarnations.
