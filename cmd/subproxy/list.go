@@ -27,6 +27,22 @@ type row struct {
 	Revision     uint64                 `json:"revision"`
 	Unreadable   string                 `json:"unreadable,omitempty"` // why the record could not be read
 	Status       *health.Status         `json:"status"`               // null where no instance answers
+	MovingTo     string                 `json:"moving_to,omitempty"`  // the instance that is about to take it
+}
+
+// owner is who holds the subscription, and who is about to.
+func (r *row) owner() string {
+	name := "-"
+	switch {
+	case r.Status != nil && r.Status.Owner.Name != "":
+		name = r.Status.Owner.Name
+	case r.Registration != nil:
+		name = r.Registration.Owner.Name
+	}
+	if r.MovingTo != "" && r.MovingTo != name {
+		name += " → " + r.MovingTo
+	}
+	return name
 }
 
 func newList() *cobra.Command {
@@ -52,12 +68,12 @@ gone or cut off, and its events go nowhere.`,
 			}
 			t := newTable(cmd, "STORE", "NAME", "TYPE", "SELECTOR", "HEALTH", "OWNER", "INCARNATION", "REVISION", "CAUSE", "REGISTERED")
 			for _, r := range rows {
-				owner, cause, incarnation, since := "-", "-", uint64(0), "-"
+				cause, incarnation, since := "-", uint64(0), "-"
 				if r.Registration != nil {
-					owner, cause, incarnation = r.Registration.Owner.Name, string(r.Registration.Cause), r.Registration.Incarnation
+					cause, incarnation = string(r.Registration.Cause), r.Registration.Incarnation
 					since = ago(r.Registration.RegisteredAt)
 				}
-				t.AppendRow(table.Row{r.Store, r.Name, r.Type, r.Selector, paint(r.Health), owner, incarnation, r.Revision, cause, since})
+				t.AppendRow(table.Row{r.Store, r.Name, r.Type, r.Selector, paint(r.Health), r.owner(), incarnation, r.Revision, cause, since})
 			}
 			t.Render()
 			return nil
@@ -80,7 +96,7 @@ func gatherRows(ctx context.Context, nf *natsFlags, bucket, store, name string) 
 	if err != nil {
 		return nil, err
 	}
-	_, statuses, err := health.NewMonitor(nc).Statuses(ctx, health.Request{Store: store, Name: name})
+	_, statuses, err := health.NewMonitor(nc).Statuses(ctx, health.Request{Store: store, Name: name, Held: true})
 	if err != nil {
 		return nil, err
 	}
@@ -112,8 +128,12 @@ func joinRows(entries []registry.Entry, statuses []health.Status) []row {
 			byKey[s.Key()] = n
 			rows = append(rows, row{Subscription: s})
 		}
+		r := &rows[n]
+		if st.Moving != "" && st.Moving != health.Releasing {
+			r.MovingTo = st.ReportedBy.Name
+		}
 		// Of several instances the one that holds the subscription speaks for it.
-		if r := &rows[n]; r.Status == nil || r.Status.Health == breaker.Standby {
+		if r.Status == nil || r.Status.Health == breaker.Standby {
 			r.Status, r.Health = st, string(st.Health)
 		}
 	}

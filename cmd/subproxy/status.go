@@ -23,8 +23,9 @@ func newStatus() *cobra.Command {
 	var bucket string
 	cmd := &cobra.Command{
 		Use: "status [STORE [NAME]]", Short: "Show the health of subscriptions, once or as it changes",
-		Long: `Show each subscription's health: from the running instances, and from the registry for those that no instance
-answers for (unreachable). With --watch it goes on, a line for every change, until it is interrupted.
+		Long: `Show each subscription's health, who holds it and since when, and where it is moving (host-a → host-b): from the
+running instances, and from the registry for those that no instance answers for (unreachable). With --watch it goes on, a
+line for every change, until it is interrupted.
 
 The exit status is 0 when everything shown is healthy or stands by, and 1 when something is not, so that scripts can ask.`,
 		Example: "  subproxy status\n  subproxy status greenhouse_tycoon --watch\n  subproxy status --json",
@@ -58,24 +59,23 @@ func showStatus(cmd *cobra.Command, rows []row, asJSON bool) error {
 	if asJSON {
 		return writeJSON(cmd.OutOrStdout(), rows)
 	}
-	t := newTable(cmd, "STORE", "NAME", "HEALTH", "BREAKER", "VERIFIED", "FAILURES", "CAUSE", "LATENCY", "REVISION", "INCARNATION", "OWNER", "LAST SUCCESS", "SEQ", "LAG", "SINK", "ERROR")
+	t := newTable(cmd, "STORE", "NAME", "HEALTH", "BREAKER", "VERIFIED", "FAILURES", "CAUSE", "LATENCY", "REVISION", "INCARNATION", "OWNER", "SINCE", "LAST SUCCESS", "SEQ", "LAG", "SINK", "ERROR")
 	for _, r := range rows {
 		st := r.Status
 		if st == nil {
-			owner := "-"
-			if r.Registration != nil {
-				owner = r.Registration.Owner.Name
-			}
-			t.AppendRow(table.Row{r.Store, r.Name, paint(r.Health), "-", "-", "-", "-", "-", r.Revision, "-", owner, "-", "-", "-", "-", r.Unreadable})
+			t.AppendRow(table.Row{r.Store, r.Name, paint(r.Health), "-", "-", "-", "-", "-", r.Revision, "-", r.owner(), "-", "-", "-", "-", "-", r.Unreadable})
 			continue
 		}
-		last := "-"
+		last, since := "-", "-"
 		if st.LastSuccess != nil {
 			last = ago(*st.LastSuccess)
 		}
+		if st.HeldSince != nil {
+			since = ago(*st.HeldSince)
+		}
 		t.AppendRow(table.Row{
 			st.Store, st.Name, paint(r.Health), st.Breaker, verified(st), st.ConsecutiveFailures, st.LastCause,
-			fmt.Sprintf("%.1f ms", st.LatencyMS), st.Revision, st.Incarnation, st.Owner.Name, last, st.LastSeq, st.Lag, sinkText(st), st.LastError,
+			fmt.Sprintf("%.1f ms", st.LatencyMS), st.Revision, st.Incarnation, r.owner(), since, last, st.LastSeq, st.Lag, sinkText(st), st.LastError,
 		})
 	}
 	t.Render()
@@ -133,7 +133,7 @@ func watchStatus(ctx context.Context, w io.Writer, nf *natsFlags, store, name st
 	if _, err := nc.ChanSubscribe(subject, messages); err != nil {
 		return connect.Explain(fmt.Errorf("subscribe to %s: %w", subject, err))
 	}
-	_, statuses, err := health.NewMonitor(nc).Statuses(ctx, health.Request{Store: store, Name: name})
+	_, statuses, err := health.NewMonitor(nc).Statuses(ctx, health.Request{Store: store, Name: name, Held: true})
 	if err != nil {
 		return err
 	}
@@ -196,6 +196,9 @@ func (p *watchPrinter) print(st *health.Status) {
 		line += fmt.Sprintf("  %s: verified %s in %.1f ms, revision %d, incarnation %d, by %s", st.LastCause, verified(st), st.LatencyMS, st.Revision, st.Incarnation, st.Owner.Name)
 	case st.Owner.ID != "":
 		line += "  held by " + st.Owner.Name
+	}
+	if st.Moving != "" {
+		line += fmt.Sprintf("  %s, by %s", st.Moving, st.ReportedBy.Name)
 	}
 	if st.LastSeq > 0 && st.LastError == "" {
 		line += fmt.Sprintf(", sequence %d", st.LastSeq)

@@ -373,7 +373,19 @@ func TestAnswers(t *testing.T) {
 	w.saved(handKey, 4)
 	answer(m, "-NAK 0")
 	w.append(1)
-	expect("5", "0", "7")
+	m = expect("5", "0", "7")
+
+	// What is acknowledged after the release counts, and after another has the subscription it does not.
+	w.ok(nil, kv.Delete(context.Background(), handKey))
+	answer(m, "+ACK 5")
+	w.saved(handKey, 5)
+	register("deliver.1", -1)
+	question := expect("0", "", "7")
+	answer(m, "+ACK 9")
+	answer(question, "-NAK 0")
+	w.append(1)
+	answer(expect("6", "0", "7"), "+ACK 6")
+	w.saved(handKey, 6)
 
 	// A checkpoint of another stream does not count.
 	w.ok(nil, kv.Delete(context.Background(), handKey))

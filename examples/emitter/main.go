@@ -118,13 +118,15 @@ func Run(ctx context.Context, nc *nats.Conn, store, name string, term uint64) er
 }
 
 // follow keeps a session for each registration ("Delivery", "What changes of a subscription mean"). Every revision of a record
-// begins a new session, be it another start of the proxy or not: a session begins with a question, and the answer tells.
+// begins a new session, be it another start of the proxy or not: a session begins with a question, and the answer tells. Each
+// has an inbox of its own, which ends with it: what a superseded proxy acknowledges is not heard ("Sending"). A deletion does
+// not end it: what was accepted before may be acknowledged after.
 func (e *emitter) follow(ctx context.Context, updates <-chan jetstream.KeyValueEntry) {
-	sessions := map[string]func(){} // by key: ends the session, and returns when its checkpoint is written
+	sessions := map[string]serving{} // by key
 	defer func() {
 		var all sync.WaitGroup
-		for _, end := range sessions {
-			all.Go(end)
+		for _, s := range sessions {
+			all.Go(s.end)
 		}
 		all.Wait()
 	}()
@@ -141,11 +143,16 @@ func (e *emitter) follow(ctx context.Context, updates <-chan jetstream.KeyValueE
 				continue
 			}
 			key := entry.Key()
-			if end := sessions[key]; end != nil {
-				end()
+			before, ok := sessions[key]
+			if ok && entry.Operation() != jetstream.KeyValuePut { // released or expired: nothing is sent, the checkpoint stays
+				before.pause()
+				continue
+			}
+			if ok {
+				before.end()
 				delete(sessions, key)
 			}
-			if entry.Operation() != jetstream.KeyValuePut { // released or expired: nothing is sent, the checkpoint stays
+			if entry.Operation() != jetstream.KeyValuePut {
 				continue
 			}
 			var r registration
@@ -159,17 +166,23 @@ func (e *emitter) follow(ctx context.Context, updates <-chan jetstream.KeyValueE
 				continue
 			}
 			running, cancel := context.WithCancel(ctx)
-			done := make(chan struct{})
-			sessions[key] = func() { cancel(); <-done }
+			deleted, done := make(chan struct{}), make(chan struct{})
+			sessions[key] = serving{end: func() { cancel(); <-done }, pause: sync.OnceFunc(func() { close(deleted) })}
 			go func() {
 				defer close(done)
-				s := &session{emitter: e, key: key, registration: r, filter: filter, inbox: e.nc.NewInbox(), pause: minPause}
+				s := &session{emitter: e, key: key, registration: r, filter: filter, inbox: e.nc.NewInbox(), deleted: deleted, pause: minPause}
 				if err := s.run(running); err != nil {
 					e.fail(fmt.Errorf("%s: %w", key, err))
 				}
 			}()
 		}
 	}
+}
+
+// serving is a session that runs.
+type serving struct {
+	pause func() // its record is deleted: nothing more is sent, and acknowledgements go on to count
+	end   func() // returns when its checkpoint is written
 }
 
 // filter is the tail of the subjects of the events that a registration wants ("Events", what a selector picks).

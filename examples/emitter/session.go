@@ -36,6 +36,9 @@ type session struct {
 	acked    uint64   // every wanted event up to here was acknowledged
 	inFlight []uint64 // sent and not acknowledged
 
+	deleted <-chan struct{} // closed when the record is deleted
+	over    bool            // it was
+
 	ready bool // the proxy has said what it took last, so that events can be sent
 	asked bool // a question is out
 	ask   *time.Timer
@@ -97,6 +100,9 @@ func (s *session) run(ctx context.Context) error {
 			}
 		case <-s.ask.C:
 			s.question()
+		case <-s.deleted:
+			s.deleted, s.over, s.ready, s.asked = nil, true, false, false
+			s.ask.Stop()
 		case <-save.C:
 			if err := s.save(); err != nil {
 				return err
@@ -179,6 +185,7 @@ func (s *session) answer(m *nats.Msg) error {
 		return err == nil
 	}
 	switch {
+	case s.over && !says("+ACK %d"):
 	case m.Header.Get("Status") == "503", string(m.Data) == "-ERR gone":
 		s.hold()
 	case says("+ACK %d"):

@@ -110,7 +110,7 @@ func (s *Service) answerList(ctx context.Context, r micro.Request, body health.R
 func (s *Service) statuses(ctx context.Context, body health.Request) ([]health.Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	return s.supervisor.Statuses(ctx, body.Store, body.Name)
+	return s.supervisor.Statuses(ctx, body)
 }
 
 // inParts answers with as many messages as it takes; nothing to tell is one empty part, so that the asker knows that

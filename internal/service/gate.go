@@ -9,7 +9,8 @@ import (
 const (
 	bucketLevel  = 1 << iota // all that the registry's bucket holds was shown
 	membersKnown             // who lives is known
-	everything   = bucketLevel | membersKnown
+	sessionOpen              // the others can see that this instance lives
+	everything   = bucketLevel | membersKnown | sessionOpen
 )
 
 // gate calls begin once all is known, or when patience has ended: what can't be read must not keep the proxies from trying.

@@ -31,8 +31,12 @@ func (s *Service) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.nc.Subscribe(health.HandOverSubject(s.owner.ID), s.handOver); err != nil {
-		return fmt.Errorf("subscribe to %s: %w", health.HandOverSubject(s.owner.ID), err)
+	for subject, handle := range map[string]nats.MsgHandler{
+		health.HandOverSubject(s.owner.ID): s.handOver, health.SupersededSubject(s.owner.Name): s.supersedes,
+	} {
+		if _, err := s.nc.Subscribe(subject, handle); err != nil {
+			return fmt.Errorf("subscribe to %s: %w", subject, err)
+		}
 	}
 	instance := s.cfg.Load().Instance
 	s.session, err = cluster.OpenSession(cluster.SessionConfig{
@@ -49,15 +53,34 @@ func (s *Service) join(ctx context.Context) error {
 		}
 	})
 	s.work.Go(func() { _ = s.members.Run(s.followed) }) // it returns nil
-	const patience = 5 * time.Second
-	select {
-	case <-s.session.Opened():
-	case <-s.session.Ended():
-	case <-time.After(patience):
-		s.log.Warn("the instance's session could not be opened yet; it is tried on")
-	case <-ctx.Done():
+	return s.joined(ctx)
+}
+
+// joined waits until the session is open. Where it is not in time, and not because it is forbidden, the instance runs and goes
+// on trying: the others take it for gone until then.
+func (s *Service) joined(ctx context.Context) error {
+	const (
+		patience = 5 * time.Second
+		look     = 50 * time.Millisecond
+	)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		select {
+		case <-s.session.Opened():
+			s.gate.open(sessionOpen)
+			return nil
+		case <-s.session.Ended(): // superseded already
+			return nil
+		case <-time.After(look):
+			if err := s.permitted(); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			s.log.Warn("the instance's session could not be opened yet; it is tried on")
+			return s.permitted()
+		}
 	}
-	return nil
 }
 
 // ensureCluster opens the bucket of sessions again after it was found gone.
@@ -77,8 +100,31 @@ func (s *Service) share(v *cluster.View) {
 			members = append(members, proxy.Member{Name: p.Name, Weight: p.Weight, Draining: p.Draining})
 		}
 	}
-	s.supervisor.Share(members, v.Alive)
+	s.supervisor.Share(members, func(o registry.Owner) proxy.Life {
+		switch {
+		case v.Alive(o):
+			return proxy.Alive
+		case v.Knows(o):
+			return proxy.Gone
+		default:
+			return proxy.Unknown
+		}
+	})
 	s.gate.open(membersKnown)
+}
+
+// Members counts the instances that live, by what they are to do, and tells whether this one is known to the others.
+func (s *Service) Members() (sharing, draining int, session bool) {
+	view := s.members.Snapshot()
+	for i := range view.Peers {
+		switch p := &view.Peers[i]; {
+		case p.Alive && p.Draining:
+			draining++
+		case p.Alive:
+			sharing++
+		}
+	}
+	return sharing, draining, view.Known && view.Alive(s.owner)
 }
 
 // handOver is asked by another instance for subscriptions.
@@ -91,10 +137,35 @@ func (s *Service) handOver(m *nats.Msg) {
 	s.supervisor.HandOver(r)
 }
 
+// superseded says that another run has this instance's name.
+func (s *Service) superseded(by registry.Owner) {
+	m := health.Superseded{Envelope: health.NewEnvelope(health.SupersededType, time.Now()), Owner: s.owner, By: by}
+	data, err := json.Marshal(m)
+	if err == nil {
+		err = s.nc.Publish(health.SupersededSubject(s.owner.Name), data)
+	}
+	if err != nil {
+		s.log.Debug("the run that took over can't be told", "error", err)
+	}
+}
+
+// supersedes hears that a run of this instance's name lives that this one superseded.
+func (s *Service) supersedes(m *nats.Msg) {
+	var r health.Superseded
+	if err := json.Unmarshal(m.Data, &r); err != nil || r.By.ID != s.owner.ID {
+		return
+	}
+	s.log.Error("another process runs under this instance's name; it stands by since this one took over. If both are meant to run, give each its own instance.name",
+		"name", s.owner.Name, "its_host", r.Owner.Host, "its_pid", r.Owner.PID, "its_id", r.Owner.ID)
+}
+
 // drain lets the others take what this instance holds, while it still serves it.
 func (s *Service) drain(ctx context.Context) {
 	if s.session == nil || !s.nc.IsConnected() {
 		return
+	}
+	if _, open := s.session.Member(); !open {
+		return // it never was
 	}
 	const patience = 2 * time.Second
 	draining, cancel := context.WithTimeout(ctx, patience)

@@ -7,9 +7,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/natsnode"
-	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/health"
-	"github.com/exesdb/subproxy/pkg/registry"
 )
 
 func TestDrainIsAnsweredByTheInstanceThatIsMeant(t *testing.T) {
@@ -30,28 +28,14 @@ func TestDrainIsAnsweredByTheInstanceThatIsMeant(t *testing.T) {
 	t.Cleanup(func() { s.Stop(context.Background()) })
 	m := health.NewMonitor(s.nc)
 	var refused *health.RefusedError
-	for instance, code := range map[string]string{"": health.CodeBadRequest, "host a": health.CodeUnavailable} {
+	for instance, code := range map[string]string{"": health.CodeBadRequest} {
 		if _, err := m.Drain(t.Context(), instance, false); !errors.As(err, &refused) || refused.Code != code {
 			t.Errorf("%q: %v", instance, err)
 		}
 	}
-	bucket, err := registry.Open(t.Context(), s.js, registry.Config{Kind: registry.Cluster})
-	if err != nil {
-		t.Fatal(err)
-	}
-	follower, err := cluster.NewFollower(s.js, bucket, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	session, err := cluster.OpenSession(cluster.SessionConfig{Owner: s.owner, Follower: follower})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = session.Close(context.Background()) })
-	s.session = session
 	for _, undo := range []bool{false, true} {
 		a, err := m.Drain(t.Context(), "host a", undo)
-		if held, _ := session.Member(); err != nil || a.Draining == undo || held.Draining == undo || a.Instance.ID != s.owner.ID || a.Type != health.DrainAnswerType {
+		if held, _ := s.session.Member(); err != nil || a.Draining == undo || held.Draining == undo || a.Instance.ID != s.owner.ID || a.Type != health.DrainAnswerType {
 			t.Errorf("undo %t: %+v, %v", undo, a, err)
 		}
 	}

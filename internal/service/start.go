@@ -62,7 +62,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	}
 	s.supervisor = proxy.New(proxy.Options{
 		Owner: s.owner, Bucket: s.bucket, Delivery: s.delivery, Settings: settings(o.Config), Publish: s.nc.Publish, Connected: s.nc.IsConnected,
-		Shares: true, Ensure: s.ensure, Logger: s.log, Metrics: s.metrics, OnRegistered: s.tellFirst(o.OnRegistered),
+		Shares: true, OnRetired: s.superseded, Ensure: s.ensure, Logger: s.log, Metrics: s.metrics, OnRegistered: s.tellFirst(o.OnRegistered),
 	})
 	if err := s.followProgress(); err != nil {
 		return nil, err
@@ -125,7 +125,7 @@ func (s *Service) tried(ctx context.Context) error {
 		select {
 		case <-s.registered:
 			// What is asked of the proxies now is answered after they said that they are registered.
-			_, _ = s.supervisor.Statuses(ctx, first[0].Store, first[0].Name)
+			_, _ = s.supervisor.Statuses(ctx, health.Request{Store: first[0].Store, Name: first[0].Name})
 			return s.permitted()
 		case <-time.After(look):
 		case <-ctx.Done():

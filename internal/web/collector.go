@@ -44,6 +44,9 @@ var (
 	feedFilledDesc    = desc("feed_filled_total", "Messages read to fill gaps.")
 	feedResetsDesc    = desc("feed_resets_total", "Times the bucket was found created anew or gone back.")
 	feedSeqDesc       = desc("feed_last_sequence", "Last sequence of the registry bucket handled.")
+	movingDesc        = desc("subscriptions_moving", "Subscriptions on their way from or to this instance.", "store")
+	membersDesc       = desc("members", "Instances that live, as this one sees them, by what they are to do: hold a share, or nothing.", "state")
+	sessionDesc       = desc("session", "1 while this instance's session is in the bucket, as far as it knows.")
 	subHealthDesc     = desc("subscription_health", "1 for the health a subscription is in.", "store", "subscription", "health")
 	subFailuresDesc   = desc("subscription_consecutive_failures", "Failed attempts in a row.", "store", "subscription")
 	subLagDesc        = desc("subscription_lag_events", "Events of the store that it has not delivered, as the store's emitter tells.", "store", "subscription")
@@ -56,7 +59,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		proxiesDesc, breakersDesc, registeredDesc, verifiedDesc, termDesc, connectedDesc, retiredDesc, feedReceivedDesc, feedDuplicateDesc,
 		feedGapsDesc, feedFilledDesc, feedResetsDesc, feedSeqDesc, subHealthDesc, subFailuresDesc, subLatencyDesc,
-		subLagDesc, subSeqDesc, refusingDesc, behindDesc, lagDesc, queuedDesc,
+		subLagDesc, subSeqDesc, refusingDesc, behindDesc, lagDesc, queuedDesc, movingDesc, membersDesc, sessionDesc,
 	} {
 		ch <- d
 	}
@@ -73,6 +76,10 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(connectedDesc, truth(c.service.Connected()))
 	gauge(retiredDesc, truth(c.service.Supervisor().Retired()))
 	gauge(queuedDesc, float64(c.service.Queued()))
+	sharing, draining, open := c.service.Members()
+	gauge(membersDesc, float64(sharing), "sharing")
+	gauge(membersDesc, float64(draining), "draining")
+	gauge(sessionDesc, truth(open))
 	f := c.service.FeedStats()
 	counter(feedReceivedDesc, f.Received)
 	counter(feedDuplicateDesc, f.Duplicates)
@@ -98,13 +105,14 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(verifiedDesc, float64(s.Verified), s.Store)
 		gauge(termDesc, float64(s.Term), s.Store)
 		gauge(refusingDesc, float64(s.Refusing), s.Store)
+		gauge(movingDesc, float64(s.Moving), s.Store)
 		gauge(behindDesc, float64(s.Behind), s.Store)
 		gauge(lagDesc, float64(s.Lag), s.Store)
 	}
 	if total > c.limit {
 		return
 	}
-	statuses, _ := c.service.Supervisor().Statuses(ctx, "", "")
+	statuses, _ := c.service.Supervisor().Statuses(ctx, health.Request{})
 	for i := range statuses {
 		subscriptionMetrics(&statuses[i], gauge)
 	}

@@ -117,7 +117,7 @@ const statusType = "io.exesdb.proxy.v1.instance_status"
 func status(w http.ResponseWriter, r *http.Request, s *service.Service) {
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
-	proxies, err := s.Supervisor().Statuses(ctx, r.FormValue("store"), r.FormValue("name"))
+	proxies, err := s.Supervisor().Statuses(ctx, health.Request{Store: r.FormValue("store"), Name: r.FormValue("name"), Held: r.FormValue("held") != ""})
 	summaries, err2 := s.Supervisor().Summaries(ctx)
 	if err := errors.Join(err, err2); err != nil {
 		reply(w, http.StatusServiceUnavailable, err.Error())

@@ -41,6 +41,8 @@ type Peer struct {
 	// Counts says that it has a share of the subscriptions: it is alive, and was so for the settling time, or since before.
 	Counts bool
 	Since  time.Time // when it came, or went, as this process saw it
+	// Former are the ids of the runs of the name that were seen before this one.
+	Former []string
 }
 
 // View is what is known of the members at a time. It does not change.
@@ -66,6 +68,13 @@ func (v *View) Alive(o registry.Owner) bool {
 	}
 	p, ok := v.Peer(o.Name)
 	return ok && p.Alive && p.ID == o.ID
+}
+
+// Knows reports whether the run of an instance was ever seen. What holds a registration and is not known may have come just
+// now: sessions and registrations are in two buckets, and which is heard of first is open.
+func (v *View) Knows(o registry.Owner) bool {
+	p, ok := v.Peer(o.Name)
+	return ok && (p.ID == o.ID || slices.Contains(p.Former, o.ID))
 }
 
 // Membership follows who lives. Its methods may be called from any goroutine.
@@ -161,7 +170,7 @@ func (c *census) view() *View {
 	}
 	for _, key := range slices.Sorted(maps.Keys(c.seats)) {
 		s := c.seats[key]
-		v.Peers = append(v.Peers, Peer{Member: s.member, Alive: s.alive, Counts: s.counts, Since: s.since})
+		v.Peers = append(v.Peers, Peer{Member: s.member, Alive: s.alive, Counts: s.counts, Since: s.since, Former: s.former})
 	}
 	slices.SortFunc(v.Peers, func(a, b Peer) int { return cmp.Compare(a.Name, b.Name) })
 	return v

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/registry"
@@ -16,7 +17,11 @@ type seat struct {
 	alive  bool
 	counts bool      // alive, and settled
 	since  time.Time // when it came, or went
+	former []string  // ids of runs before, at most maxFormer; a view may have it, so it is never changed in place
 }
+
+// maxFormer is how many former runs of a name are remembered.
+const maxFormer = 16
 
 // census counts the members: the rules. It is a value that does no I/O; one read at a time is made for it, answered by an
 // input.
@@ -123,6 +128,10 @@ func (c *census) see(e *registry.Entry, now time.Time, fx *censusEffects) {
 func (c *census) renew(s *seat, m Member, now time.Time, fx *censusEffects) {
 	was := s.member
 	s.member = m
+	if was.ID != "" && was.ID != m.ID {
+		s.former = append(slices.Clone(s.former), was.ID)
+		s.former = s.former[max(0, len(s.former)-maxFormer):]
+	}
 	switch {
 	case !s.alive:
 		// Who is back before anybody could settle without it is put where it was.

@@ -60,10 +60,13 @@ func (l *leader) answered(a *answer, now time.Time) {
 	if s == nil {
 		return
 	}
-	if a.Kind == event.Acked && a.session >= s.since {
-		// It holds whatever became of the proxy: one that stops says what it accepted and is released, and that may be heard
-		// first.
-		l.acked(s, a.Number, now)
+	if a.Kind == event.Acked {
+		// It holds although the proxy is released: one that stops says what it accepted before, and that may be heard after.
+		if a.session >= s.since {
+			l.acked(s, a.Number, now)
+		} else {
+			l.metrics.Ignored.Inc()
+		}
 		return
 	}
 	if a.session != s.session || s.phase != asking && s.phase != running {

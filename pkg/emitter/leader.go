@@ -179,7 +179,8 @@ func (l *leader) risen(now time.Time) {
 	l.askAll(now)
 }
 
-// turn does all there is to do. Answers come before events: they make room.
+// turn does all there is to do. Answers come before events: they make room; and before registrations: what came before a proxy
+// was superseded counts.
 func (l *leader) turn(ctx context.Context) {
 	t := l.inbox.take()
 	for _, call := range t.calls {
@@ -189,11 +190,11 @@ func (l *leader) turn(ctx context.Context) {
 		l.first = t.first
 	}
 	now := time.Now()
-	for i := range t.entries {
-		l.entry(&t.entries[i], now)
-	}
 	for i := range t.answers {
 		l.answered(&t.answers[i], now)
+	}
+	for i := range t.entries {
+		l.entry(&t.entries[i], now)
 	}
 	for range cap(l.inbox.stream) {
 		select {
@@ -279,6 +280,10 @@ func (l *leader) entry(r *registration, now time.Time) {
 	}
 	old := s.registration
 	s.registration = *r
+	superseded := old.Owner.ID != r.Owner.ID || old.Incarnation != r.Incarnation
+	if superseded {
+		s.since = s.session + 1
+	}
 	s.local = l.local != nil && strings.HasPrefix(r.DeliverSubject, l.local.Prefix())
 	if s.phase == absent {
 		if err := l.index.add(s, r.Subscription); err != nil {
@@ -291,7 +296,7 @@ func (l *leader) entry(r *registration, now time.Time) {
 		l.unloaded = append(l.unloaded, s)
 		s.phase = loading
 	case s.phase == loading:
-	case s.phase != running || old.DeliverSubject != r.DeliverSubject || old.Incarnation != r.Incarnation:
+	case s.phase != running || old.DeliverSubject != r.DeliverSubject || superseded:
 		s.askWait = 0
 		l.ask(s, now)
 	}

@@ -15,6 +15,7 @@ type Metrics struct {
 	Rewound       prometheus.Counter
 	Nobody        prometheus.Counter
 	Stale         prometheus.Counter
+	Ignored       prometheus.Counter
 	Malformed     prometheus.Counter
 	Checkpoints   prometheus.Counter
 	Restored      prometheus.Counter
@@ -40,13 +41,14 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		Rewound:       counter("rewound_total", "Times that a proxy missed something and events were sent again."),
 		Nobody:        counter("no_responders_total", "Times that nobody listened on a deliver subject."),
 		Stale:         counter("stale_term_total", "Events refused because the proxy knows a later term."),
+		Ignored:       counter("acknowledgements_ignored_total", "Acknowledgements of a proxy that was superseded, or of a history of the store that is no more; they are not counted."),
 		Malformed:     counter("malformed_total", "Messages of the stream that are no events; they are passed over."),
 		Checkpoints:   counter("checkpoints_written_total", "Checkpoints written."),
 		Restored:      counter("checkpoints_restored_total", "Checkpoints that were missing, and restored from what the proxy took."),
 	}
 	if registerer != nil {
 		registerer.MustRegister(m.Leads, m.Term, m.Last, m.Subscriptions, m.Behind, m.Sent, m.Read, m.Passes, m.Rewound, m.Nobody, m.Stale,
-			m.Malformed, m.Checkpoints, m.Restored)
+			m.Ignored, m.Malformed, m.Checkpoints, m.Restored)
 	}
 	return m
 }

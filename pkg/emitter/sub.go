@@ -42,7 +42,9 @@ type sub struct {
 	local        bool   // the proxy is in this process
 	session      uint64 // counts deliver subjects and questions: an answer to an older one says nothing
 	reply        string
-	since        uint64 // the first session of this history of the store: an acknowledgement from before is of other events
+	// since is the first session whose acknowledgements count. One from before is of another history of the store, and so of
+	// other events, or of an incarnation that was superseded: its subscriber may have dropped what it says was accepted.
+	since uint64
 
 	sender   Sender
 	inFlight int    // bytes

@@ -46,6 +46,8 @@ var ErrProxyNotFound = errors.New(ProxyNotFound)
 type Request struct {
 	Store string `json:"store,omitempty"`
 	Name  string `json:"name,omitempty"`
+	// Held leaves out of status and list what the instance has nothing to do with but to stand by, while another holds it.
+	Held bool `json:"held,omitempty"`
 }
 
 // DrainRequest is the body of drain.

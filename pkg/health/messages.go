@@ -20,6 +20,7 @@ const (
 	ActionAnswerType = "io.exesdb.proxy.v1.action_response"
 	DrainAnswerType  = "io.exesdb.proxy.v1.drain_response"
 	HandOverType     = "io.exesdb.proxy.v1.handover"
+	SupersededType   = "io.exesdb.proxy.v1.superseded"
 )
 
 // Subject prefixes. A store or subscription name follows as one token (subscription.EncodeToken).
@@ -29,6 +30,8 @@ const (
 	SummaryPrefix = "exesdb.proxy.summary." // <store>
 	// HandOverPrefix begins the subject on which an instance is asked for subscriptions; its id follows.
 	HandOverPrefix = "exesdb.proxy.handover."
+	// SupersededPrefix begins the subject on which a run says that another run of its instance's name took over; the name follows.
+	SupersededPrefix = "exesdb.proxy.superseded."
 )
 
 // Envelope is what every message sent begins with.
@@ -63,6 +66,8 @@ type Status struct {
 	Revision            uint64            `json:"revision"`   // of the record in the bucket
 	Incarnation         uint64            `json:"incarnation"`
 	Owner               registry.Owner    `json:"owner"`       // who holds the subscription; in standby that is another instance
+	HeldSince           *time.Time        `json:"held_since"`  // when the instance that reports began to hold it; null: it does not
+	Moving              Moving            `json:"moving"`      // how the subscription is on its way from or to the instance that reports
 	ReportedBy          registry.Owner    `json:"reported_by"` // the instance whose proxy this is
 	NextAttemptAt       *time.Time        `json:"next_attempt_at"`
 	Lag                 uint64            `json:"lag"`             // events of the store not yet delivered
@@ -73,6 +78,17 @@ type Status struct {
 	DeliveryErrors      uint64            `json:"delivery_errors"` // attempts to deliver that failed, in this start
 	Parked              uint64            `json:"parked"`          // events parked, in this start
 }
+
+// Moving says how a subscription is on its way from one instance to another.
+type Moving string
+
+// The ways. Empty where it stays where it is.
+const (
+	Releasing Moving = "releasing" // its sink finishes what it has in hand, and its record is deleted
+	Asking    Moving = "asking"    // it suits this instance better than its holder, which is asked for it
+	Waiting   Moving = "waiting"   // it is not held; this instance claims it when its turn comes, at next_attempt_at
+	Claiming  Moving = "claiming"  // this instance registers it, because nobody held it
+)
 
 // SinkState says how a sink is.
 type SinkState string
@@ -153,6 +169,7 @@ type Summary struct {
 	Registered int      `json:"registered"`
 	Verified   int      `json:"verified"`
 	Refusing   int      `json:"refusing"` // proxies whose sink takes no events
+	Moving     int      `json:"moving"`   // proxies on their way from or to this instance
 	Behind     int      `json:"behind"`   // proxies that have not delivered everything, as the store's emitter tells
 	Lag        uint64   `json:"lag"`      // events of the store that the one furthest behind has not delivered
 	Term       uint64   `json:"term"`     // highest leader term heard of; 0: none
@@ -169,6 +186,17 @@ type HandOver struct {
 
 // HandOverSubject is the subject on which the instance of that id is asked for subscriptions.
 func HandOverSubject(id string) string { return HandOverPrefix + id }
+
+// Superseded is what a run says when it finds that another has its instance's name. It comes from a process that lives: one of
+// the two is there by mistake, unless it was stopped for a while and replaced.
+type Superseded struct {
+	Envelope
+	Owner registry.Owner `json:"owner"` // the run that was superseded
+	By    registry.Owner `json:"by"`
+}
+
+// SupersededSubject is the subject for the instance of that name.
+func SupersededSubject(name string) string { return SupersededPrefix + subscription.EncodeToken(name) }
 
 // StatusSubject is the subject of a proxy's status.
 func StatusSubject(store, name string) string {

@@ -19,10 +19,11 @@ type Metrics struct {
 	Alerts        *prometheus.CounterVec // by level
 	Published     *prometheus.CounterVec // by message
 	Superseded    prometheus.Counter
-	Moves         *prometheus.CounterVec // subscriptions, by move
-	Received      *prometheus.CounterVec // events from emitters, by verdict
-	Forwarded     *prometheus.CounterVec // events that a sink accepted, by sink
-	Refused       prometheus.Counter     // attempts to forward that failed
+	Moves         *prometheus.CounterVec   // subscriptions, by move
+	MoveSeconds   *prometheus.HistogramVec // by part
+	Received      *prometheus.CounterVec   // events from emitters, by verdict
+	Forwarded     *prometheus.CounterVec   // events that a sink accepted, by sink
+	Refused       prometheus.Counter       // attempts to forward that failed
 	Parked        prometheus.Counter
 }
 
@@ -50,13 +51,18 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		Published:     vec("messages_published_total", "Status, alert and summary messages published.", "message"),
 		Superseded:    counter("superseded_total", "Proxies that another instance's higher incarnation superseded."),
 		Moves:         vec("moves_total", "Subscriptions that this instance claimed because nobody held them, or handed over to another.", "move"),
-		Received:      vec("events_received_total", "Events from emitters, by what was made of them.", "verdict"),
-		Forwarded:     vec("events_forwarded_total", "Events that a sink accepted, by sink.", "sink"),
-		Refused:       counter("forward_errors_total", "Attempts to forward an event that failed."),
-		Parked:        counter("events_parked_total", "Events that were refused max_deliver times and are parked."),
+		MoveSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "subproxy", Name: "move_seconds",
+			Help:    "Parts of the pause of a subscription that moves: release, from the holder being asked to the record being deleted, and claim, from that being seen to the new registration being verified.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
+		}, []string{"part"}),
+		Received:  vec("events_received_total", "Events from emitters, by what was made of them.", "verdict"),
+		Forwarded: vec("events_forwarded_total", "Events that a sink accepted, by sink.", "sink"),
+		Refused:   counter("forward_errors_total", "Attempts to forward an event that failed."),
+		Parked:    counter("events_parked_total", "Events that were refused max_deliver times and are parked."),
 	}
 	if registerer != nil {
-		registerer.MustRegister(m.Attempts, m.Latency, m.Verifications, m.Events, m.Ignored, m.Malformed, m.Coalesced, m.Alerts, m.Published, m.Superseded, m.Moves,
+		registerer.MustRegister(m.Attempts, m.Latency, m.Verifications, m.Events, m.Ignored, m.Malformed, m.Coalesced, m.Alerts, m.Published, m.Superseded, m.Moves, m.MoveSeconds,
 			m.Received, m.Forwarded, m.Refused, m.Parked)
 	}
 	return m

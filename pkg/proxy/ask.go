@@ -32,9 +32,9 @@ func (s *Supervisor) Ready(ctx context.Context) bool {
 	return true
 }
 
-// Statuses returns the proxies' statuses, by store and name; empty means all.
-func (s *Supervisor) Statuses(ctx context.Context, store, name string) ([]health.Status, error) {
-	statuses, err := gather(ctx, s, store, func(l *loop, now time.Time) []health.Status { return l.statuses(name, now) })
+// Statuses returns the statuses of the proxies that the request names.
+func (s *Supervisor) Statuses(ctx context.Context, r health.Request) ([]health.Status, error) {
+	statuses, err := gather(ctx, s, r.Store, func(l *loop, now time.Time) []health.Status { return l.statuses(r, now) })
 	slices.SortFunc(statuses, func(a, b health.Status) int {
 		return cmp.Or(cmp.Compare(a.Store, b.Store), cmp.Compare(a.Name, b.Name))
 	})

@@ -33,6 +33,7 @@ const maxConflicts = 4
 // job is one attempt to be made, as its proxy asked for it.
 type job struct {
 	item         *item
+	inlet        *inlet // where events come that are sent by the record; nil: nowhere
 	subscription subscription.Subscription
 	key          string
 	number       uint64 // of the deliver subject
@@ -130,6 +131,9 @@ func (r *registrar) put(ctx context.Context, jobs []job, open []int) []registry.
 			return failAll(len(open), err)
 		}
 		writes[n] = registry.Write{Key: jobs[i].key, Data: data, Revision: jobs[i].revision}
+		if in := jobs[i].inlet; in != nil {
+			in.incarnation.Store(jobs[i].incarnation) // an emitter may send before the write is acknowledged here
+		}
 	}
 	if r.retired.Load() {
 		return failAll(len(open), errRetired)

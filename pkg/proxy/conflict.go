@@ -12,7 +12,9 @@ const (
 
 // resolve decides who is right after a conflict. Found is what the bucket holds now (ok false: nothing); tried is the
 // attempt that lost. An attempt that knew nothing of the record it tried to replace (informed false) has no claim to compare
-// yet: where subscriptions are shared it leaves them to an owner that lives, else it writes again as the one that came later.
+// yet: where subscriptions are shared it leaves them to an owner that may live, else it writes again as the one that came later.
+//
+// What was released was another incarnation, and its marker says which; incarnations never go back while anybody remembers.
 //
 // A record of this instance is what an earlier attempt of it wrote, whose acknowledgement came late or never: it is written
 // again, since it has that attempt's term, cause and deliver subject.
@@ -23,6 +25,7 @@ const (
 func resolve(found registry.Entry, ok bool, own registry.Owner, members *Members, tried *job) (v verdict, next job) {
 	next = job{revision: found.Revision, incarnation: tried.incarnation}
 	if !ok || found.Operation != registry.Put {
+		next.incarnation = max(tried.incarnation, found.Incarnation+1)
 		return writeAgain, next
 	}
 	record, err := found.Registration()
@@ -31,8 +34,11 @@ func resolve(found registry.Entry, ok bool, own registry.Owner, members *Members
 	case err != nil:
 		return writeAgain, next
 	case record.Owner.ID == own.ID:
+		if record.Incarnation > tried.incarnation { // of a proxy that was removed and has come back
+			next.incarnation = record.Incarnation + 1
+		}
 		return writeAgain, next
-	case !tried.informed && members != nil && members.alive(record.Owner):
+	case !tried.informed && members != nil && members.life(record.Owner) != Gone:
 		next.incarnation, next.by = record.Incarnation, record.Owner
 		return standAside, next
 	case !tried.informed:

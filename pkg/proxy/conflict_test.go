@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"fmt"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,7 +41,7 @@ func (m *memory) Put(_ context.Context, writes []registry.Write) []registry.Writ
 		}
 		e := registry.Entry{Key: w.Key, Revision: uint64(len(m.history) + 1), Data: w.Data}
 		if w.Data == nil {
-			e.Operation = registry.Deleted
+			e.Operation, e.Incarnation = registry.Deleted, w.Incarnation
 		}
 		m.history = append(m.history, e)
 		results[i].Revision = e.Revision
@@ -87,7 +86,7 @@ type contender struct {
 func newContender(m *memory, n int, s subscription.Subscription) *contender {
 	c := &contender{owner: registry.Owner{Name: fmt.Sprintf("instance-%d", n), ID: fmt.Sprintf("id-%d", n)}}
 	sh := &shared{owner: c.owner, metrics: health.NewMetrics(nil)}
-	sh.registrar = &registrar{bucket: m, owner: c.owner, needle: c.owner.Needle(), metrics: sh.metrics, retired: new(atomic.Bool), members: &sh.members}
+	sh.registrar = &registrar{bucket: m, owner: c.owner, needle: c.owner.Needle(), metrics: sh.metrics, retired: &sh.retired, members: &sh.members}
 	c.loop = loop{shared: sh}
 	c.item = &item{key: s.Key(), number: 1}
 	c.item.proxy = Proxy{Subscription: s, Health: breaker.Unknown}
@@ -97,13 +96,20 @@ func newContender(m *memory, n int, s subscription.Subscription) *contender {
 
 func (c *contender) step(in Input) {
 	in.SeenAt = time.Now()
-	on := c.proxy.Revision
 	fx := c.proxy.Step(in, time.Now(), &testSettings)
 	c.pending = c.pending || fx.Attempt
 	if fx.Release {
-		c.loop.registrar.bucket.Put(context.Background(), []registry.Write{{Key: c.item.key, Revision: on}})
+		c.loop.release(c.item, c.proxy.Revision, time.Now())
+		c.loop.deleteRecords(context.Background(), c.loop.drained())
 	}
-	if fx.Free {
+	if in.Kind == Seen || in.Kind == Finished {
+		c.claim()
+	}
+}
+
+// claim takes what nobody holds.
+func (c *contender) claim() {
+	if c.proxy.Standby && c.proxy.Holder == nil {
 		c.step(Input{Kind: Assigned})
 	}
 }
@@ -128,7 +134,7 @@ func (c *contender) follow(m *memory, n int) {
 	for ; n > 0 && c.followed < len(m.history); n-- {
 		e := m.history[c.followed]
 		c.followed++
-		news := News{Revision: e.Revision, Removed: e.Operation != registry.Put}
+		news := News{Revision: e.Revision, Removed: e.Operation != registry.Put, Incarnation: e.Incarnation}
 		if record, err := e.Registration(); !news.Removed && err == nil {
 			news.Readable, news.Mine = true, record.Owner.ID == c.owner.ID
 			news.Incarnation, news.Owner = record.Incarnation, record.Owner
@@ -235,9 +241,7 @@ func settle(t *rapid.T, m *memory, all []*contender) {
 		quiet := true
 		for _, c := range all {
 			c.follow(m, len(m.history))
-			if c.proxy.Standby && c.proxy.Holder == nil {
-				c.step(Input{Kind: Assigned}) // its turn has come
-			}
+			c.claim()
 			if !c.pending && c.proxy.Started && !c.proxy.Standby && (c.proxy.Failures > 0 || !c.proxy.Verified) && !c.proxy.Attempting {
 				c.step(Input{Kind: Event, Cause: registry.Reconnected}) // in place of waiting for the backoff
 			}

@@ -204,7 +204,7 @@ type inlet struct {
 	it          *item // of which it reads only what never changes
 	number      uint64
 	after       <-chan struct{} // closed when the inlet before this one has nothing in hand; nil: there was none
-	incarnation atomic.Uint64
+	incarnation atomic.Uint64   // of the registration that names it, from before that is written
 	flow        atomic.Pointer[inflow]
 }
 

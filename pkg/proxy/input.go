@@ -53,10 +53,10 @@ type Input struct {
 // News is an entry of the bucket, as far as the proxy needs it.
 type News struct {
 	Revision    uint64
-	Removed     bool // deleted or expired
-	Mine        bool // a record of this instance
-	Readable    bool // a record of somebody
-	Incarnation uint64
+	Removed     bool   // deleted or expired
+	Mine        bool   // a record of this instance
+	Readable    bool   // a record of somebody
+	Incarnation uint64 // of the record; of a removal the highest before, where it says so
 	Owner       registry.Owner
 }
 
@@ -98,17 +98,17 @@ const (
 type Effects struct {
 	Attempt    bool // make the attempt that Cause, Revision and NextIncarnation describe
 	Release    bool // delete the record at Revision
-	Free       bool // it stands by, and nobody holds the subscription any more
 	Publish    Urgency
-	Entered    breaker.Health // health changed to this; empty: it did not
-	Superseded bool           // by Holder
+	Entered    breaker.Health  // health changed to this; empty: it did not
+	Superseded *registry.Owner // who took the subscription over; nil: nobody
 }
 
 // and joins the effects of two steps, the second after the first.
 func (fx Effects) and(next Effects) Effects {
 	next.Publish = max(fx.Publish, next.Publish)
-	next.Superseded = next.Superseded || fx.Superseded
-	next.Free = next.Free || fx.Free
+	if next.Superseded == nil {
+		next.Superseded = fx.Superseded
+	}
 	if next.Entered == "" {
 		next.Entered = fx.Entered
 	}

@@ -22,7 +22,7 @@ func (l *loop) launch(ctx context.Context) {
 			p := &it.proxy
 			it.ready = false
 			jobs[i] = job{
-				item: it, subscription: p.Subscription, key: it.key, number: it.number, revision: p.Revision,
+				item: it, inlet: it.inlet, subscription: p.Subscription, key: it.key, number: it.number, revision: p.Revision,
 				incarnation: p.NextIncarnation(), informed: p.Known, cause: p.Cause, term: term,
 			}
 		}
@@ -113,7 +113,11 @@ func (l *loop) deleteRecords(ctx context.Context, releases []release) []done {
 			if err != nil {
 				note(err)
 			} else if ok && found.OwnedBy(l.registrar.needle) {
-				again = append(again, registry.Write{Key: writes[i].Key, Revision: found.Revision})
+				w := registry.Write{Key: writes[i].Key, Revision: found.Revision, Incarnation: writes[i].Incarnation}
+				if record, err := found.Registration(); err == nil {
+					w.Incarnation = max(w.Incarnation, record.Incarnation)
+				}
+				again = append(again, w)
 			}
 		default:
 			note(result.Err)
@@ -153,7 +157,11 @@ func (l *loop) count(it *item, o *Outcome) {
 	case o.Err != nil:
 		outcome = "failed"
 	default:
-		l.metrics.Latency.WithLabelValues(string(it.proxy.Cause)).Observe(o.At.Sub(it.proxy.CauseAt).Seconds())
+		took := o.At.Sub(it.proxy.CauseAt).Seconds()
+		l.metrics.Latency.WithLabelValues(string(it.proxy.Cause)).Observe(took)
+		if it.proxy.Cause == registry.Takeover {
+			l.metrics.MoveSeconds.WithLabelValues("claim").Observe(took)
+		}
 	}
 	l.metrics.Attempts.WithLabelValues(string(it.proxy.Cause), outcome).Inc()
 }

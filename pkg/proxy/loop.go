@@ -40,7 +40,7 @@ type item struct {
 	ready   bool      // in loop.ready
 	inEvent bool      // the attempt under way is part of an event round
 	removed bool      // no longer configured; only its attempt under way is waited for
-	leaving bool      // its record is about to be deleted
+	leaving time.Time // when its record began to be deleted; zero: it is not
 	plea    plea      // whether its holder was asked for it
 	since   time.Time // when it began to suit this instance better than holder, who holds it (see consider); zero: it does not
 	holder  *registry.Owner
@@ -75,7 +75,7 @@ type loop struct {
 	actions  []*action
 	wanted   []*item           // their holders are to be asked for them
 	asked    int               // items whose holders were asked for them
-	lostTo   []*item           // superseded in this turn
+	lost     losses            // in this turn
 	behind   map[string]uint64 // events not delivered, by subscription, as the store's emitter told last
 	were     map[string]uint64 // the same before, while it tells
 	ending   bool              // everything was removed; the loop ends once that is released
@@ -180,10 +180,10 @@ func (l *loop) step(it *item, in Input, now time.Time) {
 	}
 	l.tend(it)
 	if fx.Release {
-		l.release(it, it.proxy.Revision)
+		l.release(it, it.proxy.Revision, now)
 	}
-	if fx.Superseded {
-		l.superseded(it)
+	if fx.Superseded != nil {
+		l.superseded(it, *fx.Superseded)
 	}
 	if fx.Entered != "" {
 		l.report.entered(it, fx.Entered, now)
@@ -208,7 +208,8 @@ func (l *loop) finish(d *done, now time.Time) {
 	it := d.item
 	l.flight--
 	if d.released {
-		it.leaving = false
+		l.metrics.MoveSeconds.WithLabelValues("release").Observe(now.Sub(it.leaving).Seconds())
+		it.leaving = time.Time{}
 		l.consider(it, now)
 		l.due.schedule(it)
 		return
@@ -221,7 +222,8 @@ func (l *loop) finish(d *done, now time.Time) {
 	l.inbox.learnTerm(d.term)
 	if it.removed {
 		if !d.outcome.Superseded && !it.proxy.Standby {
-			l.release(it, max(d.outcome.Revision, it.proxy.Revision))
+			it.proxy.Claim = max(it.proxy.Claim, d.outcome.Incarnation)
+			l.release(it, max(d.outcome.Revision, it.proxy.Revision), now)
 		}
 		return
 	}
@@ -248,7 +250,7 @@ func (l *loop) seen(e *registry.Entry, now time.Time) {
 	if it == nil {
 		return
 	}
-	n := News{Revision: e.Revision, Removed: e.Operation != registry.Put}
+	n := News{Revision: e.Revision, Removed: e.Operation != registry.Put, Incarnation: e.Incarnation}
 	switch {
 	case n.Removed:
 	case e.OwnedBy(l.registrar.needle):
@@ -303,27 +305,34 @@ func names(topics []string, s subscription.Subscription) bool {
 	return false
 }
 
+// losses are the subscriptions that other instances took over.
+type losses struct {
+	n     int
+	first string         // its name
+	by    registry.Owner // who took that; it may be gone again by now
+}
+
 // superseded tells the supervisor where it is another run of this instance's name that took over, which says so itself.
-func (l *loop) superseded(it *item) {
-	by := *it.proxy.Holder // standing by, it has one
+func (l *loop) superseded(it *item, by registry.Owner) {
 	l.metrics.Superseded.Inc()
 	if by.Name == l.owner.Name && by.ID != l.owner.ID {
 		l.retire(by)
 		return
 	}
-	l.lostTo = append(l.lostTo, it)
+	if l.lost.n++; l.lost.n == 1 {
+		l.lost.first, l.lost.by = it.proxy.Name, by
+	}
 }
 
 // tellSuperseded logs one line for all that were superseded in a turn.
 func (l *loop) tellSuperseded() {
-	if len(l.lostTo) == 0 {
+	if l.lost.n == 0 {
 		return
 	}
-	p := &l.lostTo[0].proxy
 	level := slog.LevelWarn
 	if l.members.Load() != nil {
 		level = slog.LevelInfo // they share
 	}
-	l.log.Log(context.Background(), level, "another instance holds subscriptions now; standing by", "subscriptions", len(l.lostTo), "first", p.Name, "by", p.Holder.Name, "id", p.Holder.ID)
-	l.lostTo = nil
+	l.log.Log(context.Background(), level, "another instance holds subscriptions now; standing by", "subscriptions", l.lost.n, "first", l.lost.first, "by", l.lost.by.Name, "id", l.lost.by.ID)
+	l.lost = losses{}
 }

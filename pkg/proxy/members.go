@@ -12,23 +12,33 @@ import "github.com/exesdb/subproxy/pkg/registry"
 // does nothing, the next one's turn comes, and of those that know it the best suited has it in the end.
 type Members struct {
 	sharing *Sharing
-	alive   func(registry.Owner) bool
-	self    string
+	lives   func(registry.Owner) Life
+	self    registry.Owner
 	others  bool // somebody else is there to take what this instance leaves
 }
 
-// NewMembers is for the instance of that name. Alive reports whether the owner of a registration lives.
-func NewMembers(self string, members []Member, alive func(registry.Owner) bool) *Members {
-	m := &Members{sharing: NewSharing(members), alive: alive, self: self}
+// Life says whether the owner of a registration lives.
+type Life uint8
+
+// The lives.
+const (
+	Alive   Life = iota
+	Gone         // it lived, and does so no longer
+	Unknown      // it was never heard of: it is gone, or has come just now
+)
+
+// NewMembers is for the instance self. Lives tells of the owners of registrations.
+func NewMembers(self registry.Owner, members []Member, lives func(registry.Owner) Life) *Members {
+	m := &Members{sharing: NewSharing(members), lives: lives, self: self}
 	for _, other := range members {
-		m.others = m.others || other.Name != self && !other.Draining
+		m.others = m.others || other.Name != self.Name && !other.Draining
 	}
 	return m
 }
 
 // unknownMembers is for an instance that shares and was told nothing yet: it takes what is free, and everybody lives.
-func unknownMembers(self string) *Members {
-	return NewMembers(self, nil, func(registry.Owner) bool { return true })
+func unknownMembers(self registry.Owner) *Members {
+	return NewMembers(self, nil, func(registry.Owner) Life { return Alive })
 }
 
 // Move is what an instance should do about a subscription that it does not hold.
@@ -44,17 +54,31 @@ const (
 // Move is the rule for the subscription with that key, held by holder (nil: nobody). It is this instance's turn after those
 // that are ahead had theirs.
 func (m *Members) Move(key string, holder *registry.Owner) (move Move, ahead int) {
+	life := Gone
+	if holder != nil {
+		life = m.life(*holder)
+	}
 	switch {
-	case holder == nil || !m.alive(*holder):
-		return Claim, m.sharing.Ahead(key, m.self)
-	case m.sharing.Suits(key, m.self, holder.Name):
-		return Ask, m.sharing.Ahead(key, m.self)
+	case life == Gone:
+		return Claim, m.sharing.Ahead(key, m.self.Name)
+	case life == Unknown:
+		return Claim, m.sharing.Ahead(key, m.self.Name) + 1 // unless it is heard of meanwhile
+	case m.sharing.Suits(key, m.self.Name, holder.Name):
+		return Ask, m.sharing.Ahead(key, m.self.Name)
 	default:
 		return Rest, 0
 	}
 }
 
+// life is Gone for other runs of this instance's own name: it is here to replace them.
+func (m *Members) life(o registry.Owner) Life {
+	if o.Name == m.self.Name && o.ID != m.self.ID {
+		return Gone
+	}
+	return m.lives(o)
+}
+
 // Yields reports whether this instance, which holds the subscription with that key, should give it to one that asks.
 func (m *Members) Yields(key string, to registry.Owner) bool {
-	return to.Name != m.self && m.alive(to) && m.sharing.Suits(key, to.Name, m.self)
+	return to.Name != m.self.Name && m.lives(to) == Alive && m.sharing.Suits(key, to.Name, m.self.Name)
 }

@@ -124,15 +124,22 @@ func (m *market) hear(tr *trader) bool {
 // members is what the trader knows of the others.
 func (m *market) members(tr *trader) *Members {
 	if tr.told == 0 {
-		return unknownMembers(tr.self.Name)
+		return unknownMembers(tr.self.Owner)
 	}
 	living := m.history[tr.told-1]
 	members := make([]Member, len(living))
 	for i, c := range living {
 		members[i] = Member{Name: c.Name, Weight: c.weight, Draining: c.draining}
 	}
-	return NewMembers(tr.self.Name, members, func(o registry.Owner) bool {
-		return slices.ContainsFunc(living, func(c crier) bool { return c.Owner == o })
+	return NewMembers(tr.self.Owner, members, func(o registry.Owner) Life {
+		known := func(c crier) bool { return c.Owner == o }
+		switch {
+		case slices.ContainsFunc(living, known):
+			return Alive
+		case slices.ContainsFunc(m.history[:tr.told], func(then []crier) bool { return slices.ContainsFunc(then, known) }):
+			return Gone
+		}
+		return Unknown
 	})
 }
 
@@ -151,6 +158,9 @@ func (m *market) release(tr *trader, key string) bool {
 // reports whether that was anything.
 func (m *market) move(tr *trader, key string, most int) bool {
 	seen := tr.seen[key]
+	if m.retired(tr) {
+		return false
+	}
 	if _, draining := tr.releases[key]; draining || !slices.Contains(m.knows[tr.self.Name], key) || seen.owner != nil && *seen.owner == tr.self.Owner {
 		return false
 	}
@@ -166,6 +176,16 @@ func (m *market) move(tr *trader, key string, most int) bool {
 		return true
 	}
 	return false
+}
+
+// retired reports whether the trader has heard of a later run of its name.
+func (m *market) retired(tr *trader) bool {
+	heard := m.history[:tr.told]
+	return slices.ContainsFunc(m.traders[slices.Index(m.traders, tr)+1:], func(later *trader) bool {
+		return later.self.Name == tr.self.Name && slices.ContainsFunc(heard, func(then []crier) bool {
+			return slices.ContainsFunc(then, func(c crier) bool { return c.ID == later.self.ID })
+		})
+	})
 }
 
 // heed lets whoever was asked decide.

@@ -127,11 +127,13 @@ func (l *loop) named(name string) []*item {
 	return nil
 }
 
-func (l *loop) statuses(name string, now time.Time) []health.Status {
-	items := l.named(name)
-	statuses := make([]health.Status, len(items))
-	for i, it := range items {
-		statuses[i] = l.status(it, now)
+func (l *loop) statuses(r health.Request, now time.Time) []health.Status {
+	items := l.named(r.Name)
+	statuses := make([]health.Status, 0, len(items))
+	for _, it := range items {
+		if !r.Held || !it.idle() {
+			statuses = append(statuses, l.status(it, now))
+		}
 	}
 	return statuses
 }

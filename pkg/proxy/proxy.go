@@ -29,7 +29,7 @@ type Proxy struct {
 	againAt *time.Time
 	late    *News  // the newest news of others that came while an attempt was under way
 	voided  bool   // the bucket was found to be new while an attempt was under way
-	renewTo uint64 // a restart asked for at least this incarnation
+	renewTo uint64 // the next claim is of this incarnation at least
 
 	Registered, Verified bool
 	Standby              bool // another instance holds the subscription, or is to
@@ -40,6 +40,7 @@ type Proxy struct {
 	Failures    int
 	Breaker     breaker.Breaker
 	Health      breaker.Health
+	HeldSince   time.Time // when this instance began to hold the subscription; zero: it does not
 	LastSuccess time.Time
 	LastError   string
 	Refusal     string // why the sink takes no events; empty: it does
@@ -224,6 +225,9 @@ func (p *Proxy) delivering(reason string, s *Settings) Effects {
 
 // hold notes that the bucket has this instance's record.
 func (p *Proxy) hold(o Outcome) {
+	if p.HeldSince.IsZero() {
+		p.HeldSince = o.At
+	}
 	p.Known, p.Mine, p.Registered = true, true, true
 	p.Revision, p.Incarnation, p.Claim = o.Revision, o.Incarnation, o.Incarnation
 }
@@ -274,8 +278,9 @@ func (p *Proxy) seen(n News, now time.Time, s *Settings) Effects {
 		p.outbid(n.Incarnation)
 	}
 	p.Known, p.Revision = true, n.Revision
-	if n.Readable {
-		p.Incarnation = max(p.Incarnation, n.Incarnation)
+	p.Incarnation = max(p.Incarnation, n.Incarnation)
+	if n.Removed && n.Incarnation > 0 {
+		p.renewTo = max(p.renewTo, n.Incarnation+1) // it was released: whoever has it next is another incarnation
 	}
 	switch {
 	case !p.Started:
@@ -308,14 +313,15 @@ func (p *Proxy) outbid(incarnation uint64) {
 	}
 }
 
-// mend registers again what was deleted, expired, overwritten or voided. What another instance held is then free.
+// mend registers again what was deleted, expired, overwritten or voided. What another instance held is then free: whose turn it is
+// to take it is not for the proxy to know (Assigned).
 func (p *Proxy) mend(now time.Time, s *Settings) Effects {
 	switch {
 	case !p.Started:
 		return Effects{}
 	case p.Standby:
 		p.Holder = nil
-		return Effects{Free: true}
+		return Effects{}
 	default:
 		return p.renew(registry.Lost, now, s)
 	}
@@ -342,7 +348,7 @@ func (p *Proxy) unassigned() Effects {
 	held := p.Registered && p.Mine
 	p.Started = true
 	fx := p.standBy(holder)
-	fx.Superseded, fx.Release = false, held
+	fx.Superseded, fx.Release = nil, held
 	if !held {
 		fx.Publish = NotNow // who holds it tells about it
 	}
@@ -366,13 +372,13 @@ func (p *Proxy) renew(cause registry.Cause, now time.Time, s *Settings) Effects 
 func (p *Proxy) standBy(holder *registry.Owner) Effects {
 	already := p.Standby && p.Holder != nil && holder != nil && *p.Holder == *holder
 	p.Standby, p.Mine, p.Registered, p.Verified = true, false, false, false
-	p.Holder, p.Next, p.again = holder, time.Time{}, ""
+	p.Holder, p.HeldSince, p.Next, p.again = holder, time.Time{}, time.Time{}, ""
 	p.Breaker, p.Failures, p.LastError, p.Refusal = breaker.Breaker{}, 0, "", ""
 	if already {
 		return Effects{}
 	}
 	fx := p.become(breaker.Standby, AtOnce)
-	fx.Superseded = true
+	fx.Superseded = holder
 	return fx
 }
 

@@ -47,7 +47,7 @@ func (m *machine) step(in Input) Effects {
 	was := m.p
 	open := m.p.Breaker.State() == breaker.Open
 	fx := m.p.Step(in, now, &m.settings)
-	if fx.Free {
+	if m.p.Standby && m.p.Holder == nil && !m.p.Stopped {
 		fx = fx.and(m.p.Step(Input{Kind: Assigned}, now, &m.settings))
 	}
 	if fx.Attempt {
@@ -252,8 +252,21 @@ func TestLateNewsOfAnotherOwnerSupersedesAfterTheAttempt(t *testing.T) {
 		t.Fatal("stood by before the attempt's outcome was known")
 	}
 	fx := p.Step(Input{Kind: Finished, Outcome: Outcome{Revision: 8, Incarnation: 1, Verified: true, At: now}}, now, &s)
-	if !p.Standby || !fx.Superseded || fx.Attempt || p.Holder.ID != "b" {
+	if !p.Standby || fx.Superseded == nil || fx.Attempt || p.Holder.ID != "b" {
 		t.Fatalf("after a later record of another owner: standby %v, effects %+v", p.Standby, fx)
+	}
+}
+
+func TestAttemptThatWasSupersededByARecordThatIsGoneAgain(t *testing.T) {
+	p := Proxy{Health: breaker.Unknown}
+	now := time.Now()
+	s := testSettings
+	p.Step(Input{Kind: Start, SeenAt: now}, now, &s)
+	p.Step(Input{Kind: Seen, News: News{Revision: 9, Removed: true}}, now, &s)
+	by := registry.Owner{Name: "b", ID: "b"}
+	fx := p.Step(Input{Kind: Finished, Outcome: Outcome{Superseded: true, Revision: 8, Incarnation: 1, By: by}}, now, &s)
+	if !p.Standby || p.Holder != nil || fx.Superseded == nil || *fx.Superseded != by {
+		t.Fatalf("holder %v, effects %+v; want it free, and to be told who had it", p.Holder, fx)
 	}
 }
 

@@ -24,7 +24,7 @@ func TestReleaseBehindALostRaceFreesTheKey(t *testing.T) {
 	p, s, now := begun(t)
 	p.Step(Input{Kind: Seen, News: News{Revision: 12, Removed: true}}, now, s)
 	fx := p.Step(Input{Kind: Finished, Outcome: Outcome{Superseded: true, Revision: 11, Incarnation: 4, By: registry.Owner{Name: "b", ID: "b"}}}, now, s)
-	if fx.Free {
+	if p.Standby && p.Holder == nil {
 		fx = p.Step(Input{Kind: Assigned}, now, s)
 	}
 	if !fx.Attempt || p.Standby || p.Cause != registry.Takeover {
@@ -179,7 +179,7 @@ func TestShorterIntervalBringsTimersForward(t *testing.T) {
 		if r.bucket.writes-before < 3 {
 			t.Errorf("%d writes in two of the new intervals", r.bucket.writes-before)
 		}
-		if _, err := r.Statuses(context.Background(), "", ""); err != nil {
+		if _, err := r.Statuses(context.Background(), health.Request{}); err != nil {
 			t.Error(err)
 		}
 	})

@@ -177,6 +177,9 @@ func (l *loop) summary(now time.Time) health.Summary {
 		if it.proxy.Refusal != "" {
 			s.Refusing++
 		}
+		if it.moving() != "" {
+			s.Moving++
+		}
 		if lag := l.behind[it.proxy.Name]; lag > 0 && it.inlet != nil {
 			s.Behind++
 			s.Lag = max(s.Lag, lag)
@@ -195,6 +198,7 @@ func (l *loop) status(it *item, now time.Time) health.Status {
 		Verification: "on", ConsecutiveFailures: p.Failures, LastSuccess: instant(p.LastSuccess), LastCause: p.Cause,
 		LastError: p.trouble(), LatencyMS: float64(p.Latency.Microseconds()) / 1000, Revision: p.Revision,
 		Incarnation: p.Incarnation, Owner: l.holder(p), ReportedBy: l.owner, NextAttemptAt: instant(p.Next),
+		HeldSince: instant(p.HeldSince), Moving: it.moving(),
 	}
 	if !l.settings.Load().Verify {
 		s.Verification = "off"

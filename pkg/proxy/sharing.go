@@ -21,10 +21,10 @@ const (
 )
 
 // Share tells who the subscriptions are shared with, at the start and whenever that is another.
-func (s *Supervisor) Share(members []Member, alive func(registry.Owner) bool) {
+func (s *Supervisor) Share(members []Member, lives func(registry.Owner) Life) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	s.members.Store(NewMembers(s.owner.Name, members, alive))
+	s.members.Store(NewMembers(s.owner, members, lives))
 	for _, l := range s.loops {
 		l.inbox.ask(request{do: (*loop).considerAll})
 	}
@@ -93,7 +93,7 @@ func (l *loop) considerAll(now time.Time) {
 // consider decides what to do about a subscription that this instance does not hold.
 func (l *loop) consider(it *item, now time.Time) {
 	p := &it.proxy
-	if it.removed || it.leaving || !p.Standby || p.Stopped {
+	if it.removed || !it.leaving.IsZero() || !p.Standby || p.Stopped {
 		return
 	}
 	move, ahead := Claim, 0
@@ -122,6 +122,27 @@ func (l *loop) consider(it *item, now time.Time) {
 		it.plea, p.Next = waiting, time.Time{}
 		l.wanted = append(l.wanted, it)
 	}
+}
+
+// moving says how a subscription is on its way.
+func (it *item) moving() health.Moving {
+	switch p := &it.proxy; {
+	case !it.leaving.IsZero():
+		return health.Releasing
+	case p.Standby && it.plea != none:
+		return health.Asking
+	case p.Standby && !p.Next.IsZero():
+		return health.Waiting
+	case p.Attempting && p.Cause == registry.Takeover && !p.Registered:
+		return health.Claiming
+	default:
+		return ""
+	}
+}
+
+// idle reports whether this instance has nothing to do with the subscription but to stand by.
+func (it *item) idle() bool {
+	return it.proxy.Standby && it.proxy.Holder != nil && it.moving() == ""
 }
 
 // plea is how far an instance is with asking for a subscription.

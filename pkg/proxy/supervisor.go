@@ -30,6 +30,8 @@ type Options struct {
 	Ensure  func(context.Context) error
 	Logger  *slog.Logger
 	Metrics *health.Metrics
+	// OnRetired, where set, is told once that another run of this instance's name took over. It must not block.
+	OnRetired func(by registry.Owner)
 	// OnRegistered, where set, is told how many registrations a batch brought, and when the last was verified. It is
 	// called by the stores' loops and must not block.
 	OnRegistered func(store string, cause registry.Cause, n int, at time.Time)
@@ -50,6 +52,7 @@ type shared struct {
 	level     atomic.Bool             // what the bucket holds was shown before the proxies began
 	retired   atomic.Bool             // another run of this name took over
 	retire    func(by registry.Owner)
+	onRetired func(by registry.Owner)
 	onReg     func(store string, cause registry.Cause, n int, at time.Time)
 	numbers   atomic.Uint64 // of deliver subjects
 }
@@ -96,9 +99,12 @@ func New(o Options) *Supervisor {
 		members: &s.members,
 	}
 	if o.Shares {
-		s.members.Store(unknownMembers(o.Owner.Name))
+		s.members.Store(unknownMembers(o.Owner))
 	}
 	s.retire = s.Retire
+	if s.onRetired = o.OnRetired; s.onRetired == nil {
+		s.onRetired = func(registry.Owner) {}
+	}
 	if s.onReg = o.OnRegistered; s.onReg == nil {
 		s.onReg = func(string, registry.Cause, int, time.Time) {}
 	}
@@ -282,6 +288,7 @@ func (s *Supervisor) Retire(by registry.Owner) {
 	}
 	s.logger.Error("another run of this instance's name took over; this one stands by and never writes again. If both are meant to run, give each its own instance.name",
 		"name", by.Name, "by_host", by.Host, "by_pid", by.PID, "by_id", by.ID)
+	s.onRetired(by)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, l := range s.loops {

@@ -50,18 +50,18 @@ func (b *table) Put(ctx context.Context, writes []registry.Write) []registry.Wri
 		case b.entries[w.Key].Revision != w.Revision:
 			results[i].Err = registry.ErrConflict
 		default:
-			results[i].Revision = b.put(w.Key, w.Data)
+			results[i].Revision = b.put(w.Key, w.Data, w.Incarnation)
 		}
 	}
 	return results
 }
 
 // put stores an entry, a deletion where data is nil, and tells the feed.
-func (b *table) put(key string, data []byte) uint64 {
+func (b *table) put(key string, data []byte, released uint64) uint64 {
 	b.sequence++
 	e := registry.Entry{Key: key, Revision: b.sequence, Data: data}
 	if data == nil {
-		e.Operation = registry.Deleted
+		e.Operation, e.Incarnation = registry.Deleted, released
 	}
 	b.entries[key] = e
 	if b.feed != nil {
@@ -165,7 +165,7 @@ func (r *rig) stop() {
 }
 
 func (r *rig) all() []health.Status {
-	statuses, err := r.Statuses(context.Background(), "", "")
+	statuses, err := r.Statuses(context.Background(), health.Request{})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -346,9 +346,9 @@ func TestLostRegistrationsAreMendedAtOnce(t *testing.T) {
 		for i, sub := range testSubscriptions(20) {
 			r.bucket.set(func(b *table) {
 				if i%2 == 0 {
-					b.put(sub.Key(), nil)
+					b.put(sub.Key(), nil, 0)
 				} else {
-					b.put(sub.Key(), []byte("garbage"))
+					b.put(sub.Key(), []byte("garbage"), 0)
 				}
 			})
 		}
@@ -377,14 +377,14 @@ func TestLaterRunOfTheSameNameRetiresThisOne(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.bucket.set(func(b *table) { b.put(sub.Key(), data) })
+		r.bucket.set(func(b *table) { b.put(sub.Key(), data, 0) })
 		synctest.Wait()
 		if !r.Retired() {
 			t.Fatal("this run goes on")
 		}
 		r.require(20, "standing by", func(st health.Status) bool { return st.Health == breaker.Standby && st.Owner.ID == "id-b" })
 		before := r.bucket.writes
-		r.bucket.set(func(b *table) { b.put(sub.Key(), nil) })
+		r.bucket.set(func(b *table) { b.put(sub.Key(), nil, 0) })
 		r.Tell("", Cluster{Cause: registry.LeaderChanged, SeenAt: time.Now()})
 		if _, err := r.Reregister(context.Background(), "", ""); err != nil {
 			t.Error(err)

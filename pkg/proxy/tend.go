@@ -22,9 +22,6 @@ func (l *loop) tend(it *item) {
 			it.inlet = l.delivery.open(l, it, it.number)
 		}
 	}
-	if it.inlet != nil {
-		it.inlet.incarnation.Store(p.Incarnation)
-	}
 }
 
 // shut ends the place where the events come in. What the sink has in hand goes on.
@@ -38,9 +35,10 @@ func (l *loop) shut(it *item) {
 }
 
 // release deletes the record at that revision, once the sink has nothing in hand.
-func (l *loop) release(it *item, revision uint64) {
-	it.leaving = true
-	l.releases = append(l.releases, release{registry.Write{Key: it.key, Revision: revision}, it, it.busy})
+func (l *loop) release(it *item, revision uint64, now time.Time) {
+	it.leaving = now
+	w := registry.Write{Key: it.key, Revision: revision, Incarnation: max(it.proxy.Incarnation, it.proxy.Claim)}
+	l.releases = append(l.releases, release{w, it, it.busy})
 	if busy := it.busy; !isClosed(busy) {
 		l.work.Go(func() {
 			<-busy // closed within drainWithin

@@ -25,6 +25,11 @@ const (
 // it at once; the marker is for those who were away, and an hour outlasts any reconnect worth resuming from.
 const markerTTL = time.Hour
 
+// releaseTTL is how long the bucket remembers the incarnation of a registration that was released. Subscribers refuse what is older
+// than what they have seen, so a subscription must not begin at 1 again while one of them remembers: a month outlasts a
+// subscription that is switched off for a while. A marker costs as much as a small record.
+const releaseTTL = 30 * 24 * time.Hour
+
 // Kind is what a bucket is for, and with that what it must be able to do.
 type Kind struct {
 	bucket      string // its default name

@@ -271,6 +271,27 @@ func TestCancelledContextWritesNothing(t *testing.T) {
 	}
 }
 
+func TestReleaseLeavesAMarkerThatRemembersTheIncarnation(t *testing.T) {
+	r, js, _ := open(t)
+	revision := write(t, r, Write{Key: "k", Data: []byte("d")})
+	write(t, r, Write{Key: "k", Revision: revision, Incarnation: 7})
+	e, ok, err := r.Get(t.Context(), "k")
+	if err != nil || !ok || e.Operation != Deleted || e.Incarnation != 7 {
+		t.Errorf("got %+v, %v, %v", e, ok, err)
+	}
+	stream, err := js.Stream(t.Context(), r.Stream())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := stream.GetLastMsgForSubject(t.Context(), r.Subject("k"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := m.Header.Get("Nats-TTL"), (30 * 24 * time.Hour).String(); got != want {
+		t.Errorf("the marker is kept for %s, want %s", got, want)
+	}
+}
+
 func TestDeletionLeavesAMarkerThatExpires(t *testing.T) {
 	r, js, _ := open(t)
 	revision := write(t, r, Write{Key: "a", Data: []byte("1")})

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/jetstreamext"
 
+	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -41,11 +43,17 @@ type Entry struct {
 	Operation Operation
 	Data      []byte // a Put's record, not decoded yet
 	Time      time.Time
+	// Incarnation is the highest that the key has had, of a Deleted that says it (Write.Incarnation); 0: it does not.
+	Incarnation uint64
 }
 
 // NewEntry reads an entry from the parts of a stream message.
 func (r *Registry) NewEntry(subject string, revision uint64, header nats.Header, data []byte, at time.Time) Entry {
-	return Entry{Key: r.Key(subject), Revision: revision, Operation: operation(header), Data: data, Time: at}
+	e := Entry{Key: r.Key(subject), Revision: revision, Operation: operation(header), Data: data, Time: at}
+	if e.Operation == Deleted {
+		e.Incarnation, _ = strconv.ParseUint(header.Get(event.IncarnationHeader), 10, 64) // by hand it may say anything: 0
+	}
+	return e
 }
 
 func operation(header nats.Header) Operation {

@@ -116,6 +116,8 @@ func TestOperationIsReadFromTheHeaders(t *testing.T) {
 		{nats.Header{"Nats-Marker-Reason": {"Purge"}}, Deleted, "deleted"},
 		{nats.Header{"Nats-Marker-Reason": {"Remove"}}, Deleted, "deleted"},
 		{nats.Header{"Nats-Marker-Reason": {}}, Put, "put"},
+		{nats.Header{"Exesdb-Incarnation": {"3"}}, Put, "put"},
+		{nats.Header{"KV-Operation": {"DEL"}, "Exesdb-Incarnation": {"many"}}, Deleted, "deleted"},
 	} {
 		e := r.NewEntry("$KV.b.s.by_stream.x.n", 7, c.header, []byte("d"), at)
 		if want := (Entry{Key: "s.by_stream.x.n", Revision: 7, Operation: c.want, Data: []byte("d"), Time: at}); !reflect.DeepEqual(e, want) || e.Operation.String() != c.name {

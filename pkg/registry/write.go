@@ -9,6 +9,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/pkg/event"
 )
 
 // Errors that a write can end with; anything else is NATS's own, wrapped.
@@ -30,6 +32,9 @@ type Write struct {
 	Revision uint64 // the revision last seen for the key, markers included; 0: there must be none
 	// TTL is how long the record lives unless it is written again, in whole seconds; 0: for good.
 	TTL time.Duration
+	// Incarnation is of a deletion, the highest that the key has had: who claims it next goes on from there. Its marker
+	// says it, for releaseTTL; 0: it says nothing, and goes with the others, after markerTTL.
+	Incarnation uint64
 }
 
 // WriteResult is what became of the Write at the same index.
@@ -69,6 +74,10 @@ func (r *Registry) message(w *Write) *nats.Msg {
 	if w.Data == nil {
 		m.Header[operationHeader] = []string{operationDelete}
 		m.Header[jetstream.MsgTTLHeader] = []string{markerTTL.String()}
+		if w.Incarnation > 0 {
+			m.Header[event.IncarnationHeader] = []string{strconv.FormatUint(w.Incarnation, 10)}
+			m.Header[jetstream.MsgTTLHeader] = []string{releaseTTL.String()}
+		}
 	}
 	return m
 }

@@ -243,6 +243,8 @@ func TestContractNamesEverySubjectOfTheCode(t *testing.T) {
 		health.AlertPrefix + "<store>.<name>":                      true,
 		health.AlertPrefix + "<store>":                             true,
 		health.SummaryPrefix + "<store>":                           true,
+		health.HandOverPrefix + "<instance id>":                    true,
+		health.SupersededPrefix + "<instance name>":                true,
 		"exesdb.proxy.deliver.<instance id>.<n>":                   true, // held to records in TestLeaderChangeReregistersAtOnceAndIsVerified
 		registry.ClusterTo + "<key>":                               true,
 		event.SubjectPrefix + "<store>.<stream id>.<event type>":   true,

@@ -1,12 +1,15 @@
 package integration
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/proxy"
 )
 
 // notReady is Service.Ready's error as text; empty: ready.
@@ -96,42 +99,83 @@ func TestSecondRunOfANameTakesOverAndTheFirstNeverWritesAgain(t *testing.T) {
 	}
 }
 
-func TestNewerInstanceHoldsAndTheOlderClaimsWhatItReleases(t *testing.T) {
+// shared is how the rule has it that the subscriptions are divided among the instances of those names.
+func shared(records map[string]record, names ...string) map[string]string {
+	var members []proxy.Member
+	for _, name := range names {
+		members = append(members, proxy.Member{Name: name})
+	}
+	sharing, assigned := proxy.NewSharing(members), map[string]string{}
+	for key := range records {
+		assigned[key] = sharing.Assign(key)
+	}
+	return assigned
+}
+
+// awaitShared waits until each of n subscriptions is registered for the instance that it is assigned to.
+func (w *world) awaitShared(n int, names ...string) map[string]record {
+	w.Helper()
+	var records map[string]record
+	w.eventually(fmt.Sprintf("%d subscriptions to be shared among %v", n, names), func() bool {
+		records = w.records()
+		for key, name := range shared(records, names...) {
+			if records[key].Owner.Name != name {
+				return false
+			}
+		}
+		return len(records) == n
+	})
+	return records
+}
+
+func TestInstancesShareSubscriptionsAndTakeWhatOneLeaves(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	const n = 20
-	a := quiet(t, w.url, many("s", n))
-	a.Instance.Name = "host-a"
-	b := quiet(t, w.url, many("s", n))
-	b.Instance.Name = "host-b"
-	older := w.start(a)
+	const n = 40
+	start := func(name string) *instance {
+		c := quiet(t, w.url, many("s", n))
+		c.Instance.Name = name
+		return w.start(c)
+	}
+	a := start("host-a")
 	w.awaitVerified("s", n, 1)
-	newer := w.start(b) // from here on both publish statuses, on the same subjects
-	for key, r := range w.awaitOwned(newer.Owner().ID, n) {
-		if r.Incarnation != 2 || r.Owner.Name != "host-b" {
-			t.Errorf("%s: the newer instance holds it with %+v", key, r)
+	before := w.records()
+	b := start("host-b") // from here on both publish statuses, on the same subjects
+	moved := 0
+	for key, r := range w.awaitShared(n, "host-a", "host-b") {
+		switch {
+		case r.Owner.Name == "host-a" && r.DeliverSubject != before[key].DeliverSubject:
+			t.Errorf("%s was registered anew though it stays: %+v", key, r)
+		case r.Owner.Name == "host-b" && (r.Incarnation != 2 || r.Cause != "takeover"):
+			t.Errorf("%s moved with %+v, want incarnation 2, cause takeover", key, r)
+		case r.Owner.Name == "host-b":
+			moved++
 		}
+	}
+	if moved == 0 || moved == n {
+		t.Errorf("%d of %d moved to the second of two", moved, n)
 	}
 	// Events are acted on by who holds, and change nothing about who that is.
 	w.publish(changed, `{"store":"s","term":3}`)
-	w.eventually("the holder registers again", func() bool {
-		for _, r := range w.records() {
-			if r.Owner.ID != newer.Owner().ID || r.Cause != "leader_changed" || r.Incarnation != 2 {
+	w.eventually("the holders register again", func() bool {
+		records := w.records()
+		for key, name := range shared(records, "host-a", "host-b") {
+			if r := records[key]; r.Owner.Name != name || r.Cause != "leader_changed" || r.Term != 3 {
 				return false
 			}
 		}
 		return true
 	})
-	if text := older.notReady(t); text != "" {
-		t.Errorf("an instance that stands by is not ready: %q", text)
+	if text := a.notReady(t) + b.notReady(t); text != "" {
+		t.Errorf("an instance that stands by for the other is not ready: %q", text)
 	}
-	newer.stop()
-	for key, r := range w.awaitOwned(older.Owner().ID, n) {
-		if r.Incarnation != 3 || r.Cause != "takeover" || r.Owner.Name != "host-a" || r.Term != 3 {
-			t.Errorf("%s: the older instance claimed it with %+v, want incarnation 3, cause takeover, term 3", key, r)
+	a.stop()
+	for key, r := range w.awaitShared(n, "host-b") {
+		if r.Incarnation != 2 {
+			t.Errorf("%s is held with %+v, want incarnation 2", key, r)
 		}
 	}
-	older.stop()
+	b.stop()
 	if left := w.records(); len(left) > 0 {
 		t.Errorf("%d records left after both stopped", len(left))
 	}
@@ -208,7 +252,7 @@ func TestStandbyTakesOverFromAnInstanceThatIsGone(t *testing.T) {
 	first.Instance.SessionTTL = time.Second
 	holder, held := w.settled(first, greenhouseKey, greenhouseTokens) // the later one takes it
 	w.eventually("the second to stand by", func() bool {
-		s, err := standby.Supervisor().Statuses(t.Context(), "", "")
+		s, err := standby.Supervisor().Statuses(t.Context(), health.Request{})
 		return err == nil && s[0].Health == "standby" && s[0].Owner.ID == holder.Owner().ID
 	})
 

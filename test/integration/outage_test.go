@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/pkg/health"
 )
 
 // fastToFail is quiet, with the thresholds of the defaults spelled out; only what the test does causes attempts.
@@ -56,14 +57,14 @@ func (i *instance) attempt(t testing.TB) {
 }
 
 // all reports whether every status that the instance has is in this health, at this many failures.
-func (i *instance) all(t testing.TB, health string, failures int) bool {
+func (i *instance) all(t testing.TB, want string, failures int) bool {
 	t.Helper()
-	statuses, err := i.Supervisor().Statuses(context.Background(), "", "")
+	statuses, err := i.Supervisor().Statuses(context.Background(), health.Request{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, s := range statuses {
-		if string(s.Health) != health || s.ConsecutiveFailures != failures || s.Verified {
+		if string(s.Health) != want || s.ConsecutiveFailures != failures || s.Verified {
 			return false
 		}
 	}

@@ -103,6 +103,7 @@ func TestSubscriptionWhoseHolderExpiresIsTakenOver(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	i, first := w.settled(quiet(t, w.url, greenhouse), greenhouseKey, greenhouseTokens)
+	w.attend("intruder", "INTRUDERINTRUDERINTRUD")
 	claim := other
 	claim = strings.Replace(claim, `"incarnation":1`, `"incarnation":8`, 1)
 	expiring := w.put(greenhouseKey, claim, "Nats-TTL", "1s")

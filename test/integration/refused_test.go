@@ -20,7 +20,11 @@ func TestMissingPermissionIsAStartUpErrorThatNamesIt(t *testing.T) {
 		permissions server.Permissions
 		text        string
 	}{
-		"write registrations":   {server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$KV.>"}}}, `publish to \$KV\.exesdb_subscriptions\.`},
+		"write registrations":   {server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$KV.exesdb_subscriptions.>"}}}, `publish to \$KV\.exesdb_subscriptions\.`},
+		"have a session":        {server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$KV.exesdb_cluster.>"}}}, `publish to \$KV\.exesdb_cluster\.member\.`},
+		"follow the sessions":   {server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{"exesdb.cluster.state.>"}}}, `subscribe to exesdb\.cluster\.state\.>`},
+		"hear of its name":      {server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{"exesdb.proxy.superseded.>"}}}, `subscribe to exesdb\.proxy\.superseded\.`},
+		"be asked by others":    {server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{"exesdb.proxy.handover.>"}}}, `subscribe to exesdb\.proxy\.handover\.`},
 		"hear leader changes":   {server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{changed}}}, `subscribe to exesdb\.cluster\.leader_changed`},
 		"hear emitter restarts": {server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{restarted}}}, `subscribe to exesdb\.emitter\.restarted`},
 		"follow the registry":   {server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{"exesdb.registry.>"}}}, `subscribe to exesdb\.registry\.>`},

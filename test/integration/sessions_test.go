@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"testing"
 	"time"
 
@@ -12,7 +13,19 @@ import (
 )
 
 // sessionExamples are the contract's examples that TestContractExamplesOfSessions holds to the code.
-var sessionExamples = []string{"member", "drain_request", "drain_response"}
+var sessionExamples = []string{"member", "drain_request", "drain_response", "handover", "superseded"}
+
+// attend gives an instance that does not run a session, for a while.
+func (w *world) attend(name, id string) {
+	w.Helper()
+	kv, err := w.js.KeyValue(w.Context(), "exesdb_cluster")
+	if err != nil {
+		w.Fatal(err)
+	}
+	if _, err := kv.Put(w.Context(), cluster.MemberKey(name), fmt.Appendf(nil, `{"name":%q,"id":%q,"ttl_ms":3600000}`, name, id)); err != nil {
+		w.Fatal(err)
+	}
+}
 
 func TestContractExamplesOfSessions(t *testing.T) {
 	t.Parallel()
@@ -50,6 +63,10 @@ func TestContractExamplesOfSessions(t *testing.T) {
 		t.Errorf("%+v, the page has %+v", got, want)
 	}
 	for name, sent := range map[string]any{
+		"handover": health.HandOver{
+			Envelope: health.NewEnvelope(health.HandOverType, time.Now()), Store: "greenhouse_tycoon", Names: []string{"greenhouse_initialized_to_pubsub_v1"}, To: owner,
+		},
+		"superseded":    health.Superseded{Envelope: health.NewEnvelope(health.SupersededType, time.Now()), Owner: owner, By: owner},
 		"drain_request": health.DrainRequest{Instance: "host-a", Undo: true},
 		"drain_response": health.DrainAnswer{
 			Envelope: health.NewEnvelope(health.DrainAnswerType, time.Now()), Instance: health.Instance{Owner: owner, Version: "0.1.0"}, Draining: true,

@@ -1,0 +1,62 @@
+package emitter
+
+import (
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+func TestOnlyTheCurrentIncarnationsAcknowledgementsCount(t *testing.T) {
+	l := &leader{
+		inbox: newInbox(), index: newIndex(), subs: map[string]*sub{}, byID: map[uint64]*sub{}, wanting: map[*sub]struct{}{},
+		attention: map[*sub]struct{}{}, dirty: map[*sub]struct{}{}, metrics: NewMetrics(nil),
+	}
+	revision, now := uint64(0), time.Now()
+	var s *sub
+	// register returns the session in which the record's proxy is asked.
+	register := func(owner string, incarnation uint64) uint64 {
+		revision++
+		l.entry(&registration{registry.Registration{
+			Subscription: by(subscription.ByStream, "$all"), Owner: registry.Owner{ID: owner}, Incarnation: incarnation, DeliverSubject: owner,
+		}, revision}, now)
+		s = l.byID[1]
+		if s.phase == loading {
+			l.ask(s, now) // its checkpoint is read
+		}
+		return s.session
+	}
+	ack := func(session, sequence, want uint64, what string) {
+		t.Helper()
+		l.answered(&answer{id: 1, session: session, Answer: event.Answer{Kind: event.Acked, Number: sequence}}, now)
+		if s.sender.Acked != want {
+			t.Errorf("%s acknowledges %d: the checkpoint is at %d, want %d", what, sequence, s.sender.Acked, want)
+		}
+	}
+	release := func() {
+		revision++
+		l.entry(&registration{registry.Registration{Subscription: by(subscription.ByStream, "$all")}, revision}, now)
+	}
+	first := register("a", 1)
+	ack(first, 3, 3, "the only one")
+	register("a", 1) // leader_changed
+	ack(first, 4, 4, "the same incarnation, in a session before")
+	release()
+	ack(first, 5, 5, "one that was released")
+	second := register("b", 2)
+	ack(first, 9, 5, "one that was superseded")
+	ack(second, 6, 6, "the one that superseded it")
+	release()
+	ack(first, 9, 6, "one that was superseded by one that was released")
+	ack(second, 7, 7, "one that was released")
+	third := register("b", 3) // restarted
+	ack(second, 9, 7, "the start before")
+	ack(third, 8, 8, "another start")
+	if n := testutil.ToFloat64(l.metrics.Ignored); n != 3 {
+		t.Errorf("%v are counted as ignored, want 3", n)
+	}
+}
