@@ -290,8 +290,29 @@ type session struct {
 	Draining bool   `json:"draining"`
 }
 
+// runsOf are the processes of an instance's name that there are, by their ids; empty where one has not said its id yet.
+func (w *instancesWorld) runsOf(name string) map[string]bool {
+	ids := map[string]bool{}
+	for key, run := range w.proxies {
+		if other, _, _ := strings.Cut(key, " "); other != name || run.hasEnded() {
+			continue
+		}
+		id := ""
+		for _, line := range run.out.logged("connected to NATS") {
+			id, _ = line["id"].(string)
+		}
+		ids[id] = true
+	}
+	return ids
+}
+
 // misplaced says what is not as the rule of sharing has it; empty: nothing.
 func (w *instancesWorld) misplaced() string {
+	answers := w.answers()
+	superseded := map[string]bool{} // by id
+	for _, a := range answers {
+		superseded[a.Instance.ID] = a.Instance.Superseded
+	}
 	members := map[string]session{}
 	for _, name := range w.s.names {
 		var s session
@@ -299,33 +320,31 @@ func (w *instancesWorld) misplaced() string {
 		if len(data) > 0 && json.Unmarshal(data, &s) != nil {
 			return name + "'s session can't be read"
 		}
-		run, id := w.proxies[name], ""
-		if run != nil {
-			for _, line := range run.out.logged("connected to NATS") {
-				id, _ = line["id"].(string)
-			}
-		}
-		switch alive := run != nil && !run.hasEnded(); {
-		case !alive && s.ID != "":
+		runs := w.runsOf(name)
+		switch {
+		case len(runs) == 0 && s.ID != "":
 			return name + " is gone and has a session"
-		case alive && s.ID == "":
-			return name + " has no session"
-		case alive && s.ID != id:
-			return fmt.Sprintf("%s's session is that of %s", name, s.ID)
-		case alive:
+		case len(runs) > 0 && !runs[s.ID]:
+			return fmt.Sprintf("%s's session is %q's", name, s.ID)
+		}
+		for id := range runs {
+			if was, answered := superseded[id]; !answered || was != (id != s.ID) {
+				return fmt.Sprintf("%s: run %q is superseded: %t, answers: %t, and the session is that of %s", name, id, was, answered, s.ID)
+			}
 			members[name] = s
 		}
 	}
-	all, _ := w.statuses()
 	reported := map[string]map[string]health.Status{} // by subscription and instance, of those that have sessions
-	for _, s := range all {
-		if members[s.ReportedBy.Name].ID != s.ReportedBy.ID {
+	for _, a := range answers {
+		if superseded[a.Instance.ID] {
 			continue
 		}
-		if reported[s.Name] == nil {
-			reported[s.Name] = map[string]health.Status{}
+		for _, s := range a.Proxies {
+			if reported[s.Name] == nil {
+				reported[s.Name] = map[string]health.Status{}
+			}
+			reported[s.Name][a.Instance.Name] = s
 		}
-		reported[s.Name][s.ReportedBy.Name] = s
 	}
 	for _, r := range w.readers {
 		var knowing []string

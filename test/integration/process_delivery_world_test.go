@@ -502,28 +502,36 @@ func (w *deliveryWorld) awaitLeader(as func(string) bool) (name string) {
 	return name
 }
 
-// statuses asks all instances that answer.
-func (w *deliveryWorld) statuses() (all []health.Status, owners map[string]string) {
-	owners = map[string]string{}
+// answers asks all instances for their statuses.
+func (w *deliveryWorld) answers() (all []health.StatusAnswer) {
 	sub, err := w.nc.SubscribeSync(w.nc.NewInbox())
 	if err != nil {
-		return nil, owners
+		return nil
 	}
 	defer func() { _ = sub.Unsubscribe() }()
 	if err := w.nc.PublishRequest("exesdb.proxy.control.status", sub.Subject, nil); err != nil {
-		return nil, owners
+		return nil
 	}
 	for patient := 500 * time.Millisecond; ; patient = 100 * time.Millisecond {
 		m, err := sub.NextMsg(patient)
 		if err != nil {
-			return all, owners
+			return all
 		}
 		var a health.StatusAnswer
 		if json.Unmarshal(m.Data, &a) == nil && a.Instance.ID != "" {
-			owners[a.Instance.ID] = a.Instance.Name
-			all = append(all, a.Proxies...)
+			all = append(all, a)
 		}
 	}
+}
+
+// statuses are those that all instances answer.
+func (w *deliveryWorld) statuses() (all []health.Status, owners map[string]string) {
+	owners = map[string]string{}
+	for _, a := range w.answers() {
+		owners[a.Instance.ID] = a.Instance.Name
+		all = append(all, a.Proxies...)
+	}
+	return all, owners
 }
 
 // awaitHealthy waits until each subscription has one holder among the instances that answer, healthy and verified, and

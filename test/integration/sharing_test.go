@@ -59,14 +59,14 @@ func shouldHave(sharers []*sharer) map[string]*sharer {
 	return should
 }
 
-// awaitShared waits until each subscription is held, verified, by the one of these that should, and stood by for by the
+// awaitAgreed waits until each subscription is held, verified, by the one of these that should, and stood by for by the
 // others that know it. It returns the records.
-func (w *world) awaitShared(sharers ...*sharer) map[string]record {
+func (w *world) awaitAgreed(sharers ...*sharer) map[string]record {
 	w.Helper()
 	return w.awaitHeld(shouldHave(sharers), sharers...)
 }
 
-// awaitHeld is awaitShared where it is said who should hold what.
+// awaitHeld is awaitAgreed where it is said who should hold what.
 func (w *world) awaitHeld(should map[string]*sharer, sharers ...*sharer) (records map[string]record) {
 	w.Helper()
 	why := ""
@@ -147,9 +147,9 @@ func TestYoungerOfTwoRunsOfANameHasWhatTheOlderHadAndNothingElseMoves(t *testing
 	w := newWorld(t)
 	const n = 40
 	older, b := w.share("host-a", w.url, subs(0, n)), w.share("host-b", w.url, subs(0, n))
-	before := w.awaitShared(older, b)
+	before := w.awaitAgreed(older, b)
 	younger := w.share("host-a", w.url, subs(0, n))
-	after := w.awaitShared(younger, b)
+	after := w.awaitAgreed(younger, b)
 	for key, was := range before {
 		is := after[key]
 		switch was.Owner.ID {
@@ -224,12 +224,12 @@ func TestRestartAfterACrashHasItsOwnAgainAtOnce(t *testing.T) {
 	const n = 40
 	link := newRelay(t, w.url)
 	crashed, b := w.share("host-a", link.url(), subs(0, n)), w.share("host-b", w.url, subs(0, n))
-	before := w.awaitShared(crashed, b)
+	before := w.awaitAgreed(crashed, b)
 	link.cut()
 	crashed.drop()
 	// Its session has an hour to live: nothing but the start of the next run says that it is gone.
 	again := w.share("host-a", w.url, subs(0, n))
-	after := w.awaitShared(again, b)
+	after := w.awaitAgreed(again, b)
 	for _, key := range held(before, b) {
 		if after[key] != before[key] {
 			t.Errorf("%s is not concerned, and became %+v", key, after[key])
@@ -257,7 +257,7 @@ func TestElectionOfTheClusterBucketMovesNothing(t *testing.T) {
 	const n, stream, ttl = 30, "KV_exesdb_cluster", time.Second
 	short := func(c *config.Config) { c.Registry.Replicas, c.Instance.SessionTTL = 3, ttl }
 	a, b := w.share("host-a", home.URL(), subs(0, n), short), w.share("host-b", home.URL(), subs(0, n), short)
-	before := w.awaitShared(a, b)
+	before := w.awaitAgreed(a, b)
 
 	// renewed waits for so many renewals that whoever was to be taken for gone would be by then.
 	renewed := func() {
@@ -279,7 +279,7 @@ func TestElectionOfTheClusterBucketMovesNothing(t *testing.T) {
 	unmoved := func(when string) {
 		t.Helper()
 		renewed()
-		for key, is := range w.awaitShared(a, b) {
+		for key, is := range w.awaitAgreed(a, b) {
 			if was := before[key]; is.Owner != was.Owner || is.Incarnation != was.Incarnation || is.DeliverSubject != was.DeliverSubject {
 				t.Errorf("%s: %s became %+v", when, key, is)
 			}
@@ -324,7 +324,7 @@ func TestInstancesOfDifferentConfigurationsAgreeOnEachSubscription(t *testing.T)
 	a := w.share("host-a", w.url, subs(0, 20))
 	b := w.share("host-b", w.url, subs(10, 30))
 	c := w.share("host-c", w.url, append(subs(0, 10), subs(20, 30)...))
-	records := w.awaitShared(a, b, c)
+	records := w.awaitAgreed(a, b, c)
 	for _, s := range []*sharer{a, b, c} {
 		if len(held(records, s)) == 0 {
 			t.Errorf("%s holds none", s.name)
@@ -332,11 +332,11 @@ func TestInstancesOfDifferentConfigurationsAgreeOnEachSubscription(t *testing.T)
 	}
 	// What one alone knows is its own, whoever else there is.
 	alone := w.share("host-d", w.url, append(subs(0, 30), byType("alone", "alone:v1")))
-	w.awaitShared(a, b, c, alone)
+	w.awaitAgreed(a, b, c, alone)
 	c.stop()
-	w.awaitShared(a, b, alone)
+	w.awaitAgreed(a, b, alone)
 	alone.stop()
-	w.awaitShared(a, b)
+	w.awaitAgreed(a, b)
 }
 
 func TestWeightsShare(t *testing.T) {
@@ -345,16 +345,16 @@ func TestWeightsShare(t *testing.T) {
 	const n = 90
 	light := w.share("host-a", w.url, subs(0, n))
 	heavy := w.share("host-b", w.url, subs(0, n), func(c *config.Config) { c.Instance.Weight = 3 })
-	records := w.awaitShared(light, heavy)
+	records := w.awaitAgreed(light, heavy)
 	if l, h := len(held(records, light)), len(held(records, heavy)); l < n/8 || l > n*3/8 || l+h != n {
 		t.Errorf("weights 1 and 3 hold %d and %d", l, h)
 	}
 	// A restart with another weight moves only the difference.
 	light.stop()
-	w.awaitShared(heavy)
-	before := w.awaitShared(heavy, w.share("host-a", w.url, subs(0, n)))
+	w.awaitAgreed(heavy)
+	before := w.awaitAgreed(heavy, w.share("host-a", w.url, subs(0, n)))
 	heavy.stop()
-	for key, is := range w.awaitShared(w.share("host-a", w.url, subs(0, n)), w.share("host-b", w.url, subs(0, n))) {
+	for key, is := range w.awaitAgreed(w.share("host-a", w.url, subs(0, n)), w.share("host-b", w.url, subs(0, n))) {
 		if was := before[key]; was.Owner.Name == "host-a" && is.Owner.Name != "host-a" {
 			t.Errorf("%s left host-a, whose share grew", key)
 		}
@@ -366,12 +366,12 @@ func TestDrainedInstanceHoldsNothingUntilItIsUndone(t *testing.T) {
 	w := newWorld(t)
 	const n = 40
 	a, b := w.share("host-a", w.url, subs(0, n)), w.share("host-b", w.url, subs(0, n))
-	before := w.awaitShared(a, b)
+	before := w.awaitAgreed(a, b)
 	if len(held(before, a)) == 0 || len(held(before, b)) == 0 {
 		t.Fatalf("%d and %d", len(held(before, a)), len(held(before, b)))
 	}
 	w.drain(a, true)
-	drained := w.awaitShared(a, b)
+	drained := w.awaitAgreed(a, b)
 	for _, key := range held(before, b) {
 		if drained[key] != before[key] {
 			t.Errorf("%s is not concerned, and became %+v", key, drained[key])
@@ -384,26 +384,26 @@ func TestDrainedInstanceHoldsNothingUntilItIsUndone(t *testing.T) {
 		t.Errorf("an instance that drains is not ready: %s", text)
 	}
 	w.drain(b, true) // where all drain, it is as if none did
-	w.awaitShared(a, b)
+	w.awaitAgreed(a, b)
 	w.drain(a, false)
-	w.awaitShared(a, b)
+	w.awaitAgreed(a, b)
 	w.drain(b, false)
-	after := w.awaitShared(a, b)
+	after := w.awaitAgreed(a, b)
 	if was, is := held(before, a), held(after, a); !slices.Equal(was, is) {
 		t.Errorf("before %v, after %v", was, is)
 	}
 	// A next run of the name does not know that the one before was drained.
 	w.drain(a, true)
-	w.awaitShared(a, b)
+	w.awaitAgreed(a, b)
 	a.stop()
-	w.awaitShared(w.share("host-a", w.url, subs(0, n)), b)
+	w.awaitAgreed(w.share("host-a", w.url, subs(0, n)), b)
 }
 
 func TestWhatNobodyElseKnowsStaysWithAnInstanceThatDrains(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a, b := w.share("host-a", w.url, append(subs(0, 20), byType("alone", "alone:v1"))), w.share("host-b", w.url, subs(0, 20))
-	before := w.awaitShared(a, b)
+	before := w.awaitAgreed(a, b)
 	w.drain(a, true)
 	const alone = "s.by_event_type.alone=3Av1.alone"
 	should := shouldHave([]*sharer{a, b})
@@ -417,7 +417,7 @@ func TestWhatNobodyElseKnowsStaysWithAnInstanceThatDrains(t *testing.T) {
 		return r.Cause == "leader_changed" && r.Owner.ID == a.Owner().ID && r.Incarnation == before[alone].Incarnation
 	})
 	w.drain(a, false)
-	w.awaitShared(a, b)
+	w.awaitAgreed(a, b)
 }
 
 func TestInstanceThatIsCutOffStandsByWhereOthersHoldWhatItHad(t *testing.T) {
@@ -427,15 +427,15 @@ func TestInstanceThatIsCutOffStandsByWhereOthersHoldWhatItHad(t *testing.T) {
 	short := func(c *config.Config) { c.Instance.SessionTTL = time.Second }
 	link := newRelay(t, w.url)
 	a, b := w.share("host-a", link.url(), subs(0, n), short), w.share("host-b", w.url, subs(0, n), short)
-	before := w.awaitShared(a, b)
+	before := w.awaitAgreed(a, b)
 	link.cut()
-	for key, is := range w.awaitShared(b) {
+	for key, is := range w.awaitAgreed(b) {
 		if was := before[key]; was.Owner.Name == "host-a" && (is.Incarnation != was.Incarnation+1 || is.Cause != "takeover") {
 			t.Errorf("%s was taken over as %+v", key, is)
 		}
 	}
 	link.mend()
-	after := w.awaitShared(a, b)
+	after := w.awaitAgreed(a, b)
 	if was, is := held(before, a), held(after, a); !slices.Equal(was, is) {
 		t.Errorf("before %v, after %v", was, is)
 	}
