@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -223,7 +224,10 @@ stores:
 			r.name, r.typ, strconv.Quote(r.selector), r.start, r.sink, r.subject())
 	}
 	path := filepath.Join(w.dir, name+".yaml")
-	processWrite(w, path, b.String())
+	processWrite(w, path+".new", b.String())
+	if err := os.Rename(path+".new", path); err != nil { // another run may be reading it
+		w.Fatal(err)
+	}
 	return path
 }
 
