@@ -13,8 +13,8 @@ test: ## every test, race-detected
 	$(GO) test $(RACE) -timeout 10m ./...
 
 DURATION ?= 10m
-chaos: ## random faults on real processes for DURATION, until one is not survived; its seed is printed and how to run it again
-	$(GO) test -count=1 -timeout 0 -v -run '^TestChaos$$' ./test/integration -chaos.duration=$(DURATION) $(CHAOS)
+chaos: ## random faults on real processes for DURATION, then on several instances for as long, until one is not survived; its seed is printed and how to run it again
+	$(GO) test -count=1 -timeout 0 -v -run '^Test(Instances)?Chaos$$' ./test/integration -chaos.duration=$(DURATION) $(CHAOS)
 
 build:
 	$(GO) build -trimpath -o bin/subproxy ./cmd/subproxy

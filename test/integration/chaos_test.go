@@ -25,9 +25,14 @@ func TestChaos(t *testing.T) {
 		t.Skip("builds programs and waits for leases and elections")
 	}
 	p := deliveryBuild(t)
+	chaosSchedules(t, func(t *testing.T, seed uint64) { chaosRun(t, p, seed) })
+}
+
+// chaosSchedules runs the schedules that the flags ask for.
+func chaosSchedules(t *testing.T, run func(t *testing.T, seed uint64)) {
 	began, first := time.Now(), rand.Uint64N(1_000_000)
 	if *chaosSeed != 0 {
-		chaosRun(t, p, *chaosSeed)
+		run(t, *chaosSeed)
 		return
 	}
 	var n atomic.Int64
@@ -46,7 +51,7 @@ func TestChaos(t *testing.T) {
 				if !ok {
 					return
 				}
-				t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { chaosRun(t, p, seed) })
+				t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { run(t, seed) })
 			}
 		})
 	}
@@ -286,6 +291,20 @@ func (c *chaos) hand(do func() bool) {
 // left with one that is gone.
 func (c *chaos) restore() {
 	c.Helper()
+	c.mend()
+	for _, name := range []string{"emitter-1", "emitter-2", "proxy-a", "proxy-b"} {
+		if run := c.process(name)[name]; run != nil && run.hasEnded() {
+			c.start(name)
+		}
+	}
+	if len(c.nodes) > 1 {
+		c.awaitReplicas()
+	}
+}
+
+// mend ends the faults of those that are there, and waits for the end of those that were to stop.
+func (c *chaos) mend() {
+	c.Helper()
 	for _, n := range c.nodes {
 		if n.hasEnded() {
 			n.run()
@@ -306,13 +325,5 @@ func (c *chaos) restore() {
 		if r.sink != "stream" && r.sub == nil {
 			c.join(r)
 		}
-	}
-	for _, name := range []string{"emitter-1", "emitter-2", "proxy-a", "proxy-b"} {
-		if run := c.process(name)[name]; run != nil && run.hasEnded() {
-			c.start(name)
-		}
-	}
-	if len(c.nodes) > 1 {
-		c.awaitReplicas()
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"strconv"
@@ -514,8 +513,9 @@ type relay struct {
 	isCut    atomic.Bool
 	work     sync.WaitGroup
 
-	mu   sync.Mutex
-	open map[net.Conn]bool
+	mu      sync.Mutex
+	open    map[net.Conn]bool
+	stalled chan struct{} // nil: it flows; closed when it does again
 }
 
 func newRelay(t testing.TB, url string) *relay {
@@ -529,6 +529,7 @@ func newRelay(t testing.TB, url string) *relay {
 	t.Cleanup(func() {
 		_ = l.Close()
 		r.cut()
+		r.flow()
 		r.work.Wait()
 	})
 	return r
@@ -552,10 +553,45 @@ func (r *relay) accept() {
 		}
 		for _, pair := range [][2]net.Conn{{in, out}, {out, in}} {
 			r.work.Go(func() {
-				_, _ = io.Copy(pair[0], pair[1])
+				r.pass(pair[0], pair[1])
 				_, _ = pair[0].Close(), pair[1].Close()
 			})
 		}
+	}
+}
+
+// pass passes on what one side sends until either is closed, and holds it back while the relay is stalled.
+func (r *relay) pass(to, from net.Conn) {
+	b := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(b)
+		r.mu.Lock()
+		stalled := r.stalled
+		r.mu.Unlock()
+		if stalled != nil {
+			<-stalled
+		}
+		if _, failed := to.Write(b[:n]); failed != nil || err != nil {
+			return
+		}
+	}
+}
+
+// stall lets nothing through until flow, with all connections open: what was sent meanwhile arrives then.
+func (r *relay) stall() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stalled == nil {
+		r.stalled = make(chan struct{})
+	}
+}
+
+func (r *relay) flow() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stalled != nil {
+		close(r.stalled)
+		r.stalled = nil
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -46,6 +47,7 @@ type reader struct {
 
 	mu    sync.Mutex
 	got   []receipt
+	sent  []receipt // what was refused too
 	sub   *nats.Subscription
 	reply func(*receipt) string // what a request is answered; nil: +ACK; "" for no answer
 	delay time.Duration
@@ -97,6 +99,7 @@ type deliveryWorld struct {
 	point   time.Duration // checkpoint interval
 	hosted  bool          // instances host an emitter as well
 	readers []*reader
+	special map[string]*special // by the process's name; who has none is as the world is
 
 	emitters map[string]*processRun // by name; the run of now
 	proxies  map[string]*processRun
@@ -108,6 +111,13 @@ type deliveryWorld struct {
 	quit       chan struct{} // closed to end the publishers
 	failed     chan error    // a publisher that could not go on; holds one
 	count      atomic.Int64  // events acknowledged
+}
+
+// special is what a process is configured with besides.
+type special struct {
+	urls     string
+	instance string // more of the section, such as ", weight: 2"
+	readers  []*reader
 }
 
 // deliveryBuild builds what these tests run.
@@ -195,8 +205,12 @@ func (w *deliveryWorld) eventually(what string, ok func() bool) {
 // config writes the configuration of a process of that name.
 func (w *deliveryWorld) config(name string) string {
 	var b strings.Builder
+	own := w.special[name]
+	if own == nil {
+		own = &special{urls: w.urls(), readers: w.readers}
+	}
 	fmt.Fprintf(&b, `nats: {url: "%s"}
-instance: {name: %s}
+instance: {name: %s%s}
 registry: {replicas: %d}
 status: {summary_interval: 500ms}
 emitter: {enabled: %t, lease_ttl: 1s, checkpoint_interval: %s}
@@ -204,13 +218,16 @@ stores:
   - id: %s
     stream: {replicas: %d}
     subscriptions:
-`, w.urls(), name, len(w.nodes), w.hosted && strings.HasPrefix(name, "proxy"), w.point, deliveryStore, len(w.nodes))
-	for _, r := range w.readers {
+`, own.urls, name, own.instance, len(w.nodes), w.hosted && strings.HasPrefix(name, "proxy"), w.point, deliveryStore, len(w.nodes))
+	for _, r := range own.readers {
 		fmt.Fprintf(&b, "      - {name: %s, type: %s, selector: %s, start_version: %d, forward: {sink: %s, subject: %s, timeout: 500ms, max_deliver: 3}}\n",
 			r.name, r.typ, strconv.Quote(r.selector), r.start, r.sink, r.subject())
 	}
 	path := filepath.Join(w.dir, name+".yaml")
-	processWrite(w, path, b.String())
+	processWrite(w, path+".new", b.String())
+	if err := os.Rename(path+".new", path); err != nil { // another run may be reading it
+		w.Fatal(err)
+	}
 	return path
 }
 
@@ -310,9 +327,13 @@ func (w *deliveryWorld) leave(r *reader) {
 
 func (r *reader) receive(m *nats.Msg) {
 	one := receipt{id: m.Header.Get("ce-id")}
+	if dot := strings.LastIndexByte(m.Reply, '.'); dot > 0 {
+		one.from = m.Reply[:dot] // a connection's requests have inboxes of one prefix
+	}
 	one.seq, _ = strconv.ParseUint(m.Header.Get("Exesdb-Seq"), 10, 64)
 	one.incarnation, _ = strconv.ParseUint(m.Header.Get("Exesdb-Incarnation"), 10, 64)
 	r.mu.Lock()
+	r.sent = append(r.sent, one)
 	answer, delay := "+ACK", r.delay
 	if r.reply != nil {
 		answer = r.reply(&one)
@@ -485,28 +506,36 @@ func (w *deliveryWorld) awaitLeader(as func(string) bool) (name string) {
 	return name
 }
 
-// statuses asks all instances that answer.
-func (w *deliveryWorld) statuses() (all []health.Status, owners map[string]string) {
-	owners = map[string]string{}
+// answers asks all instances for their statuses.
+func (w *deliveryWorld) answers() (all []health.StatusAnswer) {
 	sub, err := w.nc.SubscribeSync(w.nc.NewInbox())
 	if err != nil {
-		return nil, owners
+		return nil
 	}
 	defer func() { _ = sub.Unsubscribe() }()
 	if err := w.nc.PublishRequest("exesdb.proxy.control.status", sub.Subject, nil); err != nil {
-		return nil, owners
+		return nil
 	}
 	for patient := 500 * time.Millisecond; ; patient = 100 * time.Millisecond {
 		m, err := sub.NextMsg(patient)
 		if err != nil {
-			return all, owners
+			return all
 		}
 		var a health.StatusAnswer
 		if json.Unmarshal(m.Data, &a) == nil && a.Instance.ID != "" {
-			owners[a.Instance.ID] = a.Instance.Name
-			all = append(all, a.Proxies...)
+			all = append(all, a)
 		}
 	}
+}
+
+// statuses are those that all instances answer.
+func (w *deliveryWorld) statuses() (all []health.Status, owners map[string]string) {
+	owners = map[string]string{}
+	for _, a := range w.answers() {
+		owners[a.Instance.ID] = a.Instance.Name
+		all = append(all, a.Proxies...)
+	}
+	return all, owners
 }
 
 // awaitHealthy waits until each subscription has one holder among the instances that answer, healthy and verified, and
