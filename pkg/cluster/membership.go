@@ -190,7 +190,11 @@ func (m *Membership) log(before, now *View) {
 			m.logger.Info("an instance left", "name", p.Name, "id", p.ID, "host", p.Host)
 		}
 		if p.Alive && was.Alive && p.Draining != was.Draining {
-			m.logger.Info("an instance drains, or no longer does", "name", p.Name, "draining", p.Draining)
+			what := "an instance takes its share again"
+			if p.Draining {
+				what = "an instance drains"
+			}
+			m.logger.Info(what, "name", p.Name)
 		}
 	}
 }

@@ -236,8 +236,6 @@ func (s *Session) run() (err error) {
 		}
 	}
 	if by := s.rules.by; by != nil {
-		s.logger.Error("another run of this instance's name has the session; this one holds it no more. If both are meant to run, give each its own instance.name",
-			"by_host", by.Host, "by_pid", by.PID, "by_id", by.ID, "by_incarnation", by.Incarnation, "incarnation", s.rules.mine.Incarnation)
 		s.cfg.OnSuperseded(*by)
 		return fmt.Errorf("session of %s: %w: %s on %s, pid %d", s.cfg.Owner.Name, ErrSuperseded, by.ID, by.Host, by.PID)
 	}

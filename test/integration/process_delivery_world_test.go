@@ -220,7 +220,7 @@ stores:
     subscriptions:
 `, own.urls, name, own.instance, len(w.nodes), w.hosted && strings.HasPrefix(name, "proxy"), w.point, deliveryStore, len(w.nodes))
 	for _, r := range own.readers {
-		fmt.Fprintf(&b, "      - {name: %s, type: %s, selector: %s, start_version: %d, forward: {sink: %s, subject: %s, timeout: 500ms, max_deliver: 3}}\n",
+		fmt.Fprintf(&b, "      - {name: %s, type: %s, selector: %s, start_version: %d, forward: {sink: %s, subject: %s, timeout: 2s, max_deliver: 3}}\n",
 			r.name, r.typ, strconv.Quote(r.selector), r.start, r.sink, r.subject())
 	}
 	path := filepath.Join(w.dir, name+".yaml")
