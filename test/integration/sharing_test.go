@@ -166,7 +166,11 @@ func TestYoungerOfTwoRunsOfANameHasWhatTheOlderHadAndNothingElseMoves(t *testing
 	w.eventually("the older run says that it is superseded", func() bool {
 		text := older.log.tail(1 << 20)
 		return strings.Contains(older.notReady(t), "took over") && strings.Contains(text, "another run of this instance's name took over") &&
-			strings.Contains(text, "another run of this instance's name has the session") && strings.Contains(text, younger.Owner().ID)
+			strings.Contains(text, younger.Owner().ID)
+	})
+	w.eventually("the younger one says that two run", func() bool {
+		text := younger.log.tail(1 << 20)
+		return strings.Contains(text, "another process runs under this instance's name") && strings.Contains(text, older.Owner().ID)
 	})
 	if text := younger.notReady(t); text != "" {
 		t.Errorf("the younger is not ready: %s", text)
