@@ -21,7 +21,7 @@ started for it and ended with it. Targets are ratios; with --check a missed one 
 		Args: args(0, 0, "a bench"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newBenchReregister(), newBenchIdle(), newBenchDelivery(), newBenchFailover())
+	cmd.AddCommand(newBenchReregister(), newBenchIdle(), newBenchDelivery(), newBenchFailover(), newBenchScale(), newBenchInstances())
 	return cmd
 }
 

@@ -59,6 +59,9 @@ func TestMistakesInTheCommandLineAreUsageErrors(t *testing.T) {
 		{[]string{"bench", "reregister", "--servers", "2"}, "--servers: 1 or 3, not 2"},
 		{[]string{"bench", "reregister", "--samples", "0"}, "at least 1"},
 		{[]string{"bench", "idle", "-n", "1"}, "--subscriptions: 2 to"},
+		{[]string{"bench", "scale", "-n", "10,5"}, "--subscriptions: numbers in ascending order"},
+		{[]string{"bench", "scale", "-n", "0,5"}, "--subscriptions: 1 to 1000000, not 0"},
+		{[]string{"bench", "scale", "--idle=-1s"}, "--idle: not negative"},
 	} {
 		out, err := execute(t, c.args...)
 		var use *usageError

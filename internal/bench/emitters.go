@@ -1,16 +1,10 @@
 package bench
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -23,58 +17,16 @@ import (
 // leaseTTL is how long an emitter that was killed still leads.
 const leaseTTL = 2 * time.Second
 
-// emitterProcess is `subproxy emitter`, run from this executable.
-type emitterProcess struct {
-	name string
-	cmd  *exec.Cmd
-	done chan struct{} // closed when it is gone
+func (f *failover) startEmitter(ctx context.Context, dir, name string) (*process, error) {
+	return startProcess(ctx, dir, name, "emitter", emitterRuns, emitterConf(f.cluster.URLs(), name, failoverStore, servers))
 }
 
-func startEmitterProcess(ctx context.Context, dir, urls, name string) (*emitterProcess, error) {
-	file := filepath.Join(dir, name+".yaml")
-	conf := fmt.Sprintf("nats: {url: %q}\ninstance: {name: %s}\nregistry: {replicas: %d}\nemitter: {enabled: true, lease_ttl: %s}\nstores:\n  - id: %s\n    stream: {replicas: %d}\n",
-		urls, name, servers, leaseTTL, failoverStore, servers)
-	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
-		return nil, err
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	e := &emitterProcess{name: name, cmd: exec.CommandContext(ctx, self, "emitter", "--config", file, "--log-format", "json"), done: make(chan struct{})}
-	stderr, err := e.cmd.StderrPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := e.cmd.Start(); err != nil {
-		return nil, err
-	}
-	err = runs(stderr)
-	go func() {
-		_, _ = io.Copy(io.Discard, stderr)
-		_ = e.cmd.Wait() // it is told to end, or killed
-		close(e.done)
-	}()
-	return e, err
-}
+// emitterRuns is what an emitter logs once it contends.
+const emitterRuns = "emitter runs"
 
-// runs returns when the emitter says that it contends.
-func runs(log io.Reader) error {
-	last := ""
-	for lines := bufio.NewScanner(log); lines.Scan(); {
-		if last = lines.Text(); strings.Contains(last, `"msg":"emitter runs"`) {
-			return nil
-		}
-	}
-	return fmt.Errorf("the emitter ended before it ran: %s", last)
-}
-
-func (e *emitterProcess) end(how os.Signal) error {
-	if err := e.cmd.Process.Signal(how); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return err
-	}
-	<-e.done
-	return nil
+func emitterConf(urls, name, store string, replicas int) []byte {
+	return fmt.Appendf(nil, "nats: {url: %q}\ninstance: {name: %s}\nregistry: {replicas: %d}\nemitter: {enabled: true, lease_ttl: %s}\nstores:\n  - id: %s\n    stream: {replicas: %d}\n",
+		urls, name, replicas, leaseTTL, store, replicas)
 }
 
 // leaders hears who leads the store's emitters.
@@ -120,14 +72,14 @@ func (f *failover) emitters(ctx context.Context) error {
 	if err := nc.Flush(); err != nil {
 		return err
 	}
-	running := map[string]*emitterProcess{}
+	running := map[string]*process{}
 	defer func() {
 		for _, e := range running {
 			_ = e.end(syscall.SIGKILL)
 		}
 	}()
 	for _, name := range []string{"emitter-a", "emitter-b"} {
-		e, err := startEmitterProcess(ctx, dir, f.cluster.URLs(), name)
+		e, err := f.startEmitter(ctx, dir, name)
 		if e != nil {
 			running[name] = e
 		}
@@ -160,7 +112,7 @@ func (f *failover) emitters(ctx context.Context) error {
 				if running[name] != nil {
 					continue
 				}
-				e, err := startEmitterProcess(ctx, dir, f.cluster.URLs(), name)
+				e, err := f.startEmitter(ctx, dir, name)
 				if e != nil {
 					running[name] = e
 				}

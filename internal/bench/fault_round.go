@@ -51,7 +51,7 @@ func (r *faultRound) dialed(urls string) (*nats.Conn, jetstream.JetStream, error
 func (r *faultRound) publisher() error {
 	_, js, err := r.dialed(r.away)
 	r.first = r.w.written
-	r.pub = &publisher{w: r.w, js: js, acked: make([]time.Time, 0, 1<<14)}
+	r.pub = &publisher{w: r.w, js: js, every: publishEvery, acked: make([]time.Time, 0, 1<<14)}
 	return err
 }
 

@@ -15,15 +15,16 @@ import (
 // publisher appends events one after the other, each until it is acknowledged: it retries with the same message id, which
 // JetStream stores once.
 type publisher struct {
-	w  *writer
-	js jetstream.JetStream
+	w     *writer
+	js    jetstream.JetStream
+	every time.Duration
 
 	mu    sync.Mutex
 	acked []time.Time // by number: when the event was acknowledged
 }
 
 const (
-	// publishEvery is what bounds how exactly a pause is seen from below.
+	// publishEvery is failover's interval, which bounds how exactly a pause is seen from below.
 	publishEvery = 2 * time.Millisecond
 	// publishPatience is how long an acknowledgement is waited for: what was on its way to a killed server has none.
 	publishPatience = 250 * time.Millisecond
@@ -32,7 +33,7 @@ const (
 
 // run publishes until ctx ends, and then until the last event is acknowledged.
 func (p *publisher) run(ctx context.Context) error {
-	tick := time.NewTicker(publishEvery)
+	tick := time.NewTicker(p.every)
 	defer tick.Stop()
 	for {
 		select {
@@ -142,6 +143,13 @@ func (a *arrivals) has(n int) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return n < len(a.times) && a.times[n] > 0
+}
+
+// reached reports whether an event of that number or a later one came.
+func (a *arrivals) reached(n int) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.highest >= n
 }
 
 // beyond is the longest pause after from, beyond what the publisher had at that time.

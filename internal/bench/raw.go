@@ -56,11 +56,13 @@ func benchSubscriptions(n int) []subscription.Subscription {
 	subs := make([]subscription.Subscription, n)
 	for i := range subs {
 		subs[i] = subscription.Subscription{
-			Store: store, Type: subscription.ByEventType, Selector: "greenhouse_initialized:v1", Name: fmt.Sprintf("subscription_%06d", i),
+			Store: store, Type: subscription.ByEventType, Selector: "greenhouse_initialized:v1", Name: subscriptionName(i),
 		}
 	}
 	return subs
 }
+
+func subscriptionName(i int) string { return fmt.Sprintf("subscription_%06d", i) }
 
 // single times one put and one get, one after the other.
 func (r *raw) single(ctx context.Context) (put, get time.Duration, err error) {

@@ -94,9 +94,9 @@ type reregister struct {
 
 // registered is a batch that was registered and verified.
 type registered struct {
-	cause registry.Cause
-	n     int
-	at    time.Time
+	Cause registry.Cause `json:"cause"`
+	N     int            `json:"n"`
+	At    time.Time      `json:"at"`
 }
 
 // start runs an instance with n subscriptions and returns when all are verified. Its timers don't get in the way.
@@ -108,7 +108,9 @@ func (b *reregister) start(ctx context.Context, n int, change func(*config.Confi
 	events := make(chan registered, n+1024)
 	s, err := service.Start(ctx, service.Options{
 		Config: c, Version: "0.0.0-bench", Logger: slog.New(slog.DiscardHandler),
-		OnRegistered: func(_ string, cause registry.Cause, n int, at time.Time) { events <- registered{cause, n, at} },
+		OnRegistered: func(_ string, cause registry.Cause, n int, at time.Time) {
+			events <- registered{Cause: cause, N: n, At: at}
+		},
 	})
 	if err != nil {
 		return nil, nil, err
@@ -134,9 +136,9 @@ func await(ctx context.Context, events <-chan registered, cause registry.Cause, 
 	for n > 0 {
 		select {
 		case e := <-events:
-			if cause == "" || e.cause == cause {
-				n -= e.n
-				last = e.at
+			if cause == "" || e.Cause == cause {
+				n -= e.N
+				last = e.At
 			}
 		case <-ctx.Done():
 			return last, fmt.Errorf("%d registrations are still missing: %w", n, ctx.Err())

@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/proxy"
@@ -40,7 +41,8 @@ func (s *Service) join(ctx context.Context) error {
 	}
 	instance := s.cfg.Load().Instance
 	s.session, err = cluster.OpenSession(cluster.SessionConfig{
-		Owner: s.owner, Follower: follower, Version: s.version, Weight: instance.Weight, TTL: instance.SessionTTL, Logger: s.log,
+		Owner: s.owner, Follower: follower, Version: s.version, Weight: instance.Weight, TTL: instance.SessionTTL,
+		Stores: stores(s.cfg.Load()), Logger: s.log,
 		OnSuperseded: func(by cluster.Member) { s.supervisor.Retire(by.Owner()) },
 		Ensure:       s.ensureCluster,
 	})
@@ -54,6 +56,17 @@ func (s *Service) join(ctx context.Context) error {
 	})
 	s.work.Go(func() { _ = s.members.Run(s.followed) }) // it returns nil
 	return s.joined(ctx)
+}
+
+// stores are those that the configuration has subscriptions of.
+func stores(c *config.Config) cluster.Stores {
+	var ids []string
+	for i := range c.Stores {
+		if len(c.Stores[i].Subscriptions) > 0 {
+			ids = append(ids, c.Stores[i].ID)
+		}
+	}
+	return cluster.NewStores(ids)
 }
 
 // joined waits until the session is open. Where it is not in time, and not because it is forbidden, the instance runs and goes
@@ -97,7 +110,7 @@ func (s *Service) share(v *cluster.View) {
 	for i := range v.Peers {
 		// This instance counts for itself from its first session on; the others wait whether more come with it.
 		if p := &v.Peers[i]; p.Counts || p.Alive && p.ID == s.owner.ID {
-			members = append(members, proxy.Member{Name: p.Name, Weight: p.Weight, Draining: p.Draining})
+			members = append(members, proxy.Member{Name: p.Name, Weight: p.Weight, Draining: p.Draining, Has: p.Stores.Has})
 		}
 	}
 	s.supervisor.Share(members, func(o registry.Owner) proxy.Life {
@@ -167,7 +180,7 @@ func (s *Service) drain(ctx context.Context) {
 	if _, open := s.session.Member(); !open {
 		return // it never was
 	}
-	const patience = 2 * time.Second
+	const patience = 10 * time.Second // they go a part at a time
 	draining, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := s.session.SetDraining(draining, true); err != nil {

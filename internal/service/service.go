@@ -104,6 +104,12 @@ func (s *Service) Queued() int64 { return s.delivery.Queued() }
 // Connected reports whether there is a NATS connection.
 func (s *Service) Connected() bool { return s.nc.IsConnected() }
 
+// Messages are how many messages the instance's connection got and sent so far.
+func (s *Service) Messages() (in, out uint64) {
+	stats := s.nc.Stats()
+	return stats.InMsgs, stats.OutMsgs
+}
+
 // Stop drains and releases: the others take over what they know, every registration that is left is deleted, the session is
 // given back and the connection drained. When ctx ends first it stops where it is.
 func (s *Service) Stop(ctx context.Context) {

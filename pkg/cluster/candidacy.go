@@ -106,9 +106,9 @@ type input struct {
 	found    bool
 	revision uint64
 	err      error
-	term     uint64  // a term that the lease's must be above
-	epoch    *string // the new epoch
-	draining bool    // asked of a session
+	term     uint64        // a term that the lease's must be above
+	epoch    *string       // the new epoch
+	edit     func(*Member) // asked of a session
 }
 
 // effects are what is to be done. At most one of Read and Write is asked for, and answered by an input.

@@ -244,7 +244,7 @@ func TestWhoeverIsThereAtTheStartCounts(t *testing.T) {
 
 func TestDrainingIsToldAtOnce(t *testing.T) {
 	w, runs := settled(t, "a", "b")
-	w.act(runs[0], input{kind: asked, draining: true})
+	w.act(runs[0], input{kind: asked, edit: func(m *Member) { m.Draining = true }})
 	w.calm(trip)
 	for _, o := range w.observers {
 		if p, _ := o.told.Peer("a"); !p.Draining || !p.Counts {

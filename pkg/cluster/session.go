@@ -31,6 +31,7 @@ type SessionConfig struct {
 	Version  string
 	Weight   int           // from 1 to MaxWeight; default 1
 	Draining bool          // begin so
+	Stores   Stores        // of which the instance has subscriptions
 	TTL      time.Duration // how long an instance that is silent lives; default DefaultTTL
 
 	// OnSuperseded is optional. It is called once, if another run of the name takes over. It must not block.
@@ -86,8 +87,8 @@ type Session struct {
 
 // wish is a change of the record that somebody waits for.
 type wish struct {
-	draining bool
-	done     chan error // holds the one answer
+	edit func(*Member)
+	done chan error // holds the one answer
 }
 
 // OpenSession begins to hold the session of an instance, superseding the name's last run. It does not wait for the bucket
@@ -100,7 +101,7 @@ func OpenSession(cfg SessionConfig) (*Session, error) {
 	s := &Session{
 		clerk: newClerk(cfg.Follower, cfg.Logger.With("instance", o.Name)), cfg: cfg,
 		rules: tenure{key: MemberKey(o.Name), ttl: cfg.TTL, rand: rand.Float64, mine: Member{
-			Name: o.Name, ID: o.ID, Host: o.Host, PID: o.PID, Version: cfg.Version, Weight: cfg.Weight, Draining: cfg.Draining,
+			Name: o.Name, ID: o.ID, Host: o.Host, PID: o.PID, Version: cfg.Version, Weight: cfg.Weight, Draining: cfg.Draining, Stores: cfg.Stores,
 			Since: time.Now().UTC().Round(0), TTLMillis: cfg.TTL.Milliseconds(),
 		}},
 		asks: make(chan *wish), opened: make(chan struct{}), ended: make(chan struct{}), quit: make(chan struct{}),
@@ -145,7 +146,23 @@ func (s *Session) Member() (m Member, ok bool) {
 // SetDraining tells the others whether this instance is to hold nothing. It returns when that is in the bucket; where ctx
 // ends before, it is still going to be. A next run of the name does not know of it.
 func (s *Session) SetDraining(ctx context.Context, draining bool) error {
-	w := &wish{draining: draining, done: make(chan error, 1)}
+	if err := s.edit(ctx, func(m *Member) { m.Draining = draining }); err != nil {
+		return fmt.Errorf("set draining of %s to %t: %w", s.cfg.Owner.Name, draining, err)
+	}
+	return nil
+}
+
+// SetStores tells the others of which stores this instance has subscriptions. It returns as SetDraining does.
+func (s *Session) SetStores(ctx context.Context, stores Stores) error {
+	if err := s.edit(ctx, func(m *Member) { m.Stores = stores }); err != nil {
+		return fmt.Errorf("set stores of %s: %w", s.cfg.Owner.Name, err)
+	}
+	return nil
+}
+
+// edit changes the record, and returns when the bucket has it so.
+func (s *Session) edit(ctx context.Context, edit func(*Member)) error {
+	w := &wish{edit: edit, done: make(chan error, 1)}
 	var err error
 	select {
 	case s.asks <- w:
@@ -159,10 +176,7 @@ func (s *Session) SetDraining(ctx context.Context, draining bool) error {
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	if err != nil {
-		return fmt.Errorf("set draining of %s to %t: %w", s.cfg.Owner.Name, draining, err)
-	}
-	return nil
+	return err
 }
 
 // Close gives the session back, which the others act on at once. It returns when that is done, or where ctx ends before;
@@ -216,7 +230,7 @@ func (s *Session) run() (err error) {
 			s.report(sessionFailed, err)
 		case w := <-s.asks:
 			s.wishes = append(s.wishes, w)
-			done = s.step(input{kind: asked, draining: w.draining})
+			done = s.step(input{kind: asked, edit: w.edit})
 		case <-s.quit:
 			return fmt.Errorf("give back the session of %s: %w", s.cfg.Owner.Name, context.Canceled)
 		}
@@ -264,7 +278,8 @@ func (s *Session) hold() {
 	}
 	open := s.wishes[:0]
 	for _, w := range s.wishes {
-		if w.draining == held.Draining {
+		edited := held
+		if w.edit(&edited); edited == held {
 			w.done <- nil
 			continue
 		}

@@ -19,6 +19,8 @@ type Member struct {
 	Version  string `json:"version"`
 	Weight   int    `json:"weight"`   // its share of the subscriptions against the others', from 1 to MaxWeight
 	Draining bool   `json:"draining"` // it is to hold nothing
+	// Stores are those that it has subscriptions of, and shares with the others that have them. None: it may have any.
+	Stores Stores `json:"stores,omitempty"`
 	// Since is when the run began, by its own clock: it is for people, no rule counts with it.
 	Since     time.Time `json:"since"`
 	TTLMillis int64     `json:"ttl_ms"` // how long the session outlives its last renewal

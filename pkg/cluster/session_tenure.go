@@ -90,8 +90,9 @@ func (t *tenure) Step(in input, now time.Time) (fx tenureEffects) {
 	case answered:
 		t.answer(in, now, &fx)
 	case asked:
-		t.changed = t.changed || t.mine.Draining != in.draining
-		t.mine.Draining = in.draining
+		before := t.mine
+		in.edit(&t.mine)
+		t.changed = t.changed || t.mine != before
 	case stopped:
 		t.closing, t.notBefore = true, time.Time{}
 		t.view.is = unread // what was written last may have come late

@@ -74,8 +74,11 @@ func TestWhateverHappensViewsOfTheMembersConverge(t *testing.T) {
 			"pause observer": func(*rapid.T) { o := w.observers[0]; o.paused = !o.paused },
 			"kill":           func(*rapid.T) { some().killed = true },
 			"close":          func(*rapid.T) { w.act(awake(), input{kind: stopped}) },
-			"drain":          func(t *rapid.T) { w.act(awake(), input{kind: asked, draining: rapid.Bool().Draw(t, "draining")}) },
-			"jetstream":      func(*rapid.T) { w.up = !w.up },
+			"drain": func(t *rapid.T) {
+				draining := rapid.Bool().Draw(t, "draining")
+				w.act(awake(), input{kind: asked, edit: func(m *Member) { m.Draining = draining }})
+			},
+			"jetstream": func(*rapid.T) { w.up = !w.up },
 			"delete": func(*rapid.T) {
 				key := MemberKey(name())
 				if e, ok := w.entries[key]; !ok || e.Operation != registry.Put || !w.up {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/feed"
+	"github.com/exesdb/subproxy/pkg/registry"
 )
 
 // lease is what a leader needs of the lease that it leads by; *cluster.Lease is one. The context that the leader runs with
@@ -80,6 +81,10 @@ type leader struct {
 	sweptAt   time.Time
 	told      progressMark
 }
+
+// movesWithin is how long a subscription may be nobody's on its way from one instance to another. Nobody means it to begin
+// anew then, and its checkpoint is not read, which would be most of its pause.
+const movesWithin = time.Second
 
 const (
 	tickInterval = 50 * time.Millisecond
@@ -292,6 +297,9 @@ func (l *leader) entry(r *registration, now time.Time) {
 		}
 	}
 	switch {
+	case s.phase == absent && s.recorded && r.Cause == registry.Takeover && now.Sub(s.absentFrom) < movesWithin:
+		s.askWait = 0
+		l.ask(s, now)
 	case s.phase == absent: // the checkpoint is looked at again: it may have been deleted by hand, to begin anew
 		l.unloaded = append(l.unloaded, s)
 		s.phase = loading

@@ -72,7 +72,7 @@ func (s *Supervisor) act(ctx context.Context, store, name string, in Input) ([]h
 	for _, l := range s.some(store) {
 		reply := make(chan []health.Status, 1)
 		replies = append(replies, reply)
-		l.inbox.ask(request{do: func(l *loop, now time.Time) { l.act(name, in, reply, now) }})
+		l.inbox.askNow(request{do: func(l *loop, now time.Time) { l.act(name, in, reply, now) }})
 	}
 	return collect(ctx, replies)
 }
@@ -99,7 +99,7 @@ func gather[T any](ctx context.Context, s *Supervisor, store string, tell func(*
 	for _, l := range s.some(store) {
 		reply := make(chan []T, 1)
 		replies = append(replies, reply)
-		l.inbox.ask(request{do: func(l *loop, now time.Time) { reply <- tell(l, now) }})
+		l.inbox.askNow(request{do: func(l *loop, now time.Time) { reply <- tell(l, now) }})
 	}
 	return collect(ctx, replies)
 }

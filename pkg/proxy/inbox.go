@@ -43,6 +43,8 @@ type inbox struct {
 	voided   bool
 	results  []done
 	requests []request
+	asked    []request // by askNow, not answered
+	applies  uint64    // requests so far that askNow waits for
 }
 
 func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1)} }
@@ -122,6 +124,43 @@ func (b *inbox) ask(r request) {
 	b.signal()
 }
 
+// apply is ask for what changes which proxies there are.
+func (b *inbox) apply(r request) {
+	b.mu.Lock()
+	b.applies++
+	b.requests = append(b.requests, request{do: func(l *loop, now time.Time) {
+		r.do(l, now)
+		l.applied++
+	}})
+	b.mu.Unlock()
+	b.signal()
+}
+
+// askNow is ask for what may overtake everything but earlier changes of which proxies there are. It must not change that
+// itself: it is done in the middle of walks over them.
+func (b *inbox) askNow(r request) {
+	b.mu.Lock()
+	r.after = b.applies
+	b.asked = append(b.asked, r)
+	b.mu.Unlock()
+	b.signal()
+}
+
+// takeAsked is what askNow left and can be done once so many changes were applied.
+func (b *inbox) takeAsked(applied uint64) []request {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := 0
+	for n < len(b.asked) && b.asked[n].after <= applied {
+		n++
+	}
+	taken := b.asked[:n:n]
+	if b.asked = b.asked[n:]; len(b.asked) == 0 {
+		b.asked = nil
+	}
+	return taken
+}
+
 // raise makes a term at least that.
 func raise(term *atomic.Uint64, to uint64) {
 	for {
@@ -176,7 +215,8 @@ func (b *inbox) takeEvents() merged {
 
 // request is something the loop is asked to do or tell in its own goroutine.
 type request struct {
-	do func(*loop, time.Time)
+	do    func(*loop, time.Time)
+	after uint64 // of askNow: how many changes were asked for before
 }
 
 // action waits for the attempts that a control request caused.

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/registry"
@@ -13,22 +12,8 @@ import (
 // spread would each be a batch that waits for its turn, and then for its own time-out.
 func (l *loop) launch(ctx context.Context) {
 	settings := l.settings.Load()
-	l.ready = slices.DeleteFunc(l.ready, func(it *item) bool { return it.removed })
-	term, _ := l.inbox.leadership()
-	for len(l.ready) > 0 && l.handed.Load() < maxBatches {
-		n := min(len(l.ready), batchSize)
-		jobs := make([]job, n)
-		for i, it := range l.ready[:n] {
-			p := &it.proxy
-			it.ready = false
-			jobs[i] = job{
-				item: it, inlet: it.inlet, subscription: p.Subscription, key: it.key, number: it.number, revision: p.Revision,
-				incarnation: p.NextIncarnation(), informed: p.Known, cause: p.Cause, term: term,
-			}
-		}
-		l.ready = l.ready[n:]
-		l.hand(ctx, n, func(ctx context.Context) []done { return l.registrar.register(ctx, jobs, settings) })
-	}
+	l.launchFirst(ctx)
+	// Before what is not waited for: what is released pauses.
 	for len(l.releases) > 0 && l.handed.Load() < maxBatches {
 		releases := l.drained()
 		if len(releases) == 0 {
@@ -36,12 +21,37 @@ func (l *loop) launch(ctx context.Context) {
 		}
 		l.hand(ctx, len(releases), func(ctx context.Context) []done { return l.deleteRecords(ctx, releases) })
 	}
-	if len(l.ready) == 0 {
-		l.ready = nil
+	for len(l.ready) > 0 && l.handed.Load() < maxBatches {
+		if jobs := l.jobs(&l.ready, batchSize); len(jobs) > 0 {
+			l.hand(ctx, len(jobs), func(ctx context.Context) []done { return l.registrar.register(ctx, jobs, settings) })
+		}
 	}
 	if len(l.releases) == 0 {
 		l.releases = nil
 	}
+}
+
+// jobs takes up to most attempts off a queue. Items that were removed meanwhile are passed over.
+func (l *loop) jobs(queue *[]*item, most int) []job {
+	term, _ := l.inbox.leadership()
+	jobs := make([]job, 0, min(len(*queue), most))
+	for len(*queue) > 0 && len(jobs) < most {
+		it := (*queue)[0]
+		*queue = (*queue)[1:]
+		if it.removed {
+			continue
+		}
+		p := &it.proxy
+		it.ready = false
+		jobs = append(jobs, job{
+			item: it, inlet: it.inlet, subscription: p.Subscription, key: it.key, number: it.number, revision: p.Revision,
+			incarnation: p.NextIncarnation(), informed: p.Known, cause: p.Cause, term: term,
+		})
+	}
+	if len(*queue) == 0 {
+		*queue = nil
+	}
+	return jobs
 }
 
 // drained takes out up to a batch of releases whose proxies have nothing in hand any more.

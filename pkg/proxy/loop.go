@@ -34,16 +34,19 @@ type item struct {
 	slot  int
 	place int // in loop.items
 
-	dirty   Urgency   // a status is to be published
-	alone   bool      // an alert of its own stands
-	covered bool      // the store's alert stands for it
-	ready   bool      // in loop.ready
-	inEvent bool      // the attempt under way is part of an event round
-	removed bool      // no longer configured; only its attempt under way is waited for
-	leaving time.Time // when its record began to be deleted; zero: it is not
-	plea    plea      // whether its holder was asked for it
-	since   time.Time // when it began to suit this instance better than holder, who holds it (see consider); zero: it does not
-	holder  *registry.Owner
+	dirty    Urgency   // a status is to be published
+	alone    bool      // an alert of its own stands
+	covered  bool      // the store's alert stands for it
+	ready    bool      // in loop.ready
+	inEvent  bool      // the attempt under way is part of an event round
+	removed  bool      // no longer configured; only its attempt under way is waited for
+	leaving  time.Time // when its record began to be deleted; zero: it is not
+	promised bool      // in loop.promises
+	plea     plea      // whether its holder was asked for it
+	since    time.Time // when it began to suit this instance better than holder, who holds it (see consider); zero: it does not
+	holder   *registry.Owner
+	asked    bool // an operator waits for its attempt, which goes first
+	holds    bool // counted among those that the instance holds
 }
 
 // release is a record to be deleted, once what the proxy's sink has in hand is done with: whoever takes the subscription
@@ -57,6 +60,7 @@ type release struct {
 // loop owns the proxies of one store. All its fields but the inbox belong to the goroutine that runs it.
 type loop struct {
 	*shared
+	ctx   context.Context // of run
 	store string
 	inbox *inbox
 	log   *slog.Logger
@@ -66,6 +70,7 @@ type loop struct {
 	due    dueHeap
 
 	ready    []*item // admitted attempts, not yet handed to the registrar
+	first    []*item // the same, that operators wait for, or a subscription that nobody holds
 	releases []release
 	flight   int // attempts and releases handed over and not ended
 	batches  batches
@@ -73,13 +78,27 @@ type loop struct {
 	rounds   int          // attempts not ended that belong to the event round under way
 	limit    *rate.Limiter
 	actions  []*action
-	wanted   []*item           // their holders are to be asked for them
-	asked    int               // items whose holders were asked for them
+	wanted   []*item             // their holders are to be asked for them
+	pleas    int                 // items whose holders were asked for them
+	promises []promise           // others asked for them, in order
+	away     map[*item]time.Time // handed over and not seen registered yet: since when
+	pace     pace
+	yielded  int               // since there were no promises left
 	lost     losses            // in this turn
 	behind   map[string]uint64 // events not delivered, by subscription, as the store's emitter told last
 	were     map[string]uint64 // the same before, while it tells
+	applied  uint64            // changes of which proxies there are, so far
+	depth    int               // how deep answerAsked is in itself
 	ending   bool              // everything was removed; the loop ends once that is released
 	work     sync.WaitGroup
+
+	// The settings in force, and what they were made from (rules).
+	stretched     Settings
+	stretchedFrom *Settings
+	stretchedFor  int64
+
+	peersOf   *Members // those that the store is shared with, made from (peers)
+	peersFrom *Members
 
 	report report
 }
@@ -87,14 +106,15 @@ type loop struct {
 func newLoop(s *shared, store string) *loop {
 	return &loop{
 		shared: s, store: store, inbox: newInbox(), log: s.logger.With("store", store),
-		byName: map[string]*item{},
-		limit:  rate.NewLimiter(rate.Every(eventInterval), eventBurst),
+		byName: map[string]*item{}, away: map[*item]time.Time{}, pace: newPace(),
+		limit: rate.NewLimiter(rate.Every(eventInterval), eventBurst),
 	}
 }
 
 // run is the loop. It ends after stop has released everything, or when ctx ends.
 func (l *loop) run(ctx context.Context) {
 	defer l.work.Wait()
+	l.ctx = ctx
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -119,15 +139,18 @@ func (l *loop) turn(ctx context.Context, now time.Time) (wake time.Time) {
 	t := l.inbox.take()
 	for i := range t.results {
 		l.finish(&t.results[i], now)
+		l.breathe(i)
 	}
 	l.tellRegistered(t.results)
 	if t.voided {
-		for _, it := range l.items {
+		for i, it := range l.items {
 			l.step(it, Input{Kind: Voided}, now)
+			l.breathe(i)
 		}
 	}
 	for i := range t.news {
 		l.seen(&t.news[i], now)
+		l.breathe(i)
 	}
 	if l.mayStartRound(now, &wake) {
 		l.event(l.inbox.takeEvents(), now)
@@ -135,10 +158,13 @@ func (l *loop) turn(ctx context.Context, now time.Time) (wake time.Time) {
 	for i := range t.requests {
 		t.requests[i].do(l, now)
 	}
-	for it := l.due.pop(now); it != nil; it = l.due.pop(now) {
+	l.answerAsked()
+	for i, it := 0, l.due.pop(now); it != nil; i, it = i+1, l.due.pop(now) {
 		l.step(it, Input{Kind: Due}, now)
+		l.breathe(i)
 	}
 	l.ask(now)
+	l.yield(now, &wake)
 	l.launch(ctx)
 	l.tellSuperseded()
 	l.publish(now, &wake)
@@ -170,13 +196,13 @@ func (l *loop) mayStartRound(now time.Time, wake *time.Time) bool {
 // step applies an input to a proxy and sees to its effects.
 func (l *loop) step(it *item, in Input, now time.Time) {
 	in.Jitter = 2*rand.Float64() - 1
-	fx := it.proxy.Step(in, now, l.settings.Load())
+	fx := it.proxy.Step(in, now, l.rules())
 	if fx.Attempt {
 		it.inEvent = isEvent(it.proxy.Cause)
 		if it.inEvent {
 			l.rounds++
 		}
-		l.ready, it.ready = append(l.ready, it), true
+		l.admit(it)
 	}
 	l.tend(it)
 	if fx.Release {
@@ -263,6 +289,7 @@ func (l *loop) seen(e *registry.Entry, now time.Time) {
 			break
 		}
 		n.Readable, n.Incarnation, n.Owner = true, record.Incarnation, record.Owner
+		l.arrived(it, now)
 		l.inbox.learnTerm(record.Term)
 	}
 	l.step(it, Input{Kind: Seen, News: n}, now)
@@ -279,7 +306,8 @@ func (l *loop) trimmed(first uint64, now time.Time) {
 
 func (l *loop) event(e merged, now time.Time) {
 	named := 0
-	for _, it := range l.items {
+	for i, it := range l.items {
+		l.breathe(i)
 		if !names(e.topics, it.proxy.Subscription) {
 			continue
 		}
@@ -332,7 +360,7 @@ func (l *loop) tellSuperseded() {
 		return
 	}
 	level := slog.LevelWarn
-	if l.members.Load() != nil {
+	if l.peers() != nil {
 		level = slog.LevelInfo // they share
 	}
 	l.log.Log(context.Background(), level, "another instance holds subscriptions now; standing by", "subscriptions", l.lost.n, "first", l.lost.first, "by", l.lost.by.Name, "id", l.lost.by.ID)

@@ -8,9 +8,10 @@ import "github.com/exesdb/subproxy/pkg/registry"
 // suits best. Whoever it suits better than its holder asks that one for it, and the holder, if it sees the same, drains and
 // releases it. So what moves is pulled by the one that it moves to, and nothing is released that nobody is there to take.
 //
-// Nobody has to know what the others are configured with: where the best suited does not know the subscription, and so
+// Of what the others are configured with only the stores need to be known. Where the best suited does not know the subscription, and so
 // does nothing, the next one's turn comes, and of those that know it the best suited has it in the end.
 type Members struct {
+	all     []Member
 	sharing *Sharing
 	lives   func(registry.Owner) Life
 	self    registry.Owner
@@ -29,7 +30,7 @@ const (
 
 // NewMembers is for the instance self. Lives tells of the owners of registrations.
 func NewMembers(self registry.Owner, members []Member, lives func(registry.Owner) Life) *Members {
-	m := &Members{sharing: NewSharing(members), lives: lives, self: self}
+	m := &Members{all: members, sharing: NewSharing(members), lives: lives, self: self}
 	for _, other := range members {
 		m.others = m.others || other.Name != self.Name && !other.Draining
 	}
@@ -39,6 +40,20 @@ func NewMembers(self registry.Owner, members []Member, lives func(registry.Owner
 // unknownMembers is for an instance that shares and was told nothing yet: it takes what is free, and everybody lives.
 func unknownMembers(self registry.Owner) *Members {
 	return NewMembers(self, nil, func(registry.Owner) Life { return Alive })
+}
+
+// of are those of them that share a store.
+func (m *Members) of(store string) *Members {
+	if m == nil {
+		return nil
+	}
+	var some []Member
+	for _, other := range m.all {
+		if other.Has == nil || other.Has(store) {
+			some = append(some, other)
+		}
+	}
+	return NewMembers(m.self, some, m.lives)
 }
 
 // Move is what an instance should do about a subscription that it does not hold.

@@ -28,11 +28,12 @@ func (l *loop) apply(wanted []subscription.Subscription, started bool, now time.
 			restarted++
 		}
 	}
-	for _, s := range wanted {
+	for i, s := range wanted {
 		if l.byName[s.Name] == nil {
 			l.add(s, started, now)
 			added++
 		}
+		l.breathe(i)
 	}
 	if added+restarted+released > 0 {
 		l.log.Info("subscriptions", "added", added, "restarted", restarted, "released", released, "now", len(l.items))
@@ -65,6 +66,7 @@ func (l *loop) remove(it *item, now time.Time) {
 	l.due.remove(it)
 	delete(l.byName, it.proxy.Name)
 	delete(l.report.changed, it)
+	delete(l.away, it)
 	last := l.items[len(l.items)-1]
 	l.items[it.place], last.place = last, it.place
 	l.items = l.items[:len(l.items)-1]
@@ -83,7 +85,7 @@ func (l *loop) restart(it *item, now time.Time) {
 
 // reschedule brings the timers of healthy proxies forward to where the interval in force has them at the latest.
 func (l *loop) reschedule(now time.Time) {
-	interval := l.settings.Load().NormalInterval
+	interval := l.rules().NormalInterval
 	for _, it := range l.items {
 		p := &it.proxy
 		if next := now.Add(breaker.Spread(interval, l.jitter())); p.Failures == 0 && p.Next.After(next) {
@@ -94,10 +96,11 @@ func (l *loop) reschedule(now time.Time) {
 }
 
 func (l *loop) startAll(now time.Time) {
-	for _, it := range l.items {
+	for i, it := range l.items {
 		if !it.proxy.Started {
 			l.start(it, now)
 		}
+		l.breathe(i)
 	}
 }
 
@@ -130,10 +133,11 @@ func (l *loop) named(name string) []*item {
 func (l *loop) statuses(r health.Request, now time.Time) []health.Status {
 	items := l.named(r.Name)
 	statuses := make([]health.Status, 0, len(items))
-	for _, it := range items {
+	for i, it := range items {
 		if !r.Held || !it.idle() {
 			statuses = append(statuses, l.status(it, now))
 		}
+		l.breathe(i)
 	}
 	return statuses
 }
@@ -143,6 +147,9 @@ func (l *loop) act(name string, in Input, reply chan<- []health.Status, now time
 	in.SeenAt = now
 	a := &action{waiting: map[*item]struct{}{}, items: l.held(name), reply: reply}
 	for _, it := range a.items {
+		if name != "" {
+			l.prefer(it)
+		}
 		if in.Kind == Restart {
 			l.restart(it, now)
 		} else {
@@ -150,6 +157,8 @@ func (l *loop) act(name string, in Input, reply chan<- []health.Status, now time
 		}
 		if it.proxy.Attempting {
 			a.waiting[it] = struct{}{}
+		} else {
+			it.asked = false
 		}
 	}
 	if len(a.waiting) == 0 {
@@ -172,7 +181,7 @@ func (l *loop) settleActions(it *item, now time.Time) {
 		}
 		open = append(open, a)
 	}
-	l.actions = open
+	l.actions, it.asked = open, false
 }
 
 func (l *loop) answer(a *action, now time.Time) {

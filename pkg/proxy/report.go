@@ -78,9 +78,9 @@ func (l *loop) publish(now time.Time, wake *time.Time) {
 	}
 	r.kept = nil
 	left := publishSlice
-	r.atOnce = l.flush(r.atOnce, now, &left)
+	l.flush(&r.atOnce, now, &left)
 	if l.flight == 0 || !now.Before(r.soonAt) {
-		r.soon = l.flush(r.soon, now, &left)
+		l.flush(&r.soon, now, &left)
 	} else if len(r.soon) > 0 {
 		sooner(wake, r.soonAt)
 	}
@@ -97,19 +97,21 @@ func sooner(wake *time.Time, at time.Time) {
 	}
 }
 
-// flush publishes the statuses of as many items as are left to publish, and returns the rest.
-func (l *loop) flush(items []*item, now time.Time, left *int) []*item {
-	for n, it := range items {
-		if *left <= 0 {
-			return items[n:]
-		}
+// flush publishes the statuses of as many items as are left to publish, and leaves the rest queued.
+func (l *loop) flush(queue *[]*item, now time.Time, left *int) {
+	for n := 0; len(*queue) > 0 && *left > 0; n++ {
+		it := (*queue)[0]
+		*queue = (*queue)[1:]
 		if it.dirty != NotNow && !it.removed {
 			it.dirty = NotNow
 			l.send("status", health.StatusSubject(l.store, it.proxy.Name), l.status(it, now))
 			*left--
 		}
+		l.breathe(n)
 	}
-	return nil
+	if len(*queue) == 0 {
+		*queue = nil
+	}
 }
 
 // heartbeat repeats every status once an interval, a slice at a time: ten slices a second, each with the share that
@@ -132,7 +134,8 @@ func (l *loop) heartbeat(now time.Time, left *int, wake *time.Time) {
 	} else {
 		share, wait = 1, interval/time.Duration(share)
 	}
-	for range share {
+	for n := range share {
+		l.breathe(n)
 		r.beatPlace = (r.beatPlace + 1) % len(l.items)
 		it := l.items[r.beatPlace]
 		if it.proxy.Standby && it.proxy.Health == breaker.Standby {
@@ -158,7 +161,8 @@ func (l *loop) summarize(now time.Time, wake *time.Time) {
 
 func (l *loop) summary(now time.Time) health.Summary {
 	s := health.Summary{Envelope: health.NewEnvelope(health.SummaryType, now), Store: l.store, Owner: l.owner, Subscriptions: len(l.items)}
-	for _, it := range l.items {
+	for i, it := range l.items {
+		l.breathe(i)
 		*s.Of(it.proxy.Health)++
 		switch it.proxy.Breaker.State() {
 		case breaker.Open:

@@ -11,6 +11,7 @@ type Member struct {
 	Name     string
 	Weight   int // its share against the others'; below 1 is 1
 	Draining bool
+	Has      func(store string) bool // whether it has subscriptions of a store; nil: it may have any
 }
 
 // Sharing says who should hold which subscription: weighted rendezvous hashing. Each member has a score for each key, which

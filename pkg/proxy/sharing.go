@@ -15,8 +15,7 @@ const (
 	turn = time.Second
 	// askAgain is when a holder is asked again. It may not yet see the members that the one who asks sees.
 	askAgain = 250 * time.Millisecond
-	// maxAsked is how many subscriptions the holders are asked for at once. Each pauses from its release until it is registered
-	// again, and that takes the longer the more are on their way.
+	// maxAsked is how many subscriptions the holders are asked for at once. They hand over fewer where that takes long (see pace).
 	maxAsked = 256
 )
 
@@ -35,7 +34,7 @@ func (s *Supervisor) HandOver(r health.HandOver) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if l := s.loops[r.Store]; l != nil {
-		l.inbox.ask(request{do: func(l *loop, now time.Time) { l.yield(&r, now) }})
+		l.inbox.ask(request{do: func(l *loop, _ time.Time) { l.promise(&r) }})
 	}
 }
 
@@ -57,7 +56,7 @@ func (s *Supervisor) Drain(ctx context.Context) {
 		if n != held {
 			held, at = n, time.Now()
 		}
-		if m := s.members.Load(); n == 0 || err != nil || m == nil || !m.others || time.Since(at) > drainQuiet {
+		if n == 0 || err != nil || !s.sharedWithOthers() || time.Since(at) > drainQuiet {
 			return
 		}
 		select {
@@ -68,9 +67,33 @@ func (s *Supervisor) Drain(ctx context.Context) {
 	}
 }
 
+// sharedWithOthers reports whether anybody else is there to take any of what this instance holds.
+func (s *Supervisor) sharedWithOthers() bool {
+	m := s.members.Load()
+	if m == nil {
+		return false
+	}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for store := range s.loops {
+		if m.of(store).others {
+			return true
+		}
+	}
+	return false
+}
+
+// peers are those that the store is shared with; nil: nobody shares.
+func (l *loop) peers() *Members {
+	if all := l.members.Load(); all != l.peersFrom {
+		l.peersFrom, l.peersOf = all, all.of(l.store)
+	}
+	return l.peersOf
+}
+
 // start begins with a proxy: it is registered, or it stands by where another instance is to hold the subscription.
 func (l *loop) start(it *item, now time.Time) {
-	if m := l.members.Load(); m != nil {
+	if m := l.peers(); m != nil {
 		if move, ahead := m.Move(it.key, it.proxy.Holder); move != Claim || ahead > 0 {
 			l.step(it, Input{Kind: Unassigned}, now)
 			return
@@ -81,12 +104,13 @@ func (l *loop) start(it *item, now time.Time) {
 
 // considerAll is for when the members are others than before: all turns begin anew.
 func (l *loop) considerAll(now time.Time) {
-	for _, it := range l.items {
+	for i, it := range l.items {
 		if it.proxy.Standby {
 			it.since = time.Time{}
 			l.consider(it, now)
 			l.due.schedule(it)
 		}
+		l.breathe(i)
 	}
 }
 
@@ -97,7 +121,7 @@ func (l *loop) consider(it *item, now time.Time) {
 		return
 	}
 	move, ahead := Claim, 0
-	if m := l.members.Load(); m != nil {
+	if m := l.peers(); m != nil {
 		move, ahead = m.Move(it.key, p.Holder)
 	} else if p.Holder != nil {
 		move = Rest
@@ -154,26 +178,26 @@ type plea uint8
 const (
 	none    plea = iota
 	waiting      // in loop.wanted
-	sent         // and counted in loop.asked
+	sent         // and counted in loop.pleas
 )
 
 // unask takes back that a subscription's holder is to be asked, or was.
 func (l *loop) unask(it *item) {
 	if it.plea == sent {
-		l.asked--
+		l.pleas--
 	}
 	it.plea = none
 }
 
 // ask asks holders for what this instance is to hold, a part at a time.
 func (l *loop) ask(now time.Time) {
-	if len(l.wanted) == 0 || l.asked >= maxAsked {
+	if len(l.wanted) == 0 || l.pleas >= maxAsked {
 		return
 	}
 	names := map[registry.Owner][]string{}
 	n := 0
 	for _, it := range l.wanted {
-		if l.asked >= maxAsked {
+		if l.pleas >= maxAsked {
 			break
 		}
 		n++
@@ -182,7 +206,7 @@ func (l *loop) ask(now time.Time) {
 			continue // it was settled meanwhile, or stands here twice
 		}
 		it.plea, p.Next = sent, now.Add(askAgain)
-		l.asked++
+		l.pleas++
 		l.due.schedule(it)
 		names[*p.Holder] = append(names[*p.Holder], p.Name)
 	}
@@ -198,24 +222,5 @@ func (l *loop) ask(now time.Time) {
 		if err != nil {
 			l.log.Debug("an instance could not be asked for subscriptions", "holder", holder.Name, "error", err) // it will be again
 		}
-	}
-}
-
-// yield releases what another instance asks for, where it is to have it.
-func (l *loop) yield(r *health.HandOver, now time.Time) {
-	m := l.members.Load()
-	if m == nil {
-		return
-	}
-	yielded := 0
-	for _, name := range r.Names {
-		if it := l.byName[name]; it != nil && it.proxy.Started && !it.proxy.Standby && !it.proxy.Attempting && m.Yields(it.key, r.To) {
-			l.step(it, Input{Kind: Unassigned}, now)
-			yielded++
-		}
-	}
-	if yielded > 0 {
-		l.metrics.Moves.WithLabelValues("yielded").Add(float64(yielded))
-		l.log.Info("subscriptions are handed over", "subscriptions", yielded, "to", r.To.Name)
 	}
 }

@@ -55,6 +55,7 @@ type shared struct {
 	onRetired func(by registry.Owner)
 	onReg     func(store string, cause registry.Cause, n int, at time.Time)
 	numbers   atomic.Uint64 // of deliver subjects
+	holding   atomic.Int64  // subscriptions that are held, of all stores
 }
 
 func (s *shared) jitter() float64 { return 2*rand.Float64() - 1 }
@@ -158,7 +159,7 @@ func (s *Supervisor) Apply(subscriptions []subscription.Subscription) {
 	started := s.hasBegun()
 	for store, l := range s.loops {
 		subs := wanted[store]
-		l.inbox.ask(request{do: func(l *loop, now time.Time) { l.apply(subs, started, now) }})
+		l.inbox.apply(request{do: func(l *loop, now time.Time) { l.apply(subs, started, now) }})
 		if len(subs) == 0 {
 			delete(s.loops, store)
 			delete(s.tokens, subscription.EncodeToken(store))

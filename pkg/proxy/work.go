@@ -119,6 +119,9 @@ func (f *inflow) deliver(ctx context.Context, q *queued) bool {
 				return true
 			}
 		}
+		if errors.Is(err, sink.ErrSuperseded) {
+			f.superseded(ctx, q.event.Incarnation)
+		}
 		f.unwell(err)
 		timer := time.NewTimer(breaker.Spread(min(firstRetry<<min(attempt, 10), maxRetry), 2*rand.Float64()-1))
 		select {
@@ -127,6 +130,29 @@ func (f *inflow) deliver(ctx context.Context, q *queued) bool {
 			timer.Stop()
 			return false
 		}
+	}
+}
+
+// superseded is for a subscriber's word that it has accepted events of a later incarnation. Only the bucket tells who holds the
+// subscription; the loop is told what it says as if it had been seen on the feed, and shuts this inflow, with what it has in
+// hand, where that is another's. Where this instance holds it and has meanwhile claimed it anew, what is in hand was
+// taken by an incarnation that is no more, and the proxy begins anew. Else the subscriber remembers what the bucket does not, and
+// the event is tried again for as long as it takes.
+func (f *inflow) superseded(ctx context.Context, incarnation uint64) {
+	e, ok, err := f.l.registrar.bucket.GetFromLeader(ctx, f.it.key)
+	switch {
+	case err != nil || !ok:
+		return // asked again after the next refusal
+	case !e.OwnedBy(f.l.registrar.needle):
+		f.l.inbox.entry(e)
+		return
+	}
+	if record, err := e.Registration(); err == nil && record.Incarnation > incarnation {
+		f.l.inbox.ask(request{do: func(l *loop, now time.Time) {
+			if f.it.inlet == f.inlet {
+				l.restart(f.it, now)
+			}
+		}})
 	}
 }
 

@@ -7,7 +7,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/event"
 )
 
-// HandlerFunc is a sink in Go. Its error refuses the event, unless it wraps ErrUnavailable or ctx has ended; a
+// HandlerFunc is a sink in Go. Its error refuses the event, unless it wraps ErrUnavailable or ErrSuperseded, or ctx has ended; a
 // *RefusedError in it is taken as it is. An event that can't be read as one is refused for good. Others may hold the
 // event's data too: it must not be changed. A proxy that stops waits for the function, which should heed ctx.
 type HandlerFunc func(ctx context.Context, e *event.Event) error
@@ -23,7 +23,7 @@ func (f HandlerFunc) Deliver(ctx context.Context, e *Event) error {
 	switch {
 	case err == nil:
 		return nil
-	case ctx.Err() != nil, errors.Is(err, ErrUnavailable):
+	case ctx.Err() != nil, errors.Is(err, ErrUnavailable), errors.Is(err, ErrSuperseded):
 		return err
 	case errors.As(err, &refused):
 		return refused

@@ -61,11 +61,12 @@ func (p *Parked) Config() Config { return Config{Kind: p.Kind, Subject: p.Subjec
 func (p *Parked) StreamID() string { return p.Header.Get(event.SubjectHeader) }
 func (p *Parked) Type() string     { return p.Header.Get(event.TypeHeader) }
 
+// event is what is replayed. It is marked with no incarnation: it comes from none, after events that come after it, and a
+// subscriber that refuses what is older than what it has seen must not refuse it.
 func (p *Parked) event() *Event {
-	return &Event{
-		Store: p.Store, Subscription: p.Subscription, Sequence: p.StoreSequence, Incarnation: p.Incarnation,
-		Message: &nats.Msg{Header: maps.Clone(p.Header), Data: p.Data},
-	}
+	header := maps.Clone(p.Header)
+	delete(header, event.IncarnationHeader)
+	return &Event{Store: p.Store, Subscription: p.Subscription, Sequence: p.StoreSequence, Message: &nats.Msg{Header: header, Data: p.Data}}
 }
 
 func parkedSubject(store, name string) string {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -43,10 +44,18 @@ func (s *requestSink) Deliver(ctx context.Context, e *Event) error {
 	}
 }
 
+// superseded is what follows -ERR, or is micro's error, where the event's incarnation is to blame and not the event. More may follow.
+const superseded = "superseded"
+
 // refusal reads a reply. Any that is not known to refuse accepts: an empty one, +ACK, a service's response.
 func refusal(reply *nats.Msg) error {
 	code, text := reply.Header.Get(micro.ErrorCodeHeader), reply.Header.Get(micro.ErrorHeader)
+	body, _ := bytes.CutPrefix(reply.Data, []byte("-ERR "))
 	switch {
+	case saysSuperseded(text):
+		return fmt.Errorf("%w: %s", ErrSuperseded, oneLine(text))
+	case code == "" && text == "" && len(body) < len(reply.Data) && saysSuperseded(string(body)):
+		return fmt.Errorf("%w: %s", ErrSuperseded, oneLine(string(body)))
 	case code != "" && text != "":
 		return &RefusedError{Reason: code + " " + text}
 	case code != "" || text != "":
@@ -62,4 +71,9 @@ func refusal(reply *nats.Msg) error {
 		}
 	}
 	return nil
+}
+
+func saysSuperseded(reason string) bool {
+	word, _, _ := strings.Cut(strings.TrimSpace(reason), " ")
+	return word == superseded
 }

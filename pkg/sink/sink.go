@@ -36,6 +36,10 @@ var (
 	ErrNoSubscriber = errors.New("no subscriber listens")
 	// ErrNoReply is returned by request and stream sinks: the answer did not come in time.
 	ErrNoReply = errors.New("no reply")
+	// ErrSuperseded is returned by request sinks, and is for handlers: the subscriber has accepted events of a later incarnation
+	// of the registration than the event's. That says nothing about the event: it is never parked for it, and whether it is
+	// still this proxy's to deliver, the registration tells.
+	ErrSuperseded = errors.New("superseded: the subscriber has accepted events of a later incarnation")
 	// ErrNoStream is returned by Check, and by stream sinks: no stream listens on the subject.
 	ErrNoStream = errors.New("no stream listens")
 	// ErrConfig is returned by New for a configuration that no sink can be made of.

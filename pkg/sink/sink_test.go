@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -89,6 +90,8 @@ func TestReplyDecides(t *testing.T) {
 		body   string
 		reason string // empty: accepted
 		final  bool
+		// The incarnation is to blame, and not the event.
+		superseded bool
 	}{
 		{name: "nothing"},
 		{name: "an acknowledgement", body: "+ACK"},
@@ -101,6 +104,10 @@ func TestReplyDecides(t *testing.T) {
 		{name: "a service's error", header: nats.Header{micro.ErrorCodeHeader: {"422"}, micro.ErrorHeader: {"no area"}}, body: "{}", reason: "422 no area"},
 		{name: "a code alone", header: nats.Header{micro.ErrorCodeHeader: {"500"}}, reason: "500"},
 		{name: "a text alone", header: nats.Header{micro.ErrorHeader: {"no"}}, reason: "no"},
+		{name: "a word like it", body: "-ERR supersededness", reason: "supersededness"},
+		{name: "a later incarnation", body: "-ERR superseded", superseded: true},
+		{name: "a later incarnation that is named", body: "-ERR superseded 7", superseded: true},
+		{name: "a service's later incarnation", header: nats.Header{micro.ErrorCodeHeader: {"409"}, micro.ErrorHeader: {"superseded"}}, superseded: true},
 	} {
 		subject := "in." + strings.ReplaceAll(c.name, " ", "_")
 		w.replies(subject, func(m *nats.Msg) *nats.Msg {
@@ -108,7 +115,10 @@ func TestReplyDecides(t *testing.T) {
 		})
 		err := w.sink(Request, subject).Deliver(w.ctx, newEvent(1, "{}"))
 		reason, final, ok := refused(err)
-		if (c.reason == "") != (err == nil) || ok != (c.reason != "") || final != c.final || !strings.Contains(reason, c.reason) {
+		if errors.Is(err, ErrSuperseded) != c.superseded {
+			t.Errorf("%s: got %v", c.name, err)
+		}
+		if (c.reason == "" && !c.superseded) != (err == nil) || ok != (c.reason != "") || final != c.final || !strings.Contains(reason, c.reason) {
 			t.Errorf("%s: got %v, for good %v", c.name, err, final)
 		}
 	}
@@ -176,6 +186,7 @@ func TestHandlerSaysWhoIsToBlame(t *testing.T) {
 		{"accepted", context.Background(), nil, false, false},
 		{"refused", context.Background(), cause, true, false},
 		{"refused for good", context.Background(), fmt.Errorf("handle: %w", &RefusedError{Reason: "no area", Final: true}), true, true},
+		{"of an older incarnation", context.Background(), fmt.Errorf("handle: %w", ErrSuperseded), false, false},
 		{"the database is away", context.Background(), fmt.Errorf("%w: no database", ErrUnavailable), false, false},
 		{"ended", ended, cause, false, false},
 	} {
@@ -232,6 +243,56 @@ func TestStreamStoresEachEventOfEachSubscriptionOnce(t *testing.T) {
 	m, err := out.GetMsg(w.ctx, 2)
 	if err != nil || m.Header.Get(jetstream.MsgIDHeader) != "green=20house/to=2Epubsub/2" || string(m.Data) != "b" || m.Header.Get(event.TypeHeader) == "" {
 		t.Errorf("stored %+v, %v", m, err)
+	}
+}
+
+// An instance that wakes up late repeats what it had in hand, under the incarnation that was superseded.
+func TestStreamDropsWhatAnOlderIncarnationRepeats(t *testing.T) {
+	w := start(t, nil)
+	w.stream(jetstream.StreamConfig{Name: "OUT", Subjects: []string{"out.>"}, AllowAtomicPublish: true})
+	of := func(incarnation, sequence uint64) *Event {
+		e := newEvent(sequence, "")
+		e.Incarnation, e.Epoch = incarnation, "1763881200123456789"
+		e.Message.Header[event.IncarnationHeader] = []string{strconv.FormatUint(incarnation, 10)}
+		return e
+	}
+	const events = 80
+	batch := func(incarnation uint64) (all []*Event) {
+		for sequence := range uint64(events) {
+			all = append(all, of(incarnation, sequence+1))
+		}
+		return all
+	}
+	older, newer := w.sink(Stream, "out.events"), w.sink(Stream, "out.events")
+	for _, e := range batch(2) {
+		if err := newer.Deliver(w.ctx, e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := older.Deliver(w.ctx, of(1, 1)); err != nil {
+		t.Errorf("one by itself: %v", err)
+	}
+	for late := batch(1); len(late) > 0; { // as a worker does: what is not accepted together goes by itself
+		n, _ := older.(Batcher).DeliverBatch(w.ctx, late)
+		if n == 0 {
+			if err := older.Deliver(w.ctx, late[0]); err != nil {
+				t.Fatal(err)
+			}
+			n = 1
+		}
+		late = late[n:]
+	}
+	out, err := w.js.Stream(w.ctx, "OUT")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := w.stored("OUT"); n != events {
+		t.Errorf("%d are stored, not %d", n, events)
+	}
+	for sequence := range uint64(events) {
+		if m, err := out.GetMsg(w.ctx, sequence+1); err != nil || m.Header.Get(event.IncarnationHeader) != "2" {
+			t.Errorf("stored %+v, %v", m, err)
+		}
 	}
 }
 

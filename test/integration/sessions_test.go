@@ -40,7 +40,7 @@ func TestContractExamplesOfSessions(t *testing.T) {
 		t.Fatal(err)
 	}
 	owner := registry.Owner{Name: "host-a", ID: "WqEm0C2sVpLQ1g3XKd0Zkb", Host: "host-a", PID: 4711}
-	session, err := cluster.OpenSession(cluster.SessionConfig{Owner: owner, Follower: follower, Version: "0.1.0"})
+	session, err := cluster.OpenSession(cluster.SessionConfig{Owner: owner, Follower: follower, Version: "0.1.0", Stores: cluster.NewStores([]string{"greenhouse_tycoon"})})
 	if err != nil {
 		t.Fatal(err)
 	}

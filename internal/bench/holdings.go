@@ -1,0 +1,141 @@
+package bench
+
+import (
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/feed"
+	"github.com/exesdb/subproxy/pkg/registry"
+)
+
+// holdings is who holds which subscription, as the registry's feed shows it, against who should. Times are the server's, of
+// when it stored an entry.
+type holdings struct {
+	bucket *registry.Registry
+	prefix string // of the store's keys
+
+	mu     sync.Mutex
+	held   map[string]holding // by key; one that was never registered is not in it
+	wanted map[string]string  // by key: the name that should hold it
+	astray int                // keys that another name holds, or nobody
+	movement
+}
+
+type holding struct {
+	owner registry.Owner // who holds it, or held it last
+	freed time.Time      // when that was deleted; zero: it was not
+}
+
+func (h *holding) name() string {
+	if !h.freed.IsZero() {
+		return ""
+	}
+	return h.owner.Name
+}
+
+// movement is what happened since a time.
+type movement struct {
+	moves int             // registrations by another run than had the subscription before
+	gaps  []time.Duration // from a record's deletion to the next registration
+	last  time.Time       // when something was moved or deleted last
+}
+
+func newHoldings(bucket *registry.Registry, store string) *holdings {
+	return &holdings{bucket: bucket, prefix: store + ".", held: map[string]holding{}}
+}
+
+// Message implements feed.Handler.
+func (h *holdings) Message(m feed.Message) {
+	e := h.bucket.NewEntry(m.Subject, m.Sequence, m.Header, m.Data, m.Time)
+	if !strings.HasPrefix(e.Key, h.prefix) {
+		return
+	}
+	if e.Operation != registry.Put {
+		h.free(e.Key, e.Time)
+		return
+	}
+	if r, err := e.Registration(); err == nil {
+		h.hold(e.Key, r.Owner, e.Time)
+	}
+}
+
+// Level implements feed.Handler.
+func (h *holdings) Level(uint64) {}
+
+// Reset implements feed.Handler.
+func (h *holdings) Reset(error) {}
+
+func (h *holdings) hold(key string, owner registry.Owner, at time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	was := h.held[key]
+	now := holding{owner: owner}
+	if was == now {
+		return // it was registered again
+	}
+	if !was.freed.IsZero() {
+		h.gaps = append(h.gaps, at.Sub(was.freed))
+	}
+	if was.owner.ID != owner.ID {
+		h.moves++
+	}
+	h.set(key, was, now, at)
+}
+
+func (h *holdings) free(key string, at time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	was, known := h.held[key]
+	if !known || !was.freed.IsZero() {
+		return
+	}
+	h.set(key, was, holding{owner: was.owner, freed: at}, at)
+}
+
+func (h *holdings) set(key string, was, now holding, at time.Time) {
+	want := h.wanted[key]
+	if was.name() == want {
+		h.astray++
+	}
+	if now.name() == want {
+		h.astray--
+	}
+	h.held[key], h.last = now, at
+}
+
+// want says who should hold what from now on.
+func (h *holdings) want(wanted map[string]string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.wanted, h.astray = wanted, 0
+	for key, name := range wanted {
+		if was := h.held[key]; was.name() != name {
+			h.astray++
+		}
+	}
+}
+
+// off is how many subscriptions are not where they should be, and when something moved last.
+func (h *holdings) off() (n int, last time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.astray, h.last
+}
+
+// take returns what was moved since the last take.
+func (h *holdings) take() movement {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	m := h.movement
+	h.movement = movement{last: h.last}
+	return m
+}
+
+// ownerName is who holds a subscription; empty: nobody.
+func (h *holdings) ownerName(key string) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	was := h.held[key]
+	return was.name()
+}

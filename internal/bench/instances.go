@@ -1,0 +1,316 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+// InstancesOptions say what Instances measures.
+type InstancesOptions struct {
+	Instances     []int // how many of them, one set after the other
+	Subscriptions int
+	Sampled       int // of the subscriptions: those that get events
+	Servers       int // 1 or 3, processes
+	Progress      io.Writer
+}
+
+// pauseBound is the longest that a subscription may pause when it is handed over.
+const pauseBound = 100 * time.Millisecond
+
+// Instances measures what it costs that subscriptions move among instances: how long until they are where they should be, how
+// long each pauses, and what is lost.
+func Instances(ctx context.Context, o InstancesOptions) (*Report, error) {
+	r := &Report{Bench: "instances", Setup: fmt.Sprintf("%d subscriptions, of which %d get an event every %v; %d nats-server(s), an emitter and each instance as processes, publisher and "+
+		"subscribers in another; %d CPU(s), %s", o.Subscriptions, o.Sampled, instanceEvery, o.Servers, runtime.NumCPU(), runtime.Version())}
+	for _, n := range o.Instances {
+		if err := instancesOf(ctx, o, n, r); err != nil {
+			return nil, fmt.Errorf("%d instances: %w", n, err)
+		}
+	}
+	r.note("Pauses are a subscription's longest between two events, less the publisher's longest that overlaps it; they are seen from below, to %v. Gaps are from a record's deletion to "+
+		"the next registration in the bucket, of all subscriptions, by the server's clock.", instanceEvery)
+	r.note("Moves are registrations by another run than the one before; the least are those that the sharing demands. One instance that restarts is nobody's to take over from.")
+	return r, nil
+}
+
+// move is a change of who shares, under way.
+type move struct {
+	*town
+	*Report
+	what  string
+	least int // moves that it takes
+	from  time.Time
+	first int // number of the first event published meanwhile
+}
+
+// instancesOf measures one set.
+func instancesOf(ctx context.Context, o InstancesOptions, n int, r *Report) error {
+	t, err := openTown(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer t.close()
+	names := make([]string, n)
+	for i := range names {
+		names[i] = fmt.Sprintf("instance-%02d", i+1)
+	}
+	label := func(what string) string {
+		if n == 1 {
+			return "1 instance, " + what
+		}
+		return fmt.Sprintf("%d instances, %s", n, what)
+	}
+	begin := func(what string) *move {
+		fmt.Fprintf(o.Progress, "%s…\n", label(what))
+		t.holdings.take()
+		return &move{town: t, Report: r, what: label(what), from: time.Now(), first: t.pub.count()}
+	}
+
+	m := begin("all start")
+	if err := m.startAll(ctx, names); err != nil {
+		return err
+	}
+	publishing, stop := context.WithCancel(ctx)
+	defer stop()
+	published := make(chan error, 1)
+	go func() { published <- t.pub.run(publishing) }()
+	var moves []*move
+	for _, step := range []struct {
+		what string
+		do   func(*move) error
+	}{
+		{"nothing happens", func(m *move) error { return m.idle(ctx) }},
+		{"one more joins", func(m *move) error { return m.join(ctx, names, "instance-00") }},
+		{"one leaves", func(m *move) error { return m.leave(ctx, names, "instance-00") }},
+		{"rolling restart", func(m *move) error { return m.restartAll(ctx, names) }},
+		{"one killed", func(m *move) error { return m.kill(ctx, names) }},
+	} {
+		if err := t.flowing(ctx); err != nil {
+			return err
+		}
+		if n == 1 && step.what == "one killed" {
+			continue
+		}
+		m := begin(step.what)
+		if err := step.do(m); err != nil {
+			return fmt.Errorf("%s: %w", step.what, err)
+		}
+		moves = append(moves, m)
+	}
+	if err := t.flowing(ctx); err != nil {
+		return err
+	}
+	stop()
+	if err := <-published; err != nil {
+		return err
+	}
+	return t.conclude(ctx, moves)
+}
+
+func (m *move) startAll(ctx context.Context, names []string) error {
+	for _, name := range names {
+		if err := m.start(ctx, name); err != nil {
+			return err
+		}
+	}
+	last, err := m.balanced(ctx, m.assignment(names))
+	if err != nil {
+		return err
+	}
+	m.durations(m.what+": until balanced", []time.Duration{last.Sub(m.from)})
+	m.number(m.what+": moves", float64(m.holdings.take().moves), "")
+	m.number(m.what+": the least", float64(m.Subscriptions), "")
+	return nil
+}
+
+// idle shows what this machine does to pauses by itself.
+func (m *move) idle(ctx context.Context) error {
+	if err := pause(ctx, 2*time.Second); err != nil {
+		return err
+	}
+	m.durations(m.what+": pauses", m.pauses(func(*sample) bool { return true }))
+	return nil
+}
+
+func (m *move) join(ctx context.Context, names []string, name string) error {
+	before, after := m.assignment(names), m.assignment(append([]string{name}, names...))
+	m.least = differ(before, after)
+	if err := m.start(ctx, name); err != nil {
+		return err
+	}
+	last, err := m.balanced(ctx, after)
+	if err != nil {
+		return err
+	}
+	m.durations(m.what+": until balanced", []time.Duration{last.Sub(m.from)})
+	m.moved(true)
+	return nil
+}
+
+func (m *move) leave(ctx context.Context, names []string, name string) error {
+	after := m.assignment(names)
+	m.least = differ(m.assignment(append([]string{name}, names...)), after)
+	if err := m.end(name, syscall.SIGTERM); err != nil {
+		return err
+	}
+	m.durations(m.what+": SIGTERM until it is gone", []time.Duration{time.Since(m.from)})
+	if _, err := m.balanced(ctx, after); err != nil {
+		return err
+	}
+	m.moved(true)
+	return nil
+}
+
+// restartAll restarts one after the other under its name.
+func (m *move) restartAll(ctx context.Context, names []string) error {
+	wanted := m.assignment(names)
+	var ends, backs []time.Duration
+	for _, name := range names {
+		began := time.Now()
+		if err := m.end(name, syscall.SIGTERM); err != nil {
+			return err
+		}
+		ended := time.Now()
+		ends = append(ends, ended.Sub(began))
+		if err := m.start(ctx, name); err != nil {
+			return err
+		}
+		last, err := m.balanced(ctx, wanted)
+		if err != nil {
+			return err
+		}
+		backs = append(backs, last.Sub(ended))
+	}
+	m.durations(m.what+": SIGTERM until it is gone", ends)
+	m.durations(m.what+": from its start until balanced", backs)
+	m.least = 2 * len(wanted) // there and back
+	if len(names) == 1 {
+		m.least = len(wanted)
+	}
+	m.moved(len(names) > 1)
+	return nil
+}
+
+// kill kills the first and does not start it again.
+func (m *move) kill(ctx context.Context, names []string) error {
+	victim, after := names[0], m.assignment(names[1:])
+	m.least = differ(m.assignment(names), after)
+	orphans := map[string]bool{}
+	for _, s := range m.samples {
+		orphans[s.key] = m.holdings.ownerName(s.key) == victim
+	}
+	if err := m.end(victim, syscall.SIGKILL); err != nil {
+		return err
+	}
+	last, err := m.balanced(ctx, after)
+	if err != nil {
+		return err
+	}
+	m.target(m.what+": until the last of its subscriptions is registered elsewhere", micros(last.Sub(m.from))/1000, micros(sessionTTL+sessionGrace+pauseBound)/1000, "ms")
+	moved := m.holdings.take()
+	m.number(m.what+": moves", float64(moved.moves), "")
+	m.number(m.what+": the least", float64(m.least), "")
+	m.durations(m.what+": pauses of its subscriptions", m.pauses(func(s *sample) bool { return orphans[s.key] }))
+	others := m.pauses(func(s *sample) bool { return !orphans[s.key] })
+	m.durations(m.what+": pauses of the others'", others)
+	m.target(m.what+": longest pause of the others'", micros(quantile(others, 1))/1000, micros(pauseBound)/1000, "ms")
+	return nil
+}
+
+func differ(a, b map[string]string) (n int) {
+	for key, name := range a {
+		if b[key] != name {
+			n++
+		}
+	}
+	return n
+}
+
+// moved reports moves, pauses and gaps. Bound says whether there are targets for them.
+func (m *move) moved(bound bool) {
+	moved := m.holdings.take()
+	m.number(m.what+": moves", float64(moved.moves), "")
+	m.number(m.what+": the least", float64(m.least), "")
+	pauses := m.pauses(func(*sample) bool { return true })
+	m.durations(m.what+": pauses", pauses)
+	m.durations(m.what+": gaps", moved.gaps)
+	longest, gap := micros(quantile(pauses, 1)), micros(quantile(moved.gaps, 1))
+	if !bound {
+		m.number(m.what+": longest pause", longest, "µs")
+		m.number(m.what+": longest gap", gap, "µs")
+		return
+	}
+	m.target(m.what+": longest pause", longest/1000, micros(pauseBound)/1000, "ms")
+	m.target(m.what+": longest gap", gap/1000, micros(pauseBound)/1000, "ms")
+}
+
+// pauses are the longest of each subscription that gets events.
+func (m *move) pauses(of func(*sample) bool) (all []time.Duration) {
+	for _, s := range m.samples {
+		if of(s) {
+			all = append(all, s.beyond(m.pub, m.from))
+		}
+	}
+	return all
+}
+
+// flowing waits until every subscriber gets events.
+func (t *town) flowing(ctx context.Context) error {
+	if err := pause(ctx, settle); err != nil {
+		return err
+	}
+	at := t.pub.count() + 1
+	return notAllIsFine(until(ctx, recovery, func() bool {
+		for _, s := range t.samples {
+			if !s.reached(at) {
+				return false
+			}
+		}
+		return true
+	}))
+}
+
+// conclude accounts for what was published during each of the moves.
+func (t *town) conclude(ctx context.Context, moves []*move) error {
+	end := t.pub.count()
+	const patience = 10 * time.Second
+	err := until(ctx, patience, func() bool {
+		for _, s := range t.samples {
+			if s.account(0, end).lost > 0 {
+				return false
+			}
+		}
+		return true
+	})
+	if err := notAllIsFine(err); err != nil {
+		return err
+	}
+	for i, m := range moves {
+		until := end
+		if i+1 < len(moves) {
+			until = moves[i+1].first
+		}
+		for _, sink := range sampledSinks {
+			var sum account
+			for _, s := range t.samples {
+				if s.sink == sink {
+					c := s.account(m.first, until)
+					sum.lost, sum.twice = sum.lost+c.lost, sum.twice+c.twice
+				}
+			}
+			lost, twice := m.what+": events lost, sink "+sink, m.what+": events twice, sink "+sink
+			if sink == "publish" {
+				m.number(lost, float64(sum.lost), "")
+				m.number(twice, float64(sum.twice), "")
+				continue
+			}
+			m.target(lost, float64(sum.lost), 0, "")
+			m.target(twice, float64(sum.twice), 0, "")
+		}
+	}
+	return nil
+}

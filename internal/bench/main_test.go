@@ -1,0 +1,31 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/exesdb/subproxy/internal/natsnode"
+)
+
+// TestMain is, at need, the server or the instance that a bench starts.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case natsnode.ChildCommand:
+			exit(natsnode.RunChild(context.Background(), os.Stdin, os.Stdout))
+		case InstanceCommand:
+			exit(RunInstance(context.Background(), os.Stdin, os.Stdout))
+		}
+	}
+	os.Exit(m.Run())
+}
+
+func exit(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}

@@ -1,0 +1,53 @@
+package proxy
+
+import (
+	"context"
+	"slices"
+
+	"github.com/exesdb/subproxy/pkg/registry"
+)
+
+// An attempt that an operator asked for, for one subscription, goes before all others and in a batch of its own, which waits for
+// none of those under way: behind 100,000 others it would wait for seconds. How many there are is bounded by operators, who
+// wait for each answer.
+
+// admit queues an attempt that its breaker admitted.
+func (l *loop) admit(it *item) {
+	it.ready = true
+	if it.asked || it.proxy.Cause == registry.Takeover { // nobody holds what is taken over
+		l.first = append(l.first, it)
+		return
+	}
+	l.ready = append(l.ready, it)
+}
+
+// prefer makes an item's attempts go first until no action waits for them any more. One that is queued already comes forward.
+func (l *loop) prefer(it *item) {
+	if it.asked {
+		return
+	}
+	it.asked = true
+	if !it.ready {
+		return
+	}
+	if place := slices.Index(l.ready, it); place >= 0 {
+		l.ready = slices.Delete(l.ready, place, place+1)
+		l.first = append(l.first, it)
+	}
+}
+
+// launchFirst hands over the attempts that go first.
+func (l *loop) launchFirst(ctx context.Context) {
+	if len(l.first) == 0 {
+		return
+	}
+	jobs := l.jobs(&l.first, batchSize)
+	settings := l.settings.Load()
+	l.flight += len(jobs)
+	l.work.Go(func() {
+		ctx, end := l.batches.begin(ctx)
+		ends := l.registrar.register(ctx, jobs, settings)
+		end()
+		l.inbox.finished(ends)
+	})
+}

@@ -1,0 +1,47 @@
+package proxy
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/registry"
+)
+
+// crowded is a bucket where whoever comes with others waits.
+type crowded struct{ *table }
+
+func (b crowded) Put(ctx context.Context, writes []registry.Write) []registry.WriteResult {
+	if len(writes) > 1 {
+		<-ctx.Done()
+	}
+	return b.table.Put(ctx, writes)
+}
+
+func TestOperatorsAttemptWaitsForNoOther(t *testing.T) {
+	const n = maxBatches*batchSize + 1000 // more than can be under way
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, testSettings, n)
+		defer r.stop()
+		r.registrar.bucket = crowded{r.bucket}
+		r.Tell("s", Cluster{Cause: registry.LeaderChanged, SeenAt: time.Now()})
+		synctest.Wait() // three batches hang, and the rest waits for them
+		before := time.Now()
+		last := testSubscriptions(n)[n-1].Name
+		statuses, err := r.Reregister(t.Context(), "s", last)
+		if err != nil || len(statuses) != 1 || !verified(statuses[0]) || statuses[0].Name != last || statuses[0].LastCause != registry.Manual {
+			t.Fatalf("%+v, %v", statuses, err)
+		}
+		if took := time.Since(before); took > 0 {
+			t.Errorf("it waited for %v", took)
+		}
+		preferred := make(chan bool, 1)
+		r.loops["s"].inbox.ask(request{do: func(l *loop, _ time.Time) { preferred <- l.byName[last].asked }})
+		if <-preferred {
+			t.Error("its next attempts go first too")
+		}
+		r.registrar.bucket = r.bucket
+		r.loops["s"].batches.giveUp(time.Now().Add(time.Hour), 0)
+	})
+}

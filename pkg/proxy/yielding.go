@@ -1,0 +1,104 @@
+package proxy
+
+import (
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/registry"
+)
+
+// What one instance hands over at once. A subscription pauses from its release until it is registered again, and that takes the
+// longer the more are on their way: where the processors are busy, by all that they have in common.
+const (
+	firstAway = 32
+	leastAway = 8
+	mostAway  = 256
+	// slowMove is too long. The emitter has to find the new registration after that, within the 100 ms that are bearable.
+	slowMove = 40 * time.Millisecond
+	// lostMove is when nobody is waited for any more: who asked is gone, or others hold what it asked for by turns.
+	lostMove = time.Second
+)
+
+// pace finds how many subscriptions may be on their way at once, as TCP does for its segments.
+type pace struct {
+	window int
+	cutAt  time.Time // what was released before says nothing about the window since
+}
+
+func newPace() pace { return pace{window: firstAway} }
+
+// arrived notes how long a subscription took that was released at that time.
+func (p *pace) arrived(released, now time.Time) {
+	switch took := now.Sub(released); {
+	case took <= slowMove/2:
+		p.window = min(p.window+1, mostAway)
+	case took > slowMove && !released.Before(p.cutAt):
+		p.window, p.cutAt = max(p.window/2, leastAway), now
+	}
+}
+
+// promise is a subscription that another instance asked for.
+type promise struct {
+	item *item
+	to   registry.Owner
+}
+
+// promise takes another instance's request. What it names is handed over in turn.
+func (l *loop) promise(r *health.HandOver) {
+	if len(l.promises) == 0 && len(l.away) == 0 {
+		l.pace.window = min(l.pace.window, firstAway) // it was another time
+	}
+	for _, name := range r.Names {
+		if it := l.byName[name]; it != nil && !it.promised && l.yields(it, r.To) {
+			it.promised = true
+			l.promises = append(l.promises, promise{it, r.To})
+		}
+	}
+}
+
+func (l *loop) yields(it *item, to registry.Owner) bool {
+	m := l.peers()
+	return m != nil && !it.removed && it.proxy.Started && !it.proxy.Standby && !it.proxy.Attempting && m.Yields(it.key, to)
+}
+
+// yield hands over what was promised, as much as may be on its way.
+func (l *loop) yield(now time.Time, wake *time.Time) {
+	if len(l.promises) == 0 {
+		return
+	}
+	for it, released := range l.away {
+		if at := released.Add(lostMove); now.Before(at) {
+			sooner(wake, at)
+		} else {
+			delete(l.away, it)
+		}
+	}
+	yielded := l.yielded
+	for len(l.promises) > 0 && len(l.away) < l.pace.window {
+		it, to := l.promises[0].item, l.promises[0].to
+		l.promises, it.promised = l.promises[1:], false
+		if !l.yields(it, to) {
+			continue
+		}
+		l.step(it, Input{Kind: Unassigned}, now)
+		if l.yielded++; isClosed(it.busy) { // else it is not on its way yet, for as long as its sink takes
+			l.away[it] = now
+		}
+	}
+	l.metrics.Moves.WithLabelValues("yielded").Add(float64(l.yielded - yielded))
+	if len(l.promises) > 0 {
+		return
+	}
+	if l.yielded > 0 {
+		l.log.Info("subscriptions were handed over", "subscriptions", l.yielded, "at_once", l.pace.window)
+	}
+	l.promises, l.yielded = nil, 0
+}
+
+// arrived notes that another instance registered what was released.
+func (l *loop) arrived(it *item, now time.Time) {
+	if released, ok := l.away[it]; ok {
+		delete(l.away, it)
+		l.pace.arrived(released, now)
+	}
+}

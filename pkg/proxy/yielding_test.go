@@ -1,0 +1,109 @@
+package proxy
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+func TestPaceFindsWhatIsFastEnough(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p, now := newPace(), time.Unix(0, 0)
+		each := time.Duration(rapid.IntRange(1, 3000).Draw(t, "each")) * time.Microsecond // of what is on its way
+		enough := max(leastAway, int(slowMove/each))
+		for range 100 {
+			released := now
+			now = now.Add(time.Duration(p.window) * each)
+			for range p.window {
+				p.arrived(released, now)
+			}
+			if p.window < leastAway || p.window > mostAway {
+				t.Fatalf("%d at once", p.window)
+			}
+		}
+		if p.window > 2*enough || p.window < min(enough, mostAway)/4 {
+			t.Fatalf("%d at once, where %d take as long as they may", p.window, enough)
+		}
+	})
+}
+
+func TestHandsOverAPartAtATime(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		const n = 1000
+		r := newRig(t, testSettings, n)
+		defer r.stop()
+		members := []Member{{Name: "host-a"}, {Name: "host-b"}}
+		sharing, to := NewSharing(members), registry.Owner{Name: "host-b", ID: "id-b"}
+		r.Share(members, func(registry.Owner) Life { return Alive })
+		var all []string
+		theirs := map[string]subscription.Subscription{} // by key: what host-b is to get, and has not
+		for _, s := range testSubscriptions(n) {
+			all = append(all, s.Name)
+			if sharing.Assign(s.Key()) == to.Name {
+				theirs[s.Key()] = s
+			}
+		}
+		r.HandOver(health.HandOver{Store: "s", Names: all, To: to})
+		for rounds := 0; len(theirs) > 0; rounds++ {
+			synctest.Wait()
+			released := 0
+			r.bucket.set(func(b *table) {
+				for key, s := range theirs {
+					if b.entries[key].Operation == registry.Put {
+						continue
+					}
+					released++
+					record := registry.Registration{Subscription: s, Owner: to, Incarnation: 2, Cause: registry.Takeover, DeliverSubject: "d"}
+					data, err := record.Encode()
+					if err != nil {
+						t.Fatal(err)
+					}
+					b.put(key, data, 2)
+					delete(theirs, key)
+				}
+			})
+			if released == 0 || rounds == 0 && released > firstAway || released > mostAway {
+				t.Fatalf("%d released in round %d, and %d to go", released, rounds, len(theirs))
+			}
+		}
+		synctest.Wait()
+		if held, err := r.Holds(t.Context(), "", ""); err != nil || held == 0 || held > n-n/3 {
+			t.Errorf("%d are held still, %v", held, err)
+		}
+	})
+}
+
+func TestWhatNobodyTakesHoldsUpNobody(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		const n = 200
+		r := newRig(t, testSettings, n)
+		defer r.stop()
+		to := registry.Owner{Name: "host-b", ID: "id-b"}
+		r.Share([]Member{{Name: "host-a", Draining: true}, {Name: "host-b"}}, func(registry.Owner) Life { return Alive })
+		released := map[string]bool{}
+		r.bucket.set(func(b *table) {
+			b.feed = func(e registry.Entry) {
+				if e.Operation != registry.Put {
+					released[e.Key] = true
+				}
+				r.Entry(e)
+			}
+		})
+		var all []string
+		for _, s := range testSubscriptions(n) {
+			all = append(all, s.Name)
+		}
+		r.HandOver(health.HandOver{Store: "s", Names: all, To: to})
+		time.Sleep(lostMove * n / firstAway)
+		synctest.Wait()
+		if len(released) < n {
+			t.Errorf("%d of %d were released", len(released), n)
+		}
+	})
+}
