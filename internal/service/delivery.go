@@ -28,7 +28,7 @@ type sinks struct {
 	js jetstream.JetStream
 
 	mu       sync.Mutex
-	forwards map[string]*config.Forward // by store.name, as tokens
+	forwards map[string]*config.Forward // by store.name, as tokens; nil: it says nothing
 	made     map[sink.Config]sink.Sink
 }
 
@@ -38,15 +38,22 @@ func newSinks(js jetstream.JetStream, c *config.Config) *sinks {
 	return s
 }
 
+// configure takes over a configuration. What a subscription that is no longer in it still has in hand goes where it went: it
+// would count as accepted wherever it went, and whoever has the subscription next would not get it.
 func (s *sinks) configure(c *config.Config) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	before := s.forwards
 	s.forwards, s.made = map[string]*config.Forward{}, map[sink.Config]sink.Sink{}
 	for i := range c.Stores {
 		for j := range c.Stores[i].Subscriptions {
-			if sub := &c.Stores[i].Subscriptions[j]; sub.Forward != nil {
-				s.forwards[tokens(c.Stores[i].ID, sub.Name)] = sub.Forward
-			}
+			sub := &c.Stores[i].Subscriptions[j]
+			s.forwards[tokens(c.Stores[i].ID, sub.Name)] = sub.Forward
+		}
+	}
+	for key, forward := range before {
+		if _, still := s.forwards[key]; !still {
+			s.forwards[key] = forward
 		}
 	}
 }

@@ -340,10 +340,12 @@ type losses struct {
 	by    registry.Owner // who took that; it may be gone again by now
 }
 
-// superseded tells the supervisor where it is another run of this instance's name that took over, which says so itself.
+// superseded tells the supervisor where it is another run of this instance's name that took over, which says so itself. Where
+// instances share, that is for their sessions to tell: the registration may be of the earlier run, which was stopped, goes on and
+// has not heard yet.
 func (l *loop) superseded(it *item, by registry.Owner) {
 	l.metrics.Superseded.Inc()
-	if by.Name == l.owner.Name && by.ID != l.owner.ID {
+	if by.Name == l.owner.Name && by.ID != l.owner.ID && l.members.Load() == nil {
 		l.retire(by)
 		return
 	}

@@ -22,6 +22,7 @@ const (
 // instancesSchedule is made from a seed alone.
 type instancesSchedule struct {
 	seed    uint64
+	nodes   int
 	names   []string                 // of the instances
 	weights map[string]int           // by instance
 	first   int                      // how many are there at the beginning
@@ -35,6 +36,7 @@ type instancesSchedule struct {
 
 func (s *instancesSchedule) String() string {
 	var b strings.Builder
+	fmt.Fprintf(&b, "%d nodes; ", s.nodes)
 	for _, name := range s.names {
 		fmt.Fprintf(&b, "%s has weight %d; ", name, s.weights[name])
 	}
@@ -67,6 +69,9 @@ func instancesReaders() (readers []*reader) {
 func makeInstancesSchedule(seed uint64, readers []*reader) *instancesSchedule {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	s := &instancesSchedule{seed: seed, weights: map[string]int{}, knows: map[string][]string{}, fences: map[string]string{}, delays: map[string]time.Duration{}, absent: map[string]bool{}, undo: rng.IntN(2) == 0}
+	if s.nodes = 1; rng.IntN(6) == 0 {
+		s.nodes = 3
+	}
 	for i := range 2 + rng.IntN(3) {
 		name := fmt.Sprintf("i%d", i+1)
 		s.names = append(s.names, name)
@@ -193,8 +198,9 @@ func (d *director) fault() {
 		}
 	case roll < 88:
 		if !slices.ContainsFunc(d.ends, func(e ending) bool { return e.fault == "start node" }) {
-			d.step("kill node", "n1")
-			d.until(d.now+time.Duration(d.rng.Int64N(int64(longAway))), "start node", "n1")
+			node := fmt.Sprintf("n%d", 1+d.rng.IntN(d.s.nodes))
+			d.step("kill node", node)
+			d.until(d.now+time.Duration(d.rng.Int64N(int64(longAway))), "start node", node)
 		}
 	default:
 		if d.differ {

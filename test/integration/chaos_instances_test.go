@@ -38,7 +38,7 @@ func TestInstancesChaos(t *testing.T) {
 type instancesWorld struct {
 	*chaos
 	s       *instancesSchedule
-	relays  map[string]*relay
+	relays  map[string][]*relay    // by instance, one to each server
 	frozen  map[string]*processRun // by instance
 	older   int                    // runs that another of their name replaced
 	reloads map[string]bool        // instances that were to read their configurations again
@@ -103,8 +103,8 @@ func instancesRun(t *testing.T, p *processPrograms, seed uint64) {
 	}
 	w.nothingParked()
 	since := func(later, earlier time.Time) time.Duration { return later.Sub(earlier).Round(time.Millisecond) }
-	t.Logf("seed %d: %d instances, %d faults, %d events, %d refused to older incarnations; %s to begin, %s of faults, %s until all was in its place, %s until all was delivered, %s to stop",
-		seed, len(s.names), len(s.steps), w.count.Load(), stale, since(begun, began), since(calm, begun), since(placed, calm), since(delivered, placed), since(stopped, delivered))
+	t.Logf("seed %d: %d nodes, %d instances, %d faults, %d events, %d refused to older incarnations; %s to begin, %s of faults, %s until all was in its place, %s until all was delivered, %s to stop",
+		seed, s.nodes, len(s.names), len(s.steps), w.count.Load(), stale, since(begun, began), since(calm, begun), since(placed, calm), since(delivered, placed), since(stopped, delivered))
 }
 
 // fenced is what a subscriber may see that refuses older incarnations.
@@ -121,13 +121,17 @@ func newInstancesWorld(t *testing.T, p *processPrograms, s *instancesSchedule, r
 		}
 	}
 	w := &instancesWorld{
-		chaos: &chaos{deliveryWorld: newDeliveryWorld(t, p, 1, readers...), paused: map[string]bool{}}, s: s,
-		relays: map[string]*relay{}, frozen: map[string]*processRun{}, reloads: map[string]bool{}, claims: map[string][]claim{},
+		chaos: &chaos{deliveryWorld: newDeliveryWorld(t, p, s.nodes, readers...), paused: map[string]bool{}}, s: s,
+		relays: map[string][]*relay{}, frozen: map[string]*processRun{}, reloads: map[string]bool{}, claims: map[string][]claim{},
 	}
 	w.special = map[string]*special{}
 	for _, name := range s.names {
-		w.relays[name] = newRelay(t, w.nodes[0].url())
-		own := &special{urls: w.relays[name].url(), instance: fmt.Sprintf(", weight: %d, session_ttl: %s", s.weights[name], sessionTTL)}
+		var urls []string
+		for _, node := range w.nodes {
+			r := newRelay(t, node.url())
+			w.relays[name], urls = append(w.relays[name], r), append(urls, r.url())
+		}
+		own := &special{urls: strings.Join(urls, ","), instance: fmt.Sprintf(", weight: %d, session_ttl: %s", s.weights[name], sessionTTL)}
 		for _, r := range readers {
 			if slices.Contains(s.knows[r.name], name) {
 				own.readers = append(own.readers, r)
@@ -189,13 +193,13 @@ func (w *instancesWorld) act(s *step) {
 	name, reader, _ := strings.Cut(s.target, " ")
 	switch s.fault {
 	case "cut":
-		w.relays[name].cut()
+		w.relay(name, (*relay).cut)
 	case "mend":
-		w.relays[name].mend()
+		w.relay(name, (*relay).mend)
 	case "stall":
-		w.relays[name].stall()
+		w.relay(name, (*relay).stall)
 	case "flow":
-		w.relays[name].flow()
+		w.relay(name, (*relay).flow)
 	case "pause":
 		w.frozen[name] = w.process(name)[name]
 		w.frozen[name].signal(syscall.SIGSTOP)
@@ -215,6 +219,12 @@ func (w *instancesWorld) act(s *step) {
 		w.reload(name, w.reader(reader))
 	default:
 		w.do(s)
+	}
+}
+
+func (w *instancesWorld) relay(name string, do func(*relay)) {
+	for _, r := range w.relays[name] {
+		do(r)
 	}
 }
 
@@ -252,6 +262,9 @@ func (w *instancesWorld) restore() {
 			run.signal(syscall.SIGTERM)
 			run.exit()
 		}
+	}
+	if len(w.nodes) > 1 {
+		w.awaitReplicas()
 	}
 	for _, name := range w.s.names {
 		if w.reloads[name] {

@@ -136,11 +136,12 @@ func deliveryBuild(t *testing.T) *processPrograms {
 	return &processPrograms{natsServer: filepath.Join(dir, "nats-server"), subproxy: filepath.Join(dir, "subproxy")}
 }
 
-// newDeliveryWorld starts that many servers, and makes what is there before subproxy: the target's stream.
+// newDeliveryWorld starts that many servers, and makes what is there before subproxy: the target's stream. A client knows no
+// other way to a server than it is given, so that it can be cut off.
 func newDeliveryWorld(t testing.TB, p *processPrograms, nodes int, readers ...*reader) *deliveryWorld {
 	t.Helper()
 	w := &deliveryWorld{
-		TB: t, p: p, nodes: processNodes(t, p, nodes), dir: t.TempDir(), point: 100 * time.Millisecond, readers: readers,
+		TB: t, p: p, nodes: processNodes(t, p, nodes, "--no_advertise"), dir: t.TempDir(), point: 100 * time.Millisecond, readers: readers,
 		emitters: map[string]*processRun{}, proxies: map[string]*processRun{}, quit: make(chan struct{}), failed: make(chan error, 1),
 	}
 	w.nc, w.js = w.connect()

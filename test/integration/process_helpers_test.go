@@ -176,18 +176,20 @@ type processNode struct {
 	dir         string
 	port, route int
 	routes      string // empty: not clustered
-	*processRun        // the run of now
+	flags       []string
+	*processRun // the run of now
 }
 
-// processNodes starts that many servers, routed to each other, and returns when JetStream answers on each.
-func processNodes(t testing.TB, p *processPrograms, n int) []*processNode {
+// processNodes starts that many servers, routed to each other, and returns when JetStream answers on each. They get more
+// flags as given.
+func processNodes(t testing.TB, p *processPrograms, n int, flags ...string) []*processNode {
 	t.Helper()
 	const tries = 5 // another process may take a port between its choice and its use
 	for range tries {
 		nodes := make([]*processNode, n)
 		var routes []string
 		for i := range nodes {
-			nodes[i] = &processNode{t: t, program: p.natsServer, name: fmt.Sprintf("n%d", i+1), dir: t.TempDir(), port: processPort(t), route: processPort(t)}
+			nodes[i] = &processNode{t: t, program: p.natsServer, name: fmt.Sprintf("n%d", i+1), dir: t.TempDir(), port: processPort(t), route: processPort(t), flags: flags}
 			routes = append(routes, fmt.Sprintf("nats://127.0.0.1:%d", nodes[i].route))
 		}
 		for _, node := range nodes {
@@ -229,7 +231,7 @@ func (n *processNode) run() {
 	if n.routes != "" {
 		args = append(args, "--cluster_name", "subproxy", "--cluster", fmt.Sprintf("nats://127.0.0.1:%d", n.route), "--routes", n.routes)
 	}
-	n.processRun = processStart(n.t, "nats-server "+n.name, n.program, args...)
+	n.processRun = processStart(n.t, "nats-server "+n.name, n.program, append(args, n.flags...)...)
 }
 
 func (n *processNode) url() string { return fmt.Sprintf("nats://127.0.0.1:%d", n.port) }

@@ -1,0 +1,92 @@
+package proxy
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/breaker"
+	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/registry"
+)
+
+// newSharingRig is a rig that shares with nobody yet.
+func newSharingRig(t *testing.T, n int) *rig {
+	r := &rig{t: t, bucket: &table{entries: map[string]registry.Entry{}}, metrics: health.NewMetrics(nil), statuses: map[string]int{}}
+	settings := testSettings
+	settings.InitialInterval, settings.NormalInterval = time.Hour, time.Hour
+	settings.HeartbeatInterval, settings.SummaryInterval = time.Hour, time.Hour
+	r.Supervisor = New(Options{
+		Owner: registry.Owner{Name: "host-a", ID: "id-a"}, Bucket: r.bucket, Settings: settings, Metrics: r.metrics,
+		Connected: func() bool { return true }, Publish: r.publish, Shares: true,
+	})
+	r.bucket.feed = r.Entry
+	r.Apply(testSubscriptions(n))
+	r.shareWith()
+	r.Begin(true)
+	synctest.Wait()
+	return r
+}
+
+// shareWith makes these the other members, all alive.
+func (r *rig) shareWith(others ...string) {
+	members := []Member{{Name: "host-a"}}
+	for _, name := range others {
+		members = append(members, Member{Name: name})
+	}
+	r.Share(members, func(registry.Owner) Life { return Alive })
+	synctest.Wait()
+}
+
+// claim writes a registration of somebody else.
+func (r *rig) claim(n int, owner registry.Owner, incarnation uint64) {
+	sub := testSubscriptions(n + 1)[n]
+	record := registry.Registration{Subscription: sub, Owner: owner, Incarnation: incarnation}
+	data, err := record.Encode()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.bucket.set(func(b *table) { b.put(sub.Key(), data, 0) })
+	synctest.Wait()
+}
+
+// A run that was stopped, goes on, and has not heard yet that another one has its name, may claim what that one holds. If
+// this one retired for it, as the other does once it hears of its session, nobody would be left.
+func TestClaimOfAnEarlierRunRetiresNobody(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newSharingRig(t, 2)
+		defer r.stop()
+		r.claim(0, registry.Owner{Name: "host-a", ID: "earlier"}, 2)
+		if r.Retired() {
+			t.Fatal("this run retired")
+		}
+		time.Sleep(turn)
+		synctest.Wait()
+		r.require(2, "verified", verified)
+		if record, err := lastOf(r.bucket, testSubscriptions(1)[0].Key()); err != nil || record.Owner.ID != "id-a" || record.Incarnation != 3 {
+			t.Errorf("%+v, %v", record, err)
+		}
+	})
+}
+
+// Which of two runs of a name is to end is told by their sessions. One that sees the other's registrations first waits for that.
+func TestRunLeavesWhatALaterOneHoldsUntilItHearsOfItsEnd(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newSharingRig(t, 2)
+		defer r.stop()
+		later := registry.Owner{Name: "host-a", ID: "later"}
+		before := r.bucket.writes
+		r.claim(0, registry.Owner{Name: "host-b", ID: "id-b"}, 2)
+		r.claim(0, later, 3)
+		r.claim(1, later, 2)
+		time.Sleep(turn - time.Millisecond)
+		synctest.Wait()
+		r.Retire(later)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if r.bucket.writes != before {
+			t.Errorf("it wrote %d times", r.bucket.writes-before)
+		}
+		r.require(2, "standing by", func(st health.Status) bool { return st.Health == breaker.Standby && st.Owner.ID == "later" })
+	})
+}
