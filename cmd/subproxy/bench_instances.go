@@ -24,6 +24,9 @@ and the instances run as processes of this program. Some of the subscriptions ge
 					return usagef("--instances: 1 to 100 each, not %d", n)
 				}
 			}
+			if !cmd.Flags().Changed("sampled") {
+				o.Sampled = min(o.Sampled, o.Subscriptions)
+			}
 			switch {
 			case o.Subscriptions < 1 || o.Subscriptions > 1_000_000:
 				return usagef("--subscriptions: 1 to 1000000, not %d", o.Subscriptions)
