@@ -24,6 +24,9 @@ and the instances run as processes of this program. Some of the subscriptions ge
 					return usagef("--instances: 1 to 100 each, not %d", n)
 				}
 			}
+			if !cmd.Flags().Changed("sampled") {
+				o.Sampled = min(o.Sampled, o.Subscriptions)
+			}
 			switch {
 			case o.Subscriptions < 1 || o.Subscriptions > 1_000_000:
 				return usagef("--subscriptions: 1 to 1000000, not %d", o.Subscriptions)
@@ -39,7 +42,7 @@ and the instances run as processes of this program. Some of the subscriptions ge
 	f.add(cmd)
 	cmd.Flags().IntSliceVar(&o.Instances, "instances", []int{1, 3, 10}, "how many instances, one set after the other")
 	cmd.Flags().IntVarP(&o.Subscriptions, "subscriptions", "n", 10_000, "subscriptions that they share")
-	cmd.Flags().IntVar(&o.Sampled, "sampled", 100, "of them, those that get events")
+	cmd.Flags().IntVar(&o.Sampled, "sampled", 50, "of them, those that get events")
 	cmd.Flags().IntVar(&o.Servers, "servers", 1, "nats-server processes: 1, or a cluster of 3")
 	return cmd
 }

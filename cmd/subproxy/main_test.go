@@ -5,14 +5,21 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/jedib0t/go-pretty/v6/text"
 	"go.uber.org/goleak"
+
+	"github.com/exesdb/subproxy/internal/natsnode"
 )
 
+// TestMain is, at need, the program that benches start.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && slices.Contains([]string{"run", "emitter", natsnode.ChildCommand}, os.Args[1]) {
+		os.Exit(run())
+	}
 	text.DisableColors()
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*Server).internalSendLoop"),
@@ -58,6 +65,8 @@ func TestMistakesInTheCommandLineAreUsageErrors(t *testing.T) {
 		{[]string{"bench", "reregister", "--subscriptions", "0"}, "--subscriptions: 1 to 1000000, not 0"},
 		{[]string{"bench", "reregister", "--servers", "2"}, "--servers: 1 or 3, not 2"},
 		{[]string{"bench", "reregister", "--samples", "0"}, "at least 1"},
+		{[]string{"bench", "instances", "--instances", "3,0"}, "--instances: 1 to 100 each, not 0"},
+		{[]string{"bench", "instances", "--sampled", "11", "-n", "10"}, "--sampled: 1 to the number of subscriptions, not 11"},
 		{[]string{"bench", "idle", "-n", "1"}, "--subscriptions: 2 to"},
 		{[]string{"bench", "scale", "-n", "10,5"}, "--subscriptions: numbers in ascending order"},
 		{[]string{"bench", "scale", "-n", "0,5"}, "--subscriptions: 1 to 1000000, not 0"},

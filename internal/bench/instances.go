@@ -132,8 +132,9 @@ func (m *move) idle(ctx context.Context) error {
 	if err := pause(ctx, 2*time.Second); err != nil {
 		return err
 	}
-	m.durations(m.what+": pauses", m.pauses(func(*sample) bool { return true }))
-	return nil
+	pauses, err := m.pauses(ctx, func(*sample) bool { return true })
+	m.durations(m.what+": pauses", pauses)
+	return err
 }
 
 func (m *move) join(ctx context.Context, names []string, name string) error {
@@ -147,8 +148,7 @@ func (m *move) join(ctx context.Context, names []string, name string) error {
 		return err
 	}
 	m.durations(m.what+": until balanced", []time.Duration{last.Sub(m.from)})
-	m.moved(true)
-	return nil
+	return m.moved(ctx, true)
 }
 
 func (m *move) leave(ctx context.Context, names []string, name string) error {
@@ -161,8 +161,7 @@ func (m *move) leave(ctx context.Context, names []string, name string) error {
 	if _, err := m.balanced(ctx, after); err != nil {
 		return err
 	}
-	m.moved(true)
-	return nil
+	return m.moved(ctx, true)
 }
 
 // restartAll restarts one after the other under its name.
@@ -191,8 +190,7 @@ func (m *move) restartAll(ctx context.Context, names []string) error {
 	if len(names) == 1 {
 		m.least = len(wanted)
 	}
-	m.moved(len(names) > 1)
-	return nil
+	return m.moved(ctx, len(names) > 1)
 }
 
 // kill kills the first and does not start it again.
@@ -214,8 +212,15 @@ func (m *move) kill(ctx context.Context, names []string) error {
 	moved := m.holdings.take()
 	m.number(m.what+": moves", float64(moved.moves), "")
 	m.number(m.what+": the least", float64(m.least), "")
-	m.durations(m.what+": pauses of its subscriptions", m.pauses(func(s *sample) bool { return orphans[s.key] }))
-	others := m.pauses(func(s *sample) bool { return !orphans[s.key] })
+	its, err := m.pauses(ctx, func(s *sample) bool { return orphans[s.key] })
+	if err != nil {
+		return err
+	}
+	others, err := m.pauses(ctx, func(s *sample) bool { return !orphans[s.key] })
+	if err != nil {
+		return err
+	}
+	m.durations(m.what+": pauses of its subscriptions", its)
 	m.durations(m.what+": pauses of the others'", others)
 	m.target(m.what+": longest pause of the others'", micros(quantile(others, 1))/1000, micros(pauseBound)/1000, "ms")
 	return nil
@@ -231,31 +236,38 @@ func differ(a, b map[string]string) (n int) {
 }
 
 // moved reports moves, pauses and gaps. Bound says whether there are targets for them.
-func (m *move) moved(bound bool) {
+func (m *move) moved(ctx context.Context, bound bool) error {
 	moved := m.holdings.take()
 	m.number(m.what+": moves", float64(moved.moves), "")
 	m.number(m.what+": the least", float64(m.least), "")
-	pauses := m.pauses(func(*sample) bool { return true })
+	pauses, err := m.pauses(ctx, func(*sample) bool { return true })
+	if err != nil {
+		return err
+	}
 	m.durations(m.what+": pauses", pauses)
 	m.durations(m.what+": gaps", moved.gaps)
 	longest, gap := micros(quantile(pauses, 1)), micros(quantile(moved.gaps, 1))
 	if !bound {
 		m.number(m.what+": longest pause", longest, "µs")
 		m.number(m.what+": longest gap", gap, "µs")
-		return
+		return nil
 	}
 	m.target(m.what+": longest pause", longest/1000, micros(pauseBound)/1000, "ms")
 	m.target(m.what+": longest gap", gap/1000, micros(pauseBound)/1000, "ms")
+	return nil
 }
 
-// pauses are the longest of each subscription that gets events.
-func (m *move) pauses(of func(*sample) bool) (all []time.Duration) {
+// pauses are the longest of each subscription that gets events, once all get them again.
+func (m *move) pauses(ctx context.Context, of func(*sample) bool) (all []time.Duration, err error) {
+	if err := m.flowing(ctx); err != nil {
+		return nil, err
+	}
 	for _, s := range m.samples {
 		if of(s) {
 			all = append(all, s.beyond(m.pub, m.from))
 		}
 	}
-	return all
+	return all, nil
 }
 
 // flowing waits until every subscriber gets events.

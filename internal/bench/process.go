@@ -83,7 +83,7 @@ func (p *process) ended() error {
 }
 
 // endWithin is how long a process that was told to end may take.
-const endWithin = 20 * time.Second
+const endWithin = 30 * time.Second
 
 // end signals the process and waits until it is gone.
 func (p *process) end(how os.Signal) error {

@@ -226,7 +226,7 @@ func (t *town) assignment(names []string) map[string]string {
 
 const (
 	// balanceWithin is when what does not come to rest is given up.
-	balanceWithin = time.Minute
+	balanceWithin = 2 * time.Minute
 	// atRest is how long nothing has moved once it has come to rest.
 	atRest = 500 * time.Millisecond
 )

@@ -10,8 +10,8 @@ import (
 // What one instance hands over at once. A subscription pauses from its release until it is registered again, and that takes the
 // longer the more are on their way: where the processors are busy, by all that they have in common.
 const (
-	firstAway = 32
-	leastAway = 8
+	firstAway = 64
+	leastAway = 32 // where each takes long by itself, fewer at once are no faster
 	mostAway  = 256
 	// slowMove is too long. The emitter has to find the new registration after that, within the 100 ms that are bearable.
 	slowMove = 40 * time.Millisecond

@@ -1,0 +1,49 @@
+package bench
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/registry"
+)
+
+func TestHoldingsCountMovesGapsAndWhatIsAstray(t *testing.T) {
+	a, again, b := registry.Owner{Name: "a", ID: "1"}, registry.Owner{Name: "a", ID: "2"}, registry.Owner{Name: "b", ID: "3"}
+	ms := func(n int) time.Time { return time.UnixMilli(int64(n)) }
+	h := newHoldings(nil, "s")
+	h.want(map[string]string{"x": "a", "y": "b"})
+	off := func(want int) {
+		t.Helper()
+		if n, _ := h.off(); n != want {
+			t.Errorf("%d are astray, want %d", n, want)
+		}
+	}
+	off(2)
+	h.hold("x", a, ms(0))
+	h.hold("y", a, ms(0))
+	off(1)
+	h.hold("x", a, ms(1)) // registered again
+	h.free("y", ms(10))
+	h.free("y", ms(11)) // its marker went, too
+	off(1)
+	h.hold("y", b, ms(15))
+	off(0)
+	if m := h.take(); m.moves != 3 || !slices.Equal(m.gaps, []time.Duration{5 * time.Millisecond}) || !m.last.Equal(ms(15)) {
+		t.Errorf("%+v", m)
+	}
+
+	h.free("x", ms(20))
+	off(1)
+	if h.ownerName("x") != "" || h.ownerName("y") != "b" {
+		t.Errorf("x is held by %q, y by %q", h.ownerName("x"), h.ownerName("y"))
+	}
+	h.hold("x", again, ms(50)) // restarted
+	h.hold("y", again, ms(60)) // b was killed
+	off(1)
+	h.want(map[string]string{"x": "a", "y": "a"})
+	off(0)
+	if m := h.take(); m.moves != 2 || !slices.Equal(m.gaps, []time.Duration{30 * time.Millisecond}) {
+		t.Errorf("%+v", m)
+	}
+}
