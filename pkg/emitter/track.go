@@ -1,12 +1,14 @@
 package emitter
 
 import (
+	"context"
 	"sort"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/feed"
 )
 
 // entry is an event in memory, with the headers that it is sent with.
@@ -26,6 +28,11 @@ type track struct {
 	front     uint64 // the furthest that any subscription got
 	riders    map[*sub]struct{}
 
+	// Of a pass.
+	ctx     context.Context // it reads until then
+	end     context.CancelFunc
+	pages   int           // read so far
+	stretch *feed.Stretch // nil: it is short, so far
 	reading bool
 	nothing int       // times in a row that the stream's leader had nothing after high
 	emptyAt time.Time // since when nobody rides; zero: somebody does
