@@ -18,8 +18,9 @@ const (
 	// shortPass is how many pages a pass reads by direct get alone. One that has more to read then, and somebody who keeps up
 	// with it, is worth a consumer: a slow subscription, of which every window begins a pass, never has one.
 	shortPass = 3
-	// abandonAfter is how long a pass waits for somebody to ride on it.
-	abandonAfter = 100 * time.Millisecond
+	// abandonAfter is how long a pass waits for somebody to ride on it, while somebody else waits for one; and else.
+	abandonAfter     = 100 * time.Millisecond
+	abandonedForGood = time.Second
 	// readAgain is how soon a failed read is tried again.
 	readAgain = 50 * time.Millisecond
 	// believeNothing is how many times in a row the stream's leader has to say that it has nothing before that is believed; a
@@ -90,7 +91,7 @@ func (l *leader) advance(t *track, now time.Time) bool {
 		if t.emptyAt.IsZero() {
 			t.emptyAt = now
 		}
-		if now.Sub(t.emptyAt) > abandonAfter {
+		if empty := now.Sub(t.emptyAt); empty > abandonedForGood || empty > abandonAfter && len(l.wanting) > 0 {
 			return false
 		}
 	}

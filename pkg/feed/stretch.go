@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -235,19 +236,29 @@ func (c *consumer) status(m *nats.Msg, batch int) error {
 	return nil
 }
 
+// take reads a message's place from where it would be acknowledged: $JS.ACK, perhaps domain and account, the stream and the
+// consumer; how often it was delivered, its sequence, the delivery's, when it was stored, how many come after; perhaps more.
 func (c *consumer) take(m *nats.Msg) (Message, error) {
-	meta, err := m.Metadata()
-	if err != nil {
-		return Message{}, err
+	_, place, _ := strings.Cut(m.Reply, "."+c.name+".")
+	var number [5]uint64
+	for i := range number {
+		var token string
+		token, place, _ = strings.Cut(place, ".")
+		n, err := strconv.ParseUint(token, 10, 63)
+		if err != nil {
+			return Message{}, fmt.Errorf("%w: delivered with %q", errStalled, m.Reply)
+		}
+		number[i] = n
 	}
+	sequence, delivery, stored, pending := number[1], number[2], time.Unix(0, int64(number[3])).UTC(), number[4]
 	c.delivered++
 	switch {
-	case meta.Sequence.Consumer != c.delivered || meta.Sequence.Stream <= c.last:
-		return Message{}, fmt.Errorf("%w: delivery %d is its %d, message %d after %d", errStalled, c.delivered, meta.Sequence.Consumer, meta.Sequence.Stream, c.last)
-	case meta.Timestamp.Before(c.reader.since): // of a deleted stream of the same name; only the leader is believed
+	case delivery != c.delivered || sequence <= c.last:
+		return Message{}, fmt.Errorf("%w: delivery %d is its %d, message %d after %d", errStalled, c.delivered, delivery, sequence, c.last)
+	case stored.Before(c.reader.since): // of a deleted stream of the same name; only the leader is believed
 		return Message{}, errOther
 	}
 	c.asked--
-	c.last, c.over = meta.Sequence.Stream, meta.NumPending == 0
-	return Message{Subject: m.Subject, Sequence: meta.Sequence.Stream, Time: meta.Timestamp, Header: m.Header, Data: m.Data}, nil
+	c.last, c.over = sequence, pending == 0
+	return Message{Subject: m.Subject, Sequence: sequence, Time: stored, Header: m.Header, Data: m.Data}, nil
 }
