@@ -43,8 +43,8 @@ func TestEventThatWasGivenAwayIsReadAgainWhereItIsMissed(t *testing.T) {
 		store: "s", term: 7, local: local, index: newIndex(), tail: newTrack(0), metrics: NewMetrics(nil),
 		wanting: map[*sub]struct{}{}, attention: map[*sub]struct{}{},
 	}
-	join := func(s subscription.Subscription) *sub {
-		joined := &sub{name: s.Name, phase: running, window: firstWindow, local: true}
+	join := func(s subscription.Subscription, after uint64) *sub {
+		joined := &sub{name: s.Name, phase: running, window: firstWindow, local: true, sender: NewSender(after), pos: after}
 		if err := l.index.add(joined, s); err != nil {
 			t.Fatal(err)
 		}
@@ -54,7 +54,7 @@ func TestEventThatWasGivenAwayIsReadAgainWhereItIsMissed(t *testing.T) {
 	message := func(sequence uint64, typ string) feed.Message {
 		return feed.Message{Subject: event.Subject("s", "g", typ), Sequence: sequence, Header: nats.Header{"Nats-Msg-Id": {"m"}}}
 	}
-	one := join(by(subscription.ByEventType, "a"))
+	one := join(by(subscription.ByEventType, "a"), 0)
 	for sequence := uint64(1); sequence <= 4; sequence++ {
 		l.streamed(t.Context(), streamItem{message: message(sequence, "a")})
 	}
@@ -73,8 +73,7 @@ func TestEventThatWasGivenAwayIsReadAgainWhereItIsMissed(t *testing.T) {
 	l.advance(l.passes[0], one.progressAt)
 	another := by(subscription.ByStream, "$all")
 	another.Name = "another"
-	l.tail.low = 4 // what it is not given here
-	two := join(another)
+	two := join(another, 4)
 	l.streamed(t.Context(), streamItem{message: message(5, "a")})
 	if len(local.got) != 2 || one.sender.Sent != 5 || two.sender.Sent != 5 {
 		t.Errorf("got %+v", local.got)
