@@ -55,50 +55,87 @@ const (
 	tunedAckPending = 20_000
 )
 
-// durable is bare nats.go, a durable consumer with explicit acknowledgement, as it comes or tuned.
+// durable is bare nats.go, a durable consumer with explicit acknowledgement that only reads, as it comes or tuned.
 func durable(js jetstream.JetStream, stream string, tuned bool) *contender {
-	name, cfg, opts := "durable", jetstream.ConsumerConfig{}, []jetstream.PullConsumeOpt(nil)
+	name := "durable"
 	if tuned {
 		name += ", tuned"
-		cfg.MaxAckPending, opts = tunedAckPending, append(opts, jetstream.PullMaxMessages(tunedPull))
 	}
 	started := 0
 	return &contender{name: name, share: 1, start: func(ctx context.Context, from uint64, got func([]byte)) (func(), error) {
 		started++
-		cfg := cfg
-		cfg.Durable, cfg.AckPolicy = fmt.Sprintf("bench_%t_%d", tuned, started), jetstream.AckExplicitPolicy
-		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, from
-		c, err := js.CreateConsumer(ctx, stream, cfg)
+		return consume(ctx, js, stream, fmt.Sprintf("bench_%t_%d", tuned, started), tuned, from, func(m jetstream.Msg) {
+			got(m.Data())
+			_ = m.Ack() // fails only without a connection
+		})
+	}}
+}
+
+// passing is bare nats.go that does the work of emitter, proxy and sink publish as most workers are written: a durable
+// consumer that publishes each event on, headers and all, to a subscriber on another connection, and acknowledges it then.
+// Nothing is waited for: the connection keeps the order of the two. It is tuned; acknowledging in batches is not for
+// explicit acknowledgement.
+func passing(js jetstream.JetStream, stream string, nc *nats.Conn) *contender {
+	started := 0
+	return &contender{name: "durable, passing on", share: 1, start: func(ctx context.Context, from uint64, got func([]byte)) (func(), error) {
+		started++
+		subject, sub, err := receive(nc, fmt.Sprintf("passed.%d", started), got)
 		if err != nil {
 			return nil, err
 		}
-		consuming, err := c.Consume(func(m jetstream.Msg) {
-			got(m.Data())
-			_ = m.Ack() // fails only without a connection
-		}, opts...)
+		stop, err := consume(ctx, js, stream, fmt.Sprintf("bench_passing_%d", started), true, from, func(m jetstream.Msg) {
+			_ = js.Conn().PublishMsg(&nats.Msg{Subject: subject, Header: m.Headers(), Data: m.Data()}) // fails only without a connection
+			_ = m.Ack()
+		})
 		if err != nil {
 			return nil, err
 		}
 		return func() {
-			consuming.Stop()
-			<-consuming.Closed()
-			_ = js.DeleteConsumer(context.WithoutCancel(ctx), stream, cfg.Durable)
+			stop()
+			_ = sub.Unsubscribe()
 		}, nil
 	}}
 }
 
-// relay is bare nats.go that does what emitter, proxy and sink publish do, without their guarantees: an ordered consumer
-// that publishes each event on, headers and all, to a subscriber on another connection. It is what that way costs at the least.
+// receive subscribes to a subject that events are published on to.
+func receive(nc *nats.Conn, name string, got func([]byte)) (subject string, sub *nats.Subscription, err error) {
+	subject = outPrefix + name
+	if sub, err = nc.Subscribe(subject, func(m *nats.Msg) { got(m.Data) }); err != nil {
+		return "", nil, err
+	}
+	return subject, sub, errors.Join(sub.SetPendingLimits(-1, -1), nc.Flush())
+}
+
+// consume reads a durable consumer with explicit acknowledgement.
+func consume(ctx context.Context, js jetstream.JetStream, stream, name string, tuned bool, from uint64, each func(jetstream.Msg)) (stop func(), err error) {
+	cfg, opts := jetstream.ConsumerConfig{
+		Durable: name, AckPolicy: jetstream.AckExplicitPolicy, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from,
+	}, []jetstream.PullConsumeOpt(nil)
+	if tuned {
+		cfg.MaxAckPending, opts = tunedAckPending, append(opts, jetstream.PullMaxMessages(tunedPull))
+	}
+	c, err := js.CreateConsumer(ctx, stream, cfg)
+	if err != nil {
+		return nil, err
+	}
+	consuming, err := c.Consume(each, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		consuming.Stop()
+		<-consuming.Closed()
+		_ = js.DeleteConsumer(context.WithoutCancel(ctx), stream, name)
+	}, nil
+}
+
+// relay is the least that passing on costs, with no guarantee at all: an ordered consumer that publishes each event on.
 func relay(js jetstream.JetStream, stream string, nc *nats.Conn) *contender {
 	started := 0
 	return &contender{name: "relay", share: 1, start: func(ctx context.Context, from uint64, got func([]byte)) (func(), error) {
 		started++
-		subject := fmt.Sprintf("%srelay.%d", outPrefix, started)
-		sub, err := nc.Subscribe(subject, func(m *nats.Msg) { got(m.Data) })
+		subject, sub, err := receive(nc, fmt.Sprintf("relay.%d", started), got)
 		if err != nil {
-			return nil, err
-		}
-		if err := errors.Join(sub.SetPendingLimits(-1, -1), nc.Flush()); err != nil {
 			return nil, err
 		}
 		c, err := js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from})

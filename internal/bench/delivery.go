@@ -59,8 +59,8 @@ func Delivery(ctx context.Context, o DeliveryOptions) (*Report, error) {
 			return nil, err
 		}
 	}
-	d.report.note("subproxy: emitter and instance as subproxy run hosts both. apart: as two processes, with NATS in between; so is a handler, in a program that embeds the packages. ordered: a nats.go ordered consumer. durable: a nats.go durable consumer with explicit acknowledgement, as it comes; "+
-		"tuned: PullMaxMessages %d, MaxAckPending %d. relay: an ordered consumer that publishes each event on to a subscriber, which is what emitter, proxy and sink publish cost at the least. Sinks that wait for an answer get a tenth of the events. The p99 of a rate is what 99 of 100 rounds reach.", tunedPull, tunedAckPending)
+	d.report.note("subproxy: emitter and instance as subproxy run hosts both. apart: as two processes, with NATS in between; so is a handler, in a program that embeds the packages. ordered: a nats.go ordered consumer. durable: a nats.go durable consumer with explicit acknowledgement that only reads, as it comes; "+
+		"tuned: PullMaxMessages %d, MaxAckPending %d. passing on: one, tuned, that publishes each event on to a subscriber and then acknowledges it, which is the work of emitter, proxy and sink publish. relay: an ordered consumer that publishes each event on, with no guarantee, which is the least that passing on costs. Sinks that wait for an answer get a tenth of the events. The p99 of a rate is what 99 of 100 rounds reach.", tunedPull, tunedAckPending)
 	d.report.target("events delivered twice", float64(d.surplus), 0, "")
 	return d.report, nil
 }
@@ -166,6 +166,10 @@ func (d *delivery) baselines(at *site) ([]*contender, error) {
 		},
 		func(js jetstream.JetStream, stream string) (*contender, error) { return durable(js, stream, true), nil },
 		func(js jetstream.JetStream, stream string) (*contender, error) {
+			nc, err := d.connect("subscriber passing")
+			return passing(js, stream, nc), err
+		},
+		func(js jetstream.JetStream, stream string) (*contender, error) {
 			nc, err := d.connect("subscriber relay")
 			return relay(js, stream, nc), err
 		},
@@ -217,9 +221,16 @@ func (d *delivery) catchUp(ctx context.Context, all []*contender) error {
 	return nil
 }
 
-// compare notes the rates, and for the target the ratio round by round.
+// The places of baselines.
+const (
+	durableAt = 1 // and tuned after it
+	passingAt = 3
+	relayAt   = 4
+	ownFrom   = 5
+)
+
+// compare notes the rates, and the ratios round by round: the target is one to the faster durable consumer that only reads.
 func (d *delivery) compare(prefix string, all []*contender, took []taken) {
-	const baselines, relayed = 4, 3 // ordered, durable, durable tuned, relay
 	median := func(samples []float64) float64 { return quantile(slices.Clone(samples), 0.5) }
 	for i, c := range all {
 		d.report.rates(prefix+c.name, slices.Clone(took[i].rates), "events/s")
@@ -229,11 +240,11 @@ func (d *delivery) compare(prefix string, all []*contender, took []taken) {
 			d.report.number("CPU an event, "+prefix+c.name, cpu, "µs")
 		}
 	}
-	faster := 1
-	if median(took[2].rates) > median(took[1].rates) {
-		faster = 2
+	reading := durableAt
+	if median(took[durableAt+1].rates) > median(took[durableAt].rates) {
+		reading++
 	}
-	for i := baselines; i < len(all); i++ {
+	for i := ownFrom; i < len(all); i++ {
 		against := func(other int) (string, float64) {
 			var ratios []float64
 			for round, rate := range took[i].rates {
@@ -242,10 +253,12 @@ func (d *delivery) compare(prefix string, all []*contender, took []taken) {
 			return prefix + all[i].name + " against " + all[other].name, median(ratios)
 		}
 		if all[i].targeted {
-			name, ratio := against(relayed)
-			d.report.number(name, ratio, "×")
+			for _, other := range []int{relayAt, passingAt} {
+				name, ratio := against(other)
+				d.report.number(name, ratio, "×")
+			}
 		}
-		name, ratio := against(faster)
+		name, ratio := against(reading)
 		if all[i].targeted {
 			d.report.targetAtLeast(name, ratio, 1, "×")
 		} else {

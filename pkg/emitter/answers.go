@@ -40,9 +40,10 @@ func (l *leader) ask(s *sub, now time.Time) {
 func (l *leader) question(s *sub, now time.Time) bool {
 	s.askedAt = now
 	s.askWait = min(max(2*s.askWait, firstAsk), maxAsk)
-	return l.publish(s, &nats.Msg{Subject: s.registration.DeliverSubject, Reply: s.reply, Header: nats.Header{
+	m := &nats.Msg{Subject: s.registration.DeliverSubject, Reply: s.reply, Header: nats.Header{
 		event.SequenceHeader: {"0"}, event.TermHeader: l.termValue, event.EpochHeader: {l.epoch},
-	}}) == nil
+	}}
+	return s.local && l.local.Offer(event.Handoff{Message: m, Term: l.term}) || l.nc.PublishMsg(m) == nil
 }
 
 // hold waits for a newer registration, or until it is worth asking again.

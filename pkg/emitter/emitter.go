@@ -50,7 +50,7 @@ type Config struct {
 // Local takes messages for the deliver subjects that begin with a prefix, without the way over NATS; *proxy.Delivery is one.
 type Local interface {
 	Prefix() string
-	Offer(m *nats.Msg) bool // the message is the taker's then; false: send it
+	Offer(h event.Handoff) bool // the message is the taker's then; false: send it
 }
 
 // Emitter is a process that contends for the leadership of stores, and sends their events while it leads.

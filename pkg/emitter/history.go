@@ -69,6 +69,9 @@ func (l *leader) reset(reason error) {
 	for _, s := range l.subs {
 		l.leave(s)
 	}
+	for _, t := range l.passes {
+		t.end()
+	}
 	l.passes = nil
 	l.tail, l.first = newTrack(0), 0
 	l.pauseAll()

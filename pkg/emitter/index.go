@@ -68,8 +68,8 @@ func (x *index) remove(s *sub) {
 	}
 }
 
-// matching calls for each group that wants the event.
-func (x *index) matching(e *event.Event, each func(*group)) {
+// matching appends the groups that want the event.
+func (x *index) matching(e *event.Event, groups []*group) []*group {
 	for i, sel := range [...]selector{
 		{subscription.ByStream, subscription.AllStreams}, {subscription.ByEventType, e.Type}, {subscription.ByStream, e.Stream},
 	} {
@@ -77,12 +77,13 @@ func (x *index) matching(e *event.Event, each func(*group)) {
 			break // a stream id that is spelt like the word for all of them
 		}
 		if g := x.groups[sel]; g != nil {
-			each(g)
+			groups = append(groups, g)
 		}
 	}
 	for _, g := range x.looking {
 		if g.matcher.Match(e) {
-			each(g)
+			groups = append(groups, g)
 		}
 	}
+	return groups
 }

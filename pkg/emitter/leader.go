@@ -59,8 +59,9 @@ type leader struct {
 	byID      map[uint64]*sub
 	nextID    uint64
 	index     index
-	tail      *track // nil until the end of the stream is known
-	first     uint64 // of the stream's messages, as far as is known
+	groups    []*group // that want the event in hand
+	tail      *track   // nil until the end of the stream is known
+	first     uint64   // of the stream's messages, as far as is known
 	passes    []*track
 	wanting   map[*sub]struct{} // have room, and no track has what they want next
 	attention map[*sub]struct{} // are asked, held, or have events in flight

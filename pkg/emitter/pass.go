@@ -15,8 +15,12 @@ const (
 	maxPasses = 4
 	pageSize  = 1000
 	pageBytes = 4 << 20
-	// abandonAfter is how long a pass waits for somebody to ride on it.
-	abandonAfter = 100 * time.Millisecond
+	// shortPass is how many pages a pass reads by direct get alone. One that has more to read then, and somebody who keeps up
+	// with it, is worth a consumer: a slow subscription, of which every window begins a pass, never has one.
+	shortPass = 3
+	// abandonAfter is how long a pass waits for somebody to ride on it, while somebody else waits for one; and else.
+	abandonAfter     = 100 * time.Millisecond
+	abandonedForGood = time.Second
 	// readAgain is how soon a failed read is tried again.
 	readAgain = 50 * time.Millisecond
 	// believeNothing is how many times in a row the stream's leader has to say that it has nothing before that is believed; a
@@ -30,12 +34,14 @@ func (l *leader) plan(ctx context.Context, now time.Time) {
 		return
 	}
 	if len(l.wanting) > 0 && len(l.passes) < maxPasses {
-		l.startPass()
+		l.startPass(ctx)
 	}
 	kept := l.passes[:0]
 	for _, t := range l.passes {
-		if l.advance(ctx, t, now) {
+		if l.advance(t, now) {
 			kept = append(kept, t)
+		} else {
+			t.end()
 		}
 	}
 	clear(l.passes[len(kept):])
@@ -44,12 +50,13 @@ func (l *leader) plan(ctx context.Context, now time.Time) {
 
 // startPass begins where the one furthest behind is, and takes along all that stand at the same place. Those further on
 // get on when it comes by.
-func (l *leader) startPass() {
+func (l *leader) startPass(ctx context.Context) {
 	at := ^uint64(0)
 	for s := range l.wanting {
 		at = min(at, s.pos)
 	}
 	t := newTrack(at)
+	t.ctx, t.end = context.WithCancel(ctx)
 	l.passes = append(l.passes, t)
 	l.metrics.Passes.Inc()
 	l.board(t, at, at)
@@ -66,7 +73,7 @@ func (l *leader) board(t *track, from, to uint64) {
 }
 
 // advance reports whether the pass goes on.
-func (l *leader) advance(ctx context.Context, t *track, now time.Time) bool {
+func (l *leader) advance(t *track, now time.Time) bool {
 	if t.high+1 < l.first {
 		t.high = min(l.first-1, max(l.tail.low, t.high)) // what lay between is gone
 	}
@@ -84,22 +91,28 @@ func (l *leader) advance(ctx context.Context, t *track, now time.Time) bool {
 		if t.emptyAt.IsZero() {
 			t.emptyAt = now
 		}
-		if now.Sub(t.emptyAt) > abandonAfter {
+		if empty := now.Sub(t.emptyAt); empty > abandonedForGood || empty > abandonAfter && len(l.wanting) > 0 {
 			return false
 		}
 	}
 	if !t.reading && !l.tail.has(t.high) && t.ahead() < pageSize && !now.Before(t.retryAt) {
-		l.read(ctx, t)
+		l.read(t)
 	}
 	return true
 }
 
 // read reads the next page beside the loop.
-func (l *leader) read(ctx context.Context, t *track) {
+func (l *leader) read(t *track) {
 	t.reading = true
-	from, reader := t.high+1, l.reader
+	from, read := t.high+1, l.reader.Read
+	if t.stretch == nil && t.pages >= shortPass && l.tail.low > t.high+shortPass*pageSize {
+		t.stretch = l.reader.Stretch(l.log)
+	}
+	if t.stretch != nil {
+		read = t.stretch.Read
+	}
 	l.work.Go(func() {
-		page, err := reader.Read(ctx, from, pageSize, pageBytes)
+		page, err := read(t.ctx, from, pageSize, pageBytes)
 		l.inbox.call(func() { l.page(t, page, err) })
 	})
 }
@@ -112,6 +125,7 @@ func (l *leader) page(t *track, page []feed.Message, err error) {
 	switch {
 	case err == nil:
 		t.nothing = 0
+		t.pages++
 	case errors.Is(err, feed.ErrNothing):
 		if t.nothing++; t.nothing >= believeNothing && l.tail != nil {
 			t.high, t.nothing = max(t.high, l.tail.low), 0

@@ -15,7 +15,7 @@ func TestPageOfAPassThatWasGivenUpIsShownToNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.resume(s)
-	l.startPass()
+	l.startPass(t.Context())
 	old := l.passes[0]
 	l.leave(s) // as a reset has it
 	l.passes = nil

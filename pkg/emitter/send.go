@@ -14,8 +14,13 @@ import (
 
 // dispatch shows an event to those that ride on the track.
 func (l *leader) dispatch(t *track, e *entry) {
-	sequence := e.event.Sequence
-	l.index.matching(&e.event, func(g *group) {
+	sequence, wanted := e.event.Sequence, 0
+	l.groups = l.index.matching(&e.event, l.groups[:0])
+	for _, g := range l.groups {
+		wanted += len(g.subs)
+	}
+	e.alone = wanted == 1
+	for _, g := range l.groups {
 		for _, s := range g.subs {
 			switch {
 			case s.ride != t || s.pos >= sequence:
@@ -27,7 +32,7 @@ func (l *leader) dispatch(t *track, e *entry) {
 				l.send(s, e)
 			}
 		}
-	})
+	}
 	if len(t.riders) > 0 {
 		t.front = sequence
 	}
@@ -40,6 +45,11 @@ func (l *leader) serve(s *sub, t *track) {
 		if s.group.matches(e) {
 			if !s.room() {
 				s.full = true
+				return
+			}
+			if e.given { // and wanted once more: it has to be read again
+				t.forget(i)
+				l.resume(s)
 				return
 			}
 			if !l.send(s, e) {
@@ -90,15 +100,13 @@ func (l *leader) send(s *sub, e *entry) bool {
 	}
 	wasIdle, before := s.sender.Idle(), s.sender.Sent
 	prev := s.sender.Send(e.event.Sequence)
-	e.header[event.PrevHeader] = []string{strconv.FormatUint(prev, 10)}
-	e.header[event.TermHeader] = l.termValue // which may have risen since the event was sent to another
-	m := &nats.Msg{Subject: s.registration.DeliverSubject, Reply: s.reply, Header: e.header, Data: e.event.Data}
-	if s.local {
-		m.Header = maps.Clone(e.header)
-	}
-	if err := l.publish(s, m); err != nil {
-		s.sender.unsend(before)
-		return l.unsent(s, e, err)
+	if !l.give(s, e, prev) {
+		e.header[event.PrevHeader] = []string{strconv.FormatUint(prev, 10)}
+		e.header[event.TermHeader] = l.termValue // which may have risen since the event was sent to another
+		if err := l.nc.PublishMsg(&nats.Msg{Subject: s.registration.DeliverSubject, Reply: s.reply, Header: e.header, Data: e.event.Data}); err != nil {
+			s.sender.unsend(before)
+			return l.unsent(s, e, err)
+		}
 	}
 	s.sent(e.event.Sequence, e.size)
 	l.metrics.Sent.Inc()
@@ -109,12 +117,25 @@ func (l *leader) send(s *sub, e *entry) bool {
 	return true
 }
 
-// publish sends a message to a proxy. Over NATS the headers are still the caller's afterwards.
-func (l *leader) publish(s *sub, m *nats.Msg) error {
-	if s.local && l.local.Offer(m) {
-		return nil
+// give hands an event to a proxy in this process. What nobody else wants goes with its headers, and is gone for the emitter.
+func (l *leader) give(s *sub, e *entry, prev uint64) bool {
+	if !s.local {
+		return false
 	}
-	return l.nc.PublishMsg(m)
+	h := event.Handoff{
+		Message:  &nats.Msg{Subject: s.registration.DeliverSubject, Reply: s.reply, Header: e.header, Data: e.event.Data},
+		Sequence: e.event.Sequence, Prev: prev, Term: l.term,
+	}
+	if !e.alone {
+		h.Message.Header = maps.Clone(e.header)
+	}
+	if !l.local.Offer(h) {
+		return false
+	}
+	if e.alone {
+		e.given, e.header, e.event.Header = true, nil, nil
+	}
+	return true
 }
 
 // unsent deals with an event that the connection does not take: there is none, or it is too large with its headers.

@@ -1,12 +1,14 @@
 package emitter
 
 import (
+	"context"
 	"sort"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/feed"
 )
 
 // entry is an event in memory, with the headers that it is sent with.
@@ -14,6 +16,8 @@ type entry struct {
 	event  event.Event
 	header nats.Header // of what is sent; Exesdb-Prev and Exesdb-Term are set each time
 	size   int
+	alone  bool // one subscription wants it, and no other
+	given  bool // to that one's proxy, with its headers: it can't be sent again
 }
 
 // track is a stretch of the stream that is in memory and grows at its end. One is the tail, which grows as events are
@@ -26,6 +30,11 @@ type track struct {
 	front     uint64 // the furthest that any subscription got
 	riders    map[*sub]struct{}
 
+	// Of a pass.
+	ctx     context.Context // it reads until then
+	end     context.CancelFunc
+	pages   int           // read so far
+	stretch *feed.Stretch // nil: it is short, so far
 	reading bool
 	nothing int       // times in a row that the stream's leader had nothing after high
 	emptyAt time.Time // since when nobody rides; zero: somebody does
@@ -59,6 +68,16 @@ func (t *track) trim(most, mostBytes int) {
 	if cap(t.events) > 4*len(t.events)+1024 {
 		t.events = append(make([]*entry, 0, len(t.events)), t.events...)
 	}
+}
+
+// forget drops the oldest events, up to the one at the index.
+func (t *track) forget(index int) {
+	t.low = t.events[index].event.Sequence
+	for i := range t.events[:index+1] {
+		t.bytes -= t.events[i].size
+		t.events[i] = nil
+	}
+	t.events = t.events[index+1:]
 }
 
 // has reports whether everything after pos, up to high, is here.

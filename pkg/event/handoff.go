@@ -3,6 +3,8 @@ package event
 import (
 	"bytes"
 	"strconv"
+
+	"github.com/nats-io/nats.go"
 )
 
 // Headers of the hand-off between an emitter and a proxy (subjects.md, "Delivery").
@@ -19,6 +21,13 @@ const (
 	// IncarnationHeader stands in everything that a proxy forwards: the incarnation of its registration.
 	IncarnationHeader = "Exesdb-Incarnation"
 )
+
+// Handoff is a message on its way from an emitter to a proxy, with what its headers say of the hand-off. In one process these
+// headers, but for the sequence of an event, are spared.
+type Handoff struct {
+	Message              *nats.Msg // the taker's
+	Sequence, Prev, Term uint64
+}
 
 // AnswerKind is what an answer says.
 type AnswerKind uint8

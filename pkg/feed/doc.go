@@ -22,6 +22,7 @@
 //     all that was stored before s. So what it did not show between last and s was gone by then. That the
 //     server lags behind others, or answers for a moment as a deposed leader, changes nothing: it then shows less, but
 //     no hole. A lost answer would be a hole; each answer names the one before it, and the page ends at a mismatch.
+//     A Stretch's consumer is the work of one server too, and counts what it delivers.
 //     Mirrors, which may be filtered, can answer direct gets too; their answers name another stream and are not used.
 //
 // That a message is missing is therefore never accepted, only that there is nothing to read yet. When the leader says
@@ -49,5 +50,6 @@
 // missing messages are read from the leader.
 //
 // Permissions needed: publish to $JS.API.STREAM.INFO, STREAM.MSG.GET and DIRECT.GET of the stream, subscribe to the
-// republish destination and the connection's inboxes; without republish, to create, read and delete consumers.
+// republish destination and the connection's inboxes; without republish, to create, read and delete consumers. A Stretch
+// makes do without the latter.
 package feed

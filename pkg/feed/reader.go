@@ -17,15 +17,19 @@ var ErrNothing = errNothing
 // leader where the replica that answers has no more. The package comment's argument holds for it: what it does not show
 // between two messages was gone when it read. It is safe for concurrent use.
 type Reader struct {
-	api    api
-	direct bool
-	since  time.Time
+	api       api
+	direct    bool
+	keeps     bool // whatever is consumed
+	since     time.Time
+	consumers allowance // of stretches
 }
 
 // NewReader makes a reader of the stream that the info is of. A stream that does not allow direct get is read message by
 // message from its leader, which is some twenty times slower.
 func NewReader(js jetstream.JetStream, info *jetstream.StreamInfo) *Reader {
-	return &Reader{api: newAPI(js, info.Config.Name), direct: info.Config.AllowDirect, since: info.Created}
+	return &Reader{
+		api: newAPI(js, info.Config.Name), direct: info.Config.AllowDirect, keeps: info.Config.Retention == jetstream.LimitsPolicy, since: info.Created,
+	}
 }
 
 // Read returns up to batch messages, and about maxBytes at the most, from the sequence on: at least one, or an error.

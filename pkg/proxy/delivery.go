@@ -41,10 +41,11 @@ type DeliveryOptions struct {
 type Delivery struct {
 	DeliveryOptions
 	sub      *nats.Subscription
-	messages chan *nats.Msg // closed by nobody; Stop ends its reader
-	prefix   int            // length of what stands before the number in a deliver subject
-	queued   atomic.Int64   // bytes that wait for sinks
-	refresh  atomic.Uint64  // counts Refresh
+	messages chan *nats.Msg // closed by nobody, nor is local; Stop ends their reader
+	local    chan event.Handoff
+	prefix   int           // length of what stands before the number in a deliver subject
+	queued   atomic.Int64  // bytes that wait for sinks
+	refresh  atomic.Uint64 // counts Refresh
 	stop     chan struct{}
 	work     sync.WaitGroup // the dispatcher and the inlets' workers
 	done     chan struct{}  // closed when the dispatcher has ended
@@ -60,6 +61,8 @@ const (
 	defaultBudget = 256 << 20
 	// pendingMessages is how many messages may wait for the dispatcher. More are dropped, which is a gap like any other.
 	pendingMessages = 1 << 16
+	// pendingLocal is how many from an emitter in the same process may; it waits while there are more.
+	pendingLocal = 1 << 12
 	// ackEvery is how many events are acknowledged together, and ackAfter how long fewer wait for more.
 	ackEvery = 100
 	ackAfter = time.Millisecond
@@ -80,7 +83,7 @@ func NewDelivery(o DeliveryOptions) *Delivery {
 	}
 	d := &Delivery{
 		DeliveryOptions: o, prefix: len(DeliverPrefix) + len(o.Owner.ID) + 1,
-		messages: make(chan *nats.Msg, pendingMessages), stop: make(chan struct{}), done: make(chan struct{}), inlets: map[uint64]*inlet{},
+		messages: make(chan *nats.Msg, pendingMessages), local: make(chan event.Handoff, pendingLocal), stop: make(chan struct{}), done: make(chan struct{}), inlets: map[uint64]*inlet{},
 	}
 	for v := range d.verdicts {
 		d.verdicts[v] = o.Metrics.Received.WithLabelValues(Verdict(v).String())
@@ -133,9 +136,14 @@ func (d *Delivery) Prefix() string { return DeliverPrefix + d.Owner.ID + "." }
 
 // Offer takes a message on a deliver subject of this instance from an emitter in the same process, which spares it the way
 // over the server. The message is the delivery's from then on. False means that the delivery has ended.
-func (d *Delivery) Offer(m *nats.Msg) bool {
+func (d *Delivery) Offer(h event.Handoff) bool {
 	select {
-	case d.messages <- m:
+	case d.local <- h:
+		return true
+	default:
+	}
+	select {
+	case d.local <- h:
 		return true
 	case <-d.stop:
 		return false
@@ -147,37 +155,65 @@ func (d *Delivery) dispatch() {
 	pause := time.NewTimer(time.Hour)
 	defer pause.Stop()
 	for {
+		none := len(d.unacked) == 0
 		select {
 		case m := <-d.messages:
-			none := len(d.unacked) == 0
-			if d.receive(m); none && len(d.unacked) > 0 {
-				pause.Reset(ackAfter)
-			}
+			d.receive(m)
+		case h := <-d.local:
+			d.receiveLocal(h)
 		case <-pause.C:
 			d.acknowledge()
 		case <-d.stop:
 			d.acknowledge()
 			return
 		}
+		if none && len(d.unacked) > 0 {
+			pause.Reset(ackAfter)
+		}
 	}
 }
 
 func (d *Delivery) receive(m *nats.Msg) {
+	if in := d.inletOf(m); in != nil {
+		in.inflow().receive(m)
+	}
+}
+
+// atOnce is how many handoffs are received in a row: looking after everything else for each would cost more than some take.
+const atOnce = 64
+
+func (d *Delivery) receiveLocal(h event.Handoff) {
+	for n := 1; ; n++ {
+		if in := d.inletOf(h.Message); in != nil {
+			in.inflow().receiveLocal(h)
+		}
+		if n == atOnce {
+			return
+		}
+		select {
+		case h = <-d.local:
+		default:
+			return
+		}
+	}
+}
+
+// inletOf is nil where there is none, and the emitter is told so.
+func (d *Delivery) inletOf(m *nats.Msg) *inlet {
 	if len(m.Subject) <= d.prefix {
-		return
+		return nil
 	}
 	number, err := strconv.ParseUint(m.Subject[d.prefix:], 10, 64)
 	if err != nil {
-		return
+		return nil
 	}
 	d.mu.RLock()
 	in := d.inlets[number]
 	d.mu.RUnlock()
 	if in == nil {
 		d.answer(m.Reply, event.Answer{Kind: event.Gone})
-		return
 	}
-	in.inflow().receive(m)
+	return in
 }
 
 // acknowledge says what inlets without a worker have accepted.

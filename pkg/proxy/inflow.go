@@ -44,6 +44,9 @@ type inflow struct {
 	to        sink.Sink
 	config    sink.Config
 	asOf      uint64 // Delivery.refresh when the sink was made
+	inHand    queued // that of take: a sink has no use for an event after Deliver returned, and this is one allocation less for each
+	speltAs   uint64 // incarnation
+	spelt     []string
 	forwarded prometheus.Counter
 	failing   int  // attempts in a row that failed
 	told      bool // the loop knows that it fails
@@ -99,15 +102,31 @@ func (f *inflow) receive(m *nats.Msg) {
 		}
 		return
 	}
-	seq, err1 := headerNumber(m.Header, event.SequenceHeader)
-	term, err2 := headerNumber(m.Header, event.TermHeader)
-	prev, err3 := headerNumber(m.Header, event.PrevHeader)
+	h := event.Handoff{Message: m}
+	var err1, err2, err3 error
+	h.Sequence, err1 = headerNumber(m.Header, event.SequenceHeader)
+	h.Term, err2 = headerNumber(m.Header, event.TermHeader)
+	h.Prev, err3 = headerNumber(m.Header, event.PrevHeader)
 	if err := errors.Join(err1, err2, err3); err != nil {
 		f.d.Metrics.Received.WithLabelValues("malformed").Inc()
 		f.d.Logger.Warn("an event's headers can't be read; it is refused", "subscription", f.subscription.Name, "error", err)
 		f.d.answer(m.Reply, event.Answer{Kind: event.Malformed})
 		return
 	}
+	f.handed(h)
+}
+
+// receiveLocal takes one from an emitter in the same process.
+func (f *inflow) receiveLocal(h event.Handoff) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.closed {
+		f.handed(h)
+	}
+}
+
+func (f *inflow) handed(h event.Handoff) {
+	m, seq, term, prev := h.Message, h.Sequence, h.Term, h.Prev
 	f.receiver.Fence = max(f.receiver.Fence, f.fence.Load())
 	if term > f.receiver.Fence {
 		raise(f.fence, term) // from now on for all of the store's proxies
@@ -175,7 +194,8 @@ func (f *inflow) question(m *nats.Msg, term uint64) {
 // take forwards an event, or queues it for the worker.
 func (f *inflow) take(m *nats.Msg, seq uint64) {
 	to, config := f.target()
-	q := queued{history: f.history, reply: m.Reply, event: sink.Event{
+	q := &f.inHand
+	*q = queued{history: f.history, reply: m.Reply, event: sink.Event{
 		Store: f.subscription.Store, Subscription: f.subscription.Name, Sequence: seq, Incarnation: f.incarnation.Load(), Epoch: f.receiver.epoch, Message: m,
 	}}
 	delete(m.Header, event.PrevHeader)
@@ -183,21 +203,29 @@ func (f *inflow) take(m *nats.Msg, seq uint64) {
 	if m.Header == nil {
 		m.Header = nats.Header{}
 	}
-	m.Header[event.IncarnationHeader] = []string{strconv.FormatUint(q.event.Incarnation, 10)}
+	m.Header[event.IncarnationHeader] = f.incarnationValue(q.event.Incarnation)
 	m.Reply = ""
 	if !f.working && !config.Blocks() && isClosed(f.after) && to.Deliver(context.Background(), &q.event) == nil {
-		f.done(&q)
+		f.done(q)
 		return
 	}
 	q.size = int64(len(m.Data)) + 1024
 	f.d.queued.Add(q.size)
-	f.queue = append(f.queue, q)
+	f.queue = append(f.queue, *q)
 	if !f.working {
 		f.working, f.quit = true, make(chan struct{})
 		ctx, cancel := context.WithCancel(context.Background())
 		f.cancel = cancel
 		f.d.work.Go(func() { f.work(ctx) })
 	}
+}
+
+// incarnationValue is the same for many events, and changed by nobody.
+func (f *inflow) incarnationValue(incarnation uint64) []string {
+	if f.spelt == nil || f.speltAs != incarnation {
+		f.speltAs, f.spelt = incarnation, []string{strconv.FormatUint(incarnation, 10)}
+	}
+	return f.spelt
 }
 
 // done notes that the sink accepted an event, or that it is parked.

@@ -1,0 +1,85 @@
+package emitter
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/feed"
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+// nearby is a proxy's end in the same process.
+type nearby struct{ got []event.Handoff }
+
+func (*nearby) Prefix() string { return "exesdb.proxy.deliver.near." }
+
+func (n *nearby) Offer(h event.Handoff) bool {
+	h.Message.Header["of the taker"] = []string{"x"} // the message is its own
+	n.got = append(n.got, h)
+	return true
+}
+
+func (n *nearby) took(t *testing.T, want ...string) {
+	t.Helper()
+	var got []string
+	for _, h := range n.got {
+		if h.Term != 7 || h.Message.Header.Get(event.SequenceHeader) != fmt.Sprint(h.Sequence) || h.Message.Header.Get(event.IDHeader) != fmt.Sprint("s/", h.Sequence) {
+			t.Errorf("%+v of term %d", h.Message.Header, h.Term)
+		}
+		got = append(got, fmt.Sprintf("%d after %d", h.Sequence, h.Prev))
+	}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("took %q, want %q", got, want)
+	}
+	n.got = nil
+}
+
+func TestEventThatWasGivenAwayIsReadAgainWhereItIsMissed(t *testing.T) {
+	local := &nearby{}
+	l := &leader{
+		store: "s", term: 7, local: local, index: newIndex(), tail: newTrack(0), metrics: NewMetrics(nil),
+		wanting: map[*sub]struct{}{}, attention: map[*sub]struct{}{},
+	}
+	join := func(s subscription.Subscription, after uint64) *sub {
+		joined := &sub{name: s.Name, phase: running, window: firstWindow, local: true, sender: NewSender(after), pos: after}
+		if err := l.index.add(joined, s); err != nil {
+			t.Fatal(err)
+		}
+		l.resume(joined)
+		return joined
+	}
+	message := func(sequence uint64, typ string) feed.Message {
+		return feed.Message{Subject: event.Subject("s", "g", typ), Sequence: sequence, Header: nats.Header{"Nats-Msg-Id": {"m"}}}
+	}
+	one := join(by(subscription.ByEventType, "a"), 0)
+	for sequence := uint64(1); sequence <= 4; sequence++ {
+		l.streamed(t.Context(), streamItem{message: message(sequence, "a")})
+	}
+	local.took(t, "1 after 0", "2 after 1", "3 after 2", "4 after 3")
+
+	l.missing(one, 2)
+	if _, waits := l.wanting[one]; !waits || l.tail.low != 3 || len(l.tail.events) != 1 {
+		t.Fatalf("it waits for a pass: %t; the tail has %d after %d", waits, len(l.tail.events), l.tail.low)
+	}
+	local.took(t)
+	l.startPass(t.Context())
+	l.page(l.passes[0], []feed.Message{message(3, "a"), message(4, "a")}, nil)
+	local.took(t, "3 after 2", "4 after 3")
+
+	// What two want is given to each.
+	l.advance(l.passes[0], one.progressAt)
+	another := by(subscription.ByStream, "$all")
+	another.Name = "another"
+	two := join(another, 4)
+	l.streamed(t.Context(), streamItem{message: message(5, "a")})
+	if len(local.got) != 2 || one.sender.Sent != 5 || two.sender.Sent != 5 {
+		t.Errorf("got %+v", local.got)
+	}
+	l.missing(one, 4)
+	if len(local.got) != 3 || local.got[2].Sequence != 5 || local.got[2].Prev != 4 {
+		t.Errorf("got %+v", local.got)
+	}
+}

@@ -1,0 +1,264 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+)
+
+const (
+	// maxConsumers is how many of a reader's stretches have a consumer at once.
+	maxConsumers = 4
+	// consumerWait is how long a consumer may show nothing, though it has something, before direct get takes over; and how
+	// long to wait for one to be created.
+	consumerWait = 500 * time.Millisecond
+	// consumerAgain is how long no stretch makes another after one was refused or stood still.
+	consumerAgain = time.Minute
+	// consumerIdle is how long the server keeps one that is not read, because its reader is gone.
+	consumerIdle = 10 * time.Second
+	// consumerPrefix begins the names of consumers, for whoever finds them.
+	consumerPrefix = "subproxy_catching_up_"
+)
+
+// errStalled: the consumer is of no use any more.
+var errStalled = errors.New("the consumer shows nothing more")
+
+// Stretch reads a long stretch of a stream, as Reader.Read does, and for a third of its cost while an ephemeral consumer serves
+// it: the server puts no headers of its own into what it sends by one. Nothing depends on the consumer. Where it is refused,
+// shows nothing for 500 ms, or leaves something out, the same Read goes on by direct get. It is for one goroutine at a time.
+type Stretch struct {
+	reader   *Reader
+	log      *slog.Logger
+	consumer *consumer // nil: direct get serves
+	over     bool      // a consumer has been at the end of the stream
+}
+
+// Stretch begins one. A stream that keeps messages only until they are consumed is read without a consumer.
+func (r *Reader) Stretch(log *slog.Logger) *Stretch {
+	return &Stretch{reader: r, log: log, over: !r.keeps}
+}
+
+// Read is Reader.Read, from a sequence that is not below those it has returned. A consumer that it makes ends with ctx, which
+// is therefore the same for all of a stretch.
+func (s *Stretch) Read(ctx context.Context, from uint64, batch, maxBytes int) ([]Message, error) {
+	if s.consumer == nil && !s.over {
+		s.open(ctx, from, batch)
+	}
+	if s.consumer == nil {
+		return s.reader.Read(ctx, from, batch, maxBytes)
+	}
+	messages, err := s.consumer.read(ctx, from, batch, maxBytes)
+	if err != nil || s.consumer.over {
+		s.over = s.consumer.over
+		s.consumer.close()
+		s.consumer = nil
+	}
+	if err != nil && ctx.Err() == nil {
+		s.giveUp(err)
+	}
+	if len(messages) > 0 { // what came before a failure is good
+		return messages, nil
+	}
+	return s.reader.Read(ctx, from, batch, maxBytes)
+}
+
+func (s *Stretch) open(ctx context.Context, from uint64, batch int) {
+	if !s.reader.consumers.take(time.Now()) {
+		return
+	}
+	c, err := s.reader.openConsumer(ctx, from, batch)
+	switch {
+	case err == nil:
+		s.consumer = c
+		context.AfterFunc(ctx, c.close)
+		return
+	case ctx.Err() == nil:
+		s.giveUp(err)
+	}
+	s.reader.consumers.release()
+}
+
+func (s *Stretch) giveUp(reason error) {
+	s.reader.consumers.shun(time.Now().Add(consumerAgain))
+	s.log.Info("old messages are read by direct get, which takes longer than by a consumer", "reason", reason, "for", consumerAgain)
+}
+
+// allowance bounds a reader's consumers. It is safe for concurrent use.
+type allowance struct {
+	mu    sync.Mutex
+	taken int
+	again time.Time // none before
+}
+
+func (a *allowance) take(now time.Time) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.taken == maxConsumers || now.Before(a.again) {
+		return false
+	}
+	a.taken++
+	return true
+}
+
+func (a *allowance) release() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.taken--
+}
+
+func (a *allowance) shun(until time.Time) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.again = until
+}
+
+// consumer is an ephemeral pull consumer in memory, without acknowledgements. It is asked for two pages ahead, so the server does
+// not wait for whoever takes them.
+type consumer struct {
+	reader    *Reader
+	name      string
+	inbox     string
+	sub       *nats.Subscription
+	answers   chan *nats.Msg
+	closing   sync.Once
+	asked     int    // messages that were asked for and did not come yet
+	delivered uint64 // the consumer's own count
+	last      uint64 // sequence in the stream
+	over      bool   // the stream has no more
+}
+
+func (r *Reader) openConsumer(ctx context.Context, from uint64, batch int) (*consumer, error) {
+	c := &consumer{reader: r, name: consumerPrefix + nuid.Next(), inbox: r.api.nc.NewInbox(), answers: make(chan *nats.Msg, 2*batch+16), last: from - 1}
+	sub, err := r.api.nc.ChanSubscribe(c.inbox, c.answers)
+	if err != nil {
+		return nil, fmt.Errorf("subscribe %s: %w", c.inbox, err)
+	}
+	c.sub = sub
+	ctx, cancel := context.WithTimeout(ctx, consumerWait)
+	defer cancel()
+	_, err = r.api.js.CreateConsumer(ctx, r.api.stream, jetstream.ConsumerConfig{
+		Name: c.name, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from, AckPolicy: jetstream.AckNonePolicy,
+		MemoryStorage: true, Replicas: 1, InactiveThreshold: consumerIdle,
+	})
+	if err != nil {
+		_ = sub.Unsubscribe() // fails only if the connection is closed
+		return nil, fmt.Errorf("create a consumer of %s: %w", r.api.stream, err)
+	}
+	return c, nil
+}
+
+// close may be called by any goroutine, and again. It does not wait: a consumer that the server does not hear of any more ends
+// by itself.
+func (c *consumer) close() {
+	c.closing.Do(func() {
+		_ = c.sub.Unsubscribe()
+		_ = c.reader.api.nc.Publish(c.reader.api.prefix+"CONSUMER.DELETE."+c.reader.api.stream+"."+c.name, nil)
+		c.reader.consumers.release()
+	})
+}
+
+// read returns up to batch messages. With an error there may be some as well, and the consumer is of no use any more.
+func (c *consumer) read(ctx context.Context, from uint64, batch, maxBytes int) ([]Message, error) {
+	messages := make([]Message, 0, batch)
+	timer := time.NewTimer(consumerWait)
+	defer timer.Stop()
+	for size := 0; len(messages) < batch && size < maxBytes && !c.over; {
+		if c.asked <= batch {
+			if err := c.ask(batch, maxBytes); err != nil {
+				return messages, err
+			}
+		}
+		m, err := c.next(ctx, timer)
+		if err != nil {
+			return messages, err
+		}
+		if len(m.Reply) == 0 {
+			if err := c.status(m, batch); err != nil {
+				return messages, err
+			}
+			continue
+		}
+		msg, err := c.take(m)
+		if err != nil {
+			return messages, err
+		}
+		if msg.Sequence >= from {
+			messages = append(messages, msg)
+			size += len(msg.Data)
+		}
+	}
+	return messages, nil
+}
+
+func (c *consumer) ask(batch, maxBytes int) error {
+	c.asked += batch
+	request := fmt.Appendf(nil, `{"batch":%d,"max_bytes":%d,"expires":%d}`, batch, maxBytes, consumerIdle)
+	return c.reader.api.nc.PublishRequest(c.reader.api.prefix+"CONSUMER.MSG.NEXT."+c.reader.api.stream+"."+c.name, c.inbox, request)
+}
+
+func (c *consumer) next(ctx context.Context, timer *time.Timer) (m *nats.Msg, err error) {
+	open := true
+	select {
+	case m, open = <-c.answers:
+	default:
+		timer.Reset(consumerWait)
+		select {
+		case m, open = <-c.answers:
+		case <-timer.C:
+			return nil, fmt.Errorf("%w for %s", errStalled, consumerWait)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	if !open {
+		return nil, nats.ErrConnectionClosed
+	}
+	return m, nil
+}
+
+// status takes the end of a request: the next message is more than its bytes, or nobody read on for long. One that was not served
+// at all would not be the next time either.
+func (c *consumer) status(m *nats.Msg, batch int) error {
+	left, err := strconv.Atoi(m.Header.Get("Nats-Pending-Messages"))
+	if err != nil || left >= batch {
+		return fmt.Errorf("%w: %s %s", errStalled, m.Header.Get("Status"), m.Header.Get("Description"))
+	}
+	c.asked -= left
+	return nil
+}
+
+// take reads a message's place from where it would be acknowledged: $JS.ACK, perhaps domain and account, the stream and the
+// consumer; how often it was delivered, its sequence, the delivery's, when it was stored, how many come after; perhaps more.
+func (c *consumer) take(m *nats.Msg) (Message, error) {
+	_, place, _ := strings.Cut(m.Reply, "."+c.name+".")
+	var number [5]uint64
+	for i := range number {
+		var token string
+		token, place, _ = strings.Cut(place, ".")
+		n, err := strconv.ParseUint(token, 10, 63)
+		if err != nil {
+			return Message{}, fmt.Errorf("%w: delivered with %q", errStalled, m.Reply)
+		}
+		number[i] = n
+	}
+	sequence, delivery, stored, pending := number[1], number[2], time.Unix(0, int64(number[3])).UTC(), number[4]
+	c.delivered++
+	switch {
+	case delivery != c.delivered || sequence <= c.last:
+		return Message{}, fmt.Errorf("%w: delivery %d is its %d, message %d after %d", errStalled, c.delivered, delivery, sequence, c.last)
+	case stored.Before(c.reader.since): // of a deleted stream of the same name; only the leader is believed
+		return Message{}, errOther
+	}
+	c.asked--
+	c.last, c.over = sequence, pending == 0
+	return Message{Subject: m.Subject, Sequence: sequence, Time: stored, Header: m.Header, Data: m.Data}, nil
+}
