@@ -273,6 +273,7 @@ func (l *leader) entry(r *registration, now time.Time) {
 			s.settle()
 			s.registration.revision = r.revision
 			s.phase, s.absentFrom = absent, now
+			s.released = r.Incarnation > 0 && r.Incarnation >= s.registration.Incarnation
 		}
 		return
 	}
@@ -287,9 +288,10 @@ func (l *leader) entry(r *registration, now time.Time) {
 	old := s.registration
 	s.registration = *r
 	superseded := old.Owner.ID != r.Owner.ID || old.Incarnation != r.Incarnation
-	if superseded {
+	if superseded && !s.released {
 		s.since = s.session + 1
 	}
+	s.released = false
 	s.local = l.local != nil && strings.HasPrefix(r.DeliverSubject, l.local.Prefix())
 	if s.phase == absent {
 		if err := l.index.add(s, r.Subscription); err != nil {

@@ -45,6 +45,9 @@ type sub struct {
 	// since is the first session whose acknowledgements count. One from before is of another history of the store, and so of
 	// other events, or of an incarnation that was superseded: its subscriber may have dropped what it says was accepted.
 	since uint64
+	// released says that the proxy gave the subscription back by itself, after it had acknowledged everything. That it did may be
+	// heard later than who has it next.
+	released bool
 
 	sender   Sender
 	inFlight int    // bytes

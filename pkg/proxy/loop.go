@@ -97,7 +97,8 @@ type loop struct {
 	stretchedFrom *Settings
 	stretchedFor  int64
 
-	peersOf   *Members // those that the store is shared with, made from (peers)
+	takenAt   time.Time // when another instance was seen to take what nobody held
+	peersOf   *Members  // those that the store is shared with, made from (peers)
 	peersFrom *Members
 
 	report report
@@ -291,6 +292,9 @@ func (l *loop) seen(e *registry.Entry, now time.Time) {
 		n.Readable, n.Incarnation, n.Owner = true, record.Incarnation, record.Owner
 		l.arrived(it, now)
 		l.inbox.learnTerm(record.Term)
+	}
+	if n.Readable && !n.Mine && it.proxy.Standby && it.proxy.Holder == nil {
+		l.takenAt = now
 	}
 	l.step(it, Input{Kind: Seen, News: n}, now)
 }

@@ -138,7 +138,11 @@ func (l *loop) consider(it *item, now time.Time) {
 	if p.Holder != nil && p.Holder.Name == l.owner.Name {
 		ahead++ // of two runs of one name that are about, the one that is to end hears of it before
 	}
-	switch at := it.since.Add(time.Duration(ahead) * turn); {
+	begins := it.since
+	if move == Claim && ahead > 0 && l.takenAt.After(begins) {
+		begins = l.takenAt // those ahead are at it; of many, this one may be their last
+	}
+	switch at := begins.Add(time.Duration(ahead) * turn); {
 	case now.Before(at):
 		p.Next = at
 	case move == Claim:
