@@ -39,6 +39,7 @@ func startHost(ctx context.Context, nc *nats.Conn, urls, store string, replicas 
 func newInstance(ctx context.Context, urls, store string, replicas int) (h *host, err error) {
 	h = &host{base: func() *config.Config {
 		c := benchConfig(urls, 0, replicas)
+		c.Instance.Name += "-" + store // others of this run live beside it
 		c.Stores = []config.Store{{ID: store, Stream: config.StoreStream{Replicas: replicas, Storage: "file"}}}
 		return c
 	}}
