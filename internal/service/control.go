@@ -29,7 +29,7 @@ const maxListed = 20
 // serve adds the micro service. No endpoint has a queue group: every instance hears every request, and those that it
 // does not concern stay silent.
 func (s *Service) serve() error {
-	service, err := micro.AddService(s.nc, micro.Config{
+	service, err := micro.AddService(s.operators, micro.Config{
 		Name: health.ServiceName, Version: s.version, Description: "Keeps event-store subscriptions attached to a leader that moves",
 		Metadata:           map[string]string{"instance": s.owner.Name, "instance_id": s.owner.ID, "host": s.owner.Host, "pid": fmt.Sprint(s.owner.PID)},
 		QueueGroupDisabled: true,

@@ -144,6 +144,10 @@ func (s *Service) connect(ctx context.Context) error {
 		return err
 	}
 	s.nc, s.js = nc, js
+	s.operators, _, err = dial(ctx, s.cfg.Load(), connect.Options{Name: "subproxy " + s.owner.Name + " control", Logger: s.log, OnError: s.natsError}, s.log)
+	if err != nil {
+		return err
+	}
 	s.log.Info("connected to NATS", "url", nc.ConnectedUrlRedacted(), "server", nc.ConnectedServerName(), "instance", s.owner.Name, "id", s.owner.ID)
 	return nil
 }
@@ -219,12 +223,14 @@ func bucketConfig(c *config.Config) registry.Config {
 
 // permitted asks the server whether it refused anything so far.
 func (s *Service) permitted() error {
-	if err := s.nc.FlushTimeout(2 * time.Second); err != nil {
-		return nil // a connection that is just down is not refused
-	}
-	// NATS tells the handler of an error after the flush has returned, perhaps, but keeps the last error before.
-	if err := connect.Explain(s.nc.LastError()); errors.Is(err, connect.ErrPermission) {
-		return err
+	for _, nc := range s.connections() {
+		if err := nc.FlushTimeout(2 * time.Second); err != nil {
+			return nil // a connection that is just down is not refused
+		}
+		// NATS tells the handler of an error after the flush has returned, perhaps, but keeps the last error before.
+		if err := connect.Explain(nc.LastError()); errors.Is(err, connect.ErrPermission) {
+			return err
+		}
 	}
 	select {
 	case err := <-s.denied:
