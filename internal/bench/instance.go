@@ -37,7 +37,7 @@ type instanceReport struct {
 	Error      string      `json:"error,omitempty"`
 }
 
-// usageSoFar is what the child used since it began. Messages are counted by the instance's connection: all that it sent or
+// usageSoFar is what the child used since it began. Messages are counted by the instance's connections: all that it sent or
 // got, whatever for.
 type usageSoFar struct {
 	CPU      time.Duration `json:"cpu"` // user and system

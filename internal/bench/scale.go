@@ -77,7 +77,7 @@ func Scale(ctx context.Context, o ScaleOptions) (*Report, error) {
 			return nil, fmt.Errorf("%d subscriptions: %w", n, err)
 		}
 	}
-	s.report.note("Messages are those that the instance's own connection sent and got, whatever for: writes and their acknowledgements, read-backs, the bucket's " +
+	s.report.note("Messages are those that the instance's own connections sent and got, whatever for: writes and their acknowledgements, read-backs, the bucket's " +
 		"republished records, statuses, heartbeats, summaries, the session. CPU is the instance's process alone. The raw operations are one client's, without a process to start.")
 	return s.report, nil
 }

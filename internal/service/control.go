@@ -23,13 +23,16 @@ const (
 // error), so that a part stays below NATS's default payload limit of 1 MiB.
 const partSize = 200
 
+// maxAnswers is how many requests are answered at once. More wait for their turn, in NATS's queue.
+const maxAnswers = 64
+
 // maxListed is how many statuses an action's answer carries.
 const maxListed = 20
 
 // serve adds the micro service. No endpoint has a queue group: every instance hears every request, and those that it
 // does not concern stay silent.
 func (s *Service) serve() error {
-	service, err := micro.AddService(s.nc, micro.Config{
+	service, err := micro.AddService(s.operators, micro.Config{
 		Name: health.ServiceName, Version: s.version, Description: "Keeps event-store subscriptions attached to a leader that moves",
 		Metadata:           map[string]string{"instance": s.owner.Name, "instance_id": s.owner.ID, "host": s.owner.Host, "pid": fmt.Sprint(s.owner.PID)},
 		QueueGroupDisabled: true,
@@ -57,8 +60,8 @@ func (s *Service) serve() error {
 	return nil
 }
 
-// answer reads the request and has it handled. Each endpoint has a goroutine of its own (its subscription's), so an
-// action that takes long holds up other actions of its verb, and no status.
+// answer reads the request and has it handled. Each is in a goroutine of its own: were they answered one after the other, many
+// that are asked while all subscriptions register would wait for each other.
 func (s *Service) answer(r micro.Request, verb health.Verb, handle func(context.Context, micro.Request, health.Request)) {
 	var body health.Request
 	if data := r.Data(); len(data) > 0 {
@@ -71,9 +74,13 @@ func (s *Service) answer(r micro.Request, verb health.Verb, handle func(context.
 		s.fail(r, health.CodeBadRequest, health.BadRequest, string(verb)+" needs a store with a name")
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), actionTimeout)
-	defer cancel()
-	handle(ctx, r, body)
+	s.answers <- struct{}{}
+	s.work.Go(func() {
+		defer func() { <-s.answers }()
+		ctx, cancel := context.WithTimeout(context.Background(), actionTimeout)
+		defer cancel()
+		handle(ctx, r, body)
+	})
 }
 
 func (s *Service) answerStatus(ctx context.Context, r micro.Request, body health.Request) {

@@ -41,6 +41,7 @@ type Service struct {
 	metrics *health.Metrics
 
 	nc         *nats.Conn
+	operators  *nats.Conn // their requests come here: on nc they would wait behind what a round of 100,000 has under way
 	js         jetstream.JetStream
 	bucket     *registry.Registry
 	cluster    *registry.Registry // sessions
@@ -53,6 +54,7 @@ type Service struct {
 	sinks      *sinks
 	lot        *lot
 	control    micro.Service
+	answers    chan struct{} // one for each request that is being answered
 
 	mu       sync.Mutex // guards listener
 	listener *cluster.Listener
@@ -104,10 +106,22 @@ func (s *Service) Queued() int64 { return s.delivery.Queued() }
 // Connected reports whether there is a NATS connection.
 func (s *Service) Connected() bool { return s.nc.IsConnected() }
 
-// Messages are how many messages the instance's connection got and sent so far.
+// Messages are how many messages the instance's connections got and sent so far.
 func (s *Service) Messages() (in, out uint64) {
-	stats := s.nc.Stats()
-	return stats.InMsgs, stats.OutMsgs
+	for _, nc := range s.connections() {
+		stats := nc.Stats()
+		in, out = in+stats.InMsgs, out+stats.OutMsgs
+	}
+	return in, out
+}
+
+func (s *Service) connections() (all []*nats.Conn) {
+	for _, nc := range []*nats.Conn{s.nc, s.operators} {
+		if nc != nil {
+			all = append(all, nc)
+		}
+	}
+	return all
 }
 
 // Stop drains and releases: the others take over what they know, every registration that is left is deleted, the session is
@@ -122,8 +136,11 @@ func (s *Service) Stop(ctx context.Context) {
 	s.drain(ctx)
 	s.supervisor.Stop(ctx)
 	s.leave(ctx)
-	if s.nc.IsConnected() { // else it would wait for a connection
-		if err := s.nc.FlushWithContext(ctx); err != nil {
+	for _, nc := range s.connections() {
+		if !nc.IsConnected() {
+			continue // it would wait for a connection
+		}
+		if err := nc.FlushWithContext(ctx); err != nil {
 			s.log.Debug("flush on stop", "error", err)
 		}
 	}
@@ -157,7 +174,7 @@ func (s *Service) close() {
 	if s.delivery != nil {
 		s.delivery.Stop()
 	}
-	if s.nc != nil {
-		s.nc.Close()
+	for _, nc := range s.connections() {
+		nc.Close()
 	}
 }

@@ -28,7 +28,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	s := &Service{
 		version: o.Version, log: o.Logger, metrics: o.Metrics,
 		owner:  registry.Owner{Name: o.Config.Instance.Name, ID: nuid.Next(), Host: host, PID: os.Getpid()},
-		denied: make(chan error, 16), registered: make(chan struct{}),
+		denied: make(chan error, 16), registered: make(chan struct{}), answers: make(chan struct{}, maxAnswers),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -70,6 +70,11 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	if s.listener, err = s.listen(o.Config); err != nil {
 		return nil, err
 	}
+	// Whoever asks from here on is answered with what is configured, and at once.
+	s.supervisor.Apply(subscriptions(o.Config))
+	if _, err := s.supervisor.Summaries(starting); err != nil {
+		return nil, err
+	}
 	if err := s.serve(); err != nil {
 		return nil, err
 	}
@@ -78,7 +83,6 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	if err := s.permitted(); err != nil {
 		return nil, err
 	}
-	s.supervisor.Apply(subscriptions(o.Config))
 	if err := s.follow(starting); err != nil {
 		return nil, err
 	}
@@ -144,6 +148,10 @@ func (s *Service) connect(ctx context.Context) error {
 		return err
 	}
 	s.nc, s.js = nc, js
+	s.operators, _, err = dial(ctx, s.cfg.Load(), connect.Options{Name: "subproxy " + s.owner.Name + " control", Logger: s.log, OnError: s.natsError}, s.log)
+	if err != nil {
+		return err
+	}
 	s.log.Info("connected to NATS", "url", nc.ConnectedUrlRedacted(), "server", nc.ConnectedServerName(), "instance", s.owner.Name, "id", s.owner.ID)
 	return nil
 }
@@ -219,12 +227,14 @@ func bucketConfig(c *config.Config) registry.Config {
 
 // permitted asks the server whether it refused anything so far.
 func (s *Service) permitted() error {
-	if err := s.nc.FlushTimeout(2 * time.Second); err != nil {
-		return nil // a connection that is just down is not refused
-	}
-	// NATS tells the handler of an error after the flush has returned, perhaps, but keeps the last error before.
-	if err := connect.Explain(s.nc.LastError()); errors.Is(err, connect.ErrPermission) {
-		return err
+	for _, nc := range s.connections() {
+		if err := nc.FlushTimeout(2 * time.Second); err != nil {
+			return nil // a connection that is just down is not refused
+		}
+		// NATS tells the handler of an error after the flush has returned, perhaps, but keeps the last error before.
+		if err := connect.Explain(nc.LastError()); errors.Is(err, connect.ErrPermission) {
+			return err
+		}
 	}
 	select {
 	case err := <-s.denied:

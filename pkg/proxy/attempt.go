@@ -25,7 +25,7 @@ const DeliverPrefix = "exesdb.proxy.deliver."
 
 // batchSize is how many attempts are made together. A batch is one pipelined write and one or more read-backs of up to
 // registry.MaxGetLast records; several batches are in flight, so that one is written while another is read.
-const batchSize = 2000
+const batchSize = 500
 
 // maxConflicts is how many races one attempt may lose before it counts as failed.
 const maxConflicts = 4
