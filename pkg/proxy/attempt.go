@@ -25,6 +25,9 @@ const DeliverPrefix = "exesdb.proxy.deliver."
 
 // batchSize is how many attempts are made together. A batch is one pipelined write and one or more read-backs of up to
 // registry.MaxGetLast records; several batches are in flight, so that one is written while another is read.
+//
+// What an operator asks for waits, in the server, for what is under way: with 500 in a batch 0.1 s, with 2000 0.4 s; a round
+// of 100,000 takes as long with either (subproxy bench scale).
 const batchSize = 500
 
 // maxConflicts is how many races one attempt may lose before it counts as failed.

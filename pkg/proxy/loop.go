@@ -34,19 +34,16 @@ type item struct {
 	slot  int
 	place int // in loop.items
 
-	dirty    Urgency   // a status is to be published
-	alone    bool      // an alert of its own stands
-	covered  bool      // the store's alert stands for it
-	ready    bool      // in loop.ready
-	inEvent  bool      // the attempt under way is part of an event round
-	removed  bool      // no longer configured; only its attempt under way is waited for
-	leaving  time.Time // when its record began to be deleted; zero: it is not
-	promised bool      // in loop.promises
-	plea     plea      // whether its holder was asked for it
-	since    time.Time // when it began to suit this instance better than holder, who holds it (see consider); zero: it does not
-	holder   *registry.Owner
-	asked    bool // an operator waits for its attempt, which goes first
-	holds    bool // counted among those that the instance holds
+	dirty    Urgency // a status is to be published
+	alone    bool    // an alert of its own stands
+	covered  bool    // the store's alert stands for it
+	ready    bool    // in loop.ready
+	inEvent  bool    // the attempt under way is part of an event round
+	removed  bool    // no longer configured; only its attempt under way is waited for
+	promised bool    // in loop.promises
+	way      *way    // to or from another instance; nil: it stays
+	asked    bool    // an operator waits for its attempt, which goes first
+	holds    bool    // counted among those that the instance holds
 }
 
 // release is a record to be deleted, once what the proxy's sink has in hand is done with: whoever takes the subscription
@@ -218,9 +215,8 @@ func (l *loop) step(it *item, in Input, now time.Time) {
 	l.mark(it, fx.Publish)
 	if p := &it.proxy; p.Standby {
 		l.consider(it, now)
-	} else if !it.since.IsZero() {
-		l.unask(it)
-		it.since, it.holder = time.Time{}, nil
+	} else if it.way != nil && it.way.leaving.IsZero() {
+		l.stays(it)
 	}
 	if !it.proxy.Attempting {
 		l.due.schedule(it)
@@ -235,8 +231,8 @@ func (l *loop) finish(d *done, now time.Time) {
 	it := d.item
 	l.flight--
 	if d.released {
-		l.metrics.MoveSeconds.WithLabelValues("release").Observe(now.Sub(it.leaving).Seconds())
-		it.leaving = time.Time{}
+		l.metrics.MoveSeconds.WithLabelValues("release").Observe(now.Sub(it.way.leaving).Seconds())
+		it.way = nil
 		l.consider(it, now)
 		l.due.schedule(it)
 		return

@@ -106,7 +106,9 @@ func (l *loop) start(it *item, now time.Time) {
 func (l *loop) considerAll(now time.Time) {
 	for i, it := range l.items {
 		if it.proxy.Standby {
-			it.since = time.Time{}
+			if it.way != nil {
+				it.way.since = time.Time{}
+			}
 			l.consider(it, now)
 			l.due.schedule(it)
 		}
@@ -117,7 +119,7 @@ func (l *loop) considerAll(now time.Time) {
 // consider decides what to do about a subscription that this instance does not hold.
 func (l *loop) consider(it *item, now time.Time) {
 	p := &it.proxy
-	if it.removed || !it.leaving.IsZero() || !p.Standby || p.Stopped {
+	if it.removed || it.way.released() || !p.Standby || p.Stopped {
 		return
 	}
 	move, ahead := Claim, 0
@@ -127,18 +129,21 @@ func (l *loop) consider(it *item, now time.Time) {
 		move = Rest
 	}
 	if move == Rest {
-		l.unask(it)
-		it.since, p.Next = time.Time{}, time.Time{}
+		l.stays(it)
+		p.Next = time.Time{}
 		return
 	}
-	if it.since.IsZero() || it.holder != p.Holder {
-		it.since, it.holder = now, p.Holder
+	if it.way == nil {
+		it.way = &way{}
+	}
+	if it.way.since.IsZero() || it.way.holder != p.Holder {
 		l.unask(it)
+		it.way.since, it.way.holder = now, p.Holder
 	}
 	if p.Holder != nil && p.Holder.Name == l.owner.Name {
 		ahead++ // of two runs of one name that are about, the one that is to end hears of it before
 	}
-	begins := it.since
+	begins := it.way.since
 	if move == Claim && ahead > 0 && l.takenAt.After(begins) {
 		begins = l.takenAt // those ahead are at it; of many, this one may be their last
 	}
@@ -148,9 +153,9 @@ func (l *loop) consider(it *item, now time.Time) {
 	case move == Claim:
 		l.metrics.Moves.WithLabelValues("claimed").Inc()
 		l.step(it, Input{Kind: Assigned}, now)
-	case it.plea == none, it.plea == sent && !now.Before(p.Next): // never asked for, or in vain
+	case it.way.plea == none, it.way.plea == sent && !now.Before(p.Next): // never asked for, or in vain
 		l.unask(it)
-		it.plea, p.Next = waiting, time.Time{}
+		it.way.plea, p.Next = waiting, time.Time{}
 		l.wanted = append(l.wanted, it)
 	}
 }
@@ -158,9 +163,9 @@ func (l *loop) consider(it *item, now time.Time) {
 // moving says how a subscription is on its way.
 func (it *item) moving() health.Moving {
 	switch p := &it.proxy; {
-	case !it.leaving.IsZero():
+	case it.way.released():
 		return health.Releasing
-	case p.Standby && it.plea != none:
+	case p.Standby && it.way != nil && it.way.plea != none:
 		return health.Asking
 	case p.Standby && !p.Next.IsZero():
 		return health.Waiting
@@ -176,6 +181,18 @@ func (it *item) idle() bool {
 	return it.proxy.Standby && it.proxy.Holder != nil && it.moving() == ""
 }
 
+// way is a subscription's from one instance to another, as one of the two sees it. Few are on their way at once.
+type way struct {
+	leaving time.Time // when its record began to be deleted; zero: it is not
+	// It suits this instance better than its holder (nil: nobody) since then, and this is how far it is with asking for it.
+	since  time.Time
+	holder *registry.Owner
+	plea   plea
+}
+
+// released reports whether the record is about to be deleted.
+func (w *way) released() bool { return w != nil && !w.leaving.IsZero() }
+
 // plea is how far an instance is with asking for a subscription.
 type plea uint8
 
@@ -187,10 +204,19 @@ const (
 
 // unask takes back that a subscription's holder is to be asked, or was.
 func (l *loop) unask(it *item) {
-	if it.plea == sent {
+	if it.way == nil {
+		return
+	}
+	if it.way.plea == sent {
 		l.pleas--
 	}
-	it.plea = none
+	it.way.plea = none
+}
+
+// stays notes that the subscription is not on its way any more.
+func (l *loop) stays(it *item) {
+	l.unask(it)
+	it.way = nil
 }
 
 // ask asks holders for what this instance is to hold, a part at a time.
@@ -206,10 +232,10 @@ func (l *loop) ask(now time.Time) {
 		}
 		n++
 		p := &it.proxy
-		if it.removed || it.plea != waiting || p.Holder == nil {
+		if it.removed || it.way == nil || it.way.plea != waiting || p.Holder == nil {
 			continue // it was settled meanwhile, or stands here twice
 		}
-		it.plea, p.Next = sent, now.Add(askAgain)
+		it.way.plea, p.Next = sent, now.Add(askAgain)
 		l.pleas++
 		l.due.schedule(it)
 		names[*p.Holder] = append(names[*p.Holder], p.Name)

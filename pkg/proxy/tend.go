@@ -38,7 +38,7 @@ func (l *loop) shut(it *item) {
 
 // release deletes the record at that revision, once the sink has nothing in hand.
 func (l *loop) release(it *item, revision uint64, now time.Time) {
-	it.leaving = now
+	it.way = &way{leaving: now}
 	w := registry.Write{Key: it.key, Revision: revision, Incarnation: max(it.proxy.Incarnation, it.proxy.Claim)}
 	l.releases = append(l.releases, release{w, it, it.busy})
 	if busy := it.busy; !isClosed(busy) {
