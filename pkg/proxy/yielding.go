@@ -11,10 +11,11 @@ import (
 // longer the more are on their way: where the processors are busy, by all that they have in common.
 const (
 	firstAway = 64
-	leastAway = 32 // where each takes long by itself, fewer at once are no faster
+	leastAway = 16 // where each takes long by itself, fewer at once are no faster
 	mostAway  = 256
-	// slowMove is too long. The emitter has to find the new registration after that, within the 100 ms that are bearable.
-	slowMove = 40 * time.Millisecond
+	// slowMove is too long: the emitter has to find the new registration after that, and the slowest of thousands must stay below
+	// the 100 ms that are bearable (subproxy bench instances).
+	slowMove = 20 * time.Millisecond
 	// lostMove is when nobody is waited for any more: who asked is gone, or others hold what it asked for by turns.
 	lostMove = time.Second
 )
