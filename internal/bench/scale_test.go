@@ -46,7 +46,7 @@ func TestWhatAnOperatorWasAnsweredIsReported(t *testing.T) {
 	a.add(answers{raw: []time.Duration{time.Millisecond, 50 * time.Millisecond}, status: []time.Duration{time.Millisecond, 200 * time.Millisecond}, acted: []time.Duration{time.Second}, refused: 1})
 	r := &Report{}
 	a.tell(r, "storm: ")
-	if missed := r.Missed(); len(missed) != 1 || missed[0].Got() != "150.00 ms" {
+	if missed := r.Missed(); len(missed) != 1 || missed[0].Got() != "200.00 ms" {
 		t.Errorf("missed %+v", missed)
 	}
 	if len(r.Figures) != 6 || r.Figures[3].P50 != 200_000 || len(r.Notes) != 1 {
