@@ -16,7 +16,7 @@ const (
 	// askAgain is when a holder is asked again. It may not yet see the members that the one who asks sees.
 	askAgain = 250 * time.Millisecond
 	// maxAsked is how many subscriptions the holders are asked for at once. They hand over fewer where that takes long (see pace).
-	maxAsked = 256
+	maxAsked = 64
 )
 
 // Share tells who the subscriptions are shared with, at the start and whenever that is another.
