@@ -74,10 +74,19 @@ func (s *Service) answer(r micro.Request, verb health.Verb, handle func(context.
 		s.fail(r, health.CodeBadRequest, health.BadRequest, string(verb)+" needs a store with a name")
 		return
 	}
-	s.answers <- struct{}{}
+	select {
+	case s.answers <- struct{}{}:
+	case <-s.answering.Done():
+		return
+	}
+	s.serving.Lock()
+	defer s.serving.Unlock()
+	if s.closing {
+		return
+	}
 	s.work.Go(func() {
 		defer func() { <-s.answers }()
-		ctx, cancel := context.WithTimeout(context.Background(), actionTimeout)
+		ctx, cancel := context.WithTimeout(s.answering, actionTimeout)
 		defer cancel()
 		handle(ctx, r, body)
 	})

@@ -40,7 +40,7 @@ func (s *Service) join(ctx context.Context) error {
 		}
 	}
 	instance := s.cfg.Load().Instance
-	s.session, err = cluster.OpenSession(cluster.SessionConfig{
+	session, err := cluster.OpenSession(cluster.SessionConfig{
 		Owner: s.owner, Follower: follower, Version: s.version, Weight: instance.Weight, TTL: instance.SessionTTL,
 		Stores: stores(s.cfg.Load()), Logger: s.log,
 		OnSuperseded: func(by cluster.Member) { s.supervisor.Retire(by.Owner()) },
@@ -49,6 +49,9 @@ func (s *Service) join(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open the instance's session: %w", err)
 	}
+	s.serving.Lock()
+	s.session = session
+	s.serving.Unlock()
 	s.work.Go(func() {
 		if err := follower.Run(s.followed); err != nil {
 			s.log.Error("sessions are no longer followed", "error", err)
@@ -177,17 +180,23 @@ func (s *Service) drain(ctx context.Context) {
 	if s.session == nil || !s.nc.IsConnected() {
 		return
 	}
-	if _, open := s.session.Member(); !open {
+	held, open := s.session.Member()
+	if !open {
 		return // it never was
 	}
-	const patience = 10 * time.Second // they go a part at a time
+	patience := 10 * time.Second // they go a part at a time
+	if deadline, ok := ctx.Deadline(); ok {
+		patience = min(patience, time.Until(deadline)/2) // what is left is released in the other half
+	}
 	draining, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if err := s.session.SetDraining(draining, true); err != nil {
-		s.log.Debug("the others can't be told that this instance drains", "error", err)
-		return
+	if !held.Draining {
+		if err := s.session.SetDraining(draining, true); err != nil {
+			s.log.Debug("the others can't be told that this instance drains", "error", err)
+			return
+		}
 	}
-	s.supervisor.Drain(ctx)
+	s.supervisor.Drain(draining)
 }
 
 // leave gives the session back, once everything is released.

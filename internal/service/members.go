@@ -23,13 +23,16 @@ func (s *Service) answerDrain(r micro.Request) {
 	if body.Instance != s.owner.Name || s.supervisor.Retired() {
 		return
 	}
-	if s.session == nil {
+	s.serving.Lock()
+	session := s.session
+	s.serving.Unlock()
+	if session == nil {
 		s.fail(r, health.CodeUnavailable, health.TemporaryFailure, "this instance shares nothing with others")
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), actionTimeout)
 	defer cancel()
-	switch err := s.session.SetDraining(ctx, !body.Undo); {
+	switch err := session.SetDraining(ctx, !body.Undo); {
 	case errors.Is(err, cluster.ErrSuperseded): // the run that has the name answers
 	case err != nil:
 		s.fail(r, health.CodeUnavailable, health.TemporaryFailure, fmt.Sprint(err))

@@ -55,6 +55,10 @@ type Service struct {
 	lot        *lot
 	control    micro.Service
 	answers    chan struct{} // one for each request that is being answered
+	answering  context.Context
+	endAnswers context.CancelFunc
+	serving    sync.Mutex // guards closing, and session against requests that come while it is opened
+	closing    bool       // no more requests are answered
 
 	mu       sync.Mutex // guards listener
 	listener *cluster.Listener
@@ -128,11 +132,7 @@ func (s *Service) connections() (all []*nats.Conn) {
 // given back and the connection drained. When ctx ends first it stops where it is.
 func (s *Service) Stop(ctx context.Context) {
 	s.stopListening()
-	if s.control != nil {
-		if err := s.control.Stop(); err != nil {
-			s.log.Debug("stop the control service", "error", err)
-		}
-	}
+	s.stopControl()
 	s.drain(ctx)
 	s.supervisor.Stop(ctx)
 	s.leave(ctx)
@@ -145,6 +145,24 @@ func (s *Service) Stop(ctx context.Context) {
 		}
 	}
 	s.close()
+}
+
+func (s *Service) stopControl() {
+	if s.control == nil {
+		return
+	}
+	if err := s.control.Stop(); err != nil {
+		s.log.Debug("stop the control service", "error", err)
+	}
+}
+
+// stopServing ends what is being answered, and lets nothing more begin.
+func (s *Service) stopServing() {
+	s.stopControl()
+	s.serving.Lock()
+	s.closing = true
+	s.serving.Unlock()
+	s.endAnswers()
 }
 
 func (s *Service) stopListening() {
@@ -161,6 +179,7 @@ func (s *Service) stopListening() {
 // close ends what was begun, without releasing anything.
 func (s *Service) close() {
 	s.stopListening()
+	s.stopServing()
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
 	if s.supervisor != nil {

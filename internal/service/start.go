@@ -36,6 +36,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	if s.metrics == nil {
 		s.metrics = health.NewMetrics(nil)
 	}
+	s.answering, s.endAnswers = context.WithCancel(context.Background())
 	s.cfg.Store(o.Config)
 	if o.StartTimeout == 0 {
 		o.StartTimeout = 30 * time.Second

@@ -129,7 +129,9 @@ func (m *Membership) Run(ctx context.Context) error {
 		case <-m.timer.C:
 			m.step(input{kind: due})
 		case <-m.news:
-			m.step(m.take()...)
+			if in := m.take(); len(in) > 0 { // else they were taken before, and stepping would put off what is due
+				m.step(in...)
+			}
 		case in := <-m.answers:
 			m.step(in)
 		}

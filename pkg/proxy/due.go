@@ -36,7 +36,7 @@ func (h *dueHeap) Pop() any {
 // schedule makes sure that the item is looked at no later than its proxy's next time.
 func (h *dueHeap) schedule(it *item) {
 	switch next := it.proxy.Next; {
-	case next.IsZero():
+	case next.IsZero() || it.proxy.Stopped: // it does nothing any more
 	case it.slot == 0:
 		it.dueAt = next
 		heap.Push(h, it)

@@ -14,11 +14,14 @@ import (
 // admit queues an attempt that its breaker admitted.
 func (l *loop) admit(it *item) {
 	it.ready = true
-	if it.asked || it.proxy.Cause == registry.Takeover { // nobody holds what is taken over
+	switch {
+	case it.asked:
 		l.first = append(l.first, it)
-		return
+	case it.proxy.Cause == registry.Takeover:
+		l.taken = append(l.taken, it)
+	default:
+		l.ready = append(l.ready, it)
 	}
-	l.ready = append(l.ready, it)
 }
 
 // prefer makes an item's attempts go first until no action waits for them any more. One that is queued already comes forward.
@@ -30,9 +33,11 @@ func (l *loop) prefer(it *item) {
 	if !it.ready {
 		return
 	}
-	if place := slices.Index(l.ready, it); place >= 0 {
-		l.ready = slices.Delete(l.ready, place, place+1)
-		l.first = append(l.first, it)
+	for _, queue := range []*[]*item{&l.ready, &l.taken} {
+		if place := slices.Index(*queue, it); place >= 0 {
+			*queue = slices.Delete(*queue, place, place+1)
+			l.first = append(l.first, it)
+		}
 	}
 }
 

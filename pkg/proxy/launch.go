@@ -21,9 +21,11 @@ func (l *loop) launch(ctx context.Context) {
 		}
 		l.hand(ctx, len(releases), func(ctx context.Context) []done { return l.deleteRecords(ctx, releases) })
 	}
-	for len(l.ready) > 0 && l.handed.Load() < maxBatches {
-		if jobs := l.jobs(&l.ready, batchSize); len(jobs) > 0 {
-			l.hand(ctx, len(jobs), func(ctx context.Context) []done { return l.registrar.register(ctx, jobs, settings) })
+	for _, queue := range []*[]*item{&l.taken, &l.ready} { // nobody holds what is taken over
+		for len(*queue) > 0 && l.handed.Load() < maxBatches {
+			if jobs := l.jobs(queue, batchSize); len(jobs) > 0 {
+				l.hand(ctx, len(jobs), func(ctx context.Context) []done { return l.registrar.register(ctx, jobs, settings) })
+			}
 		}
 	}
 	if len(l.releases) == 0 {

@@ -67,7 +67,8 @@ type loop struct {
 	due    dueHeap
 
 	ready    []*item // admitted attempts, not yet handed to the registrar
-	first    []*item // the same, that operators wait for, or a subscription that nobody holds
+	first    []*item // the same, that operators wait for
+	taken    []*item // the same, of subscriptions that nobody holds
 	releases []release
 	flight   int // attempts and releases handed over and not ended
 	batches  batches

@@ -232,7 +232,7 @@ func (l *loop) ask(now time.Time) {
 		}
 		n++
 		p := &it.proxy
-		if it.removed || it.way == nil || it.way.plea != waiting || p.Holder == nil {
+		if it.removed || p.Stopped || it.way == nil || it.way.plea != waiting || p.Holder == nil {
 			continue // it was settled meanwhile, or stands here twice
 		}
 		it.way.plea, p.Next = sent, now.Add(askAgain)
