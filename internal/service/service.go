@@ -81,7 +81,7 @@ type Service struct {
 // Ready reports whether NATS is connected and every subscription's first registration was tried; else why not.
 func (s *Service) Ready(ctx context.Context) error {
 	switch {
-	case !s.nc.IsConnected():
+	case !s.Connected():
 		return errors.New("not connected to NATS")
 	case s.supervisor.Retired():
 		return errors.New("another run of this instance's name took over")
@@ -107,8 +107,8 @@ func (s *Service) FeedStats() feed.Stats { return s.feed.Stats() }
 // Queued is how many bytes of events wait for their sinks.
 func (s *Service) Queued() int64 { return s.delivery.Queued() }
 
-// Connected reports whether there is a NATS connection.
-func (s *Service) Connected() bool { return s.nc.IsConnected() }
+// Connected reports whether NATS is connected, and operators can ask.
+func (s *Service) Connected() bool { return s.nc.IsConnected() && s.operators.IsConnected() }
 
 // Messages are how many messages the instance's connections got and sent so far.
 func (s *Service) Messages() (in, out uint64) {

@@ -324,11 +324,20 @@ func (w *world) ask(verb, body string, enough func([]answer) bool) (answers []an
 		w.Fatal(err)
 	}
 	defer func() { _ = sub.Unsubscribe() }()
-	if err := w.nc.PublishRequest("exesdb.proxy.control."+verb, inbox, []byte(body)); err != nil {
-		w.Fatal(err)
+	request := func() {
+		if err := w.nc.PublishRequest("exesdb.proxy.control."+verb, inbox, []byte(body)); err != nil {
+			w.Fatal(err)
+		}
 	}
-	for !enough(answers) {
-		m, err := sub.NextMsg(patience)
+	request()
+	for began := time.Now(); !enough(answers); {
+		m, err := sub.NextMsg(patience / 8)
+		if errors.Is(err, nats.ErrTimeout) && time.Since(began) < patience {
+			if len(answers) == 0 && verb == "status" {
+				request() // the instance may have been about to reconnect
+			}
+			continue
+		}
 		if err != nil {
 			w.Fatalf("control %s %s: %v after %d answers", verb, body, err, len(answers))
 		}
