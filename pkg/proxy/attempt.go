@@ -52,6 +52,7 @@ type job struct {
 type done struct {
 	item     *item
 	released bool // it was a release, not an attempt
+	failed   bool // the release failed
 	cause    registry.Cause
 	term     uint64 // highest known, that of a record found in the way included
 	outcome  Outcome

@@ -116,34 +116,57 @@ func (l *loop) deleteRecords(ctx context.Context, releases []release) []done {
 	failed := 0
 	var sample error
 	var again []registry.Write
-	note := func(err error) { failed, sample = failed+1, err }
+	var place []int // of those, in ends
+	note := func(i int, err error) { failed, sample, ends[i].failed = failed+1, err, true }
 	for i, result := range l.registrar.bucket.Put(ctx, writes) {
 		switch result.Err {
 		case nil:
 		case registry.ErrConflict:
 			found, ok, err := l.registrar.bucket.GetFromLeader(ctx, writes[i].Key)
 			if err != nil {
-				note(err)
+				note(i, err)
 			} else if ok && found.OwnedBy(l.registrar.needle) {
 				w := registry.Write{Key: writes[i].Key, Revision: found.Revision, Incarnation: writes[i].Incarnation}
 				if record, err := found.Registration(); err == nil {
 					w.Incarnation = max(w.Incarnation, record.Incarnation)
 				}
-				again = append(again, w)
+				again, place = append(again, w), append(place, i)
 			}
 		default:
-			note(result.Err)
+			note(i, result.Err)
 		}
 	}
-	for _, result := range l.registrar.bucket.Put(ctx, again) {
+	for n, result := range l.registrar.bucket.Put(ctx, again) {
 		if result.Err != nil && result.Err != registry.ErrConflict {
-			note(result.Err)
+			note(place[n], result.Err)
 		}
 	}
 	if failed > 0 {
-		l.log.Warn("registrations could not be released; their records stay until another instance takes them", "subscriptions", failed, "error", sample)
+		l.log.Warn("registrations could not be released; while this instance runs it is tried again, and later others take them", "subscriptions", failed, "error", sample)
 	}
 	return ends
+}
+
+// releaseAgain is when a release that failed is tried again.
+const releaseAgain = time.Second
+
+// releaseUnreleased tries again to delete the records of what is no longer configured: they name an instance that lives, so that
+// nobody else would take them.
+func (l *loop) releaseUnreleased(now time.Time, wake *time.Time) {
+	switch {
+	case l.stopping.Load() || l.retired.Load():
+		l.unreleased = nil
+	case len(l.unreleased) == 0:
+	case now.Before(l.releaseAt):
+		sooner(wake, l.releaseAt)
+	default:
+		for _, it := range l.unreleased {
+			if l.withKey(it.key) == nil { // else it is configured anew
+				l.release(it, it.proxy.Revision, now)
+			}
+		}
+		l.unreleased = nil
+	}
 }
 
 // tellRegistered counts the successes of each cause in a row.

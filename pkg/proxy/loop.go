@@ -71,6 +71,10 @@ type loop struct {
 	taken    []*item // the same, of subscriptions that nobody holds
 	releases []release
 	flight   int // attempts and releases handed over and not ended
+
+	unreleased []*item   // no longer configured, and not released: that failed
+	releaseAt  time.Time // when it is tried again
+
 	batches  batches
 	handed   atomic.Int32 // batches handed over and not ended
 	rounds   int          // attempts not ended that belong to the event round under way
@@ -119,7 +123,7 @@ func (l *loop) run(ctx context.Context) {
 	for {
 		now := time.Now()
 		wake := l.turn(ctx, now)
-		if l.ending && l.flight == 0 && len(l.releases) == 0 {
+		if l.ending && l.flight == 0 && len(l.releases) == 0 && len(l.unreleased) == 0 {
 			return
 		}
 		timer.Reset(time.Until(wake))
@@ -164,6 +168,7 @@ func (l *loop) turn(ctx context.Context, now time.Time) (wake time.Time) {
 	}
 	l.ask(now)
 	l.yield(now, &wake)
+	l.releaseUnreleased(now, &wake)
 	l.launch(ctx)
 	l.tellSuperseded()
 	l.publish(now, &wake)
@@ -234,6 +239,9 @@ func (l *loop) finish(d *done, now time.Time) {
 	if d.released {
 		l.metrics.MoveSeconds.WithLabelValues("release").Observe(now.Sub(it.way.leaving).Seconds())
 		it.way = nil
+		if d.failed && it.removed {
+			l.unreleased, l.releaseAt = append(l.unreleased, it), now.Add(releaseAgain)
+		}
 		l.consider(it, now)
 		l.due.schedule(it)
 		return

@@ -49,6 +49,7 @@ type shared struct {
 	delivery  *Delivery
 	slots     chan struct{}           // one for each batch under way
 	members   atomic.Pointer[Members] // nil inside: subscriptions are not shared
+	stopping  atomic.Bool             // what can't be released now stays
 	level     atomic.Bool             // what the bucket holds was shown before the proxies began
 	retired   atomic.Bool             // another run of this name took over
 	retire    func(by registry.Owner)
@@ -179,6 +180,7 @@ func (s *Supervisor) hasBegun() bool {
 
 // Stop releases every registration and ends the loops. When ctx ends first they are ended where they are.
 func (s *Supervisor) Stop(ctx context.Context) {
+	s.stopping.Store(true)
 	s.Apply(nil)
 	ended := make(chan struct{})
 	go func() {

@@ -482,6 +482,29 @@ func TestStopReleasesEverything(t *testing.T) {
 	})
 }
 
+func TestReleaseOfWhatIsNoLongerConfiguredIsTriedUntilItIsDone(t *testing.T) {
+	for name, left := range map[string]int{"some": 9, "the whole store": 0} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				r := newRig(t, testSettings, 10)
+				defer r.stop()
+				r.bucket.set(func(b *table) { b.fail = registry.ErrNoAck })
+				r.Apply(testSubscriptions(10)[:left])
+				time.Sleep(3 * releaseAgain) // virtual
+				if n := r.bucket.records(); n != 10 {
+					t.Fatalf("%d records where nothing can be deleted", n)
+				}
+				r.bucket.set(func(b *table) { b.fail = nil })
+				time.Sleep(2 * releaseAgain)
+				synctest.Wait()
+				if n := r.bucket.records(); n != left {
+					t.Errorf("%d records left, want %d", n, left)
+				}
+			})
+		})
+	}
+}
+
 func TestStopGivesUpWhenTheBucketHangs(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, testSettings, 10)
