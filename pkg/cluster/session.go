@@ -271,7 +271,7 @@ func (s *Session) step(in input) (done bool) {
 func (s *Session) hold() {
 	held := s.rules.view.record
 	if s.held.Swap(&held) == nil {
-		s.logger.Info("the instance's session is open", "incarnation", held.Incarnation, "ttl", s.cfg.TTL)
+		s.logger.Info("the instance's session is open", "incarnation", held.Incarnation, "ttl", s.cfg.TTL.String())
 		close(s.opened)
 	}
 	open := s.wishes[:0]
