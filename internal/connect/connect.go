@@ -53,6 +53,10 @@ const (
 	pingsMissed  = 2
 	// connectTimeout is for each server of the list.
 	connectTimeout = 2 * time.Second
+	// syncQueue is how many messages a synchronous subscription queues. Each batch of records that is read has one of its own, of
+	// at most 1,001 messages, and at the client's default of 65,536 (512 KiB) half of all that an instance allocates would be these
+	// queues. A feed whose handler is further behind than that reads from the stream what it missed.
+	syncQueue = 8192
 )
 
 type connection struct {
@@ -146,6 +150,7 @@ func (o *Options) natsOptions() []nats.Option {
 		// What is published while there is no connection must fail, and not be sent late: a status that was true
 		// seconds ago, or a registration that was overtaken since, is worse than none.
 		nats.ReconnectBufSize(-1),
+		nats.SyncQueueLen(syncQueue),
 		nats.RetryOnFailedConnect(o.RetryOnFailedConnect),
 		nats.ConnectHandler(r.connected), nats.ReconnectHandler(r.reconnected),
 		nats.DisconnectErrHandler(r.disconnected), nats.ReconnectErrHandler(r.stillAway), nats.ErrorHandler(r.failed),

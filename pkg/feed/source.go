@@ -10,7 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// pendingBytes is what may wait for a slow handler; beyond that (or the connection's 65,536 messages) live messages are
+// pendingBytes is what may wait for a slow handler; beyond that (or the connection's nats.SyncQueueLen) live messages are
 // dropped, which is a gap like any other.
 const pendingBytes = 128 << 20
 

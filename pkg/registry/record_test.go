@@ -78,7 +78,7 @@ func TestMalformedRecordsAreRefused(t *testing.T) {
 	}
 	good, key := string(data), r.Key()
 	for name, c := range map[string]struct{ key, data, says string }{
-		"empty":                    {key, "", "JSON"},
+		"empty":                    {key, "", "unexpected EOF"},
 		"no JSON":                  {key, "x", "invalid"},
 		"null":                     {key, "null", "owner.id"},
 		"a list":                   {key, "[]", "array"},
