@@ -22,6 +22,10 @@ const (
 	eventInterval = 200 * time.Millisecond
 )
 
+// dueInterval is the least time between two looks at what is due by time. Jitter spreads timers evenly, and thousands that fall
+// due one by one would each be a batch of its own, at several times the cost.
+const dueInterval = 50 * time.Millisecond
+
 // item is a proxy in its loop.
 type item struct {
 	proxy  Proxy
@@ -62,9 +66,10 @@ type loop struct {
 	inbox *inbox
 	log   *slog.Logger
 
-	items  []*item
-	byName map[string]*item
-	due    dueHeap
+	items    []*item
+	byName   map[string]*item
+	due      dueHeap
+	dueAgain time.Time // not before it is looked again
 
 	ready    []*item // admitted attempts, not yet handed to the registrar
 	first    []*item // the same, that operators wait for
@@ -162,20 +167,33 @@ func (l *loop) turn(ctx context.Context, now time.Time) (wake time.Time) {
 		t.requests[i].do(l, now)
 	}
 	l.answerAsked()
-	for i, it := 0, l.due.pop(now); it != nil; i, it = i+1, l.due.pop(now) {
-		l.step(it, Input{Kind: Due}, now)
-		l.breathe(i)
-	}
+	l.stepDue(now)
 	l.ask(now)
 	l.yield(now, &wake)
 	l.releaseUnreleased(now, &wake)
 	l.launch(ctx)
 	l.tellSuperseded()
 	l.publish(now, &wake)
-	if next := l.due.next(); !next.IsZero() && next.Before(wake) {
-		wake = next
+	if next := l.due.next(); !next.IsZero() {
+		if next.Before(l.dueAgain) {
+			next = l.dueAgain
+		}
+		sooner(&wake, next)
 	}
 	return wake
+}
+
+// stepDue steps what is due by time.
+func (l *loop) stepDue(now time.Time) {
+	next := l.due.next()
+	if next.IsZero() || now.Before(next) || now.Before(l.dueAgain) {
+		return
+	}
+	l.dueAgain = now.Add(dueInterval)
+	for i, it := 0, l.due.pop(now); it != nil; i, it = i+1, l.due.pop(now) {
+		l.step(it, Input{Kind: Due}, now)
+		l.breathe(i)
+	}
 }
 
 // mayStartRound reports whether pending cluster events may be acted on now: not while a round is under way, and not
