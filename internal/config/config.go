@@ -51,7 +51,7 @@ type Registry struct {
 // SubscriptionProxy is the tuning block. Its names are those it has always had.
 type SubscriptionProxy struct {
 	InitialReregisterInterval       time.Duration `yaml:"initial_reregister_interval" default:"1s" min:"10ms" max:"1h" doc:"From the first registration to the next, if no event comes before."`
-	NormalReregisterInterval        time.Duration `yaml:"normal_reregister_interval" default:"15s" min:"100ms" max:"24h" doc:"From then on, the fallback where nothing is heard; with 10% jitter either way. Both grow with the root of n/1000 where n > 1000 subscriptions are held."`
+	NormalReregisterInterval        time.Duration `yaml:"normal_reregister_interval" default:"15s" min:"100ms" max:"24h" doc:"From then on, the fallback where nothing is heard; with 10% jitter either way. Both grow with the root of n/1000 where n > 1000 subscriptions are configured."`
 	RetryReregisterInterval         time.Duration `yaml:"retry_reregister_interval" default:"3s" min:"10ms" max:"1h" doc:"After a failed attempt, without exponential backoff."`
 	MaxConsecutiveFailures          int           `yaml:"max_consecutive_failures" default:"5" min:"1" max:"1000" doc:"From this many failures in a row a proxy is failed and its breaker opens."`
 	FailureNotificationThreshold    int           `yaml:"failure_notification_threshold" default:"3" min:"1" max:"1000" doc:"From this many failures in a row a proxy is degraded. Not above max_consecutive_failures."`

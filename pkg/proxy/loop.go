@@ -47,7 +47,6 @@ type item struct {
 	promised bool    // in loop.promises
 	way      *way    // to or from another instance; nil: it stays
 	asked    bool    // an operator waits for its attempt, which goes first
-	holds    bool    // counted among those that the instance holds
 }
 
 // release is a record to be deleted, once what the proxy's sink has in hand is done with: whoever takes the subscription

@@ -10,14 +10,14 @@ import (
 	"github.com/exesdb/subproxy/pkg/health"
 )
 
-func TestTimersWaitLongerWithTheRootOfWhatIsHeld(t *testing.T) {
+func TestTimersWaitLongerWithTheRootOfWhatThereIs(t *testing.T) {
 	s := Settings{InitialInterval: time.Second, NormalInterval: 15 * time.Second, HeartbeatInterval: 30 * time.Second, EventDriven: true}
-	for held, want := range map[int]time.Duration{
+	for n, want := range map[int]time.Duration{
 		0: 15 * time.Second, 1000: 15 * time.Second, 4000: 30 * time.Second, 100_000: 150 * time.Second,
 	} {
-		got := s.Stretched(held)
+		got := s.Stretched(n)
 		if got.NormalInterval.Round(time.Millisecond) != want || got.InitialInterval.Round(time.Millisecond) != want/15 || got.HeartbeatInterval != s.HeartbeatInterval {
-			t.Errorf("%d held: %+v, want %v", held, got, want)
+			t.Errorf("%d: %+v, want %v", n, got, want)
 		}
 	}
 	s.EventDriven = false
@@ -26,10 +26,10 @@ func TestTimersWaitLongerWithTheRootOfWhatIsHeld(t *testing.T) {
 	}
 }
 
-func TestIdleAttemptsGrowAndMoreSlowlyThanWhatIsHeld(t *testing.T) {
+func TestIdleAttemptsGrowMoreSlowlyThanSubscriptions(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := Settings{InitialInterval: time.Second, NormalInterval: time.Duration(rapid.Int64Range(int64(time.Second), int64(time.Hour)).Draw(t, "interval")), EventDriven: true}
-		rate := func(held int) float64 { return float64(held) / s.Stretched(held).NormalInterval.Seconds() }
+		rate := func(n int) float64 { return float64(n) / s.Stretched(n).NormalInterval.Seconds() }
 		few := rapid.IntRange(1, 200_000).Draw(t, "few")
 		many := few + rapid.IntRange(1, 200_000).Draw(t, "more")
 		const rounding = 1e-6 // intervals are whole nanoseconds
@@ -58,8 +58,8 @@ func TestSubscriptionsOfAllStoresStretchTheTimersOfEach(t *testing.T) {
 		r.require(4000, "due in two minutes", other)
 		r.Apply(subs[:10])
 		synctest.Wait()
-		if held := r.holding.Load(); held != 10 {
-			t.Errorf("%d are held after the others were released", held)
+		if got := r.some("s")[0].rules().NormalInterval; got != time.Minute {
+			t.Errorf("%v after the others were taken away", got)
 		}
 	})
 }

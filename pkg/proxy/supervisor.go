@@ -39,24 +39,24 @@ type Options struct {
 
 // shared is what all loops of a supervisor have in common. It is safe for concurrent use.
 type shared struct {
-	owner     registry.Owner
-	settings  atomic.Pointer[Settings]
-	registrar *registrar
-	publisher func(subject string, data []byte) error
-	connected func() bool
-	logger    *slog.Logger
-	metrics   *health.Metrics
-	delivery  *Delivery
-	slots     chan struct{}           // one for each batch under way
-	members   atomic.Pointer[Members] // nil inside: subscriptions are not shared
-	stopping  atomic.Bool             // what can't be released now stays
-	level     atomic.Bool             // what the bucket holds was shown before the proxies began
-	retired   atomic.Bool             // another run of this name took over
-	retire    func(by registry.Owner)
-	onRetired func(by registry.Owner)
-	onReg     func(store string, cause registry.Cause, n int, at time.Time)
-	numbers   atomic.Uint64 // of deliver subjects
-	holding   atomic.Int64  // subscriptions that are held, of all stores
+	owner      registry.Owner
+	settings   atomic.Pointer[Settings]
+	registrar  *registrar
+	publisher  func(subject string, data []byte) error
+	connected  func() bool
+	logger     *slog.Logger
+	metrics    *health.Metrics
+	delivery   *Delivery
+	slots      chan struct{}           // one for each batch under way
+	members    atomic.Pointer[Members] // nil inside: subscriptions are not shared
+	stopping   atomic.Bool             // what can't be released now stays
+	level      atomic.Bool             // what the bucket holds was shown before the proxies began
+	retired    atomic.Bool             // another run of this name took over
+	retire     func(by registry.Owner)
+	onRetired  func(by registry.Owner)
+	onReg      func(store string, cause registry.Cause, n int, at time.Time)
+	numbers    atomic.Uint64 // of deliver subjects
+	configured atomic.Int64  // subscriptions, of all stores
 }
 
 func (s *shared) jitter() float64 { return 2*rand.Float64() - 1 }
@@ -148,6 +148,7 @@ func (s *Supervisor) Apply(subscriptions []subscription.Subscription) {
 	for _, sub := range subscriptions {
 		wanted[sub.Store] = append(wanted[sub.Store], sub)
 	}
+	s.configured.Store(int64(len(subscriptions)))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for store := range wanted {

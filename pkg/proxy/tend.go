@@ -11,9 +11,7 @@ import (
 // time it begins it has a deliver subject of its own, so that whoever sends knows that what was taken before is not known.
 func (l *loop) tend(it *item) {
 	p := &it.proxy
-	holds := p.Started && !p.Standby && !p.Stopped
-	l.hold(it, holds)
-	switch {
+	switch holds := p.Started && !p.Standby && !p.Stopped; {
 	case !holds:
 		l.shut(it)
 	case it.inlet == nil:
