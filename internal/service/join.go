@@ -143,14 +143,26 @@ func (s *Service) Members() (sharing, draining int, session bool) {
 	return sharing, draining, view.Known && view.Alive(s.owner)
 }
 
-// handOver is asked by another instance for subscriptions.
+// handOver is asked by another instance for subscriptions, or given them.
 func (s *Service) handOver(m *nats.Msg) {
-	var r health.HandOver
-	if err := json.Unmarshal(m.Data, &r); err != nil {
-		s.log.Warn("a request for subscriptions can't be read", "subject", m.Subject, "error", err)
-		return
+	var kind health.Envelope
+	err := json.Unmarshal(m.Data, &kind)
+	switch {
+	case err != nil:
+	case kind.Type == health.HandedOverType:
+		var given health.HandedOver
+		if err = json.Unmarshal(m.Data, &given); err == nil {
+			s.supervisor.HandedOver(given)
+		}
+	default:
+		var asks health.HandOver
+		if err = json.Unmarshal(m.Data, &asks); err == nil {
+			s.supervisor.HandOver(asks)
+		}
 	}
-	s.supervisor.HandOver(r)
+	if err != nil {
+		s.log.Warn("what another instance asks or gives can't be read", "subject", m.Subject, "error", err)
+	}
 }
 
 // superseded says that another run has this instance's name.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/registry"
 )
 
 const (
@@ -24,16 +25,38 @@ const (
 // ask begins a session with the proxy that holds the registration: it is asked what it took last, and told which history of
 // the store this is about. Nothing is sent to it before it answers.
 func (l *leader) ask(s *sub, now time.Time) {
+	l.open(s)
+	s.phase = asking
+	l.attention[s] = struct{}{}
+	if l.tail == nil || l.resetting || !l.question(s, now) {
+		l.hold(s, now)
+	}
+}
+
+// open begins a session.
+func (l *leader) open(s *sub) {
 	l.leave(s)
 	s.sender = NewSender(s.sender.Acked)
 	s.settle()
 	s.session++
 	s.reply = fmt.Sprintf("%s.%d.%d", l.replies, s.id, s.session)
-	s.phase, s.window, s.full = asking, firstWindow, false
-	l.attention[s] = struct{}{}
-	if l.tail == nil || l.resetting || !l.question(s, now) {
-		l.hold(s, now)
+	s.window, s.full = firstWindow, false
+}
+
+// follows reports whether it is known what the proxy of a new registration took last, without asking it.
+func (l *leader) follows(s *sub, stopped registry.Place) bool {
+	return stopped.Epoch != "" && stopped.Epoch == l.epoch && l.tail != nil && !l.resetting && s.recorded && (s.registration.StartVersion >= 0 || s.durable)
+}
+
+// goOnFrom begins a session where the holder before stopped, which said so when it handed the subscription over: asking would be
+// most of the pause. Where the proxy knows it otherwise, it says so.
+func (l *leader) goOnFrom(s *sub, accepted uint64, now time.Time) {
+	if s.sender.Ack(accepted) {
+		l.dirty[s] = struct{}{}
 	}
+	l.open(s)
+	l.attention[s] = struct{}{}
+	l.goOn(s, accepted, now)
 }
 
 // question asks, in a session or to begin one.
@@ -107,7 +130,7 @@ func (l *leader) acked(s *sub, sequence uint64, now time.Time) {
 	}
 }
 
-// begin lets a subscription run after what its proxy took last.
+// begin lets a subscription run whose proxy said what it took last.
 func (l *leader) begin(s *sub, last uint64, now time.Time) {
 	switch start := s.registration.StartVersion; {
 	case s.recorded:
@@ -134,6 +157,11 @@ func (l *leader) begin(s *sub, last uint64, now time.Time) {
 		l.dirty[s] = struct{}{}
 		return
 	}
+	l.goOn(s, last, now)
+}
+
+// goOn lets a subscription run after what its proxy took last.
+func (l *leader) goOn(s *sub, last uint64, now time.Time) {
 	s.sender.Nak(last)
 	s.settle()
 	s.phase, s.pos, s.askWait, s.progressAt = running, s.sender.Sent, 0, now

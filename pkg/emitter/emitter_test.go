@@ -104,6 +104,14 @@ type holder struct {
 	taken    []*nats.Msg
 	silent   bool // acknowledges nothing
 	seen     int  // messages with events, duplicates too
+	asked    int
+	epoch    string // that it was asked with last
+}
+
+func (h *holder) questions() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.asked
 }
 
 func hold(t *testing.T, js jetstream.JetStream, s subscription.Subscription, prepare ...func(*holder)) *holder {
@@ -152,7 +160,8 @@ func (h *holder) receive(m *nats.Msg) {
 	answer := func(k event.AnswerKind, n uint64) { _ = m.Respond(event.Answer{Kind: k, Number: n}.Encode()) }
 	seq, term := number(event.SequenceHeader), number(event.TermHeader)
 	if seq == 0 {
-		h.receiver.Ask(term, m.Header.Get(event.EpochHeader))
+		h.asked, h.epoch = h.asked+1, m.Header.Get(event.EpochHeader)
+		h.receiver.Ask(term, h.epoch)
 		if h.receiver.Last > 0 && !h.silent {
 			answer(event.Acked, h.receiver.Last)
 		}
@@ -372,6 +381,44 @@ func TestSubscriptionThatComesBackGoesOnWhereItWas(t *testing.T) {
 	other := by(subscription.ByEventType, "t")
 	other.Name = h.record.Name
 	hold(t, js, other).awaits(1, 2, 3)
+}
+
+func TestEventsGoOnWhereTheHolderBeforeStopped(t *testing.T) {
+	_, js := startJetStream(t)
+	run(t, js, Store{Stream: StreamConfig{Store: "s"}})
+	one := event.Event{Stream: "g", Type: "t"}
+	h := hold(t, js, by(subscription.ByStream, "$all"))
+	appendEvents(t, js, one, one)
+	h.awaits(1, 2)
+	h.mu.Lock()
+	epoch := h.epoch
+	h.silent = true // its last acknowledgement is on its way yet
+	h.mu.Unlock()
+	appendEvents(t, js, one)
+	h.awaits(1, 2, 3)
+	next := func(place registry.Place) *holder {
+		return hold(t, js, by(subscription.ByStream, "$all"), func(n *holder) {
+			n.record.Incarnation, n.record.HandedOver, n.record.Cause = h.record.Incarnation+1, place, registry.Takeover
+			n.receiver = proxy.ReceiverAt(place)
+			h = n
+		})
+	}
+	second := next(registry.Place{Accepted: 3, Epoch: epoch})
+	appendEvents(t, js, one)
+	second.awaits(4)
+	if second.questions() != 0 {
+		t.Error("a proxy was asked of which it was known where it goes on")
+	}
+	eventually(t, "the checkpoint is written", func() bool { return h.checkpoint() == 4 })
+
+	// Of another history of the store, nothing is known. What the proxy says counts.
+	third := next(registry.Place{Accepted: 2, Epoch: "another"})
+	appendEvents(t, js, one)
+	third.awaits(5)
+	if third.questions() == 0 {
+		t.Error("a proxy was not asked that knows of another history of the store")
+	}
+	eventually(t, "the checkpoint is written", func() bool { return h.checkpoint() == 5 })
 }
 
 func TestEventsAreSentAgainWithTheTermThatIsInForce(t *testing.T) {

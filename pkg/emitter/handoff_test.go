@@ -7,6 +7,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/exesdb/subproxy/pkg/proxy"
+	"github.com/exesdb/subproxy/pkg/registry"
 )
 
 // packet is an event on its way to a proxy; reply is one on its way back.
@@ -34,6 +35,8 @@ type start struct {
 	accepted uint64
 	heard    packet // the last one, whose leader hears what is accepted
 	dead     bool
+	handed   bool // by the start before, which had accepted up to place
+	place    uint64
 }
 
 // delivery is what the subscriber took, and from which start.
@@ -69,6 +72,13 @@ func (h *handoff) hear(l *claimant) {
 	}
 	l.proxy, l.sender = h.known, NewSender(l.sender.Acked)
 	l.session, l.asking = l.session+1, false
+	if s := h.starts[h.known-1]; s.handed && !l.deposed {
+		if l.sender.Ack(s.place) {
+			h.checkpoint = max(h.checkpoint, l.sender.Acked)
+		}
+		l.sender = NewSender(l.sender.Acked)
+		l.sender.Nak(s.place)
+	}
 }
 
 // send lets a leader send the next event after what it sent last.
@@ -142,7 +152,7 @@ func (h *handoff) forward(incarnation uint64) {
 }
 
 func (h *handoff) sayAccepted(s *start) {
-	if s.accepted > 0 {
+	if s.accepted > 0 && s.heard.leader > 0 {
 		h.answers = append(h.answers, reply{s.heard.leader, s.heard.proxy, s.heard.session, s.accepted, false})
 	}
 }
@@ -293,7 +303,13 @@ func TestEveryEventOnceAndInOrder(t *testing.T) {
 			},
 			"another start": func(t *rapid.T) {
 				s := h.starts[len(h.starts)-1]
-				switch rapid.SampledFrom([]string{"superseded", "released", "killed"}).Draw(t, "the one before is") {
+				switch rapid.SampledFrom([]string{"superseded", "handed over", "released", "killed"}).Draw(t, "the one before is") {
+				case "handed over":
+					next := &start{handed: true, place: s.accepted, accepted: s.accepted}
+					next.receiver = proxy.ReceiverAt(registry.Place{Accepted: s.accepted})
+					*s = start{dead: true}
+					h.starts = append(h.starts, next)
+					return
 				case "released":
 					h.sayAccepted(s)
 					fallthrough

@@ -307,6 +307,8 @@ func (l *leader) entry(r *registration, now time.Time) {
 		l.unloaded = append(l.unloaded, s)
 		s.phase = loading
 	case s.phase == loading:
+	case superseded && l.follows(s, r.HandedOver):
+		l.goOnFrom(s, r.HandedOver.Accepted, now)
 	case s.phase != running || old.DeliverSubject != r.DeliverSubject || superseded:
 		s.askWait = 0
 		l.ask(s, now)

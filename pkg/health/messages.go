@@ -20,6 +20,7 @@ const (
 	ActionAnswerType = "io.exesdb.proxy.v1.action_response"
 	DrainAnswerType  = "io.exesdb.proxy.v1.drain_response"
 	HandOverType     = "io.exesdb.proxy.v1.handover"
+	HandedOverType   = "io.exesdb.proxy.v1.handed_over"
 	SupersededType   = "io.exesdb.proxy.v1.superseded"
 )
 
@@ -28,7 +29,7 @@ const (
 	StatusPrefix  = "exesdb.proxy.status."  // <store>.<name>
 	AlertPrefix   = "exesdb.proxy.alert."   // <store>.<name>, or <store> alone for all of it together
 	SummaryPrefix = "exesdb.proxy.summary." // <store>
-	// HandOverPrefix begins the subject on which an instance is asked for subscriptions; its id follows.
+	// HandOverPrefix begins the subject on which an instance is asked for subscriptions, and told that it has them; its id follows.
 	HandOverPrefix = "exesdb.proxy.handover."
 	// SupersededPrefix begins the subject on which a run says that another run of its instance's name took over; the name follows.
 	SupersededPrefix = "exesdb.proxy.superseded."
@@ -176,7 +177,7 @@ type Summary struct {
 	Leader     string   `json:"leader"`   // the leader of that term, where it was named
 }
 
-// HandOver asks an instance to release subscriptions, which the one that asks then registers. There is no answer but the release.
+// HandOver asks an instance for subscriptions. What it gives it says in HandedOver, or releases.
 type HandOver struct {
 	Envelope
 	Store string         `json:"store"`
@@ -184,7 +185,25 @@ type HandOver struct {
 	To    registry.Owner `json:"to"`
 }
 
-// HandOverSubject is the subject on which the instance of that id is asked for subscriptions.
+// HandedOver gives subscriptions to an instance that asked for them. Their records stand, but whoever wrote them delivers nothing
+// by them any more: the one that asked writes over each at its revision. It should do so at once; what it does not take is
+// released.
+type HandedOver struct {
+	Envelope
+	Store         string         `json:"store"`
+	Subscriptions []Handed       `json:"subscriptions"`
+	From          registry.Owner `json:"from"`
+}
+
+// Handed is one subscription that is handed over.
+type Handed struct {
+	Name        string `json:"name"`
+	Revision    uint64 `json:"revision"`    // of its record
+	Incarnation uint64 `json:"incarnation"` // of its record, at least; whoever takes it is a later one
+	registry.Place
+}
+
+// HandOverSubject is the subject on which the instance of that id is asked for subscriptions, and given them.
 func HandOverSubject(id string) string { return HandOverPrefix + id }
 
 // Superseded is what a run says when it finds that another has its instance's name. It comes from a process that lives: one of

@@ -42,7 +42,8 @@ type job struct {
 	number       uint64 // of the deliver subject
 	revision     uint64 // to be conditional on
 	incarnation  uint64
-	informed     bool // the record at revision was seen, or it is known that there is none
+	informed     bool   // the record at revision was seen, or it is known that there is none
+	handed       *place // nil: its holder did not hand it over
 	cause        registry.Cause
 	term         uint64
 	by           registry.Owner // of a conflict lost
@@ -172,6 +173,9 @@ func (r *registrar) record(j *job) ([]byte, error) {
 		Term:           j.term,
 		Cause:          j.cause,
 		RegisteredAt:   time.Now().UTC(),
+	}
+	if h := j.handed; h != nil && h.revision == j.revision { // else somebody had it in between
+		record.HandedOver = h.Place
 	}
 	return record.Encode()
 }

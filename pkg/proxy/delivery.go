@@ -244,8 +244,14 @@ type inlet struct {
 	flow        atomic.Pointer[inflow]
 }
 
-func (d *Delivery) open(l *loop, it *item, number uint64) *inlet {
+// open begins to take a proxy's events: where the holder before stopped, if that one told.
+func (d *Delivery) open(l *loop, it *item, number uint64, stopped *place) *inlet {
 	in := &inlet{l: l, it: it, number: number, after: it.busy}
+	if stopped != nil && stopped.Place != (registry.Place{}) {
+		f := newInflow(in)
+		f.accepted, f.receiver = stopped.Accepted, ReceiverAt(stopped.Place)
+		in.flow.Store(f)
+	}
 	d.mu.Lock()
 	d.inlets[number] = in
 	d.mu.Unlock()

@@ -52,7 +52,7 @@ type sinkFunc func(context.Context, *sink.Event) error
 func (f sinkFunc) Deliver(ctx context.Context, e *sink.Event) error { return f(ctx, e) }
 
 // begin opens an inlet, as tend does.
-func (s *stage) begin(number uint64) { s.it.inlet = s.open(s.loop, s.it, number) }
+func (s *stage) begin(number uint64) { s.it.inlet = s.open(s.loop, s.it, number, nil) }
 
 // send offers an event to the inlet that is open; sequence 0: one without.
 func (s *stage) send(sequence uint64) {

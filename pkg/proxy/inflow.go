@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/sink"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -284,6 +285,20 @@ func (f *inflow) close() <-chan struct{} {
 		time.AfterFunc(drainWithin, f.cancel)
 	}
 	return f.rest
+}
+
+// place is where a closed inlet's sink stopped.
+func (in *inlet) place() registry.Place {
+	if in == nil {
+		return registry.Place{}
+	}
+	f := in.flow.Load()
+	if f == nil {
+		return registry.Place{}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return registry.Place{Accepted: f.accepted, Epoch: f.receiver.epoch}
 }
 
 // seen is what the inlet has seen so far.

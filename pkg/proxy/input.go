@@ -35,19 +35,21 @@ const (
 	Retired                // another run of this instance's name took over: do nothing more, release nothing
 	Assigned               // nobody holds the subscription, and it is this instance's turn to
 	Unassigned             // another instance is to hold it: release it, where it is held, and stand by
+	Handed                 // its holder delivers nothing any more, and left it to this instance, at News
 	Delivering             // the sink takes no events, for Reason; empty: it takes them again
 )
 
 // Input is one thing that happens to a proxy.
 type Input struct {
 	Kind    Kind
-	Cause   registry.Cause // of Event
-	SeenAt  time.Time      // when the cause was seen
-	Level   bool           // of Start: all that the bucket holds was shown before
-	Outcome Outcome        // of Finished
-	News    News           // of Seen
-	Reason  string         // of Delivering
-	Jitter  float64        // in [-1, 1), spreads what is scheduled
+	Cause   registry.Cause  // of Event
+	SeenAt  time.Time       // when the cause was seen
+	Level   bool            // of Start: all that the bucket holds was shown before
+	Outcome Outcome         // of Finished
+	News    News            // of Seen and Handed
+	To      *registry.Owner // of Unassigned: who asked for it; nil: nobody
+	Reason  string          // of Delivering
+	Jitter  float64         // in [-1, 1), spreads what is scheduled
 }
 
 // News is an entry of the bucket, as far as the proxy needs it.
@@ -58,6 +60,7 @@ type News struct {
 	Readable    bool   // a record of somebody
 	Incarnation uint64 // of the record; of a removal the highest before, where it says so
 	Owner       registry.Owner
+	Place       registry.Place // of Handed: where the owner stopped
 }
 
 // holder is who the entry says holds the subscription; nil: nobody.

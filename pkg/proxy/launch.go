@@ -13,6 +13,7 @@ import (
 func (l *loop) launch(ctx context.Context) {
 	settings := l.settings.Load()
 	l.launchFirst(ctx)
+	l.handOver(time.Now())
 	// Before what is not waited for: what is released pauses.
 	for len(l.releases) > 0 && l.handed.Load() < maxBatches {
 		releases := l.drained()
@@ -47,7 +48,7 @@ func (l *loop) jobs(queue *[]*item, most int) []job {
 		it.ready = false
 		jobs = append(jobs, job{
 			item: it, inlet: it.inlet, subscription: p.Subscription, key: it.key, number: it.number, revision: p.Revision,
-			incarnation: p.NextIncarnation(), informed: p.Known, cause: p.Cause, term: term,
+			incarnation: p.NextIncarnation(), informed: p.Known, handed: p.handed, cause: p.Cause, term: term,
 		})
 	}
 	if len(*queue) == 0 {
@@ -162,7 +163,7 @@ func (l *loop) releaseUnreleased(now time.Time, wake *time.Time) {
 	default:
 		for _, it := range l.unreleased {
 			if l.withKey(it.key) == nil { // else it is configured anew
-				l.release(it, it.proxy.Revision, now)
+				l.release(it, it.proxy.Revision, nil, nil, now)
 			}
 		}
 		l.unreleased = nil

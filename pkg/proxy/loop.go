@@ -55,6 +55,8 @@ type release struct {
 	registry.Write
 	item    *item
 	drained <-chan struct{}
+	from    *inlet          // where its events came in; nil: nowhere
+	to      *registry.Owner // who asked for it; nil: nobody
 }
 
 // loop owns the proxies of one store. All its fields but the inbox belong to the goroutine that runs it.
@@ -76,8 +78,9 @@ type loop struct {
 	releases []release
 	flight   int // attempts and releases handed over and not ended
 
-	unreleased []*item   // no longer configured, and not released: that failed
-	releaseAt  time.Time // when it is tried again
+	given      map[*item]handed // left to others, and not seen registered by them yet
+	unreleased []*item          // no longer configured, and not released: that failed
+	releaseAt  time.Time        // when it is tried again
 
 	batches  batches
 	handed   atomic.Int32 // batches handed over and not ended
@@ -88,14 +91,15 @@ type loop struct {
 	pleas    int                 // items whose holders were asked for them
 	promises []promise           // others asked for them, in order
 	away     map[*item]time.Time // handed over and not seen registered yet: since when
-	pace     pace
-	yielded  int               // since there were no promises left
-	lost     losses            // in this turn
-	behind   map[string]uint64 // events not delivered, by subscription, as the store's emitter told last
-	were     map[string]uint64 // the same before, while it tells
-	applied  uint64            // changes of which proxies there are, so far
-	depth    int               // how deep answerAsked is in itself
-	ending   bool              // everything was removed; the loop ends once that is released
+	pace     pace                // of what is handed over
+	appetite pace                // of what is asked for
+	yielded  int                 // since there were no promises left
+	lost     losses              // in this turn
+	behind   map[string]uint64   // events not delivered, by subscription, as the store's emitter told last
+	were     map[string]uint64   // the same before, while it tells
+	applied  uint64              // changes of which proxies there are, so far
+	depth    int                 // how deep answerAsked is in itself
+	ending   bool                // everything was removed; the loop ends once that is released
 	work     sync.WaitGroup
 
 	// The settings in force, and what they were made from (rules).
@@ -103,7 +107,7 @@ type loop struct {
 	stretchedFrom *Settings
 	stretchedFor  int64
 
-	takenAt   time.Time // when another instance was seen to take what nobody held
+	takenAt   time.Time // when another instance was seen to take something
 	peersOf   *Members  // those that the store is shared with, made from (peers)
 	peersFrom *Members
 
@@ -113,7 +117,7 @@ type loop struct {
 func newLoop(s *shared, store string) *loop {
 	return &loop{
 		shared: s, store: store, inbox: newInbox(), log: s.logger.With("store", store),
-		byName: map[string]*item{}, away: map[*item]time.Time{}, pace: newPace(),
+		byName: map[string]*item{}, away: map[*item]time.Time{}, given: map[*item]handed{}, pace: newPace(), appetite: newPace(),
 		limit: rate.NewLimiter(rate.Every(eventInterval), eventBurst),
 	}
 }
@@ -127,7 +131,7 @@ func (l *loop) run(ctx context.Context) {
 	for {
 		now := time.Now()
 		wake := l.turn(ctx, now)
-		if l.ending && l.flight == 0 && len(l.releases) == 0 && len(l.unreleased) == 0 {
+		if l.ending && l.flight == 0 && len(l.releases) == 0 && len(l.given) == 0 && len(l.unreleased) == 0 {
 			return
 		}
 		timer.Reset(time.Until(wake))
@@ -169,6 +173,7 @@ func (l *loop) turn(ctx context.Context, now time.Time) (wake time.Time) {
 	l.stepDue(now)
 	l.ask(now)
 	l.yield(now, &wake)
+	l.takeBack(now, &wake)
 	l.releaseUnreleased(now, &wake)
 	l.launch(ctx)
 	l.tellSuperseded()
@@ -225,9 +230,10 @@ func (l *loop) step(it *item, in Input, now time.Time) {
 		}
 		l.admit(it)
 	}
+	from := it.inlet
 	l.tend(it)
 	if fx.Release {
-		l.release(it, it.proxy.Revision, now)
+		l.release(it, it.proxy.Revision, from, in.To, now)
 	}
 	if fx.Superseded != nil {
 		l.superseded(it, *fx.Superseded)
@@ -254,8 +260,7 @@ func (l *loop) finish(d *done, now time.Time) {
 	it := d.item
 	l.flight--
 	if d.released {
-		l.metrics.MoveSeconds.WithLabelValues("release").Observe(now.Sub(it.way.leaving).Seconds())
-		it.way = nil
+		l.left(it, now)
 		if d.failed && it.removed {
 			l.unreleased, l.releaseAt = append(l.unreleased, it), now.Add(releaseAgain)
 		}
@@ -268,11 +273,14 @@ func (l *loop) finish(d *done, now time.Time) {
 		l.rounds--
 	}
 	l.count(it, &d.outcome)
+	if p := &it.proxy; p.handed != nil && d.cause == registry.Takeover && d.outcome.Err == nil {
+		l.appetite.arrived(p.CauseAt, now)
+	}
 	l.inbox.learnTerm(d.term)
 	if it.removed {
 		if !d.outcome.Superseded && !it.proxy.Standby {
 			it.proxy.Claim = max(it.proxy.Claim, d.outcome.Incarnation)
-			l.release(it, max(d.outcome.Revision, it.proxy.Revision), now)
+			l.release(it, max(d.outcome.Revision, it.proxy.Revision), nil, nil, now)
 		}
 		return
 	}
@@ -299,6 +307,10 @@ func (l *loop) seen(e *registry.Entry, now time.Time) {
 	if it == nil {
 		return
 	}
+	if h, ok := l.given[it]; ok && e.Revision > h.Revision {
+		delete(l.given, it)
+		l.left(it, now)
+	}
 	n := News{Revision: e.Revision, Removed: e.Operation != registry.Put, Incarnation: e.Incarnation}
 	switch {
 	case n.Removed:
@@ -315,7 +327,7 @@ func (l *loop) seen(e *registry.Entry, now time.Time) {
 		l.arrived(it, now)
 		l.inbox.learnTerm(record.Term)
 	}
-	if n.Readable && !n.Mine && it.proxy.Standby && it.proxy.Holder == nil {
+	if p := &it.proxy; n.Readable && !n.Mine && p.Standby && (p.Holder == nil || p.Holder.ID != n.Owner.ID) {
 		l.takenAt = now
 	}
 	l.step(it, Input{Kind: Seen, News: n}, now)

@@ -22,6 +22,7 @@ type market struct {
 	traders  []*trader
 	knows    map[string][]string // keys, by the member's name
 	pleas    []plead             // under way, or lost
+	gifts    []gift              // the same
 	starts   int
 }
 
@@ -43,6 +44,13 @@ type plead struct {
 	key string
 }
 
+// gift is what a holder tells the one that it leaves a key to.
+type gift struct {
+	to, key  string
+	from     registry.Owner
+	revision uint64
+}
+
 // trader is one run of a member.
 type trader struct {
 	self     crier
@@ -50,8 +58,15 @@ type trader struct {
 	fed      int // it has seen so many of the feed
 	told     int // and heard so much of the history
 	seen     map[string]stall
-	releases map[string]uint64 // what it drains, with the revision to release it at
-	holds    map[string]uint64 // what it was acknowledged, and has seen nothing newer of
+	releases map[string]leaving // what it drains
+	given    map[string]uint64  // what it left to others and did not see taken, with its revision
+	holds    map[string]uint64  // what it was acknowledged, and has seen nothing newer of
+}
+
+// leaving is a key that is to be left to one that asked for it, with the revision of its record.
+type leaving struct {
+	to       string
+	revision uint64
 }
 
 func (m *market) start(name string, weight int) {
@@ -63,7 +78,7 @@ func (m *market) start(name string, weight int) {
 	}
 	m.traders = append(m.traders, &trader{
 		self: crier{Owner: registry.Owner{Name: name, ID: name + strconv.Itoa(m.starts)}, weight: weight},
-		seen: map[string]stall{}, releases: map[string]uint64{}, holds: map[string]uint64{},
+		seen: map[string]stall{}, releases: map[string]leaving{}, given: map[string]uint64{}, holds: map[string]uint64{},
 	})
 	m.changed()
 }
@@ -90,6 +105,14 @@ func (m *market) write(tr *trader, key string, on uint64, owner *registry.Owner)
 	if there := m.records[key].owner; owner != nil && there != nil && tr.fed == len(m.feed) && tr.told == len(m.history) && m.lives(*there) {
 		m.rt.Fatalf("%s takes %s from %s, and knows that it lives", owner.ID, key, there.ID)
 	}
+	m.writeOver(tr, key, on, owner)
+}
+
+// writeOver is write for what its holder may have given.
+func (m *market) writeOver(tr *trader, key string, on uint64, owner *registry.Owner) {
+	if m.records[key].revision != on {
+		return
+	}
 	m.revision++
 	s := stall{key, m.revision, owner}
 	m.records[key] = s
@@ -109,6 +132,9 @@ func (m *market) see(tr *trader) bool {
 	tr.seen[s.key] = s
 	if s.revision > tr.holds[s.key] {
 		delete(tr.holds, s.key)
+	}
+	if s.revision > tr.given[s.key] {
+		delete(tr.given, s.key)
 	}
 	return true
 }
@@ -143,13 +169,39 @@ func (m *market) members(tr *trader) *Members {
 	})
 }
 
-// release does what the trader had begun.
+// release does what the trader had begun: it leaves a key to the one that asked for it.
 func (m *market) release(tr *trader, key string) bool {
-	on, ok := tr.releases[key]
+	l, ok := tr.releases[key]
 	if !ok {
 		return false
 	}
 	delete(tr.releases, key)
+	delete(tr.holds, key)
+	tr.given[key] = l.revision
+	m.gifts = append(m.gifts, gift{l.to, key, tr.self.Owner, l.revision})
+	return true
+}
+
+// take lets the one that a gift is for write over the record, if it still wants it.
+func (m *market) take(g gift) {
+	for _, tr := range m.traders {
+		seen := tr.seen[g.key]
+		if tr.self.ID != g.to || m.retired(tr) || seen.owner == nil || *seen.owner != g.from || seen.revision > g.revision {
+			continue
+		}
+		if move, _ := m.members(tr).Move(g.key, &g.from); move == Ask {
+			m.writeOver(tr, g.key, g.revision, &tr.self.Owner)
+		}
+	}
+}
+
+// takeBack releases what the trader left to another, and did not see taken in time.
+func (m *market) takeBack(tr *trader, key string) bool {
+	on, ok := tr.given[key]
+	if !ok {
+		return false
+	}
+	delete(tr.given, key)
 	m.write(tr, key, on, nil)
 	return true
 }
@@ -161,7 +213,8 @@ func (m *market) move(tr *trader, key string, most int) bool {
 	if m.retired(tr) {
 		return false
 	}
-	if _, draining := tr.releases[key]; draining || !slices.Contains(m.knows[tr.self.Name], key) || seen.owner != nil && *seen.owner == tr.self.Owner {
+	_, draining := tr.releases[key]
+	if _, given := tr.given[key]; draining || given || !slices.Contains(m.knows[tr.self.Name], key) || seen.owner != nil && *seen.owner == tr.self.Owner {
 		return false
 	}
 	move, ahead := m.members(tr).Move(key, seen.owner)
@@ -193,7 +246,9 @@ func (m *market) heed(p plead) {
 	for _, tr := range m.traders {
 		seen := tr.seen[p.key]
 		if tr.self.ID == p.to && seen.owner != nil && *seen.owner == tr.self.Owner && m.members(tr).Yields(p.key, p.by) {
-			tr.releases[p.key] = seen.revision
+			if _, given := tr.given[p.key]; !given {
+				tr.releases[p.key] = leaving{p.by.ID, seen.revision}
+			}
 		}
 	}
 }
@@ -244,6 +299,13 @@ func TestOwnershipConvergesForAnyHistoryDelayAndConfiguration(t *testing.T) {
 			},
 			"move":    func(*rapid.T) { m.move(some(), key(), len(names)) },
 			"release": func(*rapid.T) { m.release(some(), key()) },
+			"take": func(t *rapid.T) {
+				if len(m.gifts) == 0 {
+					t.Skip("nothing is left to anybody")
+				}
+				m.take(rapid.SampledFrom(m.gifts).Draw(t, "gift")) // perhaps not for the first time
+			},
+			"take back": func(*rapid.T) { m.takeBack(some(), key()) },
 			"heed": func(t *rapid.T) {
 				if len(m.pleas) == 0 {
 					t.Skip("nobody asks")
@@ -258,7 +320,7 @@ func TestOwnershipConvergesForAnyHistoryDelayAndConfiguration(t *testing.T) {
 // converge lets messages arrive, and checks that all comes to rest with what the rule says. Each turn is over before the next
 // one begins, as it is where nothing fails.
 func (m *market) converge() {
-	m.pleas = nil
+	m.pleas, m.gifts = nil, nil
 	for rounds, most := 0, 0; most <= len(m.knows); rounds++ {
 		if rounds > 200 {
 			m.rt.Fatalf("it does not come to rest")
@@ -271,10 +333,14 @@ func (m *market) converge() {
 		}
 		for _, tr := range m.traders {
 			for _, key := range m.keys {
-				busy = m.release(tr, key) || !tr.ended && m.move(tr, key, most) || busy
+				busy = m.takeBack(tr, key) || m.release(tr, key) || !tr.ended && m.move(tr, key, most) || busy
 			}
 			m.exclusive()
 		}
+		for _, g := range m.gifts {
+			m.take(g)
+		}
+		m.gifts = nil
 		for _, p := range m.pleas {
 			m.heed(p)
 		}

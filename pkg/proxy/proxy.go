@@ -30,6 +30,7 @@ type Proxy struct {
 	late    *News  // the newest news of others that came while an attempt was under way
 	voided  bool   // the bucket was found to be new while an attempt was under way
 	renewTo uint64 // the next claim is of this incarnation at least
+	handed  *place // where its holder stopped, that handed it over; nil once it is registered, or where none did
 
 	Registered, Verified bool
 	Standby              bool // another instance holds the subscription, or is to
@@ -89,6 +90,8 @@ func (p *Proxy) Step(in Input, now time.Time, s *Settings) Effects {
 		return p.assigned(now, s)
 	case Unassigned:
 		return p.unassigned()
+	case Handed:
+		return p.handedOver(in.News, now, s)
 	case Delivering:
 		return p.delivering(in.Reason, s)
 	case Stop:
@@ -188,7 +191,7 @@ func (p *Proxy) succeed(o Outcome, now time.Time, s *Settings, jitter float64) E
 	p.Breaker.Success()
 	p.hold(o)
 	p.Verified = o.Verified
-	p.Failures, p.LastError = 0, ""
+	p.Failures, p.LastError, p.handed = 0, "", nil
 	p.LastSuccess, p.Latency = o.At, o.At.Sub(p.CauseAt)
 	interval := s.NormalInterval
 	if !p.settled {
@@ -336,6 +339,25 @@ func (p *Proxy) assigned(now time.Time, s *Settings) Effects {
 	return p.renew(registry.Takeover, now, s)
 }
 
+// handedOver takes what its holder left to this instance. It is as if the record had been deleted, but that it stands until this
+// instance writes over it.
+func (p *Proxy) handedOver(n News, now time.Time, s *Settings) Effects {
+	if !p.Standby || p.Holder == nil || p.Holder.ID != n.Owner.ID || n.Revision < p.Revision {
+		return Effects{} // it is another's since
+	}
+	p.Known, p.Revision, p.Holder = true, n.Revision, nil
+	p.Incarnation, p.renewTo = max(p.Incarnation, n.Incarnation), max(p.renewTo, n.Incarnation+1)
+	fx := p.assigned(now, s)
+	p.handed = &place{n.Place, n.Revision}
+	return fx
+}
+
+// place is what a proxy that hands its subscription over says of it.
+type place struct {
+	registry.Place
+	revision uint64 // of its record
+}
+
 // unassigned leaves the subscription to another instance.
 func (p *Proxy) unassigned() Effects {
 	if p.Started && (p.Standby || p.Attempting) {
@@ -371,7 +393,7 @@ func (p *Proxy) renew(cause registry.Cause, now time.Time, s *Settings) Effects 
 // standBy leaves the subscription to its holder; nil: nobody.
 func (p *Proxy) standBy(holder *registry.Owner) Effects {
 	already := p.Standby && p.Holder != nil && holder != nil && *p.Holder == *holder
-	p.Standby, p.Mine, p.Registered, p.Verified = true, false, false, false
+	p.Standby, p.Mine, p.Registered, p.Verified, p.handed = true, false, false, false, nil
 	p.Holder, p.HeldSince, p.Next, p.again = holder, time.Time{}, time.Time{}, ""
 	p.Breaker, p.Failures, p.LastError, p.Refusal = breaker.Breaker{}, 0, "", ""
 	if already {

@@ -1,5 +1,7 @@
 package proxy
 
+import "github.com/exesdb/subproxy/pkg/registry"
+
 // Receiver is the proxy's side of the hand-off: which of the events that arrive on its deliver subject it takes. It is a
 // plain value; the zero value has taken nothing.
 //
@@ -14,6 +16,12 @@ type Receiver struct {
 	taken bool   // any was
 	gapAt uint64 // sequence of the event that a gap was reported for, and nothing was taken since; 0: none
 	epoch string // the history of the store that Last is of, where an emitter has told
+}
+
+// ReceiverAt is that of a proxy to which another handed its subscription over: it goes on as if it had taken itself what that one's
+// sink accepted.
+func ReceiverAt(p registry.Place) Receiver {
+	return Receiver{Last: p.Accepted, taken: p.Accepted > 0, epoch: p.Epoch}
 }
 
 // Verdict is what to do with an event that arrived.

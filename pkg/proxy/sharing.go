@@ -15,8 +15,6 @@ const (
 	turn = time.Second
 	// askAgain is when a holder is asked again. It may not yet see the members that the one who asks sees.
 	askAgain = 250 * time.Millisecond
-	// maxAsked is how many subscriptions the holders are asked for at once. They hand over fewer where that takes long (see pace).
-	maxAsked = 64
 )
 
 // Share tells who the subscriptions are shared with, at the start and whenever that is another.
@@ -52,7 +50,7 @@ func (s *Supervisor) Drain(ctx context.Context) {
 	defer look.Stop()
 	held, at := -1, time.Now()
 	for {
-		n, err := s.Holds(ctx, "", "")
+		n, err := s.leaves(ctx)
 		if n != held {
 			held, at = n, time.Now()
 		}
@@ -65,6 +63,15 @@ func (s *Supervisor) Drain(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// leaves is how many subscriptions this instance holds, or has left to another that has not registered them yet.
+func (s *Supervisor) leaves(ctx context.Context) (n int, err error) {
+	counts, err := gather(ctx, s, "", func(l *loop, _ time.Time) []int { return []int{len(l.held("")) + len(l.given)} })
+	for _, c := range counts {
+		n += c
+	}
+	return n, err
 }
 
 // sharedWithOthers reports whether anybody else is there to take any of what this instance holds.
@@ -144,7 +151,7 @@ func (l *loop) consider(it *item, now time.Time) {
 		ahead++ // of two runs of one name that are about, the one that is to end hears of it before
 	}
 	begins := it.way.since
-	if move == Claim && ahead > 0 && l.takenAt.After(begins) {
+	if ahead > 0 && l.takenAt.After(begins) {
 		begins = l.takenAt // those ahead are at it; of many, this one may be their last
 	}
 	switch at := begins.Add(time.Duration(ahead) * turn); {
@@ -219,15 +226,16 @@ func (l *loop) stays(it *item) {
 	it.way = nil
 }
 
-// ask asks holders for what this instance is to hold, a part at a time.
+// ask asks holders for what this instance is to hold: no more at once than it registers in good time, since all holders together
+// would else leave it more than that.
 func (l *loop) ask(now time.Time) {
-	if len(l.wanted) == 0 || l.pleas >= maxAsked {
+	if len(l.wanted) == 0 || l.pleas >= l.appetite.window {
 		return
 	}
 	names := map[registry.Owner][]string{}
 	n := 0
 	for _, it := range l.wanted {
-		if l.pleas >= maxAsked {
+		if l.pleas >= l.appetite.window {
 			break
 		}
 		n++

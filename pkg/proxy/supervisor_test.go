@@ -117,6 +117,7 @@ type rig struct {
 	mu       sync.Mutex
 	alerts   []health.Alert
 	statuses map[string]int
+	given    []health.HandedOver
 }
 
 func newRig(t *testing.T, settings Settings, n int) *rig {
@@ -153,8 +154,27 @@ func (r *rig) publish(subject string, data []byte) error {
 		r.alerts = append(r.alerts, a)
 	case strings.HasPrefix(subject, health.StatusPrefix):
 		r.statuses[subject]++
+	case strings.HasPrefix(subject, health.HandOverPrefix):
+		var m health.HandedOver
+		if err := json.Unmarshal(data, &m); err != nil {
+			r.t.Error(err)
+		}
+		if m.Type == health.HandedOverType {
+			r.given = append(r.given, m)
+		}
 	}
 	return nil
+}
+
+// takeGiven is what was left to others since the last time.
+func (r *rig) takeGiven() (all []health.Handed) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, m := range r.given {
+		all = append(all, m.Subscriptions...)
+	}
+	r.given = nil
+	return all
 }
 
 // stop ends the rig, so that the bubble has no goroutine left.

@@ -19,7 +19,7 @@ func (l *loop) tend(it *item) {
 			it.number = l.numbers.Add(1)
 		}
 		if l.delivery != nil {
-			it.inlet = l.delivery.open(l, it, it.number)
+			it.inlet = l.delivery.open(l, it, it.number, p.handed)
 		}
 	}
 }
@@ -34,11 +34,12 @@ func (l *loop) shut(it *item) {
 	it.inlet = nil
 }
 
-// release deletes the record at that revision, once the sink has nothing in hand.
-func (l *loop) release(it *item, revision uint64, now time.Time) {
+// release deletes the record at that revision, or leaves it to whoever asked for it, once the sink has nothing in hand.
+// From is where its events came in; nil: nowhere.
+func (l *loop) release(it *item, revision uint64, from *inlet, to *registry.Owner, now time.Time) {
 	it.way = &way{leaving: now}
 	w := registry.Write{Key: it.key, Revision: revision, Incarnation: max(it.proxy.Incarnation, it.proxy.Claim)}
-	l.releases = append(l.releases, release{w, it, it.busy})
+	l.releases = append(l.releases, release{w, it, it.busy, from, to})
 	if busy := it.busy; !isClosed(busy) {
 		l.work.Go(func() {
 			<-busy // closed within drainWithin

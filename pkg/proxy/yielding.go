@@ -11,11 +11,11 @@ import (
 // longer the more are on their way: where the processors are busy, by all that they have in common.
 const (
 	firstAway = 64
-	leastAway = 16 // where each takes long by itself, fewer at once are no faster
+	leastAway = 4 // where each takes long by itself, fewer at once are no faster
 	mostAway  = 256
 	// slowMove is too long: the emitter has to find the new registration after that, and the slowest of thousands must stay below
 	// the 100 ms that are bearable (subproxy bench instances).
-	slowMove = 20 * time.Millisecond
+	slowMove = 10 * time.Millisecond
 	// lostMove is when nobody is waited for any more: who asked is gone, or others hold what it asked for by turns.
 	lostMove = time.Second
 )
@@ -81,7 +81,7 @@ func (l *loop) yield(now time.Time, wake *time.Time) {
 		if !l.yields(it, to) {
 			continue
 		}
-		l.step(it, Input{Kind: Unassigned}, now)
+		l.step(it, Input{Kind: Unassigned, To: &to}, now)
 		if l.yielded++; isClosed(it.busy) { // else it is not on its way yet, for as long as its sink takes
 			l.away[it] = now
 		}

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"maps"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,36 +43,34 @@ func TestHandsOverAPartAtATime(t *testing.T) {
 		members := []Member{{Name: "host-a"}, {Name: "host-b"}}
 		sharing, to := NewSharing(members), registry.Owner{Name: "host-b", ID: "id-b"}
 		r.Share(members, func(registry.Owner) Life { return Alive })
-		var all []string
-		theirs := map[string]subscription.Subscription{} // by key: what host-b is to get, and has not
+		subs, theirs := map[string]subscription.Subscription{}, map[string]bool{} // by name; what host-b is to get, and has not
 		for _, s := range testSubscriptions(n) {
-			all = append(all, s.Name)
+			subs[s.Name] = s
 			if sharing.Assign(s.Key()) == to.Name {
-				theirs[s.Key()] = s
+				theirs[s.Name] = true
 			}
 		}
-		r.HandOver(health.HandOver{Store: "s", Names: all, To: to})
+		r.HandOver(health.HandOver{Store: "s", Names: slices.Collect(maps.Keys(subs)), To: to})
 		for rounds := 0; len(theirs) > 0; rounds++ {
 			synctest.Wait()
-			released := 0
+			given := r.takeGiven()
+			if len(given) == 0 || rounds == 0 && len(given) > firstAway || len(given) > mostAway {
+				t.Fatalf("%d handed over in round %d, and %d to go", len(given), rounds, len(theirs))
+			}
 			r.bucket.set(func(b *table) {
-				for key, s := range theirs {
-					if b.entries[key].Operation == registry.Put {
-						continue
+				for _, h := range given {
+					if e := b.entries[subs[h.Name].Key()]; !theirs[h.Name] || e.Revision != h.Revision || h.Incarnation != 1 {
+						t.Fatalf("%+v is handed over, of %+v", h, e)
 					}
-					released++
-					record := registry.Registration{Subscription: s, Owner: to, Incarnation: 2, Cause: registry.Takeover, DeliverSubject: "d"}
+					delete(theirs, h.Name)
+					record := registry.Registration{Subscription: subs[h.Name], Owner: to, Incarnation: 2, Cause: registry.Takeover, DeliverSubject: "d"}
 					data, err := record.Encode()
 					if err != nil {
 						t.Fatal(err)
 					}
-					b.put(key, data, 2)
-					delete(theirs, key)
+					b.put(record.Key(), data, 0)
 				}
 			})
-			if released == 0 || rounds == 0 && released > firstAway || released > mostAway {
-				t.Fatalf("%d released in round %d, and %d to go", released, rounds, len(theirs))
-			}
 		}
 		synctest.Wait()
 		if held, err := r.Holds(t.Context(), "", ""); err != nil || held == 0 || held > n-n/3 {
@@ -100,7 +100,7 @@ func TestWhatNobodyTakesHoldsUpNobody(t *testing.T) {
 			all = append(all, s.Name)
 		}
 		r.HandOver(health.HandOver{Store: "s", Names: all, To: to})
-		time.Sleep(lostMove * n / firstAway)
+		time.Sleep(lostMove*n/firstAway + handPatience)
 		synctest.Wait()
 		if len(released) < n {
 			t.Errorf("%d of %d were released", len(released), n)

@@ -52,6 +52,15 @@ type Registration struct {
 	Term         uint64    `json:"term"`
 	Cause        Cause     `json:"cause"`
 	RegisteredAt time.Time `json:"registered_at"` // UTC
+	// HandedOver is where the owner before stopped, if that one left the subscription to this one: events go on behind it. Only
+	// the first record of an owner says it.
+	HandedOver Place `json:"handed_over,omitzero"`
+}
+
+// Place is how far a subscription's subscriber got.
+type Place struct {
+	Accepted uint64 `json:"accepted"` // store sequence of the event that it accepted last; 0: not known
+	Epoch    string `json:"epoch"`    // the history of the store that the sequence is of, where an emitter told; else empty
 }
 
 // ErrBadRecord is returned for a value that is no registration, or not that of its key.

@@ -13,7 +13,7 @@ import (
 )
 
 // sessionExamples are the contract's examples that TestContractExamplesOfSessions holds to the code.
-var sessionExamples = []string{"member", "drain_request", "drain_response", "handover", "superseded"}
+var sessionExamples = []string{"member", "drain_request", "drain_response", "handover", "handed_over", "superseded"}
 
 // attend gives an instance that does not run a session, for a while.
 func (w *world) attend(name, id string) {
@@ -65,6 +65,12 @@ func TestContractExamplesOfSessions(t *testing.T) {
 	for name, sent := range map[string]any{
 		"handover": health.HandOver{
 			Envelope: health.NewEnvelope(health.HandOverType, time.Now()), Store: "greenhouse_tycoon", Names: []string{"greenhouse_initialized_to_pubsub_v1"}, To: owner,
+		},
+		"handed_over": health.HandedOver{
+			Envelope: health.NewEnvelope(health.HandedOverType, time.Now()), Store: "greenhouse_tycoon", From: owner,
+			Subscriptions: []health.Handed{{
+				Name: "greenhouse_initialized_to_pubsub_v1", Revision: 17, Incarnation: 3, Place: registry.Place{Accepted: 120, Epoch: "1763881200000000000"},
+			}},
 		},
 		"superseded":    health.Superseded{Envelope: health.NewEnvelope(health.SupersededType, time.Now()), Owner: owner, By: owner},
 		"drain_request": health.DrainRequest{Instance: "host-a", Undo: true},

@@ -1,0 +1,99 @@
+package proxy
+
+import (
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/registry"
+)
+
+// What an instance leaves to one that asked for it is not deleted: the one that asked is told, and writes over the record. So a
+// subscription is nobody's for as long as one message and one write take, and the others hear of one write, not of two.
+
+// handPatience is how long whoever asked has to register what was left to it. Then it is released for anybody.
+const handPatience = 500 * time.Millisecond
+
+// handed is a subscription that was left to another instance, which has not been seen to register it.
+type handed struct {
+	release
+	until time.Time
+}
+
+// handOver tells those who asked for what is to be released that they have it.
+func (l *loop) handOver(now time.Time) {
+	if len(l.releases) == 0 || l.retired.Load() {
+		return
+	}
+	given := map[registry.Owner][]health.Handed{}
+	l.releases = slices.DeleteFunc(l.releases, func(r release) bool {
+		if r.to == nil || !isClosed(r.drained) {
+			return false
+		}
+		l.given[r.item] = handed{r, now.Add(handPatience)}
+		given[*r.to] = append(given[*r.to], health.Handed{
+			Name: r.item.proxy.Name, Revision: r.Revision, Incarnation: r.Incarnation, Place: r.from.place(),
+		})
+		return true
+	})
+	for to, subscriptions := range given {
+		m := health.HandedOver{Envelope: health.NewEnvelope(health.HandedOverType, now), Store: l.store, Subscriptions: subscriptions, From: l.owner}
+		data, err := json.Marshal(m)
+		if err == nil {
+			err = l.publisher(health.HandOverSubject(to.ID), data)
+		}
+		if err != nil {
+			l.log.Debug("an instance could not be told of what is left to it", "instance", to.Name, "error", err) // it is released
+		}
+	}
+}
+
+// takeBack releases what was left to others and is not taken.
+func (l *loop) takeBack(now time.Time, wake *time.Time) {
+	for it, h := range l.given {
+		if now.Before(h.until) {
+			sooner(wake, h.until)
+			continue
+		}
+		delete(l.given, it)
+		h.to = nil
+		l.releases = append(l.releases, h.release)
+	}
+}
+
+// left notes that a subscription is no longer on its way from here.
+func (l *loop) left(it *item, now time.Time) {
+	l.metrics.MoveSeconds.WithLabelValues("release").Observe(now.Sub(it.way.leaving).Seconds())
+	it.way = nil
+}
+
+// HandedOver passes on that another instance left subscriptions to this one.
+func (s *Supervisor) HandedOver(m health.HandedOver) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if l := s.loops[m.Store]; l != nil {
+		l.inbox.ask(request{do: func(l *loop, now time.Time) { l.take(&m, now) }})
+	}
+}
+
+// take claims what was left to this instance, where it still is what it would ask for.
+func (l *loop) take(m *health.HandedOver, now time.Time) {
+	peers := l.peers()
+	if peers == nil {
+		return
+	}
+	for _, h := range m.Subscriptions {
+		it := l.byName[h.Name]
+		if it == nil || it.removed {
+			continue
+		}
+		if move, _ := peers.Move(it.key, &m.From); move != Ask {
+			continue
+		}
+		l.step(it, Input{Kind: Handed, News: News{Revision: h.Revision, Incarnation: h.Incarnation, Owner: m.From, Place: h.Place}}, now)
+		if !it.proxy.Standby {
+			l.metrics.Moves.WithLabelValues("claimed").Inc()
+		}
+	}
+}

@@ -1,0 +1,180 @@
+package proxy
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/sink"
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+var hostB = registry.Owner{Name: "host-b", ID: "id-b"}
+
+// leave is what host-b says when it leaves the subscription to this instance.
+func (r *rig) leave(n int, from registry.Owner, revision uint64, place registry.Place) {
+	sub := testSubscriptions(n + 1)[n]
+	r.HandedOver(health.HandedOver{Store: sub.Store, From: from, Subscriptions: []health.Handed{{Name: sub.Name, Revision: revision, Incarnation: 5, Place: place}}})
+	synctest.Wait()
+}
+
+// suits is a subscription that suits host-a better than host-b.
+func suits(t *testing.T) int {
+	sharing := NewSharing([]Member{{Name: "host-a"}, {Name: "host-b"}})
+	n := slices.IndexFunc(testSubscriptions(20), func(s subscription.Subscription) bool { return sharing.Assign(s.Key()) == "host-a" })
+	if n < 0 {
+		t.Fatal("none of 20 suits host-a")
+	}
+	return n
+}
+
+func TestWhatIsHandedOverIsWrittenOver(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		n := suits(t)
+		r := newSharingRig(t, n+1)
+		defer r.stop()
+		r.shareWith("host-b")
+		key := testSubscriptions(n + 1)[n].Key()
+		r.claim(n, hostB, 5)
+		before, err := lastOf(r.bucket, key)
+		if err != nil || before.Owner != hostB {
+			t.Fatalf("%+v, %v", before, err)
+		}
+		revision, place := r.bucket.sequence, registry.Place{Accepted: 7, Epoch: "e"}
+		stays := func(why string) {
+			t.Helper()
+			if got, err := lastOf(r.bucket, key); err != nil || got.Owner != hostB {
+				t.Errorf("%s: it is taken: %+v, %v", why, got, err)
+			}
+		}
+		r.leave(n, registry.Owner{Name: "host-b", ID: "another run"}, revision, place)
+		stays("left by one that does not hold it")
+		r.leave(n, hostB, revision-1, place)
+		stays("left at a revision that is no more")
+		r.Share([]Member{{Name: "host-a", Draining: true}, {Name: "host-b"}}, func(registry.Owner) Life { return Alive })
+		r.leave(n, hostB, revision, place)
+		stays("this instance drains since")
+
+		r.shareWith("host-b")
+		r.leave(n, hostB, revision, place)
+		got, err := lastOf(r.bucket, key)
+		if err != nil || got.Owner.ID != "id-a" || got.Incarnation != 6 || got.HandedOver != place || got.Cause != registry.Takeover {
+			t.Errorf("%+v, %v", got, err)
+		}
+		r.leave(n, hostB, revision, place) // repeated
+		if _, err := r.Reregister(t.Context(), "s", got.Name); err != nil {
+			t.Fatal(err)
+		}
+		if again, err := lastOf(r.bucket, key); err != nil || again.Incarnation != 6 || again.HandedOver != (registry.Place{}) {
+			t.Errorf("%+v, %v", again, err)
+		}
+	})
+}
+
+// Somebody writes the record, between the holder's word and this instance's write: where the holder stopped says nothing then.
+func TestWhatWasNotTakenFromItsHolderBeginsAtTheCheckpoint(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		n := suits(t)
+		r := newSharingRig(t, n+1)
+		defer r.stop()
+		r.shareWith("host-b")
+		key := testSubscriptions(n + 1)[n].Key()
+		r.claim(n, hostB, 5)
+		revision := r.bucket.sequence
+		r.bucket.set(func(b *table) {
+			feed := b.feed
+			b.feed = nil // host-b gave up waiting and released it; this instance has not heard
+			b.put(key, nil, 5)
+			b.feed = feed
+		})
+		r.leave(n, hostB, revision, registry.Place{Accepted: 7, Epoch: "e"})
+		got, err := lastOf(r.bucket, key)
+		if err != nil || got.Owner.ID != "id-a" || got.Incarnation != 6 || got.HandedOver != (registry.Place{}) {
+			t.Errorf("%+v, %v", got, err)
+		}
+	})
+}
+
+func TestWhatIsLeftAndNotTakenIsReleased(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newSharingRig(t, 1)
+		defer r.stop()
+		r.Share([]Member{{Name: "host-a", Draining: true}, {Name: "host-b"}}, func(registry.Owner) Life { return Alive })
+		sub := testSubscriptions(1)[0]
+		r.HandOver(health.HandOver{Store: "s", Names: []string{sub.Name}, To: hostB})
+		synctest.Wait()
+		record, err := lastOf(r.bucket, sub.Key())
+		given := r.takeGiven()
+		if err != nil || record.Owner.ID != "id-a" || len(given) != 1 || given[0].Name != sub.Name || given[0].Incarnation != record.Incarnation || given[0].Revision != r.bucket.entries[sub.Key()].Revision {
+			t.Fatalf("%+v, %v; given %+v", record, err, given)
+		}
+		if n, err := r.leaves(t.Context()); n != 1 || err != nil {
+			t.Errorf("%d are on their way, %v", n, err)
+		}
+		r.require(1, "on its way", func(st health.Status) bool { return st.Moving == health.Releasing })
+		time.Sleep(handPatience - time.Millisecond)
+		if r.bucket.entries[sub.Key()].Operation != registry.Put {
+			t.Fatal("it is released at once")
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if e := r.bucket.entries[sub.Key()]; e.Operation != registry.Deleted || e.Incarnation != record.Incarnation {
+			t.Errorf("%+v", e)
+		}
+		if n, err := r.leaves(t.Context()); n != 0 || err != nil {
+			t.Errorf("%d are on their way, %v", n, err)
+		}
+	})
+}
+
+func TestProxyGoesOnWhereTheHolderBeforeStopped(t *testing.T) {
+	var got []*sink.Event
+	s := newStage(t, sink.Publish, 0, func(_ context.Context, e *sink.Event) error {
+		copied := *e
+		got = append(got, &copied)
+		return nil
+	})
+	defer s.Stop()
+	s.it.inlet = s.open(s.loop, s.it, 1, &place{Place: registry.Place{Accepted: 7, Epoch: "e"}})
+	answers, err := s.Conn.SubscribeSync("answers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	send := func(m map[string]string) {
+		header := nats.Header{}
+		for k, v := range m {
+			header[k] = []string{v}
+		}
+		s.receive(&nats.Msg{Subject: s.Prefix() + "1", Reply: "answers", Header: header})
+	}
+	answer := func(want string) {
+		t.Helper()
+		m, err := answers.NextMsg(5 * time.Second)
+		if err != nil || string(m.Data) != want {
+			t.Fatalf("%v, %v; want %s", m, err, want)
+		}
+	}
+	send(map[string]string{event.SequenceHeader: "7", event.PrevHeader: "0"})
+	answer("+ACK 7")
+	send(map[string]string{event.SequenceHeader: "9", event.PrevHeader: "7"})
+	if len(got) != 1 || got[0].Sequence != 9 || got[0].Epoch != "e" {
+		t.Fatalf("%+v", got)
+	}
+	send(map[string]string{event.SequenceHeader: "0", event.EpochHeader: "e"})
+	answer("+ACK 9")
+	answer("-NAK 9")
+	if at := s.it.inlet.place(); at != (registry.Place{Accepted: 9, Epoch: "e"}) {
+		t.Errorf("it stopped at %+v", at)
+	}
+	// The store is another: where the holder before stopped says nothing about it.
+	send(map[string]string{event.SequenceHeader: "0", event.EpochHeader: "f"})
+	answer("-NAK 0")
+	s.loop.shut(s.it)
+}
