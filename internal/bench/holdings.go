@@ -1,11 +1,15 @@
 package bench
 
 import (
+	"encoding/json"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/exesdb/subproxy/pkg/feed"
+	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
@@ -13,7 +17,8 @@ import (
 // when it stored an entry.
 type holdings struct {
 	bucket *registry.Registry
-	prefix string // of the store's keys
+	prefix string            // of the store's keys
+	keyOf  map[string]string // by the subscription's name
 
 	mu     sync.Mutex
 	held   map[string]holding // by key; one that was never registered is not in it
@@ -25,6 +30,7 @@ type holdings struct {
 type holding struct {
 	owner registry.Owner // who holds it, or held it last
 	freed time.Time      // when that was deleted; zero: it was not
+	given time.Time      // when its owner said that it is left to another; zero: it did not
 }
 
 func (h *holding) name() string {
@@ -37,12 +43,12 @@ func (h *holding) name() string {
 // movement is what happened since a time.
 type movement struct {
 	moves int             // registrations by another run than had the subscription before
-	gaps  []time.Duration // from a record's deletion to the next registration
+	gaps  []time.Duration // from when a subscription was left to another, or its record deleted, to the next registration
 	last  time.Time       // when something was moved or deleted last
 }
 
 func newHoldings(bucket *registry.Registry, store string) *holdings {
-	return &holdings{bucket: bucket, prefix: store + ".", held: map[string]holding{}}
+	return &holdings{bucket: bucket, prefix: store + ".", keyOf: map[string]string{}, held: map[string]holding{}}
 }
 
 // Message implements feed.Handler.
@@ -71,11 +77,15 @@ func (h *holdings) hold(key string, owner registry.Owner, at time.Time) {
 	defer h.mu.Unlock()
 	was := h.held[key]
 	now := holding{owner: owner}
-	if was == now {
-		return // it was registered again
+	left := was.given
+	if left.IsZero() {
+		left = was.freed
 	}
-	if !was.freed.IsZero() {
-		h.gaps = append(h.gaps, at.Sub(was.freed))
+	switch {
+	case was.freed.IsZero() && was.owner == owner:
+		return // it was registered again
+	case !left.IsZero():
+		h.gaps = append(h.gaps, max(at.Sub(left), 0))
 	}
 	if was.owner.ID != owner.ID {
 		h.moves++
@@ -90,7 +100,24 @@ func (h *holdings) free(key string, at time.Time) {
 	if !known || !was.freed.IsZero() {
 		return
 	}
-	h.set(key, was, holding{owner: was.owner, freed: at}, at)
+	h.set(key, was, holding{owner: was.owner, freed: at, given: was.given}, at)
+}
+
+// give notes what an instance says that it leaves to another.
+func (h *holdings) give(m *nats.Msg) {
+	var given health.HandedOver
+	if json.Unmarshal(m.Data, &given) != nil || given.Type != health.HandedOverType {
+		return // it is asked for, or of somebody else
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range given.Subscriptions {
+		key := h.keyOf[s.Name]
+		if was, known := h.held[key]; known && was.owner == given.From {
+			was.given = given.Timestamp
+			h.held[key] = was
+		}
+	}
 }
 
 func (h *holdings) set(key string, was, now holding, at time.Time) {

@@ -1,10 +1,14 @@
 package bench
 
 import (
+	"encoding/json"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
+	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
@@ -44,6 +48,22 @@ func TestHoldingsCountMovesGapsAndWhatIsAstray(t *testing.T) {
 	h.want(map[string]string{"x": "a", "y": "a"})
 	off(0)
 	if m := h.take(); m.moves != 2 || !slices.Equal(m.gaps, []time.Duration{30 * time.Millisecond}) {
+		t.Errorf("%+v", m)
+	}
+
+	h.keyOf["ex"] = "x"
+	data, err := json.Marshal(health.HandedOver{
+		Envelope: health.NewEnvelope(health.HandedOverType, ms(70)), From: again, Subscriptions: []health.Handed{{Name: "ex"}, {Name: "another's"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.give(&nats.Msg{Data: data})
+	h.give(&nats.Msg{Data: []byte("no JSON")})
+	off(0)
+	h.hold("x", b, ms(77))
+	h.hold("x", b, ms(78))
+	if m := h.take(); m.moves != 1 || !slices.Equal(m.gaps, []time.Duration{7 * time.Millisecond}) {
 		t.Errorf("%+v", m)
 	}
 }

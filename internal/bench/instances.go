@@ -31,8 +31,8 @@ func Instances(ctx context.Context, o InstancesOptions) (*Report, error) {
 			return nil, fmt.Errorf("%d instances: %w", n, err)
 		}
 	}
-	r.note("Pauses are a subscription's longest between two events, less the publisher's longest that overlaps it; they are seen from below, to %v. Gaps are from a record's deletion to "+
-		"the next registration in the bucket, of all subscriptions, by the server's clock.", instanceEvery)
+	r.note("Pauses are a subscription's longest between two events, less the publisher's longest that overlaps it; they are seen from below, to %v. Gaps are from when "+
+		"an instance leaves a subscription to another, as it says, or releases it, to the next registration in the bucket, of all subscriptions.", instanceEvery)
 	r.note("Moves are registrations by another run than the one before; the least are those that the sharing demands. One instance that restarts is nobody's to take over from.")
 	return r, nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/pkg/feed"
+	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/subscription"
@@ -157,6 +158,7 @@ func (t *town) subscribe(nc *nats.Conn) error {
 			t.samples = append(t.samples, byName[s.Name])
 		}
 		t.keys = append(t.keys, s.Key())
+		t.holdings.keyOf[s.Name] = s.Key()
 	}
 	for _, prefix := range []string{outPrefix + "publish.", storedPrefix} {
 		sub, err := nc.Subscribe(prefix+"*", func(m *nats.Msg) {
@@ -170,6 +172,9 @@ func (t *town) subscribe(nc *nats.Conn) error {
 		if err := sub.SetPendingLimits(-1, -1); err != nil {
 			return err
 		}
+	}
+	if _, err := nc.Subscribe(health.HandOverPrefix+"*", t.holdings.give); err != nil {
+		return err
 	}
 	return nc.Flush()
 }
