@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -88,7 +89,8 @@ type Session struct {
 // wish is a change of the record that somebody waits for.
 type wish struct {
 	edit func(*Member)
-	done chan error // holds the one answer
+	done chan error  // holds the one answer
+	left atomic.Bool // nobody waits any more
 }
 
 // OpenSession begins to hold the session of an instance, superseding the name's last run. It does not wait for the bucket
@@ -169,6 +171,7 @@ func (s *Session) edit(ctx context.Context, edit func(*Member)) error {
 		select {
 		case err = <-w.done:
 		case <-ctx.Done():
+			w.left.Store(true)
 			err = ctx.Err()
 		}
 	case <-s.ended:
@@ -231,6 +234,9 @@ func (s *Session) run() (err error) {
 		case w := <-s.asks:
 			s.wishes = append(s.wishes, w)
 			done = s.step(input{kind: asked, edit: w.edit})
+			if s.rules.settled() {
+				s.fulfil() // the bucket has it so already
+			}
 		case <-s.quit:
 			return fmt.Errorf("give back the session of %s: %w", s.cfg.Owner.Name, context.Canceled)
 		}
@@ -274,14 +280,18 @@ func (s *Session) hold() {
 		s.logger.Info("the instance's session is open", "incarnation", held.Incarnation, "ttl", s.cfg.TTL.String())
 		close(s.opened)
 	}
-	open := s.wishes[:0]
-	for _, w := range s.wishes {
+	s.fulfil()
+}
+
+// fulfil answers the wishes that the record in the bucket fulfils.
+func (s *Session) fulfil() {
+	held := s.rules.view.record
+	s.wishes = slices.DeleteFunc(s.wishes, func(w *wish) bool {
 		edited := held
 		if w.edit(&edited); edited == held {
 			w.done <- nil
-			continue
+			return true
 		}
-		open = append(open, w)
-	}
-	s.wishes = open
+		return w.left.Load()
+	})
 }

@@ -117,6 +117,9 @@ func (t *tenure) see(v memberSight) {
 // ours reports whether the key holds this run's record.
 func (t *tenure) ours() bool { return t.view.is == leased && t.view.record.ID == t.mine.ID }
 
+// settled reports whether the key holds this run's record as it is to be, and nothing is being written.
+func (t *tenure) settled() bool { return t.ours() && !t.changed && t.flight.is == idle }
+
 func (t *tenure) answer(in input, now time.Time, fx *tenureEffects) {
 	f := t.flight
 	t.flight = crossing{}

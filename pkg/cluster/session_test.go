@@ -190,6 +190,11 @@ func TestDrainingIsSeenByOthers(t *testing.T) {
 			t.Errorf("%+v", m)
 		}
 		eventually(t, "a knows", func() bool { p, _ := a.membership.Snapshot().Peer("b"); return p.Draining == draining })
+		soon, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		if err := b.session.SetDraining(soon, draining); err != nil { // nothing has to be written for it
+			t.Error(err)
+		}
+		cancel()
 	}
 }
 
