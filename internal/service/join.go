@@ -192,8 +192,7 @@ func (s *Service) drain(ctx context.Context) {
 	if s.session == nil || !s.nc.IsConnected() {
 		return
 	}
-	held, open := s.session.Member()
-	if !open {
+	if _, open := s.session.Member(); !open {
 		return // it never was
 	}
 	patience := 10 * time.Second // they go a part at a time
@@ -202,11 +201,9 @@ func (s *Service) drain(ctx context.Context) {
 	}
 	draining, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if !held.Draining {
-		if err := s.session.SetDraining(draining, true); err != nil {
-			s.log.Debug("the others can't be told that this instance drains", "error", err)
-			return
-		}
+	if err := s.session.SetDraining(draining, true); err != nil {
+		s.log.Debug("the others can't be told that this instance drains", "error", err)
+		return
 	}
 	s.supervisor.Drain(draining)
 }
