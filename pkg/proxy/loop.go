@@ -107,6 +107,7 @@ type loop struct {
 	stretchedFrom *Settings
 	stretchedFor  int64
 
+	rival     rival
 	takenAt   time.Time // when another instance was seen to take something
 	peersOf   *Members  // those that the store is shared with, made from (peers)
 	peersFrom *Members
@@ -236,7 +237,7 @@ func (l *loop) step(it *item, in Input, now time.Time) {
 		l.release(it, it.proxy.Revision, from, in.To, now)
 	}
 	if fx.Superseded != nil {
-		l.superseded(it, *fx.Superseded)
+		l.superseded(it, *fx.Superseded, now)
 	}
 	if fx.Entered != "" {
 		l.report.entered(it, fx.Entered, now)
@@ -381,11 +382,15 @@ type losses struct {
 // superseded tells the supervisor where it is another run of this instance's name that took over, which says so itself. Where
 // instances share, that is for their sessions to tell: the registration may be of the earlier run, which was stopped, goes on and
 // has not heard yet.
-func (l *loop) superseded(it *item, by registry.Owner) {
+func (l *loop) superseded(it *item, by registry.Owner, now time.Time) {
 	l.metrics.Superseded.Inc()
-	if by.Name == l.owner.Name && by.ID != l.owner.ID && l.members.Load() == nil {
+	switch {
+	case by.Name != l.owner.Name || by.ID == l.owner.ID:
+	case l.members.Load() == nil:
 		l.retire(by)
 		return
+	default:
+		l.rival.took(now)
 	}
 	if l.lost.n++; l.lost.n == 1 {
 		l.lost.first, l.lost.by = it.proxy.Name, by

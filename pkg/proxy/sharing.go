@@ -111,6 +111,7 @@ func (l *loop) start(it *item, now time.Time) {
 
 // considerAll is for when the members are others than before: all turns begin anew.
 func (l *loop) considerAll(now time.Time) {
+	l.rival = rival{}
 	for i, it := range l.items {
 		if it.proxy.Standby {
 			if it.way != nil {
@@ -122,6 +123,25 @@ func (l *loop) considerAll(now time.Time) {
 		l.breathe(i)
 	}
 }
+
+// rival is another run of this instance's name, which took what this one held. While sessions do not tell which of the two is to
+// end, because their bucket has no leader, each would take it back from the other for ever. So each waits twice as long each time.
+type rival struct {
+	times int
+	at    time.Time
+}
+
+// mostRivalry bounds the wait to 64 turns.
+const mostRivalry = 7
+
+// took notes that it took something. What it takes within a turn it takes at once.
+func (r *rival) took(now time.Time) {
+	if now.Sub(r.at) >= turn {
+		r.times, r.at = min(r.times+1, mostRivalry), now
+	}
+}
+
+func (r *rival) wait() time.Duration { return turn << max(r.times-1, 0) }
 
 // consider decides what to do about a subscription that this instance does not hold.
 func (l *loop) consider(it *item, now time.Time) {
@@ -147,14 +167,15 @@ func (l *loop) consider(it *item, now time.Time) {
 		l.unask(it)
 		it.way.since, it.way.holder = now, p.Holder
 	}
-	if p.Holder != nil && p.Holder.Name == l.owner.Name {
-		ahead++ // of two runs of one name that are about, the one that is to end hears of it before
-	}
 	begins := it.way.since
 	if ahead > 0 && l.takenAt.After(begins) {
 		begins = l.takenAt // those ahead are at it; of many, this one may be their last
 	}
-	switch at := begins.Add(time.Duration(ahead) * turn); {
+	at := begins.Add(time.Duration(ahead) * turn)
+	if p.Holder != nil && p.Holder.Name == l.owner.Name {
+		at = at.Add(l.rival.wait()) // of two runs of one name that are about, the one that is to end hears of it before
+	}
+	switch {
 	case now.Before(at):
 		p.Next = at
 	case move == Claim:

@@ -69,6 +69,37 @@ func TestClaimOfAnEarlierRunRetiresNobody(t *testing.T) {
 	})
 }
 
+func TestTwoRunsThatSessionsDoNotTellOfTakeFromEachOtherEverMoreSeldom(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newSharingRig(t, 2)
+		defer r.stop()
+		key := testSubscriptions(1)[0].Key()
+		incarnation := uint64(1)
+		for _, waits := range []int{1, 2, 4, 8, 16, 32, 64, 64} {
+			incarnation++
+			r.claim(0, registry.Owner{Name: "host-a", ID: "another"}, incarnation)
+			incarnation++
+			for n := range waits + 1 {
+				record, err := lastOf(r.bucket, key)
+				if mine := record.Owner.ID == "id-a"; err != nil || mine != (n == waits) {
+					t.Fatalf("%d turns after it was taken: %+v, %v; want it back after %d", n, record, err, waits)
+				}
+				if n < waits {
+					time.Sleep(turn)
+					synctest.Wait()
+				}
+			}
+		}
+		r.shareWith() // sessions tell
+		r.claim(0, registry.Owner{Name: "host-a", ID: "another"}, incarnation+1)
+		time.Sleep(turn)
+		synctest.Wait()
+		if record, err := lastOf(r.bucket, key); err != nil || record.Owner.ID != "id-a" {
+			t.Errorf("%+v, %v", record, err)
+		}
+	})
+}
+
 // Which of two runs of a name is to end is told by their sessions. One that sees the other's registrations first waits for that.
 func TestRunLeavesWhatALaterOneHoldsUntilItHearsOfItsEnd(t *testing.T) {
 	bubble(t, func(t *testing.T) {
