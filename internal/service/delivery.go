@@ -28,7 +28,7 @@ type sinks struct {
 	js jetstream.JetStream
 
 	mu       sync.Mutex
-	forwards map[string]*config.Forward // by store.name, as tokens; nil: it says nothing
+	forwards map[subscription.Subscription]*config.Forward // without start versions; nil: it says nothing
 	made     map[sink.Config]sink.Sink
 }
 
@@ -38,37 +38,39 @@ func newSinks(js jetstream.JetStream, c *config.Config) *sinks {
 	return s
 }
 
-// configure takes over a configuration. What a subscription that is no longer in it still has in hand goes where it went: it
-// would count as accepted wherever it went, and whoever has the subscription next would not get it.
+// configure takes over a configuration. What a subscription that is no longer in it still has in hand goes where it went: it would
+// count as accepted wherever it went, and whoever has the subscription next would not get it. One with another selector is
+// another subscription.
 func (s *sinks) configure(c *config.Config) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before := s.forwards
-	s.forwards, s.made = map[string]*config.Forward{}, map[sink.Config]sink.Sink{}
+	s.forwards, s.made = map[subscription.Subscription]*config.Forward{}, map[sink.Config]sink.Sink{}
 	for i := range c.Stores {
 		for j := range c.Stores[i].Subscriptions {
 			sub := &c.Stores[i].Subscriptions[j]
-			s.forwards[tokens(c.Stores[i].ID, sub.Name)] = sub.Forward
+			s.forwards[configured(c.Stores[i].ID, sub)] = sub.Forward
 		}
 	}
-	for key, forward := range before {
-		if _, still := s.forwards[key]; !still {
-			s.forwards[key] = forward
+	for was, forward := range before {
+		if _, still := s.forwards[was]; !still {
+			s.forwards[was] = forward
 		}
 	}
 }
 
-func tokens(store, name string) string {
-	return subscription.EncodeToken(store) + "." + subscription.EncodeToken(name)
+// configured is a subscription as its proxy has it, but for the start version.
+func configured(store string, s *config.Subscription) subscription.Subscription {
+	return subscription.Subscription{Store: store, Type: subscription.Type(s.Type), Selector: s.Selector, Name: s.Name}
 }
 
 // of returns where a subscription's events go.
 func (s *sinks) of(sub subscription.Subscription) (sink.Sink, sink.Config) {
-	key := tokens(sub.Store, sub.Name)
+	sub.StartVersion = 0
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := sink.Config{Kind: sink.Publish, Subject: DeliveredPrefix + key}
-	if f := s.forwards[key]; f != nil {
+	c := sink.Config{Kind: sink.Publish, Subject: DeliveredPrefix + subscription.EncodeToken(sub.Store) + "." + subscription.EncodeToken(sub.Name)}
+	if f := s.forwards[sub]; f != nil {
 		c = sinkConfig(f)
 	}
 	to := s.made[c]

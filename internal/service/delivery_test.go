@@ -29,28 +29,35 @@ func TestRemovedSubscriptionKeepsItsSinkForWhatItHasInHand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	configured := func(subs ...config.Subscription) *config.Config {
+	with := func(subs ...config.Subscription) *config.Config {
 		c := config.Default()
 		c.Stores = []config.Store{{ID: "s", Subscriptions: subs}}
 		return c
 	}
 	kept := config.Subscription{Name: "kept", Forward: &config.Forward{Sink: "request", Subject: "a"}}
 	removed := config.Subscription{Name: "removed", Forward: &config.Forward{Sink: "request", Subject: "b"}}
-	s := newSinks(js, configured(kept, removed))
+	s := newSinks(js, with(kept, removed))
+	selector := ""
 	goes := func(name string, kind sink.Kind, subject string) {
 		t.Helper()
-		if _, c := s.of(subscription.Subscription{Store: "s", Name: name}); c.Kind != kind || c.Subject != subject {
+		if _, c := s.of(subscription.Subscription{Store: "s", Selector: selector, Name: name, StartVersion: 7}); c.Kind != kind || c.Subject != subject {
 			t.Errorf("%s goes to %+v", name, c)
 		}
 	}
 	kept.Forward = &config.Forward{Sink: "request", Subject: "c"}
-	s.configure(configured(kept))
+	s.configure(with(kept))
 	goes("kept", sink.Request, "c")
 	goes("removed", sink.Request, "b")
-	s.configure(configured(kept))
+	s.configure(with(kept))
 	goes("removed", sink.Request, "b")
 	removed.Forward = nil // it is back, and goes where nothing is said
-	s.configure(configured(removed))
+	s.configure(with(removed))
 	goes("removed", sink.Publish, DeliveredPrefix+"s.removed")
 	goes("kept", sink.Request, "c")
+
+	kept.Selector, kept.Forward = "another", &config.Forward{Sink: "request", Subject: "d"} // which makes it another subscription
+	s.configure(with(kept))
+	goes("kept", sink.Request, "c")
+	selector = "another"
+	goes("kept", sink.Request, "d")
 }

@@ -32,9 +32,9 @@ func subscriptions(c *config.Config) []subscription.Subscription {
 	var all []subscription.Subscription
 	for _, store := range c.Stores {
 		for _, s := range store.Subscriptions {
-			all = append(all, subscription.Subscription{
-				Store: store.ID, Type: subscription.Type(s.Type), Selector: s.Selector, Name: s.Name, StartVersion: s.StartVersion,
-			})
+			one := configured(store.ID, &s)
+			one.StartVersion = s.StartVersion
+			all = append(all, one)
 		}
 	}
 	return all

@@ -57,6 +57,10 @@ func (l *loop) takeBack(now time.Time, wake *time.Time) {
 			continue
 		}
 		delete(l.given, it)
+		if it.removed && l.withKey(it.key) != nil { // it is configured anew, and registers by itself
+			l.left(it, now)
+			continue
+		}
 		h.to = nil
 		l.releases = append(l.releases, h.release)
 	}
