@@ -184,6 +184,9 @@ func (l *loop) consider(it *item, now time.Time) {
 	case it.way.plea == none, it.way.plea == sent && !now.Before(p.Next): // never asked for, or in vain
 		l.unask(it)
 		it.way.plea, p.Next = waiting, time.Time{}
+		if len(l.wanted) == 0 && l.pleas == 0 {
+			l.appetite.begin()
+		}
 		l.wanted = append(l.wanted, it)
 	}
 }

@@ -7,10 +7,10 @@ import (
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
-// What one instance hands over at once. A subscription pauses from its release until it is registered again, and that takes the
-// longer the more are on their way: where the processors are busy, by all that they have in common.
+// What one instance hands over at once, and what one takes. A subscription pauses from when its holder leaves it until it is registered
+// again, and that takes the longer the more are on their way: where the processors are busy, by all that they have in common.
 const (
-	firstAway = 64
+	firstAway = 16
 	leastAway = 4 // where each takes long by itself, fewer at once are no faster
 	mostAway  = 256
 	// slowMove is too long: the emitter has to find the new registration after that, and the slowest of thousands must stay below
@@ -27,6 +27,9 @@ type pace struct {
 }
 
 func newPace() pace { return pace{window: firstAway} }
+
+// begin is for when nothing is on its way: the last time was another time.
+func (p *pace) begin() { p.window = min(p.window, firstAway) }
 
 // arrived notes how long a subscription took that was released at that time.
 func (p *pace) arrived(released, now time.Time) {
@@ -47,7 +50,7 @@ type promise struct {
 // promise takes another instance's request. What it names is handed over in turn.
 func (l *loop) promise(r *health.HandOver) {
 	if len(l.promises) == 0 && len(l.away) == 0 {
-		l.pace.window = min(l.pace.window, firstAway) // it was another time
+		l.pace.begin()
 	}
 	for _, name := range r.Names {
 		if it := l.byName[name]; it != nil && !it.promised && l.yields(it, r.To) {
