@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
+	"sync/atomic"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -19,9 +21,21 @@ type natsFlags struct {
 	url, context, creds    string
 	tlsCA, tlsCert, tlsKey string
 	tlsHandshakeFirst      bool
+	refused                atomic.Pointer[connect.PermissionError] // the first that connect's connection was told of
 }
 
+// add gives a command, whose RunE is set, the flags. Where it fails and the server refused something before, that is why: requests
+// that are refused are just not answered.
 func (f *natsFlags) add(cmd *cobra.Command) {
+	if run := cmd.RunE; run != nil {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			err := run(cmd, args)
+			if refused := f.refused.Load(); err != nil && refused != nil {
+				return refused
+			}
+			return err
+		}
+	}
 	flags := cmd.Flags()
 	flags.StringVarP(&f.url, "nats", "s", "", "NATS server `URL`s, comma-separated (default $SUBPROXY_NATS_URL, the selected nats context, or nats://127.0.0.1:4222)")
 	flags.StringVar(&f.context, "context", "", "`NAME` of a context of the nats CLI")
@@ -42,6 +56,12 @@ func (f *natsFlags) connect(ctx context.Context) (*nats.Conn, jetstream.JetStrea
 	return connect.Connect(ctx, connect.Options{
 		URL: url, Context: f.context, Credentials: f.creds, TLSCA: f.tlsCA, TLSCert: f.tlsCert, TLSKey: f.tlsKey,
 		TLSHandshakeFirst: f.tlsHandshakeFirst, Name: "subproxy client", UseSelectedContext: true,
+		OnError: func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			var refused *connect.PermissionError
+			if errors.As(err, &refused) {
+				f.refused.CompareAndSwap(nil, refused)
+			}
+		},
 	})
 }
 

@@ -3,6 +3,7 @@ package sink
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -99,12 +100,23 @@ func (s *streamSink) publishBatch(ctx context.Context, chunk []*Event) (whole bo
 	}
 }
 
-// takesBatches asks the stream once. Where that fails, the next batch asks again.
+// Where the stream does not say whether it takes batches, since it has no leader or the user may not ask, events are not held up for
+// it: they go one by one, and it is asked again after askAgain.
+const (
+	askWait  = time.Second
+	askAgain = time.Minute
+)
+
+// takesBatches asks the stream once.
 func (s *streamSink) takesBatches(ctx context.Context) bool {
 	if b := atomicBatches(s.batches.Load()); b != batchesUnknown {
 		return b == batchesAllowed
 	}
-	limited, cancel := context.WithTimeout(ctx, s.timeout)
+	now, at := time.Now(), s.askAt.Load()
+	if now.UnixNano() < at || !s.askAt.CompareAndSwap(at, now.Add(askAgain).UnixNano()) {
+		return false
+	}
+	limited, cancel := context.WithTimeout(ctx, min(s.timeout, askWait))
 	defer cancel()
 	name, err := s.js.StreamNameBySubject(limited, s.subject)
 	if err != nil {

@@ -7,8 +7,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -112,6 +114,41 @@ func TestBatchFollowsWhatBecomesOfTheStream(t *testing.T) {
 	cancel()
 	if n, err := s.DeliverBatch(ended, newEvents(7, 8)); n != 0 || !errors.Is(err, context.Canceled) {
 		t.Errorf("after the end: %d, %v", n, err)
+	}
+}
+
+func TestWhoMayNotAskForBatchesDeliversOneByOneAndAsksSeldom(t *testing.T) {
+	var asked atomic.Int32
+	w := start(t, func(o *server.Options) {
+		deny := &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$JS.API.STREAM.INFO.OUT"}}}
+		o.Users = []*server.User{{Username: "subproxy", Password: "subproxy"}, {Username: "limited", Password: "limited", Permissions: deny}}
+	})
+	w.stream(jetstream.StreamConfig{Name: "OUT", Subjects: []string{"out"}, AllowAtomicPublish: true})
+	nc, err := nats.Connect(w.node.URL(), nats.UserInfo("limited", "limited"), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+		if errors.Is(err, nats.ErrPermissionViolation) {
+			asked.Add(1)
+		}
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(js, Config{Kind: Stream, Subject: "out"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for first := uint64(1); first < 1000; first += 100 {
+		if n, err := s.(Batcher).DeliverBatch(w.ctx, newEvents(first, first+99)); n != 100 || err != nil {
+			t.Fatalf("%d, %v", n, err)
+		}
+	}
+	w.holds("OUT", 1000)
+	if n := asked.Load(); n != 1 {
+		t.Errorf("it asked %d times", n)
 	}
 }
 

@@ -24,6 +24,7 @@ type streamSink struct {
 	subject string
 	timeout time.Duration
 	batches atomic.Uint32 // atomicBatches
+	askAt   atomic.Int64  // Unix time in nanoseconds, before which the stream is not asked about them again
 }
 
 func (s *streamSink) Deliver(ctx context.Context, e *Event) error {

@@ -453,6 +453,12 @@ func (l *locked) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
+func (l *locked) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.b.Reset()
+}
+
 func (l *locked) tail(n int) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -29,6 +29,7 @@ func TestProcesses(t *testing.T) {
 		{"HangupReloads", processHangupReloads},
 		{"SeenWithNATSCLI", processSeenWithNATSCLI},
 		{"CommandsSayHowTheyEnded", processCommandsSayHowTheyEnded},
+		{"PermissionsAsDocumentedAreEnough", processPermissions},
 		{"TerminationReleasesEverything", processTerminationReleasesEverything},
 	} {
 		t.Run(test.name, func(t *testing.T) {

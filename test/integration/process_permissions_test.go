@@ -1,0 +1,146 @@
+//go:build unix
+
+package integration
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/internal/natsnode"
+)
+
+// processPermissions runs everything as users that may do what docs/permissions.conf lets them, and nothing else. What a server
+// refuses it logs.
+func processPermissions(t *testing.T, p *processPrograms) {
+	page, err := server.ProcessConfigFile("../../docs/permissions.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := &locked{}
+	node, err := natsnode.Start(natsnode.Options{
+		StoreDir: t.TempDir(), Logger: slog.New(slog.NewTextHandler(said, nil)),
+		Configure: func(o *server.Options) {
+			o.Users, o.NoAuthUser = append([]*server.User{{Username: "admin", Password: "admin"}}, page.Users...), "admin"
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(node.Shutdown)
+	w := attach(t, node.URL())
+	as := func(user string) string {
+		return strings.Replace(w.url, "nats://", fmt.Sprintf("nats://%s:%[1]s@", user), 1)
+	}
+	nothingRefused := func(doing string) {
+		t.Helper()
+		if text := said.tail(4000); strings.Contains(text, "Violation") {
+			t.Fatalf("refused while %s:\n%s", doing, text)
+		}
+	}
+	const id = "greenhouse_tycoon"
+	if _, err := w.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "APP", Subjects: []string{"app.stored.>"}}); err != nil {
+		t.Fatal(err)
+	}
+	all := func(name string, forward *config.Forward) config.Subscription {
+		return config.Subscription{Name: name, Type: "by_stream", Selector: "$all", Forward: forward}
+	}
+	subscriptions := []config.Subscription{
+		all("published", nil), all("stored", &config.Forward{Sink: "stream", Subject: "app.stored.x"}),
+		all("requested", &config.Forward{Sink: "request", Subject: "app.refuses", Timeout: patience, MaxDeliver: 1}),
+	}
+	for i := range 20 {
+		subscriptions = append(subscriptions, byType(fmt.Sprintf("idle_%02d", i), "never"))
+	}
+	configured := func(user, name string) *config.Config {
+		c := quiet(t, as(user), store(id, subscriptions...))
+		c.Instance.Name = name
+		return c
+	}
+	refuses, err := w.nc.Subscribe("app.refuses", func(m *nats.Msg) { _ = m.Respond([]byte("-NAK no")) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = refuses.Unsubscribe() }()
+	w.level()
+
+	w.emit(configured("emitter", "emitter"))
+	a, b := w.start(configured("instance", "host-a")), w.start(configured("instance", "host-b"))
+	w.awaitShared(len(subscriptions), "host-a", "host-b")
+	nothingRefused("they start and share")
+
+	command := func(args ...string) string {
+		t.Helper()
+		o := processCommand(t, p.subproxy, append(args, "--nats", as("operator"))...)
+		if o.code != 0 {
+			t.Fatalf("subproxy %s: exit status %d: %s%s", strings.Join(args, " "), o.code, o.stdout, o.stderr)
+		}
+		return o.stdout
+	}
+	const events = 10
+	for range events {
+		command("publish", id, "greenhouse-1", "initialized:v1", `{"area":12}`)
+	}
+	got := func(stream string) uint64 {
+		s, err := w.js.Stream(t.Context(), stream)
+		if err != nil {
+			return 0
+		}
+		return s.CachedInfo().State.Msgs
+	}
+	delivered := func(n int) {
+		t.Helper()
+		w.eventually("deliver and park all", func() bool {
+			return len(w.heard("exesdb.delivered.")) >= n && got("APP") >= uint64(n) && got("EXESDB_PARKED") >= uint64(n)
+		})
+	}
+	delivered(events)
+	nothingRefused("events are delivered")
+
+	w.publish(changed, "")
+	for _, args := range [][]string{
+		{"list"}, {"status", id, "idle_00"}, {"members"}, {"reregister", id}, {"restart", id, "published"}, {"parked", "list"}, {"drain", "host-a"},
+	} {
+		command(args...)
+	}
+	w.awaitShared(len(subscriptions), "host-b")
+	nothingRefused("an operator asks")
+	o := processCommand(t, p.subproxy, "publish", id, "greenhouse-1", "initialized:v1", "--nats", as("emitter"))
+	if !strings.Contains(o.stderr, "not permitted to publish to exesdb.events."+id+".greenhouse-1.") || o.code != 1 {
+		t.Errorf("publishing as one that may not: exit status %d, %s", o.code, o.stderr)
+	}
+	said.reset()
+	command("drain", "host-a", "--undo")
+	w.awaitShared(len(subscriptions), "host-a", "host-b")
+	a.stop()
+	w.awaitShared(len(subscriptions), "host-b")
+	command("publish", id, "greenhouse-1", "initialized:v1", `{"area":12}`)
+	delivered(events + 1)
+	b.stop()
+	nothingRefused("all stop")
+
+	// A long catch-up is read through a consumer.
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for range 8000 {
+		if _, err := w.js.PublishMsgAsync(&nats.Msg{Subject: "exesdb.events." + id + ".greenhouse-1.initialized=3Av1", Data: []byte("{}")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case <-w.js.PublishAsyncComplete():
+	case <-ctx.Done():
+		t.Fatal(ctx.Err())
+	}
+	w.start(configured("instance", "host-c"))
+	w.eventually("catch up", func() bool { return got("APP") >= 8000 })
+	nothingRefused("one is far behind")
+}
