@@ -174,8 +174,12 @@ func (r *registrar) record(j *job) ([]byte, error) {
 		Cause:          j.cause,
 		RegisteredAt:   time.Now().UTC(),
 	}
-	if h := j.handed; h != nil && h.revision == j.revision { // else somebody had it in between
+	switch h := j.handed; {
+	case h == nil:
+	case h.revision == j.revision:
 		record.HandedOver = h.Place
+	default: // somebody had it in between, and got further
+		j.inlet.forget()
 	}
 	return record.Encode()
 }

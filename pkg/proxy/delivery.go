@@ -37,7 +37,7 @@ type DeliveryOptions struct {
 }
 
 // Delivery is the receiving end of an instance: one NATS subscription on all its deliver subjects, and behind it an inlet for
-// each proxy. The supervisor opens and closes inlets; an inlet that never had an event costs a map entry.
+// each proxy. The supervisor opens and closes inlets; an inlet that never had an event, and was not handed over, costs a map entry.
 type Delivery struct {
 	DeliveryOptions
 	sub      *nats.Subscription
@@ -234,7 +234,7 @@ func (d *Delivery) answer(reply string, a event.Answer) {
 	}
 }
 
-// inlet is a proxy's place in the delivery. Its inflow is made with the first message.
+// inlet is a proxy's place in the delivery. Its inflow is made with the first message, or when it is handed over.
 type inlet struct {
 	l           *loop
 	it          *item // of which it reads only what never changes

@@ -37,14 +37,16 @@ func (l *loop) handOver(now time.Time) {
 		})
 		return true
 	})
-	for to, subscriptions := range given {
-		m := health.HandedOver{Envelope: health.NewEnvelope(health.HandedOverType, now), Store: l.store, Subscriptions: subscriptions, From: l.owner}
-		data, err := json.Marshal(m)
-		if err == nil {
-			err = l.publisher(health.HandOverSubject(to.ID), data)
-		}
-		if err != nil {
-			l.log.Debug("an instance could not be told of what is left to it", "instance", to.Name, "error", err) // it is released
+	for to, all := range given {
+		for subscriptions := range slices.Chunk(all, mostAway) {
+			m := health.HandedOver{Envelope: health.NewEnvelope(health.HandedOverType, now), Store: l.store, Subscriptions: subscriptions, From: l.owner}
+			data, err := json.Marshal(m)
+			if err == nil {
+				err = l.publisher(health.HandOverSubject(to.ID), data)
+			}
+			if err != nil {
+				l.log.Debug("an instance could not be told of what is left to it", "instance", to.Name, "error", err) // it is released
+			}
 		}
 	}
 }
@@ -57,12 +59,39 @@ func (l *loop) takeBack(now time.Time, wake *time.Time) {
 			continue
 		}
 		delete(l.given, it)
-		if it.removed && l.withKey(it.key) != nil { // it is configured anew, and registers by itself
+		if again := l.withKey(it.key); it.removed && again != nil && !again.proxy.Standby { // it is configured anew, and registers by itself
 			l.left(it, now)
 			continue
 		}
 		h.to = nil
 		l.releases = append(l.releases, h.release)
+	}
+}
+
+// passed notes what became of what was left to another. An own write that comes late is not that one's: it is no good to it, and is
+// released.
+func (l *loop) passed(it *item, e *registry.Entry, now time.Time) {
+	h, ok := l.given[it]
+	switch {
+	case !ok || e.Revision <= h.Revision:
+	case e.OwnedBy(l.registrar.needle):
+		h.Revision, h.until = e.Revision, now
+		l.given[it] = h
+	default:
+		delete(l.given, it)
+		l.left(it, now)
+	}
+}
+
+// took notes that what was left to this instance is registered, or that it was not to be.
+func (l *loop) took(it *item, o *Outcome, now time.Time) {
+	if !it.taking {
+		return
+	}
+	it.taking = false
+	l.takes--
+	if o != nil && o.Err == nil && !o.Superseded {
+		l.appetite.arrived(it.proxy.CauseAt, now)
 	}
 }
 
@@ -81,23 +110,24 @@ func (s *Supervisor) HandedOver(m health.HandedOver) {
 	}
 }
 
-// take claims what was left to this instance, where it still is what it would ask for.
+// take claims what was left to this instance, also where it would not ask for it any more: nobody serves it, and whom it suits better
+// asks this one. Unless this one is to hold nothing; then its holder releases it.
 func (l *loop) take(m *health.HandedOver, now time.Time) {
 	peers := l.peers()
-	if peers == nil {
+	if peers == nil || !peers.shares() {
 		return
 	}
-	for _, h := range m.Subscriptions {
+	for i, h := range m.Subscriptions {
 		it := l.byName[h.Name]
-		if it == nil || it.removed {
-			continue
-		}
-		if move, _ := peers.Move(it.key, &m.From); move != Ask {
+		if it == nil || it.removed || it.way.released() || !it.proxy.Standby {
 			continue
 		}
 		l.step(it, Input{Kind: Handed, News: News{Revision: h.Revision, Incarnation: h.Incarnation, Owner: m.From, Place: h.Place}}, now)
 		if !it.proxy.Standby {
 			l.metrics.Moves.WithLabelValues("claimed").Inc()
+			it.taking = true
+			l.takes++
 		}
+		l.breathe(i)
 	}
 }

@@ -25,6 +25,12 @@ func (r *rig) leave(n int, from registry.Owner, revision uint64, place registry.
 	synctest.Wait()
 }
 
+// entry is what the bucket has.
+func (r *rig) entry(key string) (e registry.Entry) {
+	r.bucket.set(func(b *table) { e = b.entries[key] })
+	return e
+}
+
 // suits is a subscription that suits host-a better than host-b.
 func suits(t *testing.T) int {
 	sharing := NewSharing([]Member{{Name: "host-a"}, {Name: "host-b"}})
@@ -47,7 +53,7 @@ func TestWhatIsHandedOverIsWrittenOver(t *testing.T) {
 		if err != nil || before.Owner != hostB {
 			t.Fatalf("%+v, %v", before, err)
 		}
-		revision, place := r.bucket.sequence, registry.Place{Accepted: 7, Epoch: "e"}
+		revision, place := r.entry(key).Revision, registry.Place{Accepted: 7, Epoch: "e"}
 		stays := func(why string) {
 			t.Helper()
 			if got, err := lastOf(r.bucket, key); err != nil || got.Owner != hostB {
@@ -87,7 +93,7 @@ func TestWhatWasNotTakenFromItsHolderBeginsAtTheCheckpoint(t *testing.T) {
 		r.shareWith("host-b")
 		key := testSubscriptions(n + 1)[n].Key()
 		r.claim(n, hostB, 5)
-		revision := r.bucket.sequence
+		revision := r.entry(key).Revision
 		r.bucket.set(func(b *table) {
 			feed := b.feed
 			b.feed = nil // host-b gave up waiting and released it; this instance has not heard
@@ -112,7 +118,7 @@ func TestWhatIsLeftAndNotTakenIsReleased(t *testing.T) {
 		synctest.Wait()
 		record, err := lastOf(r.bucket, sub.Key())
 		given := r.takeGiven()
-		if err != nil || record.Owner.ID != "id-a" || len(given) != 1 || given[0].Name != sub.Name || given[0].Incarnation != record.Incarnation || given[0].Revision != r.bucket.entries[sub.Key()].Revision {
+		if err != nil || record.Owner.ID != "id-a" || len(given) != 1 || given[0].Name != sub.Name || given[0].Incarnation != record.Incarnation || given[0].Revision != r.entry(sub.Key()).Revision {
 			t.Fatalf("%+v, %v; given %+v", record, err, given)
 		}
 		if n, err := r.leaves(t.Context()); n != 1 || err != nil {
@@ -120,12 +126,12 @@ func TestWhatIsLeftAndNotTakenIsReleased(t *testing.T) {
 		}
 		r.require(1, "on its way", func(st health.Status) bool { return st.Moving == health.Releasing })
 		time.Sleep(handPatience - time.Millisecond)
-		if r.bucket.entries[sub.Key()].Operation != registry.Put {
+		if r.entry(sub.Key()).Operation != registry.Put {
 			t.Fatal("it is released at once")
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if e := r.bucket.entries[sub.Key()]; e.Operation != registry.Deleted || e.Incarnation != record.Incarnation {
+		if e := r.entry(sub.Key()); e.Operation != registry.Deleted || e.Incarnation != record.Incarnation {
 			t.Errorf("%+v", e)
 		}
 		if n, err := r.leaves(t.Context()); n != 0 || err != nil {
@@ -135,10 +141,9 @@ func TestWhatIsLeftAndNotTakenIsReleased(t *testing.T) {
 }
 
 func TestProxyGoesOnWhereTheHolderBeforeStopped(t *testing.T) {
-	var got []*sink.Event
+	got := make(chan sink.Event, 8)
 	s := newStage(t, sink.Publish, 0, func(_ context.Context, e *sink.Event) error {
-		copied := *e
-		got = append(got, &copied)
+		got <- *e
 		return nil
 	})
 	defer s.Stop()
@@ -152,7 +157,7 @@ func TestProxyGoesOnWhereTheHolderBeforeStopped(t *testing.T) {
 		for k, v := range m {
 			header[k] = []string{v}
 		}
-		s.receive(&nats.Msg{Subject: s.Prefix() + "1", Reply: "answers", Header: header})
+		s.messages <- &nats.Msg{Subject: s.Prefix() + "1", Reply: "answers", Header: header}
 	}
 	answer := func(want string) {
 		t.Helper()
@@ -164,8 +169,9 @@ func TestProxyGoesOnWhereTheHolderBeforeStopped(t *testing.T) {
 	send(map[string]string{event.SequenceHeader: "7", event.PrevHeader: "0"})
 	answer("+ACK 7")
 	send(map[string]string{event.SequenceHeader: "9", event.PrevHeader: "7"})
-	if len(got) != 1 || got[0].Sequence != 9 || got[0].Epoch != "e" {
-		t.Fatalf("%+v", got)
+	answer("+ACK 9")
+	if e := <-got; len(got) > 0 || e.Sequence != 9 || e.Epoch != "e" {
+		t.Fatalf("%+v, and %d more", e, len(got))
 	}
 	send(map[string]string{event.SequenceHeader: "0", event.EpochHeader: "e"})
 	answer("+ACK 9")
@@ -173,8 +179,38 @@ func TestProxyGoesOnWhereTheHolderBeforeStopped(t *testing.T) {
 	if at := s.it.inlet.place(); at != (registry.Place{Accepted: 9, Epoch: "e"}) {
 		t.Errorf("it stopped at %+v", at)
 	}
+	s.it.inlet.forget()
+	if at := s.it.inlet.place(); at != (registry.Place{Accepted: 9, Epoch: "e"}) {
+		t.Errorf("it forgot what it took, and is at %+v", at)
+	}
 	// The store is another: where the holder before stopped says nothing about it.
 	send(map[string]string{event.SequenceHeader: "0", event.EpochHeader: "f"})
 	answer("-NAK 0")
 	s.loop.shut(s.it)
+
+	s.it.inlet = s.open(s.loop, s.it, 2, &place{Place: registry.Place{Accepted: 7, Epoch: "e"}})
+	s.it.inlet.forget()
+	if at := s.it.inlet.place(); at != (registry.Place{}) {
+		t.Errorf("it goes on at %+v, where the holder before was not the last", at)
+	}
+	s.loop.shut(s.it)
+}
+
+// A write whose acknowledgement is lost may be stored after the subscription was left to another, which can't write over it then.
+func TestOwnLateWriteOfWhatWasLeftIsReleased(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newSharingRig(t, 1)
+		defer r.stop()
+		r.Share([]Member{{Name: "host-a", Draining: true}, {Name: "host-b"}}, func(registry.Owner) Life { return Alive })
+		sub := testSubscriptions(1)[0]
+		r.HandOver(health.HandOver{Store: "s", Names: []string{sub.Name}, To: hostB})
+		synctest.Wait()
+		if given := r.takeGiven(); len(given) != 1 {
+			t.Fatalf("given %+v", given)
+		}
+		r.claim(0, registry.Owner{Name: "host-a", ID: "id-a"}, 1)
+		if e := r.entry(sub.Key()); e.Operation != registry.Deleted {
+			t.Errorf("%+v", e)
+		}
+	})
 }

@@ -287,6 +287,22 @@ func (f *inflow) close() <-chan struct{} {
 	return f.rest
 }
 
+// forget begins where nobody stopped, unless something was taken by now.
+func (in *inlet) forget() {
+	if in == nil {
+		return
+	}
+	f := in.flow.Load()
+	if f == nil {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.receiver.Last == f.accepted && f.counts.Delivered == 0 {
+		f.accepted, f.receiver = 0, Receiver{Fence: f.receiver.Fence}
+	}
+}
+
 // place is where a closed inlet's sink stopped.
 func (in *inlet) place() registry.Place {
 	if in == nil {

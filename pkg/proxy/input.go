@@ -100,7 +100,7 @@ const (
 // Effects are what a step asks for.
 type Effects struct {
 	Attempt    bool // make the attempt that Cause, Revision and NextIncarnation describe
-	Release    bool // delete the record at Revision
+	Release    bool // give up the record at Revision: delete it, or leave it to who asked for it
 	Publish    Urgency
 	Entered    breaker.Health  // health changed to this; empty: it did not
 	Superseded *registry.Owner // who took the subscription over; nil: nobody

@@ -15,7 +15,7 @@ func (l *loop) launch(ctx context.Context) {
 	l.launchFirst(ctx)
 	l.handOver(time.Now())
 	// Before what is not waited for: what is released pauses.
-	for len(l.releases) > 0 && l.handed.Load() < maxBatches {
+	for len(l.releases) > 0 && l.launched.Load() < maxBatches {
 		releases := l.drained()
 		if len(releases) == 0 {
 			break
@@ -23,7 +23,7 @@ func (l *loop) launch(ctx context.Context) {
 		l.hand(ctx, len(releases), func(ctx context.Context) []done { return l.deleteRecords(ctx, releases) })
 	}
 	for _, queue := range []*[]*item{&l.taken, &l.ready} { // nobody holds what is taken over
-		for len(*queue) > 0 && l.handed.Load() < maxBatches {
+		for len(*queue) > 0 && l.launched.Load() < maxBatches {
 			if jobs := l.jobs(queue, batchSize); len(jobs) > 0 {
 				l.hand(ctx, len(jobs), func(ctx context.Context) []done { return l.registrar.register(ctx, jobs, settings) })
 			}
@@ -87,7 +87,7 @@ func isClosed(c <-chan struct{}) bool {
 // hand runs a batch beside the loop, of which only so many are under way at once in the whole instance.
 func (l *loop) hand(ctx context.Context, n int, batch func(context.Context) []done) {
 	l.flight += n
-	l.handed.Add(1)
+	l.launched.Add(1)
 	l.work.Go(func() {
 		select {
 		case l.slots <- struct{}{}:
@@ -98,7 +98,7 @@ func (l *loop) hand(ctx context.Context, n int, batch func(context.Context) []do
 		ends := batch(ctx)
 		end()
 		<-l.slots
-		l.handed.Add(-1) // before the loop is woken, which then hands over the next
+		l.launched.Add(-1) // before the loop is woken, which then hands over the next
 		l.inbox.finished(ends)
 	})
 }

@@ -36,7 +36,7 @@ type item struct {
 	// dueAt and slot are the due heap's; slot is the index there plus one, 0 for not in it.
 	dueAt time.Time
 	slot  int
-	place int // in loop.items
+	index int // in loop.items
 
 	dirty    Urgency // a status is to be published
 	alone    bool    // an alert of its own stands
@@ -45,6 +45,7 @@ type item struct {
 	inEvent  bool    // the attempt under way is part of an event round
 	removed  bool    // no longer configured; only its attempt under way is waited for
 	promised bool    // in loop.promises
+	taking   bool    // counted in loop.takes
 	way      *way    // to or from another instance; nil: it stays
 	asked    bool    // an operator waits for its attempt, which goes first
 }
@@ -83,12 +84,13 @@ type loop struct {
 	releaseAt  time.Time        // when it is tried again
 
 	batches  batches
-	handed   atomic.Int32 // batches handed over and not ended
+	launched atomic.Int32 // batches handed over and not ended
 	rounds   int          // attempts not ended that belong to the event round under way
 	limit    *rate.Limiter
 	actions  []*action
 	wanted   []*item             // their holders are to be asked for them
 	pleas    int                 // items whose holders were asked for them
+	takes    int                 // items that were left to this instance, and are not registered yet
 	promises []promise           // others asked for them, in order
 	away     map[*item]time.Time // handed over and not seen registered yet: since when
 	pace     pace                // of what is handed over
@@ -274,9 +276,7 @@ func (l *loop) finish(d *done, now time.Time) {
 		l.rounds--
 	}
 	l.count(it, &d.outcome)
-	if p := &it.proxy; p.handed != nil && d.cause == registry.Takeover && d.outcome.Err == nil {
-		l.appetite.arrived(p.CauseAt, now)
-	}
+	l.took(it, &d.outcome, now)
 	l.inbox.learnTerm(d.term)
 	if it.removed {
 		if !d.outcome.Superseded && !it.proxy.Standby {
@@ -308,10 +308,7 @@ func (l *loop) seen(e *registry.Entry, now time.Time) {
 	if it == nil {
 		return
 	}
-	if h, ok := l.given[it]; ok && e.Revision > h.Revision {
-		delete(l.given, it)
-		l.left(it, now)
-	}
+	l.passed(it, e, now)
 	n := News{Revision: e.Revision, Removed: e.Operation != registry.Put, Incarnation: e.Incarnation}
 	switch {
 	case n.Removed:

@@ -5,8 +5,8 @@ import "github.com/exesdb/subproxy/pkg/registry"
 // Members is what an instance knows of those that it shares subscriptions with, at a time. It does not change.
 //
 // These are the rules of sharing. A subscription that nobody holds, or one that is dead, is claimed by the member that it
-// suits best. Whoever it suits better than its holder asks that one for it, and the holder, if it sees the same, drains and
-// releases it. So what moves is pulled by the one that it moves to, and nothing is released that nobody is there to take.
+// suits best. Whoever it suits better than its holder asks that one for it, and the holder, if it sees the same, drains it and
+// leaves it to that one. So what moves is pulled by the one that it moves to, and nothing is given up that nobody is there to take.
 //
 // Of what the others are configured with only the stores need to be known. Where the best suited does not know the subscription, and so
 // does nothing, the next one's turn comes, and of those that know it the best suited has it in the end.
@@ -92,6 +92,9 @@ func (m *Members) life(o registry.Owner) Life {
 	}
 	return m.lives(o)
 }
+
+// shares reports whether this instance is to hold anything.
+func (m *Members) shares() bool { return m.sharing.share(m.self.Name) != nil }
 
 // Yields reports whether this instance, which holds the subscription with that key, should give it to one that asks.
 func (m *Members) Yields(key string, to registry.Owner) bool {

@@ -189,7 +189,7 @@ func (m *market) take(g gift) {
 		if tr.self.ID != g.to || m.retired(tr) || seen.owner == nil || *seen.owner != g.from || seen.revision > g.revision {
 			continue
 		}
-		if move, _ := m.members(tr).Move(g.key, &g.from); move == Ask {
+		if m.members(tr).shares() {
 			m.writeOver(tr, g.key, g.revision, &tr.self.Owner)
 		}
 	}

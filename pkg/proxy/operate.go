@@ -41,7 +41,7 @@ func (l *loop) apply(wanted []subscription.Subscription, started bool, now time.
 }
 
 func (l *loop) add(s subscription.Subscription, started bool, now time.Time) {
-	it := &item{key: s.Key(), place: len(l.items)}
+	it := &item{key: s.Key(), index: len(l.items)}
 	it.proxy.Subscription, it.proxy.Health = s, breaker.Unknown
 	l.items = append(l.items, it)
 	l.byName[s.Name] = it
@@ -60,6 +60,7 @@ func (l *loop) remove(it *item, now time.Time) {
 	}
 	l.shut(it)
 	l.unask(it)
+	l.took(it, nil, now)
 	it.removed = true
 	l.step(it, Input{Kind: Stop}, now)
 	l.lower(it, now)
@@ -68,7 +69,7 @@ func (l *loop) remove(it *item, now time.Time) {
 	delete(l.report.changed, it)
 	delete(l.away, it)
 	last := l.items[len(l.items)-1]
-	l.items[it.place], last.place = last, it.place
+	l.items[it.index], last.index = last, it.index
 	l.items = l.items[:len(l.items)-1]
 	if underWay && len(l.releases) > 0 && l.releases[len(l.releases)-1].Key == it.key {
 		// The attempt under way may write once more; it is released when that has ended (finish).

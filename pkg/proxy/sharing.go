@@ -65,9 +65,9 @@ func (s *Supervisor) Drain(ctx context.Context) {
 	}
 }
 
-// leaves is how many subscriptions this instance holds, or has left to another that has not registered them yet.
+// leaves is how many subscriptions this instance holds, or finishes with, or has left to another that has not registered them yet.
 func (s *Supervisor) leaves(ctx context.Context) (n int, err error) {
-	counts, err := gather(ctx, s, "", func(l *loop, _ time.Time) []int { return []int{len(l.held("")) + len(l.given)} })
+	counts, err := gather(ctx, s, "", func(l *loop, _ time.Time) []int { return []int{len(l.held("")) + len(l.releases) + len(l.given)} })
 	for _, c := range counts {
 		n += c
 	}
@@ -177,6 +177,7 @@ func (l *loop) consider(it *item, now time.Time) {
 	}
 	switch {
 	case now.Before(at):
+		l.unask(it)
 		p.Next = at
 	case move == Claim:
 		l.metrics.Moves.WithLabelValues("claimed").Inc()
@@ -184,7 +185,7 @@ func (l *loop) consider(it *item, now time.Time) {
 	case it.way.plea == none, it.way.plea == sent && !now.Before(p.Next): // never asked for, or in vain
 		l.unask(it)
 		it.way.plea, p.Next = waiting, time.Time{}
-		if len(l.wanted) == 0 && l.pleas == 0 {
+		if len(l.wanted) == 0 && l.pleas+l.takes == 0 {
 			l.appetite.begin()
 		}
 		l.wanted = append(l.wanted, it)
@@ -214,14 +215,14 @@ func (it *item) idle() bool {
 
 // way is a subscription's from one instance to another, as one of the two sees it. Few are on their way at once.
 type way struct {
-	leaving time.Time // when its record began to be deleted; zero: it is not
+	leaving time.Time // when this instance began to give it up; zero: it does not
 	// It suits this instance better than its holder (nil: nobody) since then, and this is how far it is with asking for it.
 	since  time.Time
 	holder *registry.Owner
 	plea   plea
 }
 
-// released reports whether the record is about to be deleted.
+// released reports whether this instance is about to give it up.
 func (w *way) released() bool { return w != nil && !w.leaving.IsZero() }
 
 // plea is how far an instance is with asking for a subscription.
@@ -253,13 +254,13 @@ func (l *loop) stays(it *item) {
 // ask asks holders for what this instance is to hold: no more at once than it registers in good time, since all holders together
 // would else leave it more than that.
 func (l *loop) ask(now time.Time) {
-	if len(l.wanted) == 0 || l.pleas >= l.appetite.window {
+	if len(l.wanted) == 0 || l.pleas+l.takes >= l.appetite.window {
 		return
 	}
 	names := map[registry.Owner][]string{}
 	n := 0
 	for _, it := range l.wanted {
-		if l.pleas >= l.appetite.window {
+		if l.pleas+l.takes >= l.appetite.window {
 			break
 		}
 		n++

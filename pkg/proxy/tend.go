@@ -8,7 +8,8 @@ import (
 )
 
 // tend opens and shuts the place where a proxy's events come in, as the proxy begins to hold the subscription and ends. Each
-// time it begins it has a deliver subject of its own, so that whoever sends knows that what was taken before is not known.
+// time it begins it has a deliver subject of its own, so that whoever sends knows that nothing was taken there yet, but for what the
+// holder before said that it had accepted.
 func (l *loop) tend(it *item) {
 	p := &it.proxy
 	switch holds := p.Started && !p.Standby && !p.Stopped; {

@@ -11,7 +11,7 @@ import (
 // again, and that takes the longer the more are on their way: where the processors are busy, by all that they have in common.
 const (
 	firstAway = 16
-	leastAway = 4 // where each takes long by itself, fewer at once are no faster
+	leastAway = 16 // where each takes long by itself, fewer at once are no faster
 	mostAway  = 256
 	// slowMove is too long: the emitter has to find the new registration after that, and the slowest of thousands must stay below
 	// the 100 ms that are bearable (subproxy bench instances).
@@ -62,7 +62,11 @@ func (l *loop) promise(r *health.HandOver) {
 
 func (l *loop) yields(it *item, to registry.Owner) bool {
 	m := l.peers()
-	return m != nil && !it.removed && it.proxy.Started && !it.proxy.Standby && !it.proxy.Attempting && m.Yields(it.key, to)
+	p := &it.proxy
+	if m == nil || it.removed || !p.Registered || p.Failures > 0 || p.Standby || p.Attempting {
+		return false // what it is registered at is known only where all is well
+	}
+	return m.Yields(it.key, to)
 }
 
 // yield hands over what was promised, as much as may be on its way.
