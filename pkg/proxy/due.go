@@ -13,14 +13,14 @@ func (h dueHeap) Len() int           { return len(h) }
 func (h dueHeap) Less(a, b int) bool { return h[a].dueAt.Before(h[b].dueAt) }
 func (h dueHeap) Swap(a, b int) {
 	h[a], h[b] = h[b], h[a]
-	h[a].slot, h[b].slot = a+1, b+1
+	h[a].slot, h[b].slot = int32(a+1), int32(b+1)
 }
 
 // Push implements heap.Interface.
 func (h *dueHeap) Push(x any) {
 	it := x.(*item)
 	*h = append(*h, it)
-	it.slot = len(*h)
+	it.slot = int32(len(*h))
 }
 
 // Pop implements heap.Interface.
@@ -42,13 +42,13 @@ func (h *dueHeap) schedule(it *item) {
 		heap.Push(h, it)
 	case next.Before(it.dueAt):
 		it.dueAt = next
-		heap.Fix(h, it.slot-1)
+		heap.Fix(h, int(it.slot-1))
 	}
 }
 
 func (h *dueHeap) remove(it *item) {
 	if it.slot > 0 {
-		heap.Remove(h, it.slot-1)
+		heap.Remove(h, int(it.slot-1))
 	}
 }
 

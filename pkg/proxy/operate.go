@@ -41,7 +41,7 @@ func (l *loop) apply(wanted []subscription.Subscription, started bool, now time.
 }
 
 func (l *loop) add(s subscription.Subscription, started bool, now time.Time) {
-	it := &item{key: s.Key(), index: len(l.items)}
+	it := &item{key: s.Key(), index: int32(len(l.items))}
 	it.proxy.Subscription, it.proxy.Health = s, breaker.Unknown
 	l.items = append(l.items, it)
 	l.byName[s.Name] = it
