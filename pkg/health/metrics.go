@@ -50,10 +50,10 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		Alerts:        vec("alerts_total", "Alerts raised, by level and scope.", "level", "scope"),
 		Published:     vec("messages_published_total", "Status, alert and summary messages published.", "message"),
 		Superseded:    counter("superseded_total", "Proxies that another instance's higher incarnation superseded."),
-		Moves:         vec("moves_total", "Subscriptions that this instance claimed because nobody held them, or handed over to another.", "move"),
+		Moves:         vec("moves_total", "Subscriptions that this instance claimed because nobody held them or they were left to it, or left to another.", "move"),
 		MoveSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: "subproxy", Name: "move_seconds",
-			Help:    "Parts of the pause of a subscription that moves: release, from the holder being asked to the record being deleted, and claim, from that being seen to the new registration being verified.",
+			Help:    "What a move of a subscription takes: release, from when its holder begins to give it up to when another is seen to have registered it or its record is deleted, and claim, from when it is taken to the new registration being verified.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
 		}, []string{"part"}),
 		Received:  vec("events_received_total", "Events from emitters, by what was made of them.", "verdict"),
