@@ -91,7 +91,7 @@ func (l *loop) took(it *item, o *Outcome, now time.Time) {
 	it.taking = false
 	l.takes--
 	if o != nil && o.Err == nil && !o.Superseded {
-		l.appetite.arrived(it.proxy.CauseAt, now)
+		l.appetite.arrived(it.proxy.CauseAt, now, l.quickest.slow())
 	}
 }
 

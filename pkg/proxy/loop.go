@@ -88,8 +88,9 @@ type loop struct {
 	rounds   int          // attempts not ended that belong to the event round under way
 	limit    *rate.Limiter
 	actions  []*action
-	wanted   []*item             // their holders are to be asked for them
-	pleas    int                 // items whose holders were asked for them
+	wanted   []*item // their holders are to be asked for them
+	pleas    int     // items whose holders were asked for them
+	quickest quickest
 	takes    int                 // items that were left to this instance, and are not registered yet
 	promises []promise           // others asked for them, in order
 	away     map[*item]time.Time // handed over and not seen registered yet: since when
@@ -276,6 +277,9 @@ func (l *loop) finish(d *done, now time.Time) {
 		l.rounds--
 	}
 	l.count(it, &d.outcome)
+	if o := &d.outcome; o.Err == nil && !o.Superseded {
+		l.quickest.note(o.At.Sub(it.proxy.CauseAt), now)
+	}
 	l.took(it, &d.outcome, now)
 	l.inbox.learnTerm(d.term)
 	if it.removed {

@@ -11,10 +11,10 @@ import (
 // again, and that takes the longer the more are on their way: where the processors are busy, by all that they have in common.
 const (
 	firstAway = 16
-	leastAway = 16 // where each takes long by itself, fewer at once are no faster
+	leastAway = 4
 	mostAway  = 256
-	// slowMove is too long: the emitter has to find the new registration after that, and the slowest of thousands must stay below
-	// the 100 ms that are bearable (subproxy bench instances).
+	// slowMove is too long, unless a registration takes so long by itself (see quickest): the emitter has to find it after that, and
+	// the slowest of thousands must stay below the 100 ms that are bearable (subproxy bench instances).
 	slowMove = 10 * time.Millisecond
 	// lostMove is when nobody is waited for any more: who asked is gone, or others hold what it asked for by turns.
 	lostMove = time.Second
@@ -31,14 +31,42 @@ func newPace() pace { return pace{window: firstAway} }
 // begin is for when nothing is on its way: the last time was another time.
 func (p *pace) begin() { p.window = min(p.window, firstAway) }
 
-// arrived notes how long a subscription took that was released at that time.
-func (p *pace) arrived(released, now time.Time) {
+// arrived notes how long a subscription took that was released at that time, and what is too long.
+func (p *pace) arrived(released, now time.Time, slow time.Duration) {
 	switch took := now.Sub(released); {
-	case took <= slowMove/2:
+	case took <= slow/2:
 		p.window = min(p.window+1, mostAway)
-	case took > slowMove && !released.Before(p.cutAt):
+	case took > slow && !released.Before(p.cutAt):
 		p.window, p.cutAt = max(p.window/2, leastAway), now
 	}
+}
+
+// quickest is what a registration took at the least lately: what NATS takes where nothing is in the way. Where that is long, with
+// servers that are far apart, fewer at once would be no faster.
+type quickest struct {
+	now, before time.Duration // in this period, and in the one before; 0: none
+	since       time.Time
+}
+
+// lately is the period.
+const lately = time.Minute
+
+func (q *quickest) note(took time.Duration, now time.Time) {
+	if now.Sub(q.since) > lately {
+		q.now, q.before, q.since = 0, q.now, now
+	}
+	if q.now == 0 || took < q.now {
+		q.now = took
+	}
+}
+
+// slow is what is too long for a move.
+func (q *quickest) slow() time.Duration {
+	least := q.now
+	if least == 0 || q.before > 0 && q.before < least {
+		least = q.before
+	}
+	return max(slowMove, 3*least)
 }
 
 // promise is a subscription that another instance asked for.
@@ -107,6 +135,6 @@ func (l *loop) yield(now time.Time, wake *time.Time) {
 func (l *loop) arrived(it *item, now time.Time) {
 	if released, ok := l.away[it]; ok {
 		delete(l.away, it)
-		l.pace.arrived(released, now)
+		l.pace.arrived(released, now, l.quickest.slow())
 	}
 }

@@ -18,12 +18,17 @@ func TestPaceFindsWhatIsFastEnough(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p, now := newPace(), time.Unix(0, 0)
 		each := time.Duration(rapid.IntRange(1, 3000).Draw(t, "each")) * time.Microsecond // of what is on its way
-		enough := max(leastAway, int(slowMove/each))
+		var q quickest
+		if far := time.Duration(rapid.IntRange(0, 50).Draw(t, "far")) * time.Millisecond; far > 0 { // what a registration takes by itself
+			q.note(far, now)
+		}
+		slow := q.slow()
+		enough := max(leastAway, int(slow/each))
 		for range 100 {
 			released := now
 			now = now.Add(time.Duration(p.window) * each)
 			for range p.window {
-				p.arrived(released, now)
+				p.arrived(released, now, slow)
 			}
 			if p.window < leastAway || p.window > mostAway {
 				t.Fatalf("%d at once", p.window)
@@ -33,6 +38,26 @@ func TestPaceFindsWhatIsFastEnough(t *testing.T) {
 			t.Fatalf("%d at once, where %d take as long as they may", p.window, enough)
 		}
 	})
+}
+
+func TestQuickestRegistrationLatelySaysWhatIsSlow(t *testing.T) {
+	var q quickest
+	now := time.Unix(1000, 0)
+	for _, c := range []struct {
+		after, took, want time.Duration
+	}{
+		{0, time.Millisecond, slowMove}, // nothing is far away here
+		{time.Second, 50 * time.Millisecond, slowMove},
+		{lately, 20 * time.Millisecond, slowMove}, // the period before counts
+		{time.Second, 30 * time.Millisecond, slowMove},
+		{lately, 30 * time.Millisecond, 60 * time.Millisecond},
+		{lately + time.Second, 40 * time.Millisecond, 90 * time.Millisecond},
+	} {
+		now = now.Add(c.after)
+		if q.note(c.took, now); q.slow() != c.want {
+			t.Errorf("%v later one took %v: %v is slow, want %v", c.after, c.took, q.slow(), c.want)
+		}
+	}
 }
 
 func TestHandsOverAPartAtATime(t *testing.T) {
