@@ -30,6 +30,10 @@ const DeliverPrefix = "exesdb.proxy.deliver."
 // of 100,000 takes as long with either (subproxy bench scale).
 const batchSize = 500
 
+// takeoverBatch is how many attempts to take what nobody holds are made together: all are written before the first is read back, since
+// nobody serves them until they are written.
+const takeoverBatch = 2000
+
 // maxConflicts is how many races one attempt may lose before it counts as failed.
 const maxConflicts = 4
 

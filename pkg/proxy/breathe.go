@@ -13,7 +13,7 @@ func (l *loop) breathe(stepped int) {
 		return
 	}
 	l.answerAsked()
-	if len(l.ready) >= batchSize || len(l.taken) >= batchSize {
+	if len(l.ready) >= batchSize || len(l.taken) >= takeoverBatch {
 		l.launch(l.ctx)
 	}
 }

@@ -22,15 +22,19 @@ func (l *loop) launch(ctx context.Context) {
 		}
 		l.hand(ctx, len(releases), func(ctx context.Context) []done { return l.deleteRecords(ctx, releases) })
 	}
-	for _, queue := range []*[]*item{&l.taken, &l.ready} { // nobody holds what is taken over
-		for len(*queue) > 0 && l.launched.Load() < maxBatches {
-			if jobs := l.jobs(queue, batchSize); len(jobs) > 0 {
-				l.hand(ctx, len(jobs), func(ctx context.Context) []done { return l.registrar.register(ctx, jobs, settings) })
-			}
-		}
-	}
+	l.attempt(ctx, &l.taken, takeoverBatch, settings)
+	l.attempt(ctx, &l.ready, batchSize, settings)
 	if len(l.releases) == 0 {
 		l.releases = nil
+	}
+}
+
+// attempt hands over a queue's attempts.
+func (l *loop) attempt(ctx context.Context, queue *[]*item, most int, settings *Settings) {
+	for len(*queue) > 0 && l.launched.Load() < maxBatches {
+		if jobs := l.jobs(queue, most); len(jobs) > 0 {
+			l.hand(ctx, len(jobs), func(ctx context.Context) []done { return l.registrar.register(ctx, jobs, settings) })
+		}
 	}
 }
 
