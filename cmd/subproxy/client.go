@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"sync/atomic"
@@ -31,7 +32,7 @@ func (f *natsFlags) add(cmd *cobra.Command) {
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
 			err := run(cmd, args)
 			if refused := f.refused.Load(); err != nil && refused != nil {
-				return refused
+				return fmt.Errorf("%w; %w", refused, err)
 			}
 			return err
 		}

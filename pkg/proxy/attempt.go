@@ -182,7 +182,7 @@ func (r *registrar) record(j *job) ([]byte, error) {
 	case h == nil:
 	case h.revision == j.revision:
 		record.HandedOver = h.Place
-	default: // somebody had it in between, and got further
+	default: // somebody may have had it in between, and got further
 		j.inlet.forget()
 	}
 	return record.Encode()

@@ -65,6 +65,7 @@ func (l *loop) takeBack(now time.Time, wake *time.Time) {
 		}
 		h.to = nil
 		l.releases = append(l.releases, h.release)
+		sooner(wake, now) // the next turn launches it
 	}
 }
 
@@ -125,6 +126,8 @@ func (l *loop) take(m *health.HandedOver, now time.Time) {
 		l.step(it, Input{Kind: Handed, News: News{Revision: h.Revision, Incarnation: h.Incarnation, Owner: m.From, Place: h.Place}}, now)
 		if !it.proxy.Standby {
 			l.metrics.Moves.WithLabelValues("claimed").Inc()
+		}
+		if it.proxy.Attempting && !it.taking {
 			it.taking = true
 			l.takes++
 		}

@@ -140,6 +140,21 @@ func TestWhatIsLeftAndNotTakenIsReleased(t *testing.T) {
 	})
 }
 
+func TestWhatIsLeftIsReleasedInTimeThoughNothingElseHappens(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newSharingRig(t, 1)
+		defer r.stop()
+		r.Share([]Member{{Name: "host-a", Draining: true}, {Name: "host-b"}}, func(registry.Owner) Life { return Alive })
+		sub := testSubscriptions(1)[0]
+		r.HandOver(health.HandOver{Store: "s", Names: []string{sub.Name}, To: hostB})
+		time.Sleep(handPatience + time.Millisecond)
+		synctest.Wait()
+		if e := r.entry(sub.Key()); e.Operation != registry.Deleted {
+			t.Errorf("%+v", e)
+		}
+	})
+}
+
 func TestProxyGoesOnWhereTheHolderBeforeStopped(t *testing.T) {
 	got := make(chan sink.Event, 8)
 	s := newStage(t, sink.Publish, 0, func(_ context.Context, e *sink.Event) error {

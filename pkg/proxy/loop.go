@@ -177,9 +177,9 @@ func (l *loop) turn(ctx context.Context, now time.Time) (wake time.Time) {
 	l.stepDue(now)
 	l.ask(now)
 	l.yield(now, &wake)
-	l.takeBack(now, &wake)
 	l.releaseUnreleased(now, &wake)
 	l.launch(ctx)
+	l.takeBack(now, &wake) // after launch, which leaves some to others
 	l.tellSuperseded()
 	l.publish(now, &wake)
 	if next := l.due.next(); !next.IsZero() {

@@ -335,7 +335,7 @@ func (p *Proxy) assigned(now time.Time, s *Settings) Effects {
 	if !p.Standby {
 		return Effects{}
 	}
-	// The first interval is for a store that is perhaps only starting. Another instance held this one, so it is not; and as many
+	// The first interval is for a store that is perhaps only starting. Where another instance held this one it is not; and as many
 	// writes as moved would follow each move, and make the next ones slow.
 	p.Standby, p.settled = false, true
 	return p.renew(registry.Takeover, now, s)

@@ -18,7 +18,7 @@ const (
 	ClusterTo      = "exesdb.cluster.state." // followed by the key
 	streamPrefix   = "KV_"
 	subjectPrefix  = "$KV."
-	writeAckWindow = 1 << 14 // writes in flight at once; a batch is never larger (proxy.batchSize)
+	writeAckWindow = 1 << 14 // writes in flight at once; a batch is never larger (proxy.takeoverBatch)
 )
 
 // markerTTL is how long the bucket remembers that a record was deleted or expired. Whoever follows the bucket hears of

@@ -119,11 +119,14 @@ func (s *streamSink) takesBatches(ctx context.Context) bool {
 	limited, cancel := context.WithTimeout(ctx, min(s.timeout, askWait))
 	defer cancel()
 	name, err := s.js.StreamNameBySubject(limited, s.subject)
-	if err != nil {
-		return false
+	var stream jetstream.Stream
+	if err == nil {
+		stream, err = s.js.Stream(limited, name)
 	}
-	stream, err := s.js.Stream(limited, name)
 	if err != nil {
+		if ctx.Err() != nil {
+			s.askAt.Store(0) // whoever delivers ended, and says nothing about the stream
+		}
 		return false
 	}
 	if !stream.CachedInfo().Config.AllowAtomicPublish {

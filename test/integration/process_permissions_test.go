@@ -40,7 +40,7 @@ func processPermissions(t *testing.T, p *processPrograms) {
 	}
 	nothingRefused := func(doing string) {
 		t.Helper()
-		if text := said.tail(4000); strings.Contains(text, "Violation") {
+		if text := said.tail(1 << 20); strings.Contains(text, "Violation") {
 			t.Fatalf("refused while %s:\n%s", doing, text)
 		}
 	}
