@@ -80,7 +80,7 @@ func (r *Registration) Encode() ([]byte, error) {
 // there twice.
 //
 // Every instance and emitter decodes each record that another wrote, so that this is most of what a change of hands costs where many
-// share: json v2 takes a third of the time of encoding/json, and a third of the memory.
+// share: json v2 takes half the time of encoding/json, and less than half the memory (BenchmarkDecode).
 func Decode(key string, data []byte) (Registration, error) {
 	var r Registration
 	if err := jsonv2.Unmarshal(data, &r); err != nil {

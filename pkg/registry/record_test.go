@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"encoding/json"
 	"errors"
 	"reflect"
 	"strings"
@@ -167,6 +168,33 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("%v", err)
 		case err == nil && (r.Key() != key || r.Owner.ID == ""):
 			t.Errorf("taken for the record of %q: %+v", key, r)
+		}
+	})
+}
+
+// What a record that another instance wrote costs to read, beside encoding/json; run with -bench Decode -run ^$.
+func BenchmarkDecode(b *testing.B) {
+	r := example()
+	data, err := r.Encode()
+	if err != nil {
+		b.Fatal(err)
+	}
+	key := r.Key()
+	b.Run("Decode", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := Decode(key, data); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("encoding json", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			var r Registration
+			if err := json.Unmarshal(data, &r); err != nil || r.Key() != key {
+				b.Fatal(err)
+			}
 		}
 	})
 }
