@@ -18,6 +18,14 @@ import (
 
 var hostB = registry.Owner{Name: "host-b", ID: "id-b"}
 
+// drainingRig is an instance that drains and was asked by host-b for its one subscription.
+func drainingRig(t *testing.T) (*rig, subscription.Subscription) {
+	r, sub := newSharingRig(t, 1), testSubscriptions(1)[0]
+	r.Share([]Member{{Name: "host-a", Draining: true}, {Name: "host-b"}}, func(registry.Owner) Life { return Alive })
+	r.HandOver(health.HandOver{Store: "s", Names: []string{sub.Name}, To: hostB})
+	return r, sub
+}
+
 // leave is what host-b says when it leaves the subscription to this instance.
 func (r *rig) leave(n int, from registry.Owner, revision uint64, place registry.Place) {
 	sub := testSubscriptions(n + 1)[n]
@@ -110,11 +118,8 @@ func TestWhatWasNotTakenFromItsHolderBeginsAtTheCheckpoint(t *testing.T) {
 
 func TestWhatIsLeftAndNotTakenIsReleased(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		r := newSharingRig(t, 1)
+		r, sub := drainingRig(t)
 		defer r.stop()
-		r.Share([]Member{{Name: "host-a", Draining: true}, {Name: "host-b"}}, func(registry.Owner) Life { return Alive })
-		sub := testSubscriptions(1)[0]
-		r.HandOver(health.HandOver{Store: "s", Names: []string{sub.Name}, To: hostB})
 		synctest.Wait()
 		record, err := lastOf(r.bucket, sub.Key())
 		given := r.takeGiven()
@@ -142,11 +147,8 @@ func TestWhatIsLeftAndNotTakenIsReleased(t *testing.T) {
 
 func TestWhatIsLeftIsReleasedInTimeThoughNothingElseHappens(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		r := newSharingRig(t, 1)
+		r, sub := drainingRig(t)
 		defer r.stop()
-		r.Share([]Member{{Name: "host-a", Draining: true}, {Name: "host-b"}}, func(registry.Owner) Life { return Alive })
-		sub := testSubscriptions(1)[0]
-		r.HandOver(health.HandOver{Store: "s", Names: []string{sub.Name}, To: hostB})
 		time.Sleep(handPatience + time.Millisecond)
 		synctest.Wait()
 		if e := r.entry(sub.Key()); e.Operation != registry.Deleted {
@@ -214,11 +216,8 @@ func TestProxyGoesOnWhereTheHolderBeforeStopped(t *testing.T) {
 // A write whose acknowledgement is lost may be stored after the subscription was left to another, which can't write over it then.
 func TestOwnLateWriteOfWhatWasLeftIsReleased(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		r := newSharingRig(t, 1)
+		r, sub := drainingRig(t)
 		defer r.stop()
-		r.Share([]Member{{Name: "host-a", Draining: true}, {Name: "host-b"}}, func(registry.Owner) Life { return Alive })
-		sub := testSubscriptions(1)[0]
-		r.HandOver(health.HandOver{Store: "s", Names: []string{sub.Name}, To: hostB})
 		synctest.Wait()
 		if given := r.takeGiven(); len(given) != 1 {
 			t.Fatalf("given %+v", given)
