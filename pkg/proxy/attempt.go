@@ -135,6 +135,10 @@ func (r *registrar) write(ctx context.Context, jobs []job, ends []done, s *Setti
 func (r *registrar) put(ctx context.Context, jobs []job, open []int) []registry.WriteResult {
 	writes := make([]registry.Write, len(open))
 	for n, i := range open {
+		if j := &jobs[i]; j.handed != nil && j.handed.revision != j.revision { // somebody may have had it in between, and got further
+			j.handed = nil
+			j.inlet.forget()
+		}
 		data, err := r.record(&jobs[i])
 		if err != nil {
 			return failAll(len(open), err)
@@ -178,12 +182,8 @@ func (r *registrar) record(j *job) ([]byte, error) {
 		Cause:          j.cause,
 		RegisteredAt:   time.Now().UTC(),
 	}
-	switch h := j.handed; {
-	case h == nil:
-	case h.revision == j.revision:
-		record.HandedOver = h.Place
-	default: // somebody may have had it in between, and got further
-		j.inlet.forget()
+	if j.handed != nil {
+		record.HandedOver = j.handed.Place
 	}
 	return record.Encode()
 }
