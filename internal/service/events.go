@@ -42,14 +42,16 @@ func (s *Service) event(e cluster.Event) {
 	s.supervisor.Tell(e.Store, proxy.Cluster{Cause: registry.Cause(e.Kind), Topic: e.Topic, Term: e.Term, Leader: e.Leader, SeenAt: e.SeenAt})
 }
 
-// deleted is the advisory that the bucket's stream was deleted: make it anew now, not when the next attempt finds out. A server
-// that is not done with removing the old one may refuse to, or take the new one down with it.
+// deleted is told when the bucket's stream was deleted: by an advisory, which a server may not send any more, or by the feed
+// that does not find it. It makes it anew now, not when the next attempt finds out. A server that is not done with removing
+// the old one may refuse to, or take the new one down with it.
 func (s *Service) deleted() {
-	if !s.running.Load() {
+	if !s.running.Load() || !s.remaking.CompareAndSwap(false, true) {
 		return
 	}
 	const again = 250 * time.Millisecond
 	s.work.Go(func() {
+		defer s.remaking.Store(false)
 		for err := s.ensure(s.followed); err != nil; err = s.ensure(s.followed) {
 			s.log.Warn("the registry bucket was deleted and could not be created anew yet", "error", err)
 			if !sleep(s.followed, again) {

@@ -30,7 +30,7 @@ func (s *Service) ensure(ctx context.Context) error {
 
 // follow starts the feed of the bucket and joins the others, which lets the proxies begin once both have shown all there is.
 func (s *Service) follow(ctx context.Context) error {
-	f, err := feed.New(s.js, feed.Config{Stream: s.bucket.Stream(), StartSeq: 1, Handler: (*follower)(s), First: s.trimmed, Logger: s.log})
+	f, err := feed.New(s.js, feed.Config{Stream: s.bucket.Stream(), StartSeq: 1, Handler: (*follower)(s), First: s.trimmed, Absent: s.deleted, Logger: s.log})
 	if err != nil {
 		return fmt.Errorf("follow bucket %s: %w", s.bucket.Bucket(), err)
 	}

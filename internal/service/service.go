@@ -70,7 +70,8 @@ type Service struct {
 
 	running  atomic.Bool // everything is there that callbacks of the connection need
 	ensuring sync.Mutex
-	denied   chan error // permission violations while starting
+	remaking atomic.Bool // the bucket was found gone, and is being made anew
+	denied   chan error  // permission violations while starting
 	// registered is closed at the first registration.
 	registered chan struct{}
 	followed   context.Context // ends with the feed

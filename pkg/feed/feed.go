@@ -68,6 +68,8 @@ type Config struct {
 	// found the handler up to date: what lies below is gone, and where it was purged no message says so. Like the
 	// handler's, its calls come from the goroutine that runs Run.
 	First func(seq uint64)
+	// Absent is optional. It is called, by the same goroutine, at each look that finds no such stream.
+	Absent func()
 	// Logger is optional. Only changes of state are logged, never single messages.
 	Logger *slog.Logger
 }
@@ -219,8 +221,11 @@ func (f *Feed) await(ctx context.Context) (*jetstream.StreamInfo, bool) {
 		if ctx.Err() != nil {
 			break
 		}
-		if errors.Is(err, jetstream.ErrStreamNotFound) && !f.started {
-			f.absent = true
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			f.absent = f.absent || !f.started
+			if f.cfg.Absent != nil {
+				f.cfg.Absent()
+			}
 		}
 		if said != err.Error() {
 			said = err.Error()

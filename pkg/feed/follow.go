@@ -213,9 +213,13 @@ func (s *follower) ask(now time.Time) {
 // look acts on the answer to a poll.
 func (s *follower) look(ctx context.Context, r *report) error {
 	if r.err != nil {
-		if notFound := errors.Is(r.err, jetstream.ErrStreamNotFound); notFound != s.missing {
+		notFound := errors.Is(r.err, jetstream.ErrStreamNotFound)
+		if notFound != s.missing {
 			s.missing = notFound
 			s.log.Warn("stream is away", "error", r.err)
+		}
+		if notFound && s.cfg.Absent != nil {
+			s.cfg.Absent()
 		}
 		return nil
 	}

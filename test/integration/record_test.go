@@ -164,6 +164,24 @@ func TestDeletedBucketIsCreatedAnewAndFilled(t *testing.T) {
 	w.await(key, "mended in the new bucket", after(r.revision, "lost"))
 }
 
+// A server need not tell that it deleted a stream; here nobody listens to whether it does.
+func TestDeletionOfTheBucketThatNobodyTellsOfIsSeen(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const n = 50
+	c := quiet(t, w.url, many("s", n))
+	c.SubscriptionProxy.EnableClusterEventSubscriptions = false
+	w.start(c)
+	w.awaitVerified("s", n, 1)
+	if err := w.js.DeleteKeyValue(w.Context(), bucket); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("the bucket there again", func() bool {
+		_, err := w.js.KeyValue(w.Context(), bucket)
+		return err == nil
+	})
+}
+
 func TestPurgedBucketIsFilledAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
