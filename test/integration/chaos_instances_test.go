@@ -241,9 +241,9 @@ func (w *instancesWorld) reload(name string, r *reader) {
 	w.hangup(name)
 }
 
-// hangup has an instance read its configuration, if it runs so far that it hears.
+// hangup has an instance read its configuration, if it runs so far that it hears: it listens before it says anything.
 func (w *instancesWorld) hangup(name string) {
-	if run := w.proxies[name]; run != nil && len(run.out.logged("connected to NATS")) > 0 && !run.hasEnded() {
+	if run := w.proxies[name]; run != nil && len(run.out.logged("")) > 0 && !run.hasEnded() {
 		_ = run.cmd.Process.Signal(syscall.SIGHUP) // it may end meanwhile
 	}
 }
@@ -267,8 +267,9 @@ func (w *instancesWorld) restore() {
 		w.awaitReplicas()
 	}
 	for _, name := range w.s.names {
-		if w.reloads[name] {
-			w.hangup(name) // it may not have been able to
+		if run := w.proxies[name]; w.reloads[name] && run != nil { // it may not have been able to
+			w.eventually(name+" to hear signals", func() bool { return len(run.out.logged("")) > 0 || run.hasEnded() })
+			w.hangup(name)
 		}
 		if w.s.undo {
 			w.act(&step{fault: "undo drain", target: name})

@@ -333,8 +333,9 @@ func (w *world) ask(verb, body string, enough func([]answer) bool) (answers []an
 	for began := time.Now(); !enough(answers); {
 		m, err := sub.NextMsg(patience / 8)
 		if errors.Is(err, nats.ErrTimeout) && time.Since(began) < patience {
-			if len(answers) == 0 && verb == "status" {
-				request() // the instance may have been about to reconnect
+			if verb == "status" {
+				answers = nil
+				request() // an instance may have been about to reconnect
 			}
 			continue
 		}
