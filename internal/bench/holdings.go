@@ -44,6 +44,7 @@ func (h *holding) name() string {
 type movement struct {
 	moves int             // registrations by another run than had the subscription before
 	gaps  []time.Duration // from when a subscription was left to another, or its record deleted, to the next registration
+	first time.Time       // when something was moved first
 	last  time.Time       // when something was moved or deleted last
 }
 
@@ -89,6 +90,9 @@ func (h *holdings) hold(key string, owner registry.Owner, at time.Time) {
 	}
 	if was.owner.ID != owner.ID {
 		h.moves++
+		if h.first.IsZero() {
+			h.first = at
+		}
 	}
 	h.set(key, was, now, at)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -87,7 +88,7 @@ func instancesOf(ctx context.Context, o InstancesOptions, n int, r *Report) erro
 		{"one more joins", func(m *move) error { return m.join(ctx, names, "instance-00") }},
 		{"one leaves", func(m *move) error { return m.leave(ctx, names, "instance-00") }},
 		{"rolling restart", func(m *move) error { return m.restartAll(ctx, names) }},
-		{"one killed", func(m *move) error { return m.kill(ctx, names) }},
+		{"one killed", func(m *move) error { return m.killSome(ctx, names) }},
 	} {
 		if err := t.flowing(ctx); err != nil {
 			return err
@@ -193,10 +194,77 @@ func (m *move) restartAll(ctx context.Context, names []string) error {
 	return m.moved(ctx, len(names) > 1)
 }
 
-// kill kills the first and does not start it again.
-func (m *move) kill(ctx context.Context, names []string) error {
-	victim, after := names[0], m.assignment(names[1:])
-	m.least = differ(m.assignment(names), after)
+// kills is how many are killed, one after the other: how long it takes depends on when one renewed its session last.
+const kills = 3
+
+// killSome kills some of them, each once the one before is back and has its share again.
+func (m *move) killSome(ctx context.Context, names []string) error {
+	wanted := m.assignment(names)
+	var k killed
+	for _, victim := range names[:min(kills, len(names))] {
+		round := *m
+		round.from = time.Now()
+		m.holdings.take()
+		if err := round.kill(ctx, names, victim, &k); err != nil {
+			return err
+		}
+		m.least = round.least
+		if err := m.start(ctx, victim); err != nil {
+			return err
+		}
+		if _, err := m.balanced(ctx, wanted); err != nil {
+			return err
+		}
+	}
+	m.durations(m.what+": until the last of its subscriptions is registered elsewhere", k.until)
+	m.durations(m.what+": of that, from the first to the last", k.claims)
+	puts, err := m.rawPuts(ctx, k.moves/len(k.until), len(k.until))
+	if err != nil {
+		return err
+	}
+	m.durations(m.what+": raw pipelined puts of as many, which nobody follows", puts)
+	m.number(m.what+": moves", float64(k.moves), "")
+	m.number(m.what+": the least", float64(m.least), "")
+	m.durations(m.what+": pauses of its subscriptions", k.its)
+	m.durations(m.what+": pauses of the others'", k.others)
+	m.target(m.what+": longest until all are registered elsewhere", micros(quantile(k.until, 1))/1000, micros(sessionTTL+sessionGrace+pauseBound)/1000, "ms")
+	m.target(m.what+": longest pause of the others'", micros(quantile(k.others, 1))/1000, micros(pauseBound)/1000, "ms")
+	return nil
+}
+
+// rawPuts times bare conditional puts of n records, side by side with what else goes on.
+func (t *town) rawPuts(ctx context.Context, n, rounds int) (took []time.Duration, err error) {
+	nc, _, err := t.dial()
+	if err != nil {
+		return nil, err
+	}
+	r, err := newRaw(ctx, nc, n, t.Servers)
+	if err != nil {
+		return nil, err
+	}
+	for i := range rounds + 1 {
+		put, _, err := r.pipelined(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if i > 0 { // the first round creates the keys
+			took = append(took, put)
+		}
+	}
+	return took, nil
+}
+
+// killed is what happened when some were killed.
+type killed struct {
+	until, claims []time.Duration // of each
+	its, others   []time.Duration // pauses
+	moves         int
+}
+
+// kill kills one, and waits until the others have what it held.
+func (m *move) kill(ctx context.Context, names []string, victim string, k *killed) error {
+	after := m.assignment(slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == victim }))
+	m.least += differ(m.assignment(names), after)
 	orphans := map[string]bool{}
 	for _, s := range m.samples {
 		orphans[s.key] = m.holdings.ownerName(s.key) == victim
@@ -208,22 +276,15 @@ func (m *move) kill(ctx context.Context, names []string) error {
 	if err != nil {
 		return err
 	}
-	m.target(m.what+": until the last of its subscriptions is registered elsewhere", micros(last.Sub(m.from))/1000, micros(sessionTTL+sessionGrace+pauseBound)/1000, "ms")
 	moved := m.holdings.take()
-	m.number(m.what+": moves", float64(moved.moves), "")
-	m.number(m.what+": the least", float64(m.least), "")
+	k.until, k.claims, k.moves = append(k.until, last.Sub(m.from)), append(k.claims, last.Sub(moved.first)), k.moves+moved.moves
 	its, err := m.pauses(ctx, func(s *sample) bool { return orphans[s.key] })
 	if err != nil {
 		return err
 	}
 	others, err := m.pauses(ctx, func(s *sample) bool { return !orphans[s.key] })
-	if err != nil {
-		return err
-	}
-	m.durations(m.what+": pauses of its subscriptions", its)
-	m.durations(m.what+": pauses of the others'", others)
-	m.target(m.what+": longest pause of the others'", micros(quantile(others, 1))/1000, micros(pauseBound)/1000, "ms")
-	return nil
+	k.its, k.others = append(k.its, its...), append(k.others, others...)
+	return err
 }
 
 func differ(a, b map[string]string) (n int) {
