@@ -65,6 +65,9 @@ type leader struct {
 	passes    []*track
 	wanting   map[*sub]struct{} // have room, and no track has what they want next
 	attention map[*sub]struct{} // are asked, held, or have events in flight
+	patient   []*sub            // to be asked, in order
+	patientAt time.Time         // when the last of them came
+	questions int               // to those that were, and did not answer yet
 	dirty     map[*sub]struct{} // the checkpoint moved
 	unloaded  []*sub
 	loading   bool
@@ -213,6 +216,7 @@ func (l *leader) turn(ctx context.Context) {
 	}
 	l.load(ctx)
 	l.plan(ctx, now)
+	l.askPatient(now)
 }
 
 // streamed takes what the feed of the store's stream shows.
@@ -267,6 +271,7 @@ func (l *leader) entry(r *registration, now time.Time) {
 	s := l.subs[r.Key()]
 	if r.DeliverSubject == "" { // it was released, or deleted
 		if s != nil && s.phase != absent && r.revision > s.registration.revision {
+			l.unask(s)
 			l.leave(s)
 			l.index.remove(s)
 			s.sender.Rewind()
@@ -285,7 +290,7 @@ func (l *leader) entry(r *registration, now time.Time) {
 		s = &sub{id: l.nextID, key: r.Key(), name: r.Name, window: firstWindow}
 		l.subs[s.key], l.byID[s.id] = s, s
 	}
-	old := s.registration
+	old, riding := s.registration, s.phase == running && s.ride == l.tail && s.sender.Idle()
 	s.registration = *r
 	superseded := old.Owner.ID != r.Owner.ID || old.Incarnation != r.Incarnation
 	if superseded && !s.released {
@@ -309,6 +314,8 @@ func (l *leader) entry(r *registration, now time.Time) {
 	case s.phase == loading:
 	case superseded && l.follows(s, r.HandedOver):
 		l.goOnFrom(s, r.HandedOver.Accepted, now)
+	case superseded && riding && !l.resetting:
+		l.askLater(s, now)
 	case s.phase != running || old.DeliverSubject != r.DeliverSubject || superseded:
 		s.askWait = 0
 		l.ask(s, now)

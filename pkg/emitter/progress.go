@@ -66,9 +66,9 @@ const lagAfter = 500 * time.Millisecond
 
 // lag is how many events of the store lie after what the subscription has accepted, or been found not to want. One that
 // has everything is level, wherever its last event lies, and so is one that is given each event as it is stored and
-// acknowledges in time.
+// acknowledges in time, and one whose new proxy need not be asked yet.
 func (l *leader) lag(s *sub, now time.Time) uint64 {
-	level := s.ride == l.tail && (s.sender.Idle() || now.Sub(s.progressAt) < lagAfter)
+	level := s.patient || s.ride == l.tail && (s.sender.Idle() || now.Sub(s.progressAt) < lagAfter)
 	if level || s.sender.Acked >= l.tail.high || !s.recorded {
 		return 0
 	}

@@ -23,6 +23,8 @@ func (l *leader) dispatch(t *track, e *entry) {
 	for _, g := range l.groups {
 		for _, s := range g.subs {
 			switch {
+			case s.patient && t == l.tail:
+				l.ask(s, time.Now())
 			case s.ride != t || s.pos >= sequence:
 			case !s.room():
 				s.full = true

@@ -60,6 +60,8 @@ type sub struct {
 	progressAt time.Time // the last acknowledgement, or the first event sent after all were
 	askedAt    time.Time
 	askWait    time.Duration // until it is asked again
+	patient    bool          // it is to be asked, when its turn comes or there is something to send to it
+	counted    bool          // in leader.questions
 
 	parked     uint64 // sequence of an event that can't be sent, and is parked; 0: none
 	parking    bool

@@ -1,0 +1,114 @@
+package emitter
+
+import (
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+// questioned counts the questions to proxies of this process, and keeps in which session each subscription was asked last.
+type questioned struct {
+	n        int
+	sessions map[uint64]uint64
+}
+
+func (*questioned) Prefix() string { return "near." }
+
+func (q *questioned) Offer(h event.Handoff) bool {
+	if h.Sequence != 0 {
+		return true
+	}
+	q.n++
+	parts := strings.Split(h.Message.Reply, ".")
+	id, _ := strconv.ParseUint(parts[1], 10, 64)
+	q.sessions[id], _ = strconv.ParseUint(parts[2], 10, 64)
+	return true
+}
+
+func TestProxiesThatTookOverAreAskedInTurnUnlessThereIsAnEvent(t *testing.T) {
+	q := &questioned{sessions: map[uint64]uint64{}}
+	l := &leader{
+		inbox: newInbox(), index: newIndex(), subs: map[string]*sub{}, byID: map[uint64]*sub{}, wanting: map[*sub]struct{}{},
+		attention: map[*sub]struct{}{}, dirty: map[*sub]struct{}{}, metrics: NewMetrics(nil), tail: newTrack(0), replies: "r", local: q,
+		log: slog.New(slog.DiscardHandler),
+	}
+	const n = 3 * patientQuestions
+	now, revision := time.Now(), uint64(0)
+	register := func(incarnation uint64) {
+		for i := range n {
+			revision++
+			s := subscription.Subscription{Store: "s", Type: subscription.ByStream, Selector: fmt.Sprintf("stream-%d", i), Name: fmt.Sprint(i)}
+			l.entry(&registration{registry.Registration{
+				Subscription: s, Owner: registry.Owner{ID: fmt.Sprint(incarnation)}, Incarnation: incarnation, DeliverSubject: fmt.Sprintf("near.%d.%d", incarnation, i),
+			}, revision}, now)
+		}
+	}
+	answer := func(id uint64) {
+		l.answered(&answer{id: id, session: q.sessions[id], Answer: event.Answer{Kind: event.Missing}}, now)
+	}
+	answerAll := func() {
+		for id := range uint64(n) {
+			if l.byID[id+1].phase == asking && q.sessions[id+1] == l.byID[id+1].session {
+				answer(id + 1)
+			}
+		}
+	}
+	asked := func(want int, when string) {
+		t.Helper()
+		if q.n != want {
+			t.Errorf("%s: %d are asked, want %d", when, q.n, want)
+		}
+	}
+	register(1)
+	for _, s := range l.subs {
+		l.ask(s, now) // their checkpoints are read
+	}
+	answerAll()
+
+	q.n = 0
+	register(2)
+	l.askPatient(now)
+	asked(0, "while more are taken over")
+	now = now.Add(patientAfter)
+	l.askPatient(now)
+	l.askPatient(now)
+	asked(patientQuestions, "before any answered")
+	last := l.byID[n]
+	e := &entry{event: event.Event{Store: "s", Stream: "stream-" + fmt.Sprint(n-1), Sequence: 1}}
+	l.tail.add(e)
+	l.dispatch(l.tail, e)
+	asked(patientQuestions+1, "with an event for one that waits")
+	answer(n)
+	if last.phase != running || last.sender.InFlight() != 1 {
+		t.Errorf("what has an event is in phase %d with %d in flight", last.phase, last.sender.InFlight())
+	}
+	answer(1)
+	l.askPatient(now)
+	asked(patientQuestions+2, "when one answered")
+
+	// Lost answers hold up nobody.
+	now = now.Add(firstAsk)
+	for s := range l.attention {
+		l.attend(s, now)
+	}
+	asked(2*patientQuestions+2, "when no answer came")
+	for range n / patientQuestions {
+		answerAll()
+		l.askPatient(now)
+	}
+	for _, s := range l.subs {
+		if s.phase != running || s.patient || s.counted {
+			t.Errorf("%s is in phase %d, patient %t, counted %t", s.name, s.phase, s.patient, s.counted)
+		}
+	}
+	if l.questions != 0 || len(l.patient) != 0 {
+		t.Errorf("in the end %d questions are open and %d wait", l.questions, len(l.patient))
+	}
+}
