@@ -1,17 +1,22 @@
 package proxy
 
-import "time"
+import (
+	"runtime"
+	"time"
+)
 
 // breath is how many proxies a walk steps between two looks at what was asked. A step takes a few microseconds, so that what
 // is asked in the middle of a walk over 100,000 of them is answered within a millisecond, and not at its end.
 const breath = 64
 
 // breathe is called by every walk over proxies, with how many it has stepped. It answers what only looks, and begins with
-// attempts: NATS works on the first batches of a round while the loop is still admitting the others.
+// attempts: NATS works on the first batches of a round while the loop is still admitting the others. Whoever else waits for a processor
+// has it before the scheduler would take it from the loop, which is after 10 ms: an operator's request needs one several times.
 func (l *loop) breathe(stepped int) {
 	if stepped%breath != breath-1 {
 		return
 	}
+	runtime.Gosched()
 	l.answerAsked()
 	if len(l.ready) >= batchSize || len(l.taken) >= takeoverBatch {
 		l.launch(l.ctx)
