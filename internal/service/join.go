@@ -161,7 +161,9 @@ func (s *Service) handOver(m *nats.Msg) {
 		}
 	}
 	if err != nil {
-		s.log.Warn("what another instance asks or gives can't be read", "subject", m.Subject, "error", err)
+		s.unreadable.Do(func() {
+			s.log.Warn("what another instance asks or gives can't be read; others like it within a minute are passed over in silence", "subject", m.Subject, "error", err)
+		})
 	}
 }
 

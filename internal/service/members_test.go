@@ -1,9 +1,16 @@
 package service
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"golang.org/x/time/rate"
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/natsnode"
@@ -38,5 +45,16 @@ func TestDrainIsAnsweredByTheInstanceThatIsMeant(t *testing.T) {
 		if held, _ := s.session.Member(); err != nil || a.Draining == undo || held.Draining == undo || a.Instance.ID != s.owner.ID || a.Type != health.DrainAnswerType {
 			t.Errorf("undo %t: %+v, %v", undo, a, err)
 		}
+	}
+}
+
+func TestWhatInstancesSendEachOtherAndNobodyCanReadIsLoggedOnceAMinute(t *testing.T) {
+	var said bytes.Buffer
+	s := &Service{log: slog.New(slog.NewTextHandler(&said, nil)), unreadable: rate.Sometimes{Interval: time.Minute}}
+	for range 3 {
+		s.handOver(&nats.Msg{Subject: "h", Data: []byte("?")})
+	}
+	if n := strings.Count(said.String(), "can't be read"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, &said)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nats.go/micro"
+	"golang.org/x/time/rate"
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/pkg/cluster"
@@ -68,10 +69,11 @@ type Service struct {
 	first   uint64
 	settled bool
 
-	running  atomic.Bool // everything is there that callbacks of the connection need
-	ensuring sync.Mutex
-	remaking atomic.Bool // the bucket was found gone, and is being made anew
-	denied   chan error  // permission violations while starting
+	running    atomic.Bool // everything is there that callbacks of the connection need
+	ensuring   sync.Mutex
+	remaking   atomic.Bool    // the bucket was found gone, and is being made anew
+	unreadable rate.Sometimes // of what other instances send
+	denied     chan error     // permission violations while starting
 	// registered is closed at the first registration.
 	registered chan struct{}
 	followed   context.Context // ends with the feed

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
+	"golang.org/x/time/rate"
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/connect"
@@ -28,7 +29,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	s := &Service{
 		version: o.Version, log: o.Logger, metrics: o.Metrics,
 		owner:  registry.Owner{Name: o.Config.Instance.Name, ID: nuid.Next(), Host: host, PID: os.Getpid()},
-		denied: make(chan error, 16), registered: make(chan struct{}), answers: make(chan struct{}, maxAnswers),
+		denied: make(chan error, 16), registered: make(chan struct{}), answers: make(chan struct{}, maxAnswers), unreadable: rate.Sometimes{Interval: time.Minute},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
