@@ -14,8 +14,8 @@ func newBenchInstances() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "instances", Short: "What it costs that subscriptions move among instances",
 		Long: `Measure how long it takes until instances that share subscriptions each hold what they should, how long subscriptions pause
-meanwhile, and what is lost: all start, one more joins and leaves, each is restarted in turn, one is killed. Servers, the emitter
-and the instances run as processes of this program. Some of the subscriptions get events all the time.`,
+meanwhile, and what is lost: all start, one more joins and leaves, each is restarted in turn, three are killed, one after the
+other. Servers, the emitter and the instances run as processes of this program. Some of the subscriptions get events all the time.`,
 		Example: "  subproxy bench instances\n  subproxy bench instances --instances 3 --subscriptions 1000 --json",
 		Args:    args(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {

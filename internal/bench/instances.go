@@ -88,12 +88,12 @@ func instancesOf(ctx context.Context, o InstancesOptions, n int, r *Report) erro
 		{"one more joins", func(m *move) error { return m.join(ctx, names, "instance-00") }},
 		{"one leaves", func(m *move) error { return m.leave(ctx, names, "instance-00") }},
 		{"rolling restart", func(m *move) error { return m.restartAll(ctx, names) }},
-		{"one killed", func(m *move) error { return m.killSome(ctx, names) }},
+		{killedOne, func(m *move) error { return m.killSome(ctx, names) }},
 	} {
 		if err := t.flowing(ctx); err != nil {
 			return err
 		}
-		if n == 1 && step.what == "one killed" {
+		if n == 1 && step.what == killedOne {
 			continue
 		}
 		m := begin(step.what)
@@ -194,7 +194,9 @@ func (m *move) restartAll(ctx context.Context, names []string) error {
 	return m.moved(ctx, len(names) > 1)
 }
 
-// kills is how many are killed, one after the other: how long it takes depends on when one renewed its session last.
+const killedOne = "killed one after the other"
+
+// kills is how many are killed: how long it takes depends on when one renewed its session last.
 const kills = 3
 
 // killSome kills some of them, each once the one before is back and has its share again.
@@ -202,6 +204,9 @@ func (m *move) killSome(ctx context.Context, names []string) error {
 	wanted := m.assignment(names)
 	var k killed
 	for _, victim := range names[:min(kills, len(names))] {
+		if err := m.flowing(ctx); err != nil { // again, where the one before came back
+			return err
+		}
 		round := *m
 		round.from = time.Now()
 		m.holdings.take()
@@ -216,9 +221,9 @@ func (m *move) killSome(ctx context.Context, names []string) error {
 			return err
 		}
 	}
-	m.durations(m.what+": until the last of its subscriptions is registered elsewhere", k.until)
+	m.durations(m.what+": until the last of one's subscriptions is registered elsewhere", k.until)
 	m.durations(m.what+": of that, from the first to the last", k.claims)
-	puts, err := m.rawPuts(ctx, k.moves/len(k.until), len(k.until))
+	puts, err := m.rawPuts(ctx, max(k.moves/max(len(k.until), 1), 1))
 	if err != nil {
 		return err
 	}
@@ -233,7 +238,7 @@ func (m *move) killSome(ctx context.Context, names []string) error {
 }
 
 // rawPuts times bare conditional puts of n records, side by side with what else goes on.
-func (t *town) rawPuts(ctx context.Context, n, rounds int) (took []time.Duration, err error) {
+func (t *town) rawPuts(ctx context.Context, n int) (took []time.Duration, err error) {
 	nc, _, err := t.dial()
 	if err != nil {
 		return nil, err
@@ -242,7 +247,7 @@ func (t *town) rawPuts(ctx context.Context, n, rounds int) (took []time.Duration
 	if err != nil {
 		return nil, err
 	}
-	for i := range rounds + 1 {
+	for i := range kills + 1 {
 		put, _, err := r.pipelined(ctx)
 		if err != nil {
 			return nil, err
@@ -277,7 +282,10 @@ func (m *move) kill(ctx context.Context, names []string, victim string, k *kille
 		return err
 	}
 	moved := m.holdings.take()
-	k.until, k.claims, k.moves = append(k.until, last.Sub(m.from)), append(k.claims, last.Sub(moved.first)), k.moves+moved.moves
+	k.moves += moved.moves
+	if moved.moves > 0 { // else it held nothing
+		k.until, k.claims = append(k.until, last.Sub(m.from)), append(k.claims, last.Sub(moved.first))
+	}
 	its, err := m.pauses(ctx, func(s *sample) bool { return orphans[s.key] })
 	if err != nil {
 		return err

@@ -42,19 +42,30 @@ func (s *Service) event(e cluster.Event) {
 	s.supervisor.Tell(e.Store, proxy.Cluster{Cause: registry.Cause(e.Kind), Topic: e.Topic, Term: e.Term, Leader: e.Leader, SeenAt: e.SeenAt})
 }
 
-// deleted is told when the bucket's stream was deleted: by an advisory, which a server may not send any more, or by the feed
-// that does not find it. It makes it anew now, not when the next attempt finds out. A server that is not done with removing
-// the old one may refuse to, or take the new one down with it.
+// remakes is how often in a row the bucket is made anew, and remakeAgain the time between. A server that is not done with removing the old
+// one may refuse to, or take the new one down with it. The feed's next look tells once more.
+const (
+	remakes     = 4
+	remakeAgain = 250 * time.Millisecond
+)
+
+// deleted is told when the bucket's stream was deleted: by an advisory, which a server does not always send, or by the feed that does not
+// find it. It makes it anew now, not when the next attempt finds out.
 func (s *Service) deleted() {
-	if !s.running.Load() || !s.remaking.CompareAndSwap(false, true) {
+	if !s.running.Load() || s.stopping.Load() || s.supervisor.Retired() || !s.remaking.CompareAndSwap(false, true) {
 		return
 	}
-	const again = 250 * time.Millisecond
 	s.work.Go(func() {
 		defer s.remaking.Store(false)
-		for err := s.ensure(s.followed); err != nil; err = s.ensure(s.followed) {
-			s.log.Warn("the registry bucket was deleted and could not be created anew yet", "error", err)
-			if !sleep(s.followed, again) {
+		for range remakes {
+			err := s.ensure(s.followed)
+			if err == nil {
+				return
+			}
+			s.unmade.Do(func() {
+				s.log.Warn("the registry bucket is gone and could not be created anew yet; it is tried again", "bucket", s.bucket.Bucket(), "error", err)
+			})
+			if !sleep(s.followed, remakeAgain) || s.stopping.Load() || s.supervisor.Retired() {
 				return
 			}
 		}

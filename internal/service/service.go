@@ -72,7 +72,9 @@ type Service struct {
 	running    atomic.Bool // everything is there that callbacks of the connection need
 	ensuring   sync.Mutex
 	remaking   atomic.Bool    // the bucket was found gone, and is being made anew
-	unreadable rate.Sometimes // of what other instances send
+	stopping   atomic.Bool    // Stop was called
+	unmade     rate.Sometimes // told that the bucket could not be made anew
+	unreadable rate.Sometimes // told of what other instances send
 	denied     chan error     // permission violations while starting
 	// registered is closed at the first registration.
 	registered chan struct{}
@@ -134,6 +136,7 @@ func (s *Service) connections() (all []*nats.Conn) {
 // Stop drains and releases: the others take over what they know, every registration that is left is deleted, the session is
 // given back and the connection drained. When ctx ends first it stops where it is.
 func (s *Service) Stop(ctx context.Context) {
+	s.stopping.Store(true)
 	s.stopListening()
 	s.stopControl()
 	s.drain(ctx)

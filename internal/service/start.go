@@ -29,7 +29,8 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	s := &Service{
 		version: o.Version, log: o.Logger, metrics: o.Metrics,
 		owner:  registry.Owner{Name: o.Config.Instance.Name, ID: nuid.Next(), Host: host, PID: os.Getpid()},
-		denied: make(chan error, 16), registered: make(chan struct{}), answers: make(chan struct{}, maxAnswers), unreadable: rate.Sometimes{Interval: time.Minute},
+		denied: make(chan error, 16), registered: make(chan struct{}), answers: make(chan struct{}, maxAnswers),
+		unmade: rate.Sometimes{Interval: time.Minute}, unreadable: rate.Sometimes{Interval: time.Minute},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,10 @@ import (
 	"testing"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/pkg/registry"
 )
 
 func TestWhatMayPassAtTheStartIsWaitedFor(t *testing.T) {
@@ -23,5 +28,31 @@ func TestWhatMayPassAtTheStartIsWaitedFor(t *testing.T) {
 		if isTransient(err) {
 			t.Errorf("%v is waited for", err)
 		}
+	}
+}
+
+func TestRunThatWasSupersededMakesNoBucket(t *testing.T) {
+	n, err := natsnode.Start(natsnode.Options{StoreDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.Shutdown)
+	c, err := config.Parse("", []byte("stores: [{id: s, subscriptions: [{name: a, selector: x}]}]\n"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.NATS.URL = n.URL()
+	s, err := Start(t.Context(), Options{Config: c, Version: "1.2.3"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Stop(context.Background()) })
+	s.supervisor.Retire(registry.Owner{Name: s.owner.Name, ID: "LATER"})
+	if err := s.js.DeleteKeyValue(t.Context(), s.bucket.Bucket()); err != nil {
+		t.Fatal(err)
+	}
+	s.deleted()
+	if s.remaking.Load() {
+		t.Error("it makes the bucket anew, as its own configuration has it")
 	}
 }

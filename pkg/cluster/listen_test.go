@@ -293,21 +293,20 @@ func TestDeletionOfTheStreamIsTold(t *testing.T) {
 		}
 	}
 	remove("OTHER")
+	flush(t, e.nc)
+	if len(e.deleted) > 0 {
+		t.Error("the deletion of another stream was told")
+	}
 	for deadline := time.Now().Add(patience); ; {
 		remove("KV_r")
 		select {
 		case <-e.deleted:
+			return
 		case <-time.After(time.Second):
-			if time.Now().Before(deadline) {
-				continue
-			}
+		}
+		if time.Now().After(deadline) {
 			t.Fatal("nothing was heard")
 		}
-		break
-	}
-	flush(t, e.nc)
-	if len(e.deleted) > 0 {
-		t.Error("the deletion of another stream was told too")
 	}
 }
 

@@ -14,16 +14,17 @@ import (
 )
 
 const (
-	// firstAsk is how soon a proxy that did not answer is asked again, and maxAsk how long that wait grows. A new registration, and
-	// a connection that came back, ask at once.
+	// firstAsk is how soon a proxy that did not answer is asked again, and maxAsk how long that wait grows. A new registration, unless there
+	// is nothing to send to it (askLater), and a connection that came back, ask at once.
 	firstAsk = 250 * time.Millisecond
 	maxAsk   = 10 * time.Second
 	// stallAfter is how long nothing is acknowledged before the proxy is asked what it has: an event or an answer may be lost.
 	stallAfter = time.Second
-	// patientQuestions is how many of the proxies that can wait are asked at once, and patientAfter for how long no more of them come
-	// before that begins.
+	// patientQuestions is how many of the proxies that can wait are asked at once. That begins when no more of them came for patientAfter,
+	// or when the first has waited mostPatience.
 	patientQuestions = 64
 	patientAfter     = 50 * time.Millisecond
+	mostPatience     = time.Second
 )
 
 // ask begins a session with the proxy that holds the registration: it is asked what it took last, and told which history of
@@ -37,19 +38,22 @@ func (l *leader) ask(s *sub, now time.Time) {
 	}
 }
 
-// askLater begins a session with a proxy that took over from another, and that there is nothing to send to. When an instance dies
+// askLater begins a session with a proxy that took over from another, or from an earlier run, and that there is nothing to send to. When an instance dies
 // thousands are taken over within some tenths of a second, and questions and answers would compete with that. It is asked once an event
 // comes for it, and else in its turn when that is over.
 func (l *leader) askLater(s *sub, now time.Time) {
 	l.open(s)
 	delete(l.attention, s)
 	s.phase, s.patient = asking, true
+	if len(l.patient) == 0 {
+		l.patientFrom = now
+	}
 	l.patient, l.patientAt = append(l.patient, s), now
 }
 
 // askPatient asks the next of those that can wait.
 func (l *leader) askPatient(now time.Time) {
-	if now.Sub(l.patientAt) < patientAfter {
+	if now.Sub(l.patientAt) < patientAfter && now.Sub(l.patientFrom) < mostPatience {
 		return
 	}
 	for len(l.patient) > 0 && l.questions < patientQuestions {

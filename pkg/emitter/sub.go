@@ -23,7 +23,7 @@ type phase uint8
 const (
 	absent  phase = iota // not registered; what is known of it is kept for a while
 	loading              // its checkpoint is being read
-	asking               // the proxy is asked what it took last
+	asking               // the proxy was asked what it took last, or is to be
 	placing              // start -1: where it begins is being stored, before it gets anything
 	running              // events are sent
 	held                 // nobody listens on its deliver subject: until there is a newer registration, or a look again

@@ -30,7 +30,7 @@ func (l *leader) tick(ctx context.Context, now time.Time) {
 	l.report(now)
 }
 
-// attend looks after one that is asked, held, or has events in flight.
+// attend looks after one that was asked, is held, or has events in flight.
 func (l *leader) attend(s *sub, now time.Time) {
 	switch {
 	case s.phase == absent, s.phase == loading, s.phase == placing, s.phase == running && s.sender.Idle():

@@ -189,7 +189,7 @@ func TestStretchIsReadWithoutAConsumerThatIsRefused(t *testing.T) {
 		"not kept": func(_ *server.Options, c *jetstream.StreamConfig) { c.Retention = jetstream.InterestPolicy },
 	} {
 		t.Run(name, func(t *testing.T) {
-			opts, cfg := &server.Options{JetStream: true, StoreDir: t.TempDir()}, eventsConfig()
+			opts, cfg := &server.Options{Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true}, eventsConfig()
 			refuse(opts, &cfg)
 			s := startServer(t, opts)
 			js := dial(t, s.ClientURL(), nats.UserInfo("another", "p"))

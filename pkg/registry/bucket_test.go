@@ -46,7 +46,7 @@ func startNode(t *testing.T) (*natsnode.Node, jetstream.JetStream) {
 func open(t *testing.T) (*Registry, jetstream.JetStream, *natsnode.Node) {
 	t.Helper()
 	n, js := startNode(t)
-	r, err := Open(t.Context(), js, Config{})
+	r, err := Open(t.Context(), js, Config{AckWait: 20 * time.Second}) // a busy machine
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -318,23 +318,27 @@ func decode[T any](t testing.TB, data []byte) (v T) {
 // ask sends a control request and returns the answers that come until enough says so.
 func (w *world) ask(verb, body string, enough func([]answer) bool) (answers []answer) {
 	w.Helper()
-	inbox := w.nc.NewInbox()
-	sub, err := w.nc.SubscribeSync(inbox)
-	if err != nil {
-		w.Fatal(err)
-	}
-	defer func() { _ = sub.Unsubscribe() }()
+	var sub *nats.Subscription
 	request := func() {
-		if err := w.nc.PublishRequest("exesdb.proxy.control."+verb, inbox, []byte(body)); err != nil {
+		if sub != nil {
+			_ = sub.Unsubscribe()
+		}
+		answers = nil
+		inbox := w.nc.NewInbox()
+		var err error
+		if sub, err = w.nc.SubscribeSync(inbox); err == nil {
+			err = w.nc.PublishRequest("exesdb.proxy.control."+verb, inbox, []byte(body))
+		}
+		if err != nil {
 			w.Fatal(err)
 		}
 	}
 	request()
+	defer func() { _ = sub.Unsubscribe() }()
 	for began := time.Now(); !enough(answers); {
 		m, err := sub.NextMsg(patience / 8)
 		if errors.Is(err, nats.ErrTimeout) && time.Since(began) < patience {
 			if verb == "status" {
-				answers = nil
 				request() // an instance may have been about to reconnect
 			}
 			continue

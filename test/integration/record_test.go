@@ -164,7 +164,7 @@ func TestDeletedBucketIsCreatedAnewAndFilled(t *testing.T) {
 	w.await(key, "mended in the new bucket", after(r.revision, "lost"))
 }
 
-// A server need not tell that it deleted a stream; here nobody listens to whether it does.
+// A server need not tell that it deleted a stream; here nobody listens to whether it does. What registers then is the timer, which is far off.
 func TestDeletionOfTheBucketThatNobodyTellsOfIsSeen(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
