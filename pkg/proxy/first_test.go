@@ -6,6 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/breaker"
+	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
@@ -44,4 +46,42 @@ func TestOperatorsAttemptWaitsForNoOther(t *testing.T) {
 		r.registrar.bucket = r.bucket
 		r.loops["s"].batches.giveUp(time.Now().Add(time.Hour), 0)
 	})
+}
+
+func TestOperatorsRequestBeforeTheStartIsAnsweredAfterIt(t *testing.T) {
+	for what, c := range map[string]struct {
+		begin func(*rig)
+		ok    func(health.Status) bool
+	}{
+		"registered": {func(r *rig) { r.Begin(true) }, verified},
+		"assigned to another": {func(r *rig) {
+			r.Share([]Member{{Name: "host-b"}}, func(registry.Owner) Life { return Alive })
+			r.Begin(true)
+		}, func(s health.Status) bool { return s.Health == breaker.Standby }},
+		"superseded": {func(r *rig) { r.Retire(registry.Owner{Name: "host-a", ID: "later"}) }, func(s health.Status) bool { return s.Health == breaker.Standby }},
+	} {
+		t.Run(what, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				r := newRigToBegin(t, testSettings, 3)
+				defer r.stop()
+				answered := make(chan []health.Status, 1)
+				go func() {
+					statuses, err := r.Reregister(t.Context(), "s", "sub_1")
+					if err != nil {
+						t.Error(err)
+					}
+					answered <- statuses
+				}()
+				synctest.Wait()
+				if len(answered) > 0 {
+					t.Error("answered before the start")
+				}
+				c.begin(r)
+				synctest.Wait()
+				if got := <-answered; len(got) != 1 || !c.ok(got[0]) {
+					t.Errorf("answered %+v", got)
+				}
+			})
+		})
+	}
 }

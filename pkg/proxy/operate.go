@@ -143,7 +143,7 @@ func (l *loop) statuses(r health.Request, now time.Time) []health.Status {
 	return statuses
 }
 
-// act applies an operator's input, and replies when the attempts that it caused have ended.
+// act applies an operator's input, and replies when the attempts that it caused have ended; of a proxy that has not started yet the first.
 func (l *loop) act(name string, in Input, reply chan<- []health.Status, now time.Time) {
 	in.SeenAt = now
 	a := &action{waiting: map[*item]struct{}{}, items: l.held(name), reply: reply}
@@ -156,7 +156,7 @@ func (l *loop) act(name string, in Input, reply chan<- []health.Status, now time
 		} else {
 			l.step(it, in, now)
 		}
-		if it.proxy.Attempting {
+		if p := &it.proxy; p.Attempting || !p.Started && !p.Stopped {
 			a.waiting[it] = struct{}{}
 		} else {
 			it.asked = false

@@ -103,6 +103,7 @@ func (l *loop) start(it *item, now time.Time) {
 	if m := l.peers(); m != nil {
 		if move, ahead := m.Move(it.key, it.proxy.Holder); move != Claim || ahead > 0 {
 			l.step(it, Input{Kind: Unassigned}, now)
+			l.settleActions(it, now)
 			return
 		}
 	}

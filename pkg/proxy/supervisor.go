@@ -299,6 +299,7 @@ func (s *Supervisor) Retire(by registry.Owner) {
 		l.inbox.ask(request{do: func(l *loop, now time.Time) {
 			for _, it := range l.items {
 				l.step(it, Input{Kind: Retired, News: News{Owner: by}}, now)
+				l.settleActions(it, now)
 			}
 		}})
 	}

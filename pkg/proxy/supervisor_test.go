@@ -121,6 +121,13 @@ type rig struct {
 }
 
 func newRig(t *testing.T, settings Settings, n int) *rig {
+	r := newRigToBegin(t, settings, n)
+	r.Begin(true)
+	synctest.Wait()
+	return r
+}
+
+func newRigToBegin(t *testing.T, settings Settings, n int) *rig {
 	r := &rig{t: t, bucket: &table{entries: map[string]registry.Entry{}}, metrics: health.NewMetrics(nil), statuses: map[string]int{}}
 	settings.HeartbeatInterval, settings.SummaryInterval = 30*time.Second, 5*time.Second
 	r.Supervisor = New(Options{
@@ -129,8 +136,6 @@ func newRig(t *testing.T, settings Settings, n int) *rig {
 	})
 	r.bucket.feed = r.Entry
 	r.Apply(testSubscriptions(n))
-	r.Begin(true)
-	synctest.Wait()
 	return r
 }
 
