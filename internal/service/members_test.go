@@ -2,7 +2,6 @@ package service
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"log/slog"
 	"strings"
@@ -12,27 +11,11 @@ import (
 	"github.com/nats-io/nats.go"
 	"golang.org/x/time/rate"
 
-	"github.com/exesdb/subproxy/internal/config"
-	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/pkg/health"
 )
 
 func TestDrainIsAnsweredByTheInstanceThatIsMeant(t *testing.T) {
-	n, err := natsnode.Start(natsnode.Options{StoreDir: t.TempDir()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(n.Shutdown)
-	c, err := config.Parse("", []byte("stores: [{id: s, subscriptions: [{name: a, selector: x}]}]\n"), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.NATS.URL, c.Instance.Name = n.URL(), "host a"
-	s, err := Start(t.Context(), Options{Config: c, Version: "1.2.3"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Stop(context.Background()) })
+	s := startService(t, "host a")
 	m := health.NewMonitor(s.nc)
 	var refused *health.RefusedError
 	for instance, code := range map[string]string{"": health.CodeBadRequest} {

@@ -7,10 +7,12 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"syscall"
 	"testing"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/natsnode"
@@ -31,7 +33,8 @@ func TestWhatMayPassAtTheStartIsWaitedFor(t *testing.T) {
 	}
 }
 
-func TestRunThatWasSupersededMakesNoBucket(t *testing.T) {
+func startService(t *testing.T, name string) *Service {
+	t.Helper()
 	n, err := natsnode.Start(natsnode.Options{StoreDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
@@ -41,18 +44,26 @@ func TestRunThatWasSupersededMakesNoBucket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.NATS.URL = n.URL()
+	c.NATS.URL, c.Instance.Name = n.URL(), name
 	s, err := Start(t.Context(), Options{Config: c, Version: "1.2.3"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Stop(context.Background()) })
+	return s
+}
+
+func TestRunThatWasSupersededMakesNoBucket(t *testing.T) {
+	s := startService(t, "host a")
 	s.supervisor.Retire(registry.Owner{Name: s.owner.Name, ID: "LATER"})
 	if err := s.js.DeleteKeyValue(t.Context(), s.bucket.Bucket()); err != nil {
 		t.Fatal(err)
 	}
 	s.deleted()
-	if s.remaking.Load() {
-		t.Error("it makes the bucket anew, as its own configuration has it")
+	for s.remaking.Load() { // which it must not begin
+		runtime.Gosched()
+	}
+	if _, err := s.js.KeyValue(t.Context(), s.bucket.Bucket()); !errors.Is(err, jetstream.ErrBucketNotFound) {
+		t.Errorf("the bucket was made anew, as the superseded run's configuration has it: %v", err)
 	}
 }
