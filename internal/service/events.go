@@ -65,6 +65,9 @@ func (s *Service) deleted() {
 			s.unmade.Do(func() {
 				s.log.Warn("the registry bucket is gone and could not be created anew yet; it is tried again", "bucket", s.bucket.Bucket(), "error", err)
 			})
+			if !s.gone.Swap(true) {
+				s.supervisor.Void() // nothing is registered, which statuses are to say
+			}
 			if !sleep(s.followed, remakeAgain) || s.stopping.Load() || s.supervisor.Retired() {
 				return
 			}

@@ -19,6 +19,7 @@ func (s *Service) ensure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.gone.Store(false)
 	if created {
 		s.log.Warn("the registry bucket was gone and is created anew; every registration is written again", "bucket", s.bucket.Bucket())
 		if s.running.Load() {
@@ -60,6 +61,7 @@ func (f *follower) Level(uint64) { f.gate.open(bucketLevel) }
 
 // Reset implements feed.Handler.
 func (f *follower) Reset(reason error) {
+	f.gone.Store(false) // somebody made it anew
 	f.log.Warn("the registry bucket is not what it was; every registration is written again", "reason", reason)
 	f.supervisor.Void()
 }

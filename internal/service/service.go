@@ -72,6 +72,7 @@ type Service struct {
 	running    atomic.Bool // everything is there that callbacks of the connection need
 	ensuring   sync.Mutex
 	remaking   atomic.Bool    // the bucket was found gone, and is being made anew
+	gone       atomic.Bool    // that could not be done, and the proxies were told; until it is there again
 	stopping   atomic.Bool    // Stop was called
 	unmade     rate.Sometimes // told that the bucket could not be made anew
 	unreadable rate.Sometimes // told of what other instances send
