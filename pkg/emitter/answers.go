@@ -20,11 +20,6 @@ const (
 	maxAsk   = 10 * time.Second
 	// stallAfter is how long nothing is acknowledged before the proxy is asked what it has: an event or an answer may be lost.
 	stallAfter = time.Second
-	// patientQuestions is how many of the proxies that can wait are asked at once. That begins when no more of them came for patientAfter,
-	// or when the first has waited mostPatience.
-	patientQuestions = 64
-	patientAfter     = 50 * time.Millisecond
-	mostPatience     = time.Second
 )
 
 // ask begins a session with the proxy that holds the registration: it is asked what it took last, and told which history of
@@ -36,49 +31,6 @@ func (l *leader) ask(s *sub, now time.Time) {
 	if l.tail == nil || l.resetting || !l.question(s, now) {
 		l.hold(s, now)
 	}
-}
-
-// askLater begins a session with a proxy that took over from another, or from an earlier run, and that there is nothing to send to. When an instance dies
-// thousands are taken over within some tenths of a second, and questions and answers would compete with that. It is asked once an event
-// comes for it, and else in its turn when that is over.
-func (l *leader) askLater(s *sub, now time.Time) {
-	l.open(s)
-	delete(l.attention, s)
-	s.phase, s.patient = asking, true
-	if len(l.patient) == 0 {
-		l.patientFrom = now
-	}
-	l.patient, l.patientAt = append(l.patient, s), now
-}
-
-// askPatient asks the next of those that can wait.
-func (l *leader) askPatient(now time.Time) {
-	if now.Sub(l.patientAt) < patientAfter && now.Sub(l.patientFrom) < mostPatience {
-		return
-	}
-	for len(l.patient) > 0 && l.questions < patientQuestions {
-		s := l.patient[0]
-		l.patient = l.patient[1:]
-		if !s.patient { // it was asked, or is not registered any more
-			continue
-		}
-		if l.ask(s, now); s.phase == asking {
-			s.counted = true
-			l.questions++
-		}
-	}
-	if len(l.patient) == 0 {
-		l.patient = nil
-	}
-}
-
-// unask notes that a proxy's answer is not waited for any more.
-func (l *leader) unask(s *sub) {
-	if s.counted {
-		s.counted = false
-		l.questions--
-	}
-	s.patient = false
 }
 
 // open begins a session.

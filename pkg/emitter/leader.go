@@ -55,36 +55,33 @@ type leader struct {
 	term      uint64 // what is sent with; the lease's may have risen since
 	termValue []string
 
-	subs        map[string]*sub
-	byID        map[uint64]*sub
-	nextID      uint64
-	index       index
-	groups      []*group // that want the event in hand
-	tail        *track   // nil until the end of the stream is known
-	first       uint64   // of the stream's messages, as far as is known
-	passes      []*track
-	wanting     map[*sub]struct{} // have room, and no track has what they want next
-	attention   map[*sub]struct{} // were asked, are held, or have events in flight
-	patient     []*sub            // to be asked, in order
-	patientAt   time.Time         // when the last of them came
-	patientFrom time.Time         // when the first did
-	questions   int               // to those that were, and did not answer yet
-	dirty       map[*sub]struct{} // the checkpoint moved
-	unloaded    []*sub
-	loading     bool
-	writing     bool
-	verifying   bool
-	resetting   bool            // the stream is another, and has not been read to its end yet
-	ended       <-chan struct{} // closed when the leader ends
-	resets      int
-	checking    bool // whether the stream went back
-	failing     bool // the last checkpoints could not be written
-	restored    int  // checkpoints that were missing, since the last report
-	voided      int  // checkpoints of another stream, since the last report
-	oddAt       time.Time
-	wroteAt     time.Time
-	sweptAt     time.Time
-	told        progressMark
+	subs      map[string]*sub
+	byID      map[uint64]*sub
+	nextID    uint64
+	index     index
+	groups    []*group // that want the event in hand
+	tail      *track   // nil until the end of the stream is known
+	first     uint64   // of the stream's messages, as far as is known
+	passes    []*track
+	wanting   map[*sub]struct{} // have room, and no track has what they want next
+	attention map[*sub]struct{} // were asked, are held, or have events in flight
+	patients  patients
+	dirty     map[*sub]struct{} // the checkpoint moved
+	unloaded  []*sub
+	loading   bool
+	writing   bool
+	verifying bool
+	resetting bool            // the stream is another, and has not been read to its end yet
+	ended     <-chan struct{} // closed when the leader ends
+	resets    int
+	checking  bool // whether the stream went back
+	failing   bool // the last checkpoints could not be written
+	restored  int  // checkpoints that were missing, since the last report
+	voided    int  // checkpoints of another stream, since the last report
+	oddAt     time.Time
+	wroteAt   time.Time
+	sweptAt   time.Time
+	told      progressMark
 }
 
 // movesWithin is how long a subscription may be nobody's on its way from one instance to another. Nobody means it to begin

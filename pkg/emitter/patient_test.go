@@ -108,7 +108,7 @@ func TestProxiesThatTookOverAreAskedInTurnUnlessThereIsAnEvent(t *testing.T) {
 			t.Errorf("%s is in phase %d, patient %t, counted %t", s.name, s.phase, s.patient, s.counted)
 		}
 	}
-	if l.questions != 0 || len(l.patient) != 0 {
-		t.Errorf("in the end %d questions are open and %d wait", l.questions, len(l.patient))
+	if l.patients.asked != 0 || len(l.patients.waiting) != 0 {
+		t.Errorf("in the end %d questions are open and %d wait", l.patients.asked, len(l.patients.waiting))
 	}
 }

@@ -61,7 +61,7 @@ type sub struct {
 	askedAt    time.Time
 	askWait    time.Duration // until it is asked again
 	patient    bool          // it is to be asked, when its turn comes or there is something to send to it
-	counted    bool          // in leader.questions
+	counted    bool          // in patients.asked
 
 	parked     uint64 // sequence of an event that can't be sent, and is parked; 0: none
 	parking    bool
