@@ -143,7 +143,8 @@ func (l *loop) statuses(r health.Request, now time.Time) []health.Status {
 	return statuses
 }
 
-// act applies an operator's input, and replies when the attempts that it caused have ended; of a proxy that has not started yet the first.
+// act applies an operator's input, and replies when the attempts that it caused have ended; of a proxy that has not
+// started yet, when its first one has.
 func (l *loop) act(name string, in Input, reply chan<- []health.Status, now time.Time) {
 	in.SeenAt = now
 	a := &action{waiting: map[*item]struct{}{}, items: l.held(name), reply: reply}
