@@ -63,7 +63,7 @@ printed. --expected-version refuses the append unless the stream id's last event
 	f.nats.add(cmd)
 	flags := cmd.Flags()
 	flags.StringVarP(&f.file, "file", "f", "", "`FILE` of events, one JSON object a line; - is standard input")
-	flags.StringVar(&f.id, "id", "", "the event's `ID`; the same one again is not stored twice within the stream's duplicate window")
+	flags.StringVar(&f.id, "id", "", "the event's `ID`; the same one again is not stored twice within the stream's duplicate window, that of another event is refused")
 	flags.Int64Var(&f.expected, "expected-version", emitter.AnyVersion, "store `SEQUENCE` that the stream id's last event must have; 0: there must be none; -1: any")
 	flags.StringArrayVarP(&f.headers, "header", "H", nil, "`NAME:VALUE` of a header, may be repeated")
 	flags.IntVar(&f.replicas, "replicas", 1, "replicas of the stream, if it is created: 1, 3 or 5")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -20,9 +19,6 @@ const (
 
 // ErrNoStream is returned for a store's stream that the user named and that is not there.
 var ErrNoStream = errors.New("there is no such stream")
-
-// ErrWrongVersion is returned where a stream id is not at the version that an append expects.
-var ErrWrongVersion = errors.New("wrong expected version")
 
 // StreamName is the name of the JetStream stream that holds a store's events.
 func StreamName(store string) string { return StreamPrefix + subscription.EncodeToken(store) }
@@ -71,29 +67,4 @@ func OpenStream(ctx context.Context, js jetstream.JetStream, cfg StreamConfig) (
 		return nil, fmt.Errorf("open stream %s of store %s: %w", name, cfg.Store, err)
 	}
 	return stream, nil
-}
-
-// AnyVersion is the expected version of an append that expects nothing.
-const AnyVersion = -1
-
-// Append stores an event and returns its sequence in the store. Expected, unless it is AnyVersion, is the store's sequence
-// of the stream id's last event, 0 where there must be none; otherwise the error is ErrWrongVersion. The event's id makes
-// the append idempotent within the stream's duplicate window.
-func Append(ctx context.Context, js jetstream.JetStream, e *event.Event, expected int64) (sequence uint64, err error) {
-	m := e.Message(event.Subject(e.Store, e.Stream, e.Type))
-	m.Header[jetstream.MsgIDHeader] = []string{e.ID}
-	if expected != AnyVersion {
-		m.Header[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatInt(expected, 10)}
-		m.Header[jetstream.ExpectedLastSubjSeqSubjHeader] = []string{event.StreamSubjects(e.Store, e.Stream)}
-	}
-	ack, err := js.PublishMsg(ctx, m)
-	var api *jetstream.APIError
-	switch {
-	case err == nil:
-		return ack.Sequence, nil
-	case errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant):
-		return 0, fmt.Errorf("append to %s/%s: %w: not at %d", e.Store, e.Stream, ErrWrongVersion, expected)
-	default:
-		return 0, fmt.Errorf("append to %s/%s: %w", e.Store, e.Stream, err)
-	}
 }

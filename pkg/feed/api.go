@@ -101,6 +101,11 @@ func (a api) leaderGet(ctx context.Context, seq uint64, next bool) (Message, err
 	if next {
 		req.NextFor = ">"
 	}
+	return a.askLeader(ctx, req)
+}
+
+func (a api) askLeader(ctx context.Context, req getRequest) (Message, error) {
+	seq := req.Seq
 	body, err := json.Marshal(req)
 	if err != nil {
 		return Message{}, err
