@@ -82,6 +82,7 @@ type leader struct {
 	wroteAt   time.Time
 	sweptAt   time.Time
 	told      progressMark
+	obstacles obstacles // why events are not sent
 }
 
 // movesWithin is how long a subscription may be nobody's on its way from one instance to another. Nobody means it to begin
@@ -162,6 +163,7 @@ func (l *leader) streamInfo(ctx context.Context) (*jetstream.StreamInfo, error) 
 			return stream.CachedInfo(), nil
 		}
 		l.log.Warn("the store's stream can't be looked at yet", "stream", l.stream, "error", err)
+		l.tellTrouble(fmt.Sprintf("the emitter can't look at stream %s: %v", l.stream, err))
 		select {
 		case <-time.After(250 * time.Millisecond):
 		case <-ctx.Done():

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nuid"
 
 	"github.com/exesdb/subproxy/pkg/event"
@@ -19,6 +20,8 @@ const (
 	progressHeartbeat = 10 * time.Second
 	// progressPart is how many subscriptions stand in one message: names are up to 1 KiB.
 	progressPart = 500
+	// progressHead is the JSON of what else is in a message, but for names and sentences.
+	progressHead = 512
 )
 
 // progressMark is what was told last.
@@ -54,11 +57,12 @@ func (l *leader) report(now time.Time) {
 		}
 	}
 	l.gauge(counts, len(behind))
-	if last := l.tail.high; last == l.told.last && len(behind) == 0 && l.told.behind == 0 && now.Sub(l.told.at) < progressHeartbeat {
+	same := l.tail.high == l.told.last && len(behind) == 0 && l.told.behind == 0
+	if !l.obstacles.news() && same && now.Sub(l.told.at) < progressHeartbeat {
 		return
 	}
 	l.told = progressMark{at: now, last: l.tail.high, behind: len(behind)}
-	l.publishProgress(behind, counts, now)
+	l.tell(event.Progress{LastSequence: l.tail.high, Subscriptions: len(l.subs) - counts[absent], Held: counts[held], Behind: behind}, now)
 }
 
 // lagAfter is how long an acknowledgement may take before what was sent counts as lag.
@@ -75,35 +79,83 @@ func (l *leader) lag(s *sub, now time.Time) uint64 {
 	return l.tail.high - s.sender.Acked
 }
 
-func (l *leader) publishProgress(behind map[string]uint64, counts map[phase]int, now time.Time) {
-	parts := splitProgress(behind)
-	for i, part := range parts {
-		data, err := json.Marshal(event.Progress{
-			Type: event.ProgressType, ID: nuid.Next(), Timestamp: now.UTC(), Store: l.store, Emitter: l.name,
-			Term: l.lease.Term(), LastSequence: l.tail.high, Subscriptions: len(l.subs) - counts[absent], Held: counts[held],
-			Part: i + 1, Parts: len(parts), Behind: part,
-		})
-		if err == nil {
-			err = l.nc.Publish(ProgressPrefix+subscription.EncodeToken(l.store), data)
-		}
-		if err != nil {
-			l.log.Debug("progress could not be published", "error", err)
-			return
-		}
+// tell completes a progress and publishes it.
+func (l *leader) tell(p event.Progress, now time.Time) {
+	p.Store, p.Emitter, p.Term, p.Trouble, p.Waiting = l.store, l.name, l.lease.Term(), l.obstacles.store, l.obstacles.waiting
+	if err := publishProgress(l.nc, p, now); err != nil {
+		l.log.Debug("progress could not be published", "error", err)
 	}
 }
 
-func splitProgress(behind map[string]uint64) []map[string]uint64 {
-	parts := []map[string]uint64{{}}
-	for name, lag := range behind {
-		last := parts[len(parts)-1]
-		if len(last) == progressPart {
-			last = map[string]uint64{}
-			parts = append(parts, last)
+// tellTrouble says why nothing of the store is sent, where the loop does not run. It may be called from any goroutine.
+func (l *leader) tellTrouble(reason string) {
+	p := event.Progress{Store: l.store, Emitter: l.name, Term: l.lease.Term(), Trouble: reason}
+	if err := publishProgress(l.nc, p, time.Now()); err != nil {
+		l.log.Debug("progress could not be published", "error", err)
+	}
+}
+
+// publishProgress sends a progress in as many parts as it takes.
+func publishProgress(nc *nats.Conn, p event.Progress, now time.Time) error {
+	p.Type, p.Timestamp = event.ProgressType, now.UTC()
+	parts := splitProgress(p.Behind, p.Waiting, int(nc.MaxPayload())-progressHead-quoted(p.Store)-quoted(p.Emitter)-quoted(p.Trouble))
+	for i, part := range parts {
+		p.ID, p.Part, p.Parts, p.Behind, p.Waiting = nuid.Next(), i+1, len(parts), part.behind, part.waiting
+		data, err := json.Marshal(p)
+		if err == nil {
+			err = nc.Publish(ProgressPrefix+subscription.EncodeToken(p.Store), data)
 		}
-		last[name] = lag
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// part is what one message tells of subscriptions.
+type part struct {
+	behind  map[string]uint64
+	waiting map[string]string
+	bytes   int // of JSON, at most
+}
+
+// splitProgress makes parts of at most so many bytes and progressPart subscriptions; one subscription is never split.
+func splitProgress(behind map[string]uint64, waiting map[string]string, room int) []part {
+	parts := []part{{behind: map[string]uint64{}}}
+	last := &parts[0]
+	add := func(bytes int) {
+		if n := len(last.behind) + len(last.waiting); n > 0 && (n >= progressPart || last.bytes+bytes > room) {
+			parts = append(parts, part{behind: map[string]uint64{}})
+			last = &parts[len(parts)-1]
+		}
+		last.bytes += bytes
+	}
+	for name, lag := range behind {
+		add(quoted(name) + maxDigits)
+		last.behind[name] = lag
+	}
+	for name, reason := range waiting {
+		add(quoted(name) + quoted(reason) + 2)
+		if last.waiting == nil {
+			last.waiting = map[string]string{}
+		}
+		last.waiting[name] = reason
 	}
 	return parts
+}
+
+// maxDigits is the JSON of a number, with colon and comma.
+const maxDigits = 22
+
+// quoted is how many bytes of JSON a text has at most: a byte that is escaped has six.
+func quoted(text string) int {
+	n := len(text) + 2
+	for i := range len(text) {
+		if c := text[i]; c < ' ' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' || c >= 0x7f {
+			n += 5
+		}
+	}
+	return n
 }
 
 func (l *leader) gauge(counts map[phase]int, behind int) {

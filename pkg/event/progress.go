@@ -23,4 +23,8 @@ type Progress struct {
 	Part          int               `json:"part"`          // from 1
 	Parts         int               `json:"parts"`
 	Behind        map[string]uint64 `json:"behind"` // events of the store, by subscription; who is not named has them all
+	// Trouble is why no event of the store is sent to anybody: a sentence for an operator. Empty: nothing is in the way.
+	Trouble string `json:"trouble,omitempty"`
+	// Waiting is, by subscription, why the emitter sends it nothing though it is behind: a sentence each.
+	Waiting map[string]string `json:"waiting,omitempty"`
 }
