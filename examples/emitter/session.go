@@ -125,6 +125,10 @@ func (s *session) send(ctx context.Context) (bool, error) {
 	} else if err != nil {
 		return false, err
 	}
+	if event.Header.Get("Nats-Marker-Reason") != "" || event.Header.Get("Nats-Schedule") != "" { // no event ("Events")
+		s.read = event.Sequence
+		return true, nil
+	}
 	h := headers(s.store, event)
 	h.Set("Exesdb-Prev", strconv.FormatUint(s.taken, 10))
 	if err := s.publish(event.Sequence, h, event.Data); err != nil {

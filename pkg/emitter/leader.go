@@ -246,17 +246,23 @@ func (l *leader) know(end uint64) {
 	}
 }
 
-// entryOf reads a message of the stream; nil where it is no event.
+// entryOf reads a message of the stream; nil where it is no event, but a marker or a schedule of the server's, or nothing that
+// can be read.
 func (l *leader) entryOf(m feed.Message) *entry {
 	header := m.Header
 	if header == nil {
 		header = nats.Header{}
+	}
+	if kind := event.KindOf(header); kind != event.IsEvent {
+		l.metrics.PassedOver.WithLabelValues(string(kind)).Inc()
+		return nil
 	}
 	event.StripNATS(header)
 	l.layout.apply(m.Subject, header)
 	e, err := event.FromMessage(l.store, m.Subject, m.Sequence, m.Time, header, m.Data)
 	if err != nil {
 		l.metrics.Malformed.Inc()
+		l.metrics.PassedOver.WithLabelValues(string(event.NoEvent)).Inc()
 		if now := time.Now(); now.Sub(l.oddAt) > time.Minute {
 			l.oddAt = now
 			l.log.Warn("a message of the store's stream is no event and is passed over", "subject", m.Subject, "sequence", m.Sequence, "error", err)

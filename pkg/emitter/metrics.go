@@ -17,6 +17,7 @@ type Metrics struct {
 	Stale         prometheus.Counter
 	Ignored       prometheus.Counter
 	Malformed     prometheus.Counter
+	PassedOver    *prometheus.CounterVec // by kind
 	Checkpoints   prometheus.Counter
 	Restored      prometheus.Counter
 }
@@ -43,12 +44,16 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		Stale:         counter("stale_term_total", "Events refused because the proxy knows a later term."),
 		Ignored:       counter("acknowledgements_ignored_total", "Acknowledgements of a proxy that was superseded, or of a history of the store that is no more; they are not counted."),
 		Malformed:     counter("malformed_total", "Messages of the stream that are no events; they are passed over."),
-		Checkpoints:   counter("checkpoints_written_total", "Checkpoints written."),
-		Restored:      counter("checkpoints_restored_total", "Checkpoints that were missing, and restored from what the proxy took."),
+		PassedOver: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "subproxy", Subsystem: "emitter", Name: "passed_over_total",
+			Help: "Messages of the stream that are no events, by kind: marker, schedule, malformed. Each reading of one counts.",
+		}, []string{"kind"}),
+		Checkpoints: counter("checkpoints_written_total", "Checkpoints written."),
+		Restored:    counter("checkpoints_restored_total", "Checkpoints that were missing, and restored from what the proxy took."),
 	}
 	if registerer != nil {
 		registerer.MustRegister(m.Leads, m.Term, m.Last, m.Subscriptions, m.Behind, m.Sent, m.Read, m.Passes, m.Rewound, m.Nobody, m.Stale,
-			m.Ignored, m.Malformed, m.Checkpoints, m.Restored)
+			m.Ignored, m.Malformed, m.PassedOver, m.Checkpoints, m.Restored)
 	}
 	return m
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/jetstreamext"
 
+	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -184,41 +185,45 @@ func (l *Lot) List(ctx context.Context, store, name string) iter.Seq2[Parked, er
 			return
 		}
 		for from, last := uint64(1), info.State.LastSeq; from <= last; {
-			page, err := l.page(ctx, from, parkedSubject(store, name))
+			page, read, err := l.page(ctx, from, parkedSubject(store, name))
 			for _, p := range page {
 				if p.Sequence > last || !yield(p, nil) {
 					return
 				}
-				from = p.Sequence + 1
 			}
 			if err != nil {
 				yield(Parked{}, fmt.Errorf("list %s: %w", ParkedStream, err))
 			}
-			if err != nil || len(page) == 0 {
+			if err != nil || read < from {
 				return
 			}
+			from = read + 1
 		}
 	}
 }
 
-func (l *Lot) page(ctx context.Context, from uint64, filter string) (page []Parked, err error) {
+// page reads events, but for markers of those that expired, up to the sequence that it read last.
+func (l *Lot) page(ctx context.Context, from uint64, filter string) (page []Parked, read uint64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, parkTimeout)
 	defer cancel()
 	batch, err := jetstreamext.GetBatch(ctx, l.js, ParkedStream, pageSize,
 		jetstreamext.GetBatchSeq(from), jetstreamext.GetBatchSubject(filter), jetstreamext.GetBatchMaxBytes(pageBytes))
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	for m, err := range batch {
 		if errors.Is(err, jetstreamext.ErrNoMessages) {
-			return page, nil
+			return page, read, nil
 		}
 		if err != nil {
-			return page, err
+			return page, read, err
 		}
-		page = append(page, parseParked(m.Sequence, m.Subject, m.Time, m.Header, m.Data))
+		read = m.Sequence
+		if event.KindOf(m.Header) != event.Marker {
+			page = append(page, parseParked(m.Sequence, m.Subject, m.Time, m.Header, m.Data))
+		}
 	}
-	return page, ctx.Err() // an expired context ends a batch without an error
+	return page, read, ctx.Err() // an expired context ends a batch without an error
 }
 
 // Get reads one event by its sequence in the lot, or ErrNotParked.
@@ -232,6 +237,8 @@ func (l *Lot) Get(ctx context.Context, sequence uint64) (Parked, error) {
 		return Parked{}, fmt.Errorf("%d: %w", sequence, ErrNotParked)
 	case err != nil:
 		return Parked{}, fmt.Errorf("read %d of %s: %w", sequence, ParkedStream, err)
+	case event.KindOf(m.Header) == event.Marker:
+		return Parked{}, fmt.Errorf("%d: %w", sequence, ErrNotParked)
 	default:
 		return parseParked(m.Sequence, m.Subject, m.Time, m.Header, m.Data), nil
 	}

@@ -265,6 +265,26 @@ func TestReplayToAForbiddenSubjectLosesNothing(t *testing.T) {
 	}
 }
 
+func TestMarkerOfWhatExpiredIsNotParked(t *testing.T) {
+	w := start(t, nil)
+	l := w.lot()
+	w.park(l, newEvent(1, "one"), Config{Kind: Request, Subject: "in"})
+	for range pageSize + 1 {
+		marker := &nats.Msg{Subject: parkedSubject("green house", "to.pubsub"), Header: nats.Header{"Nats-Marker-Reason": {"MaxAge"}}}
+		if _, err := w.js.PublishMsgAsync(marker); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-w.js.PublishAsyncComplete()
+	w.park(l, newEvent(2, "two"), Config{Kind: Request, Subject: "in"})
+	if got := w.list(l, "", ""); len(got) != 2 || got[1].StoreSequence != 2 {
+		t.Errorf("listed %+v", got)
+	}
+	if _, err := l.Get(w.ctx, 2); !errors.Is(err, ErrNotParked) {
+		t.Errorf("the marker is there: %v", err)
+	}
+}
+
 func TestAbsentLotIsEmpty(t *testing.T) {
 	w := start(t, nil)
 	l, err := OpenExistingParked(w.ctx, w.js)
