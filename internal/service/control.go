@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/payload"
 )
 
 // An action waits for the attempts it causes, which take no longer than a write's acknowledgement and a read-back; a
@@ -19,8 +20,7 @@ const (
 	actionTimeout = 10 * time.Second
 )
 
-// partSize is how many statuses go into one message of an answer. A status is at most some 4 KiB (two names and an
-// error), so that a part stays below NATS's default payload limit of 1 MiB.
+// partSize is how many statuses go into one message of an answer, where the server takes so much in one.
 const partSize = 200
 
 // maxAnswers is how many requests are answered at once. More wait for their turn, in NATS's queue.
@@ -98,12 +98,13 @@ func (s *Service) answerStatus(ctx context.Context, r micro.Request, body health
 		s.fail(r, health.CodeUnavailable, health.TemporaryFailure, err.Error())
 		return
 	}
-	s.inParts(r, len(statuses), func(part, parts, from, to int) any {
-		return health.StatusAnswer{
+	parts := payload.Parts(statuses, partSize, s.room(), (*health.Status).Size)
+	for i, part := range parts {
+		s.respond(r, health.StatusAnswer{
 			Envelope: health.NewEnvelope(health.StatusAnswerType, time.Now()), Instance: s.Instance(),
-			Part: part, Parts: parts, Proxies: statuses[from:to],
-		}
-	})
+			Part: i + 1, Parts: len(parts), Proxies: part,
+		})
+	}
 }
 
 func (s *Service) answerList(ctx context.Context, r micro.Request, body health.Request) {
@@ -112,15 +113,16 @@ func (s *Service) answerList(ctx context.Context, r micro.Request, body health.R
 		s.fail(r, health.CodeUnavailable, health.TemporaryFailure, err.Error())
 		return
 	}
-	s.inParts(r, len(statuses), func(part, parts, from, to int) any {
-		listed := make([]health.Listed, 0, to-from)
-		for _, st := range statuses[from:to] {
-			listed = append(listed, health.Listed{Store: st.Store, Name: st.Name, SubscriptionType: st.SubscriptionType, Selector: st.Selector, Health: st.Health})
-		}
-		return health.ListAnswer{
-			Envelope: health.NewEnvelope(health.ListAnswerType, time.Now()), Instance: s.Instance(), Part: part, Parts: parts, Proxies: listed,
-		}
-	})
+	listed := make([]health.Listed, 0, len(statuses))
+	for _, st := range statuses {
+		listed = append(listed, health.Listed{Store: st.Store, Name: st.Name, SubscriptionType: st.SubscriptionType, Selector: st.Selector, Health: st.Health})
+	}
+	parts := payload.Parts(listed, partSize, s.room(), (*health.Listed).Size)
+	for i, part := range parts {
+		s.respond(r, health.ListAnswer{
+			Envelope: health.NewEnvelope(health.ListAnswerType, time.Now()), Instance: s.Instance(), Part: i + 1, Parts: len(parts), Proxies: part,
+		})
+	}
 }
 
 func (s *Service) statuses(ctx context.Context, body health.Request) ([]health.Status, error) {
@@ -129,13 +131,11 @@ func (s *Service) statuses(ctx context.Context, body health.Request) ([]health.S
 	return s.supervisor.Statuses(ctx, body)
 }
 
-// inParts answers with as many messages as it takes; nothing to tell is one empty part, so that the asker knows that
-// this instance is there.
-func (s *Service) inParts(r micro.Request, n int, part func(part, parts, from, to int) any) {
-	parts := max((n+partSize-1)/partSize, 1)
-	for i := range parts {
-		s.respond(r, part(i+1, parts, i*partSize, min((i+1)*partSize, n)))
-	}
+// room is how many bytes of statuses one message of an answer may have. Nothing to tell is one empty part, so that the asker knows
+// that this instance is there.
+func (s *Service) room() int {
+	i := s.Instance()
+	return payload.Room(s.operators.MaxPayload()) - i.Size()
 }
 
 func (s *Service) answerRestart(ctx context.Context, r micro.Request, body health.Request) {
@@ -168,7 +168,7 @@ func (s *Service) act(ctx context.Context, r micro.Request, body health.Request,
 			a.Verified++
 		}
 	}
-	a.Proxies = statuses[:min(len(statuses), maxListed)]
+	a.Proxies = payload.Parts(statuses, maxListed, s.room(), (*health.Status).Size)[0]
 	s.respond(r, a)
 }
 
@@ -188,10 +188,16 @@ func (s *Service) Instance() health.Instance {
 	return health.Instance{Owner: s.owner, Version: s.version, Superseded: s.supervisor.Retired()}
 }
 
-func (s *Service) respond(r micro.Request, payload any) {
-	if err := r.RespondJSON(payload); err != nil {
-		s.log.Debug("a control request could not be answered", "subject", r.Subject(), "error", err)
+// respond answers. Where that can't be sent, the asker is told so: without a word it would take this instance for gone.
+func (s *Service) respond(r micro.Request, answer any) {
+	err := r.RespondJSON(answer)
+	if err == nil {
+		return
 	}
+	s.unanswered.Do(func() {
+		s.log.Warn("a control request could not be answered; others like it within a minute are passed over in silence", "subject", r.Subject(), "error", err)
+	})
+	s.fail(r, health.CodeUnavailable, health.TemporaryFailure, fmt.Sprintf("the answer of instance %s can't be sent (max_payload %d): %v", s.owner.Name, s.operators.MaxPayload(), err))
 }
 
 func (s *Service) fail(r micro.Request, code, description, detail string) {

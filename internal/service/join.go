@@ -11,6 +11,7 @@ import (
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/payload"
 	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
@@ -42,7 +43,7 @@ func (s *Service) join(ctx context.Context) error {
 	instance := s.cfg.Load().Instance
 	session, err := cluster.OpenSession(cluster.SessionConfig{
 		Owner: s.owner, Follower: follower, Version: s.version, Weight: instance.Weight, TTL: instance.SessionTTL,
-		Stores: stores(s.cfg.Load()), Logger: s.log,
+		Stores: s.stores(s.cfg.Load()), Logger: s.log,
 		OnSuperseded: func(by cluster.Member) { s.supervisor.Retire(by.Owner()) },
 		Ensure:       s.ensureCluster,
 	})
@@ -61,7 +62,18 @@ func (s *Service) join(ctx context.Context) error {
 	return s.joined(ctx)
 }
 
-// stores are those that the configuration has subscriptions of.
+// stores are those that the configuration has subscriptions of, as far as the server takes so many in a session's record.
+func (s *Service) stores(c *config.Config) cluster.Stores {
+	const fields = 512
+	all := stores(c)
+	some := all.Within(payload.Room(s.nc.MaxPayload()) - fields - payload.Text(s.owner.Name) - payload.Text(s.owner.Host) - payload.Text(s.version))
+	if some != all {
+		s.log.Warn("the names of all stores are larger than the server takes in one message: the others take this instance to have every store",
+			"max_payload", s.nc.MaxPayload())
+	}
+	return some
+}
+
 func stores(c *config.Config) cluster.Stores {
 	var ids []string
 	for i := range c.Stores {

@@ -76,6 +76,7 @@ type Service struct {
 	stopping   atomic.Bool    // Stop was called
 	unmade     rate.Sometimes // told that the bucket could not be made anew
 	unreadable rate.Sometimes // told of what other instances send
+	unanswered rate.Sometimes // told that an answer could not be sent
 	denied     chan error     // permission violations while starting
 	// registered is closed at the first registration.
 	registered chan struct{}

@@ -80,8 +80,8 @@ func (s *Service) Reload(c *config.Config) error {
 	s.sinks.configure(c)
 	s.delivery.Refresh()
 	s.supervisor.SetSettings(settings(c))
-	if now := stores(c); now != stores(old) {
-		if err := s.session.SetStores(ctx, now); err != nil {
+	if stores(c) != stores(old) {
+		if err := s.session.SetStores(ctx, s.stores(c)); err != nil {
 			s.log.Warn("the others don't know yet of which stores this instance has subscriptions", "error", err) // it is tried on
 		}
 	}

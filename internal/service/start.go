@@ -30,7 +30,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 		version: o.Version, log: o.Logger, metrics: o.Metrics,
 		owner:  registry.Owner{Name: o.Config.Instance.Name, ID: nuid.Next(), Host: host, PID: os.Getpid()},
 		denied: make(chan error, 16), registered: make(chan struct{}), answers: make(chan struct{}, maxAnswers),
-		unmade: rate.Sometimes{Interval: time.Minute}, unreadable: rate.Sometimes{Interval: time.Minute},
+		unmade: rate.Sometimes{Interval: time.Minute}, unreadable: rate.Sometimes{Interval: time.Minute}, unanswered: rate.Sometimes{Interval: time.Minute},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -64,7 +64,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 		return nil, err
 	}
 	s.supervisor = proxy.New(proxy.Options{
-		Owner: s.owner, Bucket: s.bucket, Delivery: s.delivery, Settings: settings(o.Config), Publish: s.nc.Publish, Connected: s.nc.IsConnected,
+		Owner: s.owner, Bucket: s.bucket, Delivery: s.delivery, Settings: settings(o.Config), Publish: s.nc.Publish, Connected: s.nc.IsConnected, MaxPayload: s.nc.MaxPayload,
 		Shares: true, OnRetired: s.superseded, Ensure: s.ensure, Logger: s.log, Metrics: s.metrics, OnRegistered: s.tellFirst(o.OnRegistered),
 	})
 	if err := s.followProgress(); err != nil {

@@ -32,6 +32,15 @@ func NewStores(ids []string) Stores {
 	return Stores(b.String())
 }
 
+// Within is the set where it takes no more than room bytes in JSON, else that of every store: a record that the server does not
+// take is no record.
+func (s Stores) Within(room int) Stores {
+	if data, err := json.Marshal(s); err != nil || len(data) > room {
+		return ""
+	}
+	return s
+}
+
 // Has reports whether the store is in the set.
 func (s Stores) Has(id string) bool {
 	return s == "" || strings.Contains(string(s), ","+subscription.EncodeToken(id)+",")

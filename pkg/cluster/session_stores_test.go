@@ -37,3 +37,13 @@ func TestStoresAreASetThatJSONKeeps(t *testing.T) {
 		}
 	}
 }
+
+func TestStoresThatAreTooLongStandForEveryStore(t *testing.T) {
+	s := NewStores([]string{"a", "b"})
+	if got := s.Within(len(`["a","b"]`)); got != s {
+		t.Errorf("got %q", got)
+	}
+	if got := s.Within(len(`["a","b"]`) - 1); got != "" || !got.Has("c") {
+		t.Errorf("got %q", got)
+	}
+}

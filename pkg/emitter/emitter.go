@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/event"
@@ -205,7 +206,7 @@ func (e *Emitter) lead(ctx context.Context, s Store, r *roster, lease *cluster.L
 	defer e.metrics.Leads.WithLabelValues(store).Set(0)
 	l := &leader{
 		store: store, stream: s.Stream.name(), local: e.cfg.Local, layout: s.Layout, lease: lease, nc: e.nc, js: e.js, points: e.points, name: e.cfg.Candidate.Name,
-		log: e.log.With("store", store), metrics: e.metrics, announce: announce, interval: e.cfg.CheckpointInterval, inbox: newInbox(),
+		log: e.log.With("store", store), large: rate.Sometimes{Interval: time.Minute}, metrics: e.metrics, announce: announce, interval: e.cfg.CheckpointInterval, inbox: newInbox(),
 		ensure: func(ctx context.Context) (bool, error) { return e.ensure(ctx, e.points, registry.Checkpoints) },
 		park: func(ctx context.Context, r *registration, ev *event.Event, reason string) error {
 			if e.cfg.Park == nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/time/rate"
 
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/feed"
@@ -42,6 +43,7 @@ type leader struct {
 	ensure    func(context.Context) (created bool, err error) // opens the bucket of checkpoints again where it is gone
 	name      string                                          // of the emitter
 	log       *slog.Logger
+	large     rate.Sometimes // told that progress is larger than the server takes
 	metrics   *Metrics
 	announce  func(term uint64)
 	park      func(ctx context.Context, s *registration, e *event.Event, reason string) error

@@ -2,12 +2,14 @@ package emitter
 
 import (
 	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nuid"
 
 	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/payload"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -83,7 +85,7 @@ func (l *leader) lag(s *sub, now time.Time) uint64 {
 func (l *leader) tell(p event.Progress, now time.Time) {
 	p.Store, p.Emitter, p.Term, p.Trouble, p.Waiting = l.store, l.name, l.lease.Term(), l.obstacles.store, l.obstacles.waiting
 	if err := publishProgress(l.nc, p, now); err != nil {
-		l.log.Debug("progress could not be published", "error", err)
+		l.untold(err)
 	}
 }
 
@@ -91,14 +93,14 @@ func (l *leader) tell(p event.Progress, now time.Time) {
 func (l *leader) tellTrouble(reason string) {
 	p := event.Progress{Store: l.store, Emitter: l.name, Term: l.lease.Term(), Trouble: reason}
 	if err := publishProgress(l.nc, p, time.Now()); err != nil {
-		l.log.Debug("progress could not be published", "error", err)
+		l.untold(err)
 	}
 }
 
 // publishProgress sends a progress in as many parts as it takes.
 func publishProgress(nc *nats.Conn, p event.Progress, now time.Time) error {
 	p.Type, p.Timestamp = event.ProgressType, now.UTC()
-	parts := splitProgress(p.Behind, p.Waiting, int(nc.MaxPayload())-progressHead-quoted(p.Store)-quoted(p.Emitter)-quoted(p.Trouble))
+	parts := splitProgress(p.Behind, p.Waiting, payload.Room(nc.MaxPayload())-progressHead-payload.Text(p.Store)-payload.Text(p.Emitter)-payload.Text(p.Trouble))
 	for i, part := range parts {
 		p.ID, p.Part, p.Parts, p.Behind, p.Waiting = nuid.Next(), i+1, len(parts), part.behind, part.waiting
 		data, err := json.Marshal(p)
@@ -131,11 +133,11 @@ func splitProgress(behind map[string]uint64, waiting map[string]string, room int
 		last.bytes += bytes
 	}
 	for name, lag := range behind {
-		add(quoted(name) + maxDigits)
+		add(payload.Text(name) + maxDigits)
 		last.behind[name] = lag
 	}
 	for name, reason := range waiting {
-		add(quoted(name) + quoted(reason) + 2)
+		add(payload.Text(name) + payload.Text(reason) + 2)
 		if last.waiting == nil {
 			last.waiting = map[string]string{}
 		}
@@ -147,15 +149,15 @@ func splitProgress(behind map[string]uint64, waiting map[string]string, room int
 // maxDigits is the JSON of a number, with colon and comma.
 const maxDigits = 22
 
-// quoted is how many bytes of JSON a text has at most: a byte that is escaped has six.
-func quoted(text string) int {
-	n := len(text) + 2
-	for i := range len(text) {
-		if c := text[i]; c < ' ' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' || c >= 0x7f {
-			n += 5
-		}
+// untold logs that progress could not be published. Without a connection that is nothing new.
+func (l *leader) untold(err error) {
+	if errors.Is(err, nats.ErrMaxPayload) {
+		l.large.Do(func() {
+			l.log.Warn("how far the emitter is can't be published: it is larger than the server takes", "max_payload", l.nc.MaxPayload(), "error", err)
+		})
+		return
 	}
-	return n
+	l.log.Debug("progress could not be published", "error", err)
 }
 
 func (l *leader) gauge(counts map[phase]int, behind int) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/payload"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
@@ -38,14 +39,14 @@ func (l *loop) handOver(now time.Time) {
 		return true
 	})
 	for to, all := range given {
-		for subscriptions := range slices.Chunk(all, mostAway) {
+		for _, subscriptions := range payload.Parts(all, mostAway, l.room(), (*health.Handed).Size) {
 			m := health.HandedOver{Envelope: health.NewEnvelope(health.HandedOverType, now), Store: l.store, Subscriptions: subscriptions, From: l.owner}
 			data, err := json.Marshal(m)
 			if err == nil {
 				err = l.publisher(health.HandOverSubject(to.ID), data)
 			}
 			if err != nil {
-				l.log.Debug("an instance could not be told of what is left to it", "instance", to.Name, "error", err) // it is released
+				l.untold(health.HandOverSubject(to.ID), err) // it is released
 			}
 		}
 	}

@@ -247,7 +247,7 @@ func (l *loop) send(message, subject string, payload any) {
 		err = l.publisher(subject, data)
 	}
 	if err != nil {
-		l.log.Debug("a message could not be published", "subject", subject, "error", err)
+		l.untold(subject, err)
 		return
 	}
 	l.metrics.Published.WithLabelValues(message).Inc()

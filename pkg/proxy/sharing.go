@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/payload"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
@@ -277,14 +278,16 @@ func (l *loop) ask(now time.Time) {
 	if l.wanted = l.wanted[n:]; len(l.wanted) == 0 {
 		l.wanted = nil
 	}
-	for holder, names := range names {
-		r := health.HandOver{Envelope: health.NewEnvelope(health.HandOverType, now), Store: l.store, Names: names, To: l.owner}
-		data, err := json.Marshal(r)
-		if err == nil {
-			err = l.publisher(health.HandOverSubject(holder.ID), data)
-		}
-		if err != nil {
-			l.log.Debug("an instance could not be asked for subscriptions", "holder", holder.Name, "error", err) // it will be again
+	for holder, all := range names {
+		for _, some := range payload.Parts(all, len(all), l.room(), func(name *string) int { return payload.Text(*name) }) {
+			r := health.HandOver{Envelope: health.NewEnvelope(health.HandOverType, now), Store: l.store, Names: some, To: l.owner}
+			data, err := json.Marshal(r)
+			if err == nil {
+				err = l.publisher(health.HandOverSubject(holder.ID), data)
+			}
+			if err != nil {
+				l.untold(health.HandOverSubject(holder.ID), err) // it will be asked again
+			}
 		}
 	}
 }

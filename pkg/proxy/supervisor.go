@@ -2,25 +2,32 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"golang.org/x/time/rate"
+
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/payload"
 	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// Options are what a Supervisor works with. Every field but Delivery, Ensure, Logger and Metrics is required.
+// Options are what a Supervisor works with. Every field but MaxPayload, Delivery, Ensure, Logger and Metrics is required.
 type Options struct {
 	Owner     registry.Owner // this instance
 	Bucket    Bucket
 	Settings  Settings
 	Publish   func(subject string, data []byte) error
 	Connected func() bool
+	// MaxPayload, where set, is how many bytes of one message the server takes that Publish sends to; else NATS's default.
+	MaxPayload func() int64
 	// Delivery, where set, receives the proxies' events and forwards them. It is the caller's to start and to stop.
 	Delivery *Delivery
 	// Shares says that subscriptions are shared with other instances, of which Share tells. Else this one takes every
@@ -44,6 +51,8 @@ type shared struct {
 	registrar  *registrar
 	publisher  func(subject string, data []byte) error
 	connected  func() bool
+	maxPayload func() int64
+	unsent     rate.Sometimes // told that a message could not be published
 	logger     *slog.Logger
 	metrics    *health.Metrics
 	delivery   *Delivery
@@ -57,6 +66,23 @@ type shared struct {
 	onReg      func(store string, cause registry.Cause, n int, at time.Time)
 	numbers    atomic.Uint64 // of deliver subjects
 	configured atomic.Int64  // subscriptions, of all stores
+}
+
+// room is how many bytes of JSON the next message may have, but for what names its sender.
+func (s *shared) room() int {
+	const fields = 512
+	return payload.Room(s.maxPayload()) - fields - payload.Text(s.owner.Name) - payload.Text(s.owner.Host)
+}
+
+// untold notes that a message could not be published. Without a connection that is nothing new.
+func (s *shared) untold(subject string, err error) {
+	if !errors.Is(err, nats.ErrMaxPayload) {
+		s.logger.Debug("a message could not be published", "subject", subject, "error", err)
+		return
+	}
+	s.unsent.Do(func() {
+		s.logger.Warn("a message is larger than the server takes; others like it within a minute are passed over in silence", "subject", subject, "max_payload", s.maxPayload(), "error", err)
+	})
 }
 
 func (s *shared) jitter() float64 { return 2*rand.Float64() - 1 }
@@ -90,9 +116,12 @@ func New(o Options) *Supervisor {
 	s := &Supervisor{
 		shared: shared{
 			owner: o.Owner, publisher: o.Publish, connected: o.Connected, logger: o.Logger, metrics: o.Metrics,
-			slots: make(chan struct{}, maxBatches), delivery: o.Delivery,
+			maxPayload: o.MaxPayload, unsent: rate.Sometimes{Interval: time.Minute}, slots: make(chan struct{}, maxBatches), delivery: o.Delivery,
 		},
 		loops: map[string]*loop{}, tokens: map[string]*loop{}, begun: make(chan struct{}),
+	}
+	if s.maxPayload == nil {
+		s.maxPayload = func() int64 { return payload.Default }
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.settings.Store(&o.Settings)

@@ -14,6 +14,7 @@ import (
 	"github.com/synadia-io/orbit.go/jetstreamext"
 
 	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/payload"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -134,9 +135,19 @@ func (r *Registry) Keys(ctx context.Context, store string) (map[string]bool, err
 	return keys, nil
 }
 
-// GetLast reads what is under each of the keys now, from any replica, in one request, and calls found for each that
-// there is, in revision order. At most MaxGetLast keys; a failure can come after some were found.
+// GetLast reads what is under each of the keys now, from any replica, and calls found for each that there is, in revision order
+// within a request: as few requests as the server takes so many keys in. A failure can come after some were found.
 func (r *Registry) GetLast(ctx context.Context, keys []string, found func(Entry)) error {
+	room := payload.Room(r.js.Conn().MaxPayload())
+	for _, part := range payload.Parts(keys, MaxGetLast, room, func(key *string) int { return len(r.prefix) + payload.Text(*key) }) {
+		if err := r.getLast(ctx, part, found); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Registry) getLast(ctx context.Context, keys []string, found func(Entry)) error {
 	subjects := make([]string, len(keys))
 	for i, key := range keys {
 		subjects[i] = r.Subject(key)
@@ -153,7 +164,7 @@ func (r *Registry) GetLast(ctx context.Context, keys []string, found func(Entry)
 	return nil
 }
 
-// MaxGetLast is how many keys one GetLast may name: the server answers at most 1,024 subjects a request.
+// MaxGetLast is how many keys are read with one request at the most: the server answers at most 1,024 subjects a request.
 const MaxGetLast = 1000
 
 // leaderWait bounds one request to the leader: what it holds is known at once, or it is away.

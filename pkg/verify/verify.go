@@ -169,7 +169,8 @@ func readPage(ctx context.Context, patience time.Duration, bucket Bucket, owner 
 	})
 }
 
-// maxRequest bounds the keys that one request names, in bytes: NATS refuses a payload above 1 MiB by default.
+// maxRequest bounds the keys of a page, in bytes: so long a page is one request where the server has NATS's default max_payload,
+// and patience is that of a request.
 const maxRequest = 256 << 10
 
 func pageLength(expects []Expect, open []int) int {
