@@ -103,7 +103,8 @@ func openEmitter(ctx context.Context, js jetstream.JetStream, cfg emitter.Config
 		e, err := emitter.Open(attempt, js, cfg)
 		cancel()
 		var missing *registry.MissingSettingError
-		if err == nil || errors.As(err, &missing) || errors.Is(err, emitter.ErrNoStream) {
+		var unfit *emitter.UnfitStreamError
+		if err == nil || errors.As(err, &missing) || errors.As(err, &unfit) || errors.Is(err, emitter.ErrNoStream) {
 			return e, err
 		}
 		if denied := connect.Explain(js.Conn().LastError()); errors.Is(denied, connect.ErrPermission) {

@@ -104,6 +104,9 @@ func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Emitter, er
 		if err != nil {
 			return nil, err
 		}
+		if err := CheckStream(s.Stream.Store, stream.CachedInfo().Config); err != nil {
+			return nil, err
+		}
 		e.sayCost(s.Stream.Store, stream.CachedInfo())
 		e.rosters[subscription.EncodeToken(s.Stream.Store)] = newRoster()
 	}
@@ -122,10 +125,13 @@ func (e *Emitter) sayCost(store string, info *jetstream.StreamInfo) {
 	log, c := e.log.With("store", store, "stream", info.Config.Name), info.Config
 	if feed.ModeOf(c) == feed.ModeOrdered {
 		log.Warn("the store's stream does not republish what it stores; it is followed by an ordered consumer, which pauses for a second or two when its NATS node dies. To mend it: nats stream edit " +
-			c.Name + " --republish-source='>' --republish-destination='" + StoredSubject + subscription.EncodeToken(store) + ".>'")
+			c.Name + " " + republishFlags(store))
 	}
 	if !c.AllowDirect {
 		log.Warn("the store's stream does not allow direct get; old events are read one by one from its leader, some twenty times slower. To mend it: nats stream edit " + c.Name + " --allow-direct")
+	}
+	if c.Retention == jetstream.WorkQueuePolicy {
+		log.Warn("the store's stream has work-queue retention: what a consumer acknowledges is gone, also for subscriptions that have not had it yet")
 	}
 }
 
@@ -204,6 +210,7 @@ func (e *Emitter) lead(ctx context.Context, s Store, r *roster, lease *cluster.L
 	announce(lease.Term())
 	e.metrics.Leads.WithLabelValues(store).Set(1)
 	defer e.metrics.Leads.WithLabelValues(store).Set(0)
+	defer e.metrics.Trouble.DeleteLabelValues(store)
 	l := &leader{
 		store: store, stream: s.Stream.name(), local: e.cfg.Local, layout: s.Layout, lease: lease, nc: e.nc, js: e.js, points: e.points, name: e.cfg.Candidate.Name,
 		log: e.log.With("store", store), large: rate.Sometimes{Interval: time.Minute}, metrics: e.metrics, announce: announce, interval: e.cfg.CheckpointInterval, inbox: newInbox(),

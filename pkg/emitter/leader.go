@@ -123,7 +123,7 @@ func (l *leader) run(ctx context.Context) error {
 	if err := answers.SetPendingLimits(-1, 64<<20); err != nil {
 		return fmt.Errorf("subscribe to answers: %w", err)
 	}
-	tail, err := feed.New(l.js, feed.Config{Stream: l.stream, Handler: &tailHandler{l.inbox, working.Done()}, First: l.inbox.setFirst, Logger: l.log})
+	tail, err := feed.New(l.js, feed.Config{Stream: l.stream, Handler: &tailHandler{l.inbox, working.Done()}, First: l.inbox.setFirst, Trouble: l.hindered, Logger: l.log})
 	if err != nil {
 		return err
 	}

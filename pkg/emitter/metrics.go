@@ -9,6 +9,7 @@ type Metrics struct {
 	Last          *prometheus.GaugeVec // last sequence of the store
 	Subscriptions *prometheus.GaugeVec // by store and state
 	Behind        *prometheus.GaugeVec
+	Trouble       *prometheus.GaugeVec // 1 while the store's stream can't be followed, by store
 	Sent          prometheus.Counter
 	Read          prometheus.Counter
 	Passes        prometheus.Counter
@@ -36,6 +37,7 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		Last:          gauge("last_sequence", "Last sequence of the store.", "store"),
 		Subscriptions: gauge("subscriptions", "Subscriptions by state: running, held (nobody listens on the deliver subject), asking.", "store", "state"),
 		Behind:        gauge("behind", "Subscriptions that have not acknowledged everything they want.", "store"),
+		Trouble:       gauge("trouble", "1 while this process leads and the store's stream can't be followed; the log and the progress say why.", "store"),
 		Sent:          counter("sent_total", "Events sent to proxies, again or for the first time."),
 		Read:          counter("read_total", "Events read from the stream for subscriptions that are behind."),
 		Passes:        counter("passes_total", "Passes over old events begun."),
@@ -52,7 +54,7 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		Restored:    counter("checkpoints_restored_total", "Checkpoints that were missing, and restored from what the proxy took."),
 	}
 	if registerer != nil {
-		registerer.MustRegister(m.Leads, m.Term, m.Last, m.Subscriptions, m.Behind, m.Sent, m.Read, m.Passes, m.Rewound, m.Nobody, m.Stale,
+		registerer.MustRegister(m.Leads, m.Term, m.Last, m.Subscriptions, m.Behind, m.Trouble, m.Sent, m.Read, m.Passes, m.Rewound, m.Nobody, m.Stale,
 			m.Ignored, m.Malformed, m.PassedOver, m.Checkpoints, m.Restored)
 	}
 	return m

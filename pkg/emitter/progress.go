@@ -67,6 +67,14 @@ func (l *leader) report(now time.Time) {
 	l.tell(event.Progress{LastSequence: l.tail.high, Subscriptions: len(l.subs) - counts[absent], Held: counts[held], Behind: behind}, now)
 }
 
+// tellEarly tells why the store is not followed, before it is known where its stream ends.
+func (l *leader) tellEarly(now time.Time) {
+	if l.obstacles.store != "" && (l.obstacles.news() || now.Sub(l.told.at) >= progressHeartbeat) {
+		l.told.at = now
+		l.tell(event.Progress{Subscriptions: len(l.subs)}, now)
+	}
+}
+
 // lagAfter is how long an acknowledgement may take before what was sent counts as lag.
 const lagAfter = 500 * time.Millisecond
 

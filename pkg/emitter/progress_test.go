@@ -6,6 +6,7 @@ import (
 	"maps"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -63,5 +64,26 @@ func TestObstaclesAreToldOnceAndUntilTheyAreGone(t *testing.T) {
 	}
 	if o.store != "" || len(o.waiting) != 0 {
 		t.Errorf("%+v is left", o)
+	}
+}
+
+func TestObstacleOfTheStoreIsLoggedOnceAMinute(t *testing.T) {
+	var o obstacles
+	now := time.Now()
+	if o.say(now) {
+		t.Error("there is none")
+	}
+	lines := 0
+	for i := range 300 {
+		o.blockStore("stream S has interest retention")
+		if o.say(now.Add(time.Duration(i) * time.Second)) {
+			lines++
+		}
+	}
+	if lines != 5 {
+		t.Errorf("%d lines in five minutes", lines)
+	}
+	if o.blockStore("stream S is gone"); !o.say(now.Add(301 * time.Second)) {
+		t.Error("another is not logged")
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/feed"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -67,4 +68,45 @@ func OpenStream(ctx context.Context, js jetstream.JetStream, cfg StreamConfig) (
 		return nil, fmt.Errorf("open stream %s of store %s: %w", name, cfg.Store, err)
 	}
 	return stream, nil
+}
+
+// UnfitStreamError is returned by Open for a store's stream that can't be followed as it is configured. An existing stream is the
+// user's, and is never changed here.
+type UnfitStreamError struct {
+	Store   string
+	Stream  string
+	Setting string // what is wrong with it
+	Mend    string // the nats command that mends it
+}
+
+func (e *UnfitStreamError) Error() string {
+	return fmt.Sprintf("stream %s (stores[].stream.name of store %s) %s; mend it with: %s", e.Stream, e.Store, e.Setting, e.Mend)
+}
+
+// CheckStream returns an *UnfitStreamError where a store's stream of that configuration can't be followed without events being
+// lost, else nil.
+func CheckStream(store string, cfg jetstream.StreamConfig) error {
+	var retention *feed.RetentionError
+	if errors.As(feed.Check(cfg), &retention) {
+		return unfit(store, retention)
+	}
+	return nil
+}
+
+func unfit(store string, r *feed.RetentionError) *UnfitStreamError {
+	e := &UnfitStreamError{Store: store, Stream: r.Stream}
+	if r.Retention == jetstream.WorkQueuePolicy {
+		e.Setting = "has work-queue retention and does not republish all that it stores, or allows no direct get: " +
+			"to follow it would take a consumer, and that would take the events away"
+		e.Mend = "nats stream edit " + r.Stream + " --allow-direct " + republishFlags(store)
+		return e
+	}
+	e.Setting = "has interest retention: an event that no consumer waits for is not stored, and one that all consumers had is deleted"
+	e.Mend = "nats stream edit " + r.Stream + " --retention=limits"
+	return e
+}
+
+// republishFlags make a stream republish as ours do.
+func republishFlags(store string) string {
+	return "--republish-source='>' --republish-destination='" + StoredSubject + subscription.EncodeToken(store) + ".>'"
 }

@@ -11,7 +11,9 @@ const forgetAfter = time.Minute
 
 // tick does what is due by time.
 func (l *leader) tick(ctx context.Context, now time.Time) {
+	l.sayTrouble(now)
 	if l.tail == nil {
+		l.tellEarly(now)
 		return
 	}
 	l.risen(now)

@@ -28,6 +28,7 @@ const (
 
 	maxBatchSize  = 16384
 	reopenBackoff = 50 * time.Millisecond
+	recheck       = time.Second // of a stream whose configuration stands in the way
 )
 
 var (
@@ -70,6 +71,9 @@ type Config struct {
 	First func(seq uint64)
 	// Absent is optional. It is called, by the same goroutine, at each look that finds no such stream.
 	Absent func()
+	// Trouble is optional. It is called, by the same goroutine, when the stream can't be followed, with the reason: a *RetentionError
+	// at once, what may pass after 5 s; and with nil when it is followed again.
+	Trouble func(reason error)
 	// Logger is optional. Only changes of state are logged, never single messages.
 	Logger *slog.Logger
 }
@@ -120,6 +124,7 @@ type Feed struct {
 	started bool   // cur stands where the caller asked it to
 	absent  bool   // the stream was not there when Run began
 	level   bool   // Level has been called since the start or the last reset
+	trouble trouble
 }
 
 // New checks cfg and returns a feed that is not running. It sends nothing.
@@ -169,6 +174,11 @@ func (f *Feed) Run(ctx context.Context) error {
 		if !ok {
 			break
 		}
+		if err := check(info.Config, f.cfg.Filter); err != nil {
+			f.hindered(err)
+			f.pause(ctx, min(recheck, f.cfg.PollInterval))
+			continue
+		}
 		f.place(info)
 		before := f.cur.last
 		err := f.follow(ctx, info)
@@ -182,7 +192,7 @@ func (f *Feed) Run(ctx context.Context) error {
 			if f.cur.last > before {
 				backoff = reopenBackoff
 			}
-			f.log.Warn("following the stream was interrupted", "error", err, "retry_in", backoff)
+			f.hindered(fmt.Errorf("following it was interrupted: %w", err))
 			f.pause(ctx, backoff)
 			backoff = min(2*backoff, f.cfg.PollInterval)
 		}
@@ -212,7 +222,7 @@ func (f *Feed) Poke() {
 
 // await returns the stream's info as soon as the stream is there and has a leader.
 func (f *Feed) await(ctx context.Context) (*jetstream.StreamInfo, bool) {
-	backoff, said := reopenBackoff, ""
+	backoff := reopenBackoff
 	for ctx.Err() == nil {
 		info, err := f.api.info(ctx)
 		if err == nil {
@@ -227,10 +237,7 @@ func (f *Feed) await(ctx context.Context) (*jetstream.StreamInfo, bool) {
 				f.cfg.Absent()
 			}
 		}
-		if said != err.Error() {
-			said = err.Error()
-			f.log.Warn("waiting for the stream", "error", err)
-		}
+		f.hindered(err)
 		f.pause(ctx, backoff)
 		backoff = min(2*backoff, f.cfg.PollInterval)
 	}

@@ -3,7 +3,7 @@ package feed
 import (
 	"context"
 	"errors"
-	"log/slog"
+	"fmt"
 	"time"
 )
 
@@ -54,11 +54,10 @@ func (s *follower) fill(ctx context.Context) {
 		s.failures++
 		s.retryAt = time.Now().Add(backoff)
 		s.timer.Reset(backoff)
-		level := slog.LevelDebug
-		if s.failures == sayAfter {
-			level = slog.LevelWarn
+		s.log.Debug("reading missing messages failed", "error", err, "from", s.cur.last+1, "to", target, "retry_in", backoff)
+		if s.failures >= sayAfter {
+			s.hindered(fmt.Errorf("its messages from %d to %d can't be read: %w", s.cur.last+1, target, err))
 		}
-		s.log.Log(ctx, level, "reading missing messages failed", "error", err, "from", s.cur.last+1, "to", target, "retry_in", backoff)
 	}
 }
 

@@ -35,7 +35,6 @@ type follower struct {
 	checkLast bool // compare the last message at the next opportunity
 	retryAt   time.Time
 	failures  int
-	missing   bool // the stream was not found, last time
 	levelAt   uint64
 	levelSet  bool
 }
@@ -214,18 +213,17 @@ func (s *follower) ask(now time.Time) {
 func (s *follower) look(ctx context.Context, r *report) error {
 	if r.err != nil {
 		notFound := errors.Is(r.err, jetstream.ErrStreamNotFound)
-		if notFound != s.missing {
-			s.missing = notFound
-			s.log.Warn("stream is away", "error", r.err)
+		if notFound {
+			s.hindered(r.err)
 		}
 		if notFound && s.cfg.Absent != nil {
 			s.cfg.Absent()
 		}
 		return nil
 	}
-	s.missing = false
 	info := r.info
-	if !reflect.DeepEqual(info.Config.RePublish, s.config.RePublish) || info.Config.AllowDirect != s.config.AllowDirect {
+	if !reflect.DeepEqual(info.Config.RePublish, s.config.RePublish) || info.Config.AllowDirect != s.config.AllowDirect ||
+		info.Config.Retention != s.config.Retention {
 		return errReopen
 	}
 	end := tail{created: info.Created, last: info.State.LastSeq, at: info.State.LastTime}
@@ -254,6 +252,7 @@ func (s *follower) look(ctx context.Context, r *report) error {
 	case v == settled || v == verify:
 		s.reachLevel(end.last)
 	}
+	s.followed(v == settled || v == verify)
 	if s.cfg.First != nil && s.cur.last >= end.last {
 		s.cfg.First(info.State.FirstSeq)
 	}

@@ -145,6 +145,10 @@ func (r *Reader) openConsumer(ctx context.Context, from uint64, batch int) (*con
 	c.sub = sub
 	ctx, cancel := context.WithTimeout(ctx, consumerWait)
 	defer cancel()
+	if err := r.outlastsConsumers(ctx); err != nil {
+		_ = sub.Unsubscribe()
+		return nil, err
+	}
 	_, err = r.api.js.CreateConsumer(ctx, r.api.stream, jetstream.ConsumerConfig{
 		Name: c.name, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from, AckPolicy: jetstream.AckNonePolicy,
 		MemoryStorage: true, Replicas: 1, InactiveThreshold: consumerIdle,
@@ -154,6 +158,16 @@ func (r *Reader) openConsumer(ctx context.Context, from uint64, batch int) (*con
 		return nil, fmt.Errorf("create a consumer of %s: %w", r.api.stream, err)
 	}
 	return c, nil
+}
+
+// outlastsConsumers makes sure that the stream keeps what a consumer was shown: its retention may have been changed since the reader
+// was made.
+func (r *Reader) outlastsConsumers(ctx context.Context) error {
+	info, err := r.api.info(ctx)
+	if err == nil && info.Config.Retention != jetstream.LimitsPolicy {
+		err = &RetentionError{Stream: r.api.stream, Retention: info.Config.Retention}
+	}
+	return err
 }
 
 // close may be called by any goroutine, and again. It does not wait: a consumer that the server does not hear of any more ends
