@@ -66,3 +66,37 @@ func TestSelectorThatIsNoObjectIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// An event's data are decoded once, and looked at by each different selector.
+func BenchmarkPayload(b *testing.B) {
+	data := []byte(`{"area":12,"celsius":41.50,"id":9007199254740993,"tags":["hot","roof",{"row":3}],"site":{"name":"north","open":true},"note":null,"text":"the quick brown fox jumps over the lazy dog"}`)
+	m, err := Subscription{Store: "s", Type: ByEventPayload, Selector: `{"celsius":41.5,"site":{"open":true},"tags":["roof"]}`, Name: "n"}.Compile()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("decode", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, ok := DecodeJSON(data); !ok {
+				b.Fatal("refused")
+			}
+		}
+	})
+	b.Run("match", func(b *testing.B) {
+		b.ReportAllocs()
+		e := decoded{}
+		e.value, _ = DecodeJSON(data)
+		for b.Loop() {
+			if !m.Match(e) {
+				b.Fatal("no match")
+			}
+		}
+	})
+}
+
+type decoded struct {
+	sample
+	value any
+}
+
+func (d decoded) JSON() (any, bool) { return d.value, true }

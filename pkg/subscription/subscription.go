@@ -1,7 +1,6 @@
 package subscription
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -85,8 +84,8 @@ func (t Type) validate(selector string) error {
 	case ByStream, ByEventType:
 		return nil
 	case ByEventPattern, ByEventPayload:
-		var object map[string]json.RawMessage
-		if err := json.Unmarshal([]byte(selector), &object); err != nil || object == nil {
+		value, _ := DecodeJSON([]byte(selector))
+		if _, isObject := value.(map[string]any); !isObject {
 			return fmt.Errorf("selector %q of type %s: %w", selector, t, ErrBadSelector)
 		}
 		return nil
