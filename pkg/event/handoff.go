@@ -2,12 +2,16 @@ package event
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 )
 
-// Headers of the hand-off between an emitter and a proxy (subjects.md, "Delivery").
+// Headers of the hand-off between an emitter and a proxy (subjects.md, "Delivery"). A proxy reads them whatever their case, and
+// writes them as they are here.
 const (
 	// SequenceHeader is the event's sequence in the store; what is forwarded keeps it. 0 is a question: see EpochHeader.
 	SequenceHeader = "Exesdb-Seq"
@@ -29,16 +33,107 @@ type Handoff struct {
 	Sequence, Prev, Term uint64
 }
 
+// The errors of ReadHandoff.
+var (
+	errNumber = errors.New("is no decimal number of 64 bits, without a sign and without leading zeros")
+	errData   = errors.New(SequenceHeader + " is 0, which is a question, and a question has no data; sequences begin with 1")
+)
+
+// ReadHandoff reads what the headers of a message say of the hand-off, and leaves them spelt as they are here. Numbered is false
+// where the sender gives no sequence. The error is one of the sender.
+func ReadHandoff(m *nats.Msg) (h Handoff, numbered bool, err error) {
+	h.Message = m
+	text, numbered := spell(m.Header, SequenceHeader)
+	if !numbered {
+		return h, false, nil
+	}
+	if h.Sequence, err = headerNumber(SequenceHeader, text); err != nil {
+		return h, true, err
+	}
+	if text, ok := spell(m.Header, TermHeader); ok {
+		if h.Term, err = headerNumber(TermHeader, text); err != nil {
+			return h, true, err
+		}
+	}
+	if text, ok := spell(m.Header, PrevHeader); ok {
+		if h.Prev, err = headerNumber(PrevHeader, text); err != nil {
+			return h, true, err
+		}
+	}
+	if h.Sequence == 0 {
+		spell(m.Header, EpochHeader)
+		if len(m.Data) > 0 {
+			return h, true, errData
+		}
+	}
+	return h, true, nil
+}
+
+func headerNumber(name, text string) (uint64, error) {
+	n, ok := number(text)
+	if !ok {
+		return 0, fmt.Errorf("%s: %q %w", name, text, errNumber)
+	}
+	return n, nil
+}
+
+// spell returns the first value of a header. Where the header is only there in another case, it is renamed.
+func spell(h nats.Header, name string) (value string, ok bool) {
+	if v := h[name]; len(v) > 0 {
+		return v[0], true
+	}
+	for other, values := range h {
+		if len(other) == len(name) && len(values) > 0 && strings.EqualFold(other, name) {
+			delete(h, other)
+			h[name] = values
+			return values[0], true
+		}
+	}
+	return "", false
+}
+
+// Value returns the first value of a header, whatever the case of its name; empty where there is none.
+func Value(h nats.Header, name string) string {
+	if v := h[name]; len(v) > 0 {
+		return v[0]
+	}
+	for other, v := range h {
+		if len(other) == len(name) && len(v) > 0 && strings.EqualFold(other, name) {
+			return v[0]
+		}
+	}
+	return ""
+}
+
+// StripHandoff takes away the headers of a hand-off that an event brought with it into its store, since it was forwarded from
+// another one: they would be taken for those of this hand-off.
+func StripHandoff(h nats.Header) {
+	for name := range h {
+		if len(name) < len(handoffPrefix) || !strings.EqualFold(name[:len(handoffPrefix)], handoffPrefix) {
+			continue
+		}
+		for _, own := range [...]string{SequenceHeader, PrevHeader, TermHeader, EpochHeader, IncarnationHeader} {
+			if strings.EqualFold(name, own) {
+				delete(h, name)
+			}
+		}
+	}
+}
+
+// handoffPrefix begins the name of every header of the hand-off.
+const handoffPrefix = "Exesdb-"
+
 // AnswerKind is what an answer says.
 type AnswerKind uint8
 
 // The kinds of answer.
 const (
-	Acked     AnswerKind = iota + 1 // everything up to Number was accepted; Number 0 answers an event without a sequence
-	Missing                         // Number was taken last; send again what comes after it
-	StaleTerm                       // refused: Number is the term of a later leader
-	Malformed                       // refused: the headers can't be read
-	Gone                            // refused: the deliver subject is no longer that of a proxy
+	Acked      AnswerKind = iota + 1 // everything up to Number was accepted; Number 0 answers an event without a sequence
+	Missing                          // Number was taken last; send again what comes after it
+	StaleTerm                        // refused: Number is the term of a later leader
+	Malformed                        // refused: the headers can't be read
+	Gone                             // refused: the deliver subject is no longer that of a proxy
+	Unaccepted                       // a duplicate, and nothing is accepted yet of what the proxy was sent: nothing moves
 )
 
 // Answer is what a proxy says on an event's reply subject.
@@ -53,6 +148,7 @@ var (
 	stalePrefix     = []byte("-ERR stale_term ")
 	malformedAnswer = []byte("-ERR malformed")
 	goneAnswer      = []byte("-ERR gone")
+	noneAnswer      = []byte("+ACK 0")
 )
 
 // Encode writes the answer as it is sent.
@@ -70,6 +166,8 @@ func (a Answer) Encode() []byte {
 		return malformedAnswer
 	case Gone:
 		return goneAnswer
+	case Unaccepted:
+		return noneAnswer
 	}
 	return strconv.AppendUint(append(make([]byte, 0, len(prefix)+20), prefix...), a.Number, 10)
 }
@@ -84,6 +182,8 @@ func ParseAnswer(data []byte) (a Answer, ok bool) {
 		return Answer{Kind: Malformed}, true
 	case bytes.Equal(data, goneAnswer):
 		return Answer{Kind: Gone}, true
+	case bytes.Equal(data, noneAnswer):
+		return Answer{Kind: Unaccepted}, true
 	case bytes.HasPrefix(data, ackPrefix) && len(data) > len(ackPrefix) && data[len(ackPrefix)] == ' ':
 		a.Kind, rest = Acked, data[len(ackPrefix)+1:]
 	case bytes.HasPrefix(data, nakPrefix):
@@ -93,16 +193,17 @@ func ParseAnswer(data []byte) (a Answer, ok bool) {
 	default:
 		return Answer{}, false
 	}
-	if a.Number, ok = number(rest); !ok {
+	if a.Number, ok = number(string(rest)); !ok {
 		return Answer{}, false
 	}
 	return a, true
 }
 
-func number(digits []byte) (n uint64, ok bool) {
-	if len(digits) == 0 || len(digits) > 1 && digits[0] == '0' {
+// number reads a decimal number in the one form that there is of it.
+func number(digits string) (n uint64, ok bool) {
+	if digits == "" || len(digits) > 1 && digits[0] == '0' || digits[0] < '0' || digits[0] > '9' {
 		return 0, false
 	}
-	n, err := strconv.ParseUint(string(digits), 10, 64)
+	n, err := strconv.ParseUint(digits, 10, 64)
 	return n, err == nil
 }

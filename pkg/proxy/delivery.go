@@ -54,6 +54,7 @@ type Delivery struct {
 	inlets map[uint64]*inlet
 
 	verdicts [StaleTerm + 1]prometheus.Counter
+	digests  *digests
 	unacked  []*inflow // accepted by their sinks, and not acknowledged yet; the dispatcher's
 }
 
@@ -63,9 +64,11 @@ const (
 	pendingMessages = 1 << 16
 	// pendingLocal is how many from an emitter in the same process may; it waits while there are more.
 	pendingLocal = 1 << 12
-	// ackEvery is how many events are acknowledged together, and ackAfter how long fewer wait for more.
-	ackEvery = 100
-	ackAfter = time.Millisecond
+	// ackEvery is how many events are acknowledged together, and ackAfter how long fewer wait for more; ackWithin where more are
+	// waiting for their sink.
+	ackEvery  = 100
+	ackAfter  = time.Millisecond
+	ackWithin = 100 * time.Millisecond
 	// drainWithin is what a sink is given for the event that it has in hand when its proxy stops.
 	drainWithin = 5 * time.Second
 )
@@ -84,6 +87,7 @@ func NewDelivery(o DeliveryOptions) *Delivery {
 	d := &Delivery{
 		DeliveryOptions: o, prefix: len(DeliverPrefix) + len(o.Owner.ID) + 1,
 		messages: make(chan *nats.Msg, pendingMessages), local: make(chan event.Handoff, pendingLocal), stop: make(chan struct{}), done: make(chan struct{}), inlets: map[uint64]*inlet{},
+		digests: newDigests(o.Logger, digestEvery),
 	}
 	for v := range d.verdicts {
 		d.verdicts[v] = o.Metrics.Received.WithLabelValues(Verdict(v).String())
@@ -123,6 +127,7 @@ func (d *Delivery) Stop() {
 		in.close()
 	}
 	d.work.Wait()
+	d.digests.close()
 }
 
 // Refresh makes every inlet ask for its sink again.

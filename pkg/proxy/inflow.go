@@ -2,7 +2,7 @@ package proxy
 
 import (
 	"context"
-	"errors"
+	"log/slog"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -33,6 +33,7 @@ type inflow struct {
 	accepted uint64 // sequence that the sink accepted last
 	unsaid   int    // accepted and not acknowledged
 	listed   bool   // in Delivery.unacked
+	overdue  overdue
 	queue    []queued
 	working  bool
 	starved  bool // events were dropped for want of memory
@@ -97,21 +98,15 @@ func (f *inflow) receive(m *nats.Msg) {
 	if f.closed {
 		return
 	}
-	if len(m.Header[event.SequenceHeader]) == 0 { // of a sender that keeps no account
+	h, numbered, err := event.ReadHandoff(m)
+	switch {
+	case err != nil:
+		f.malformed(m, err)
+		return
+	case !numbered: // of a sender that keeps no account
 		if !f.starves() {
 			f.take(m, 0)
 		}
-		return
-	}
-	h := event.Handoff{Message: m}
-	var err1, err2, err3 error
-	h.Sequence, err1 = headerNumber(m.Header, event.SequenceHeader)
-	h.Term, err2 = headerNumber(m.Header, event.TermHeader)
-	h.Prev, err3 = headerNumber(m.Header, event.PrevHeader)
-	if err := errors.Join(err1, err2, err3); err != nil {
-		f.d.Metrics.Received.WithLabelValues("malformed").Inc()
-		f.d.Logger.Warn("an event's headers can't be read; it is refused", "subscription", f.subscription.Name, "error", err)
-		f.d.answer(m.Reply, event.Answer{Kind: event.Malformed})
 		return
 	}
 	f.handed(h)
@@ -151,6 +146,9 @@ func (f *inflow) handed(h event.Handoff) {
 	case Take:
 		f.take(m, seq)
 	case Duplicate:
+		if f.accepted == 0 {
+			f.d.answer(f.reply, event.Answer{Kind: event.Unaccepted})
+		}
 		f.sayAccepted()
 	case Gap:
 		f.d.answer(f.reply, event.Answer{Kind: event.Missing, Number: f.receiver.Last})
@@ -166,13 +164,11 @@ func (f *inflow) starves() bool {
 	return true
 }
 
-// headerNumber reads a header that may be absent.
-func headerNumber(h nats.Header, name string) (uint64, error) {
-	v := h[name]
-	if len(v) == 0 {
-		return 0, nil
-	}
-	return strconv.ParseUint(v[0], 10, 64)
+// malformed refuses what can't be read.
+func (f *inflow) malformed(m *nats.Msg, err error) {
+	f.d.Metrics.Received.WithLabelValues("malformed").Inc()
+	f.d.digests.log(slog.LevelWarn, f.subscription.Store, "an event's headers can't be read; it is refused", "subscription", f.subscription.Name, "error", err)
+	f.d.answer(m.Reply, event.Answer{Kind: event.Malformed})
 }
 
 // question tells an emitter what was accepted and what was taken last.
@@ -245,9 +241,40 @@ func (f *inflow) done(q *queued) {
 		f.sayAccepted()
 		return
 	}
-	if !f.working && !f.listed {
+	switch {
+	case f.working:
+		f.overdue.await(f)
+	case !f.listed:
 		f.listed = true
 		f.d.unacked = append(f.d.unacked, f) // only the dispatcher comes here
+	}
+}
+
+// overdue sees to it that what a worker's sink accepted is acknowledged within ackWithin, whatever the sink has in hand by then.
+// The inflow's mutex guards it.
+type overdue struct {
+	timer *time.Timer
+	armed bool
+}
+
+func (o *overdue) await(f *inflow) {
+	switch {
+	case o.armed:
+		return
+	case o.timer == nil:
+		o.timer = time.AfterFunc(ackWithin, f.acknowledgeOverdue)
+	default:
+		o.timer.Reset(ackWithin)
+	}
+	o.armed = true
+}
+
+func (f *inflow) acknowledgeOverdue() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.overdue.armed = false
+	if f.unsaid > 0 {
+		f.sayAccepted()
 	}
 }
 

@@ -52,7 +52,7 @@ type Entry struct {
 func (r *Registry) NewEntry(subject string, revision uint64, header nats.Header, data []byte, at time.Time) Entry {
 	e := Entry{Key: r.Key(subject), Revision: revision, Operation: operation(header), Data: data, Time: at}
 	if e.Operation == Deleted {
-		e.Incarnation, _ = strconv.ParseUint(header.Get(event.IncarnationHeader), 10, 64) // by hand it may say anything: 0
+		e.Incarnation, _ = strconv.ParseUint(event.Value(header, event.IncarnationHeader), 10, 64) // by hand it may say anything: 0
 	}
 	return e
 }
