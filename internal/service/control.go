@@ -53,9 +53,11 @@ func (s *Service) serve() error {
 			return fmt.Errorf("add the control endpoint %s: %w", verb, err)
 		}
 	}
-	err = service.AddEndpoint(string(health.Drain), micro.HandlerFunc(s.answerDrain), micro.WithEndpointSubject(health.ControlPrefix+string(health.Drain)))
-	if err != nil {
-		return fmt.Errorf("add the control endpoint %s: %w", health.Drain, err)
+	for verb, handle := range map[health.Verb]micro.HandlerFunc{health.Drain: s.answerDrain, health.ResetTerm: s.answerResetTerm} {
+		err := service.AddEndpoint(string(verb), handle, micro.WithEndpointSubject(health.ControlPrefix+string(verb)))
+		if err != nil {
+			return fmt.Errorf("add the control endpoint %s: %w", verb, err)
+		}
 	}
 	return nil
 }
@@ -164,7 +166,7 @@ func (s *Service) act(ctx context.Context, r micro.Request, body health.Request,
 	}
 	a := health.ActionAnswer{Envelope: health.NewEnvelope(health.ActionAnswerType, time.Now()), Instance: s.Instance(), Affected: len(statuses)}
 	for _, st := range statuses {
-		if st.Verified || st.Registered && st.Verification == "off" {
+		if st.InPlace() {
 			a.Verified++
 		}
 	}

@@ -36,10 +36,10 @@ func bridged(c *config.Config, bucketStream string) (streams []cluster.Bridged) 
 
 func (s *Service) event(e cluster.Event) {
 	s.metrics.Events.WithLabelValues(string(e.Kind)).Inc()
-	if e.Malformed {
+	if e.Malformed || e.BadTerm {
 		s.metrics.Malformed.Inc()
 	}
-	s.supervisor.Tell(e.Store, proxy.Cluster{Cause: registry.Cause(e.Kind), Topic: e.Topic, Term: e.Term, Leader: e.Leader, SeenAt: e.SeenAt})
+	s.supervisor.Tell(e.Store, proxy.Cluster{Cause: registry.Cause(e.Kind), Topic: e.Topic, Term: e.Term, Jumps: e.Enveloped, Leader: e.Leader, SeenAt: e.SeenAt})
 }
 
 // remakes is how often in a row the bucket is made anew, and remakeAgain the time between. A server that is not done with removing the old

@@ -3,6 +3,7 @@ package cluster
 import (
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
@@ -20,7 +21,7 @@ const (
 // view is what a candidate knows of the key.
 type view struct {
 	sight
-	record Record // leased
+	record Record // leased; of a vacant one the term, where the marker says it
 }
 
 // flight is the one request that is under way.
@@ -49,7 +50,8 @@ const (
 // Terms grow with each leadership: a term is above every term known, and at least the revision of the write that won, or
 // that put the lease back where it had vanished. Whoever wins later does so with a later revision, whether or not it
 // has seen the record before. The record goes out with the first of the two, as the second is not known before; the
-// leader uses the greater and writes it with a renewal at once, and until then its successor is above it all the same.
+// leader uses the greater and writes it with a renewal at once, and until then its successor is above it all the same. The
+// marker of a lease that was given back has its term: it may be above the revision.
 // When the bucket is lost revisions begin anew, and the term rests on what candidates and minTerm remember; where all
 // forgot, proxies that refuse the term tell, and RaiseTerm mends it.
 type candidacy struct {
@@ -157,12 +159,13 @@ func (c *candidacy) Step(in input, now time.Time) (fx effects) {
 }
 
 // above is the next term; the last there is has none.
-func above(term uint64) uint64 { return max(term, term+1) }
+func above(term uint64) uint64 { return min(term, event.MaxTerm-1) + 1 }
 
 // read makes a view of an entry. What is no lease is nobody's.
 func (c *candidacy) read(e registry.Entry, now time.Time, fx *effects) view {
 	v := view{sight: sightOf(&e, c.view.is, now)}
 	if v.is != leased {
+		v.record.Term = e.Term // whoever resigned says which was the highest
 		return v
 	}
 	if v.record, fx.Failed = decodeRecord(c.store, e.Data); fx.Failed != nil {
@@ -174,8 +177,9 @@ func (c *candidacy) read(e registry.Entry, now time.Time, fx *effects) view {
 func (c *candidacy) see(v view, now time.Time, fx *effects) {
 	c.view = v
 	if v.is == leased {
-		c.last, c.term = v.record, max(c.term, v.record.Term)
+		c.last = v.record
 	}
+	c.term = max(c.term, v.record.Term)
 	// Found deleted after a long pause: another may have led and resigned, so what Lead knows is old. It contends anew.
 	led := v.is == vacant && now.Sub(c.renewed) > c.ttl && !c.resigning
 	if c.leading && (led || v.is == leased && !c.ours()) {

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
@@ -147,7 +148,7 @@ func (c *candidacy) keep(now time.Time, fx *effects) {
 	switch {
 	case c.resigning:
 		c.flight = flight{is: deleting, on: c.view.revision, sent: now}
-		fx.Write = &registry.Write{Key: LeaderKey(c.store), Revision: c.view.revision}
+		fx.Write = &registry.Write{Key: LeaderKey(c.store), Revision: c.view.revision, Term: c.floor()}
 	case c.stopping && now.After(c.renewTill):
 	case c.holds() && !c.changed && now.Before(c.renewAt):
 		fx.Next = c.renewAt
@@ -183,11 +184,15 @@ func (c *candidacy) contend(now time.Time, fx *effects) {
 			return
 		}
 	}
-	if now.Before(at) {
+	switch {
+	case now.Before(at):
 		fx.Next = at
-		return
+	case c.floor() >= event.MaxTerm:
+		// Two leaders with one term could not be told apart.
+		fx.Failed, fx.Next = fmt.Errorf("store %s: %w", c.store, ErrLastTerm), now.Add(c.ttl)
+	default:
+		c.win(now, fx)
 	}
-	c.win(now, fx)
 }
 
 func later(a, b time.Time) time.Time {

@@ -18,8 +18,9 @@ var (
 	ErrElection = errors.New("election: invalid configuration")
 	// ErrDeposed is returned by a lease's methods once the lease is held no more, and is the cause of Lead's context then.
 	ErrDeposed = errors.New("the leader's lease is held no more")
-	// ErrLastTerm is returned where a term is asked for above the last there is.
-	ErrLastTerm = errors.New("there is no higher term")
+	// ErrLastTerm is returned where a term is asked for above the last there is (event.MaxTerm). The way back is to begin
+	// the count again: stop the emitters, subproxy reset-term STORE, delete the lease's key.
+	ErrLastTerm = errors.New("there is no higher term; stop the emitters, run subproxy reset-term for the store, delete the key of its lease, and start them")
 )
 
 // Defaults of an election.

@@ -510,7 +510,7 @@ func TestAnnouncedEventIsHeard(t *testing.T) {
 	n := startNode(t)
 	e := listen(t, n, both)
 	nc := connect(t, n)
-	want := Event{Kind: LeaderChanged, ID: "i", Store: "s", Leader: "b", PreviousLeader: "a", Term: 7, Reason: "expired"}
+	want := Event{Kind: LeaderChanged, ID: "i", Store: "s", Leader: "b", PreviousLeader: "a", Term: 7, Reason: "expired", Enveloped: true}
 	if err := Announce(nc, LeaderChangedSubject, want); err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"strconv"
 	"time"
+
+	"github.com/exesdb/subproxy/pkg/event"
 )
 
 // Kind is which of the two events it is.
@@ -37,7 +39,13 @@ type Event struct {
 
 	SeenAt    time.Time
 	Malformed bool // the body could not be read, or not its store, and so it means every store
+	BadTerm   bool // its term is no number from 1 to MaxAnnouncedTerm; the event counts, without a term
+	Enveloped bool // it has the type of what subproxy announces
 }
+
+// MaxAnnouncedTerm is the highest term that an event may bring. Anybody can publish one: however high it is, leaders after it
+// have as many terms left.
+const MaxAnnouncedTerm = event.MaxTerm / 2
 
 // Decode reads an event's body. It never fails: a body that can't be read is an event for every store. Unknown fields
 // are skipped, numbers may stand in strings, and a field of the wrong kind counts as absent.
@@ -57,13 +65,27 @@ func Decode(kind Kind, body []byte, seenAt time.Time) Event {
 	e.Reason, _ = text(fields["reason"])
 	e.Emitter, _ = text(fields["emitter"])
 	e.Topic, _ = text(fields["topic"])
-	term, _ := text(fields["term"])
-	e.Term, _ = strconv.ParseUint(term, 10, 64)
+	e.Term, e.BadTerm = readTerm(fields["term"])
+	messageType, _ := text(fields["type"])
+	e.Enveloped = messageType == LeaderChangedType || messageType == EmitterRestartedType
 	var ok bool
 	if e.Store, ok = text(fields["store"]); !ok {
 		e.Malformed = true
 	}
 	return e
+}
+
+// readTerm reads a term; absent, null, an empty string and 0 are none.
+func readTerm(raw json.RawMessage) (term uint64, bad bool) {
+	number, ok := text(raw)
+	if ok && number == "" {
+		return 0, false
+	}
+	term, err := strconv.ParseUint(number, 10, 64)
+	if err != nil || term > MaxAnnouncedTerm {
+		return 0, true
+	}
+	return term, false
 }
 
 // text reads a string or a number; absent and null are the empty string.

@@ -19,6 +19,7 @@ func TestEventsAreReadGenerously(t *testing.T) {
 		change(&e)
 		return e
 	}
+	badTerm := with(func(e *Event) { e.BadTerm = true })
 	for _, c := range []struct {
 		name, body string
 		want       Event
@@ -39,11 +40,17 @@ func TestEventsAreReadGenerously(t *testing.T) {
 		{"store as a bool", `{"store":true}`, malformed},
 		{"leader as a list", `{"store":"s","leader":["n"]}`, with(func(e *Event) { e.Store = "s" })},
 		{"term in a string", `{"term":"42"}`, with(func(e *Event) { e.Term = 42 })},
-		{"greatest term", `{"term":18446744073709551615}`, with(func(e *Event) { e.Term = 1<<64 - 1 })},
-		{"negative term", `{"term":-1}`, every},
-		{"fractional term", `{"term":1.5}`, every},
+		{"greatest term", `{"term":4611686018427387903}`, with(func(e *Event) { e.Term = MaxAnnouncedTerm })},
+		{"term above the greatest", `{"term":4611686018427387904,"store":"s"}`, with(func(e *Event) { e.Store, e.BadTerm = "s", true })},
+		{"greatest number", `{"term":18446744073709551615}`, badTerm},
+		{"negative term", `{"term":-1}`, badTerm},
+		{"fractional term", `{"term":1.5}`, badTerm},
+		{"a word for a term", `{"term":"many"}`, badTerm},
+		{"a list for a term", `{"term":[42]}`, badTerm},
+		{"no term", `{"term":0}`, every},
+		{"an empty term", `{"term":""}`, every},
 		{"null term", `{"term":null}`, every},
-		{"an id", `{"id":"x","type":"io.exesdb.cluster.v1.leader_changed"}`, with(func(e *Event) { e.ID = "x" })},
+		{"an id", `{"id":"x","type":"io.exesdb.cluster.v1.leader_changed"}`, with(func(e *Event) { e.ID, e.Enveloped = "x", true })},
 		{"a word", "n2", malformed},
 		{"a string", `"s"`, malformed},
 		{"null", "null", malformed},
@@ -60,7 +67,7 @@ func TestEventsAreReadGenerously(t *testing.T) {
 
 func TestEncodedEventIsDecodedAsItWas(t *testing.T) {
 	for _, e := range []Event{
-		{Kind: LeaderChanged, ID: "i", Store: "s", Leader: "b", PreviousLeader: "a", Term: 1<<64 - 1, Reason: "why", SeenAt: seen},
+		{Kind: LeaderChanged, ID: "i", Store: "s", Leader: "b", PreviousLeader: "a", Term: MaxAnnouncedTerm, Reason: "why", SeenAt: seen},
 		{Kind: EmitterRestarted, ID: "i", Store: "s", Emitter: "e", Topic: "*n-$all", SeenAt: seen},
 		{Kind: LeaderChanged, SeenAt: seen},
 	} {
@@ -68,6 +75,7 @@ func TestEncodedEventIsDecodedAsItWas(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		e.Enveloped = true
 		if got := Decode(e.Kind, data, seen); got != e {
 			t.Errorf("%s\ngives %+v\nwant  %+v", data, got, e)
 		}
@@ -105,7 +113,8 @@ func FuzzDecode(f *testing.F) {
 			t.Fatal(err)
 		}
 		again := Decode(LeaderChanged, data, seen)
-		again.Malformed = e.Malformed // a store that could not be read is sent as none
+		again.Malformed, again.BadTerm = e.Malformed, e.BadTerm // what could not be read is sent as none
+		e.Enveloped = true
 		if again != e && utf8.Valid(body) {
 			t.Errorf("%+v sent is %+v", e, again)
 		}

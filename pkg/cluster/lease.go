@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -36,8 +37,8 @@ func decodeRecord(store string, data []byte) (Record, error) {
 	if err := json.Unmarshal(data, &r); err != nil {
 		return Record{}, fmt.Errorf("%w of store %s: %w", ErrBadLease, store, err)
 	}
-	if r.ID == "" || r.Store != store {
-		return Record{}, fmt.Errorf("%w of store %s: id %q, store %q", ErrBadLease, store, r.ID, r.Store)
+	if r.ID == "" || r.Store != store || r.Term > event.MaxTerm {
+		return Record{}, fmt.Errorf("%w of store %s: id %q, store %q, term %d", ErrBadLease, store, r.ID, r.Store, r.Term)
 	}
 	return r, nil
 }
@@ -102,7 +103,7 @@ func (l *Lease) Verify(ctx context.Context) error {
 // RaiseTerm renews the lease with a term above the one given: it is for when a higher term has been seen although this is
 // the valid lease, since the bucket was lost.
 func (l *Lease) RaiseTerm(ctx context.Context, over uint64) error {
-	if above(over) == over {
+	if over >= event.MaxTerm {
 		return fmt.Errorf("raise term over %d: %w", over, ErrLastTerm)
 	}
 	return l.renew(ctx, "raise term", input{kind: asked, term: over})

@@ -10,6 +10,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
@@ -697,24 +698,26 @@ func TestHigherTermIsTakenOver(t *testing.T) {
 	if got := b.theLeader().rules.held.Term; got != 1<<40+2 {
 		t.Errorf("the next has %d", got)
 	}
-	if above(1<<64-1) != 1<<64-1 {
-		t.Error("terms go round")
+	for _, last := range []uint64{event.MaxTerm, event.MaxTerm - 1, 1<<64 - 1} {
+		if above(last) != event.MaxTerm {
+			t.Errorf("above %d comes %d", last, above(last))
+		}
 	}
 }
 
 func TestLeaseAsItStandsInTheBucket(t *testing.T) {
-	r := Record{Store: "s", Leader: "n", ID: "i", Host: "h", PID: 7, Term: 1<<64 - 1, Epoch: "e", Since: seen, TTLMillis: 3000}
+	r := Record{Store: "s", Leader: "n", ID: "i", Host: "h", PID: 7, Term: event.MaxTerm, Epoch: "e", Since: seen, TTLMillis: 3000}
 	data, err := json.Marshal(r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := `{"store":"s","leader":"n","id":"i","host":"h","pid":7,"term":18446744073709551615,"epoch":"e","since":"2026-11-23T07:00:00.000000123Z","ttl_ms":3000}`; string(data) != want {
+	if want := `{"store":"s","leader":"n","id":"i","host":"h","pid":7,"term":9223372036854775807,"epoch":"e","since":"2026-11-23T07:00:00.000000123Z","ttl_ms":3000}`; string(data) != want {
 		t.Errorf("got  %s\nwant %s", data, want)
 	}
 	if back, err := decodeRecord("s", data); err != nil || back != r {
 		t.Errorf("back %+v, %v", back, err)
 	}
-	for _, bad := range []string{"", "null", "[]", "{}", `{"store":"s"}`, `{"store":"t","id":"i"}`, `{"store":"s","id":"i","term":-1}`} {
+	for _, bad := range []string{"", "null", "[]", "{}", `{"store":"s"}`, `{"store":"t","id":"i"}`, `{"store":"s","id":"i","term":-1}`, `{"store":"s","id":"i","term":9223372036854775808}`} {
 		if _, err := decodeRecord("s", []byte(bad)); !errors.Is(err, ErrBadLease) || !strings.Contains(err.Error(), "store s") {
 			t.Errorf("%q: %v", bad, err)
 		}

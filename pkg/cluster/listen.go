@@ -135,23 +135,27 @@ func (l *Listener) heard(kind Kind, m *nats.Msg) {
 	if !l.isNews(e, &l.announced, &l.elections) {
 		return
 	}
-	if e.Malformed {
-		l.warnMalformed(m)
+	if e.Malformed || e.BadTerm {
+		l.warnMalformed(e, m)
 	}
 	l.cfg.OnEvent(e)
 }
 
-func (l *Listener) warnMalformed(m *nats.Msg) {
+func (l *Listener) warnMalformed(e Event, m *nats.Msg) {
 	l.mu.Lock()
 	due := time.Since(l.warnedAt) >= malformedLogInterval
 	if due {
 		l.warnedAt = time.Now()
 	}
 	l.mu.Unlock()
-	if due {
-		l.cfg.Logger.Warn("a cluster event could not be read and is taken to mean every store; others like it within a minute are only counted",
-			"subject", m.Subject, "body", string(m.Data[:min(len(m.Data), 200)]))
+	if !due {
+		return
 	}
+	problem := "a cluster event could not be read and is taken to mean every store"
+	if !e.Malformed {
+		problem = fmt.Sprintf("a cluster event has a term that is no number from 1 to %d, and counts without it", uint64(MaxAnnouncedTerm))
+	}
+	l.cfg.Logger.Warn(problem+"; others like it within a minute are only counted", "subject", m.Subject, "body", string(m.Data[:min(len(m.Data), 200)]))
 }
 
 // advisory is what is used of JetStream's leader-elected advisory.

@@ -210,6 +210,10 @@ func TestElectionIsHeardOnceByEachAndAnnouncedOnce(t *testing.T) {
 		c.want.ID, c.want.Reason = id, fmt.Sprintf("JetStream elected %s leader of stream %s", c.leader, c.stream)
 		onWire := next(t, announced)
 		got := Decode(c.want.Kind, onWire.Data, time.Time{})
+		if !got.Enveloped {
+			t.Errorf("%d: announced without a type: %s", i, onWire.Data)
+		}
+		got.Enveloped = false // an advisory has none
 		if got != c.want {
 			t.Errorf("%d: announced %+v\nwant %+v", i, got, c.want)
 		}

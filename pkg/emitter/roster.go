@@ -88,7 +88,7 @@ func (h *recordHandler) Message(m feed.Message) {
 	if e.Operation != registry.Put {
 		s, err := subscription.ParseKey(e.Key)
 		if err == nil {
-			r.entry(registration{registry.Registration{Subscription: s, Incarnation: e.Incarnation}, e.Revision})
+			r.entry(registration{registry.Registration{Subscription: s, Incarnation: e.Incarnation, Term: e.Term}, e.Revision})
 		}
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 
@@ -17,7 +18,7 @@ const (
 	SequenceHeader = "Exesdb-Seq"
 	// PrevHeader is the sequence of the event that the proxy took before this one; 0: none.
 	PrevHeader = "Exesdb-Prev"
-	// TermHeader is the sending leader's term.
+	// TermHeader is the sending leader's term. In the marker of a deleted registration or lease it is the highest known.
 	TermHeader = "Exesdb-Term"
 	// EpochHeader stands in questions, and says which history of the store the sequences are of. A proxy that took events
 	// of another one forgets them. It answers a question with what it accepted and what it took last.
@@ -25,6 +26,10 @@ const (
 	// IncarnationHeader stands in everything that a proxy forwards: the incarnation of its registration.
 	IncarnationHeader = "Exesdb-Incarnation"
 )
+
+// MaxTerm is the last term there is. One above it is malformed wherever it stands, so that terms fit a signed number of
+// 64 bit in every language.
+const MaxTerm = math.MaxInt64
 
 // Handoff is a message on its way from an emitter to a proxy, with what its headers say of the hand-off. In one process these
 // headers, but for the sequence of an event, are spared.
@@ -53,6 +58,9 @@ func ReadHandoff(m *nats.Msg) (h Handoff, numbered bool, err error) {
 	if text, ok := spell(m.Header, TermHeader); ok {
 		if h.Term, err = headerNumber(TermHeader, text); err != nil {
 			return h, true, err
+		}
+		if h.Term > MaxTerm {
+			return h, true, fmt.Errorf("%s: %d is above the last term, %d", TermHeader, h.Term, uint64(MaxTerm))
 		}
 	}
 	if text, ok := spell(m.Header, PrevHeader); ok {

@@ -24,6 +24,7 @@ const (
 	Restart    Verb = "restart"    // one proxy anew, with a new incarnation; the instance that holds it answers
 	Reregister Verb = "reregister" // now; the instances that hold any of them answer
 	Drain      Verb = "drain"      // an instance is to hold nothing, or is to again; the instance itself answers
+	ResetTerm  Verb = "reset_term" // a store's count of terms begins again; the instances that have the store answer
 )
 
 // Codes and descriptions of the micro error headers.
@@ -61,6 +62,23 @@ type DrainAnswer struct {
 	Envelope
 	Instance Instance `json:"instance"`
 	Draining bool     `json:"draining"`
+}
+
+// ResetTermRequest is the body of reset_term.
+type ResetTermRequest struct {
+	Store string `json:"store"`
+	Term  uint64 `json:"term,omitempty"` // the term of the leader that there is; 0: not known
+}
+
+// ResetTermAnswer answers reset_term, once the proxies that the instance holds are restarted.
+type ResetTermAnswer struct {
+	Envelope
+	Instance Instance `json:"instance"`
+	Store    string   `json:"store"`
+	Before   uint64   `json:"before"` // the highest term known until then
+	Term     uint64   `json:"term"`
+	Affected int      `json:"affected"` // proxies that were restarted
+	Verified int      `json:"verified"` // of these, registered and verified since
 }
 
 // StatusAnswer is one message of an instance's answer to status. An answer of more than one message counts its parts.

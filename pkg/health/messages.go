@@ -19,9 +19,12 @@ const (
 	ListAnswerType   = "io.exesdb.proxy.v1.list_response"
 	ActionAnswerType = "io.exesdb.proxy.v1.action_response"
 	DrainAnswerType  = "io.exesdb.proxy.v1.drain_response"
-	HandOverType     = "io.exesdb.proxy.v1.handover"
-	HandedOverType   = "io.exesdb.proxy.v1.handed_over"
-	SupersededType   = "io.exesdb.proxy.v1.superseded"
+
+	ResetTermAnswerType = "io.exesdb.proxy.v1.reset_term_response"
+
+	HandOverType   = "io.exesdb.proxy.v1.handover"
+	HandedOverType = "io.exesdb.proxy.v1.handed_over"
+	SupersededType = "io.exesdb.proxy.v1.superseded"
 )
 
 // Subject prefixes. A store or subscription name follows as one token (subscription.EncodeToken).
@@ -79,6 +82,9 @@ type Status struct {
 	DeliveryErrors      uint64            `json:"delivery_errors"` // attempts to deliver that failed, in this start
 	Parked              uint64            `json:"parked"`          // events parked, in this start
 }
+
+// InPlace reports whether the registration is there: verified, or acknowledged where nothing is read back.
+func (s *Status) InPlace() bool { return s.Verified || s.Registered && s.Verification == "off" }
 
 // Moving says how a subscription is on its way from one instance to another.
 type Moving string

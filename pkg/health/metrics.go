@@ -45,7 +45,7 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		Verifications: vec("verifications_total", "Registrations read back, by outcome.", "outcome"),
 		Events:        vec("cluster_events_received_total", "Cluster events received, by event.", "event"),
 		Ignored:       vec("cluster_events_ignored_total", "Cluster events that caused nothing, by reason.", "reason"),
-		Malformed:     counter("cluster_events_malformed_total", "Cluster events whose body could not be read; they were taken to mean every store."),
+		Malformed:     counter("cluster_events_malformed_total", "Cluster events whose body or term could not be read; they were taken to mean every store, or to have no term."),
 		Coalesced:     counter("cluster_events_coalesced_total", "Cluster events that were merged into a registration round not yet begun."),
 		Alerts:        vec("alerts_total", "Alerts raised, by level and scope.", "level", "scope"),
 		Published:     vec("messages_published_total", "Status, alert and summary messages published.", "message"),

@@ -120,6 +120,34 @@ func (m *Monitor) Drain(ctx context.Context, instance string, undo bool) (answer
 	return answer, nil
 }
 
+// ResetTerm begins a store's count of terms again, and returns the answers of all instances that have the store. Where none has
+// it the error matches ErrProxyNotFound.
+func (m *Monitor) ResetTerm(ctx context.Context, store string, term uint64) (answers []ResetTermAnswer, err error) {
+	_, statuses, err := m.Statuses(ctx, Request{Store: store})
+	if err != nil {
+		return nil, err
+	}
+	have := map[string]bool{}
+	for i := range statuses {
+		have[statuses[i].ReportedBy.ID] = true
+	}
+	if len(have) == 0 {
+		return nil, fmt.Errorf("%w: no running instance has store %s", ErrProxyNotFound, store)
+	}
+	err = m.ask(ctx, ResetTerm, ResetTermRequest{Store: store, Term: term}, len(have), func(data []byte) error {
+		var a ResetTermAnswer
+		if err := json.Unmarshal(data, &a); err != nil {
+			return fmt.Errorf("an instance's answer: %w", err)
+		}
+		answers = append(answers, a)
+		return nil
+	})
+	if err == nil && len(answers) < len(have) {
+		err = fmt.Errorf("%w: %d of %d instances answered", ErrIncomplete, len(answers), len(have))
+	}
+	return answers, err
+}
+
 // holders counts the instances that answer, and those that hold any of the request's proxies.
 func (m *Monitor) holders(ctx context.Context, r Request) (instances, holders int, err error) {
 	answered, statuses, err := m.Statuses(ctx, r)
@@ -200,7 +228,7 @@ func next(ctx context.Context, replies *nats.Subscription, wait time.Duration) (
 
 // patience for the first answer: an action answers when its attempts have ended.
 func (m *Monitor) patience(verb Verb) time.Duration {
-	if verb == Restart || verb == Reregister || verb == Drain {
+	if verb == Restart || verb == Reregister || verb == Drain || verb == ResetTerm {
 		return max(m.Patience, 12*time.Second)
 	}
 	return m.Patience

@@ -67,6 +67,22 @@ func (s *Supervisor) Restart(ctx context.Context, store, name string) ([]health.
 	return s.act(ctx, store, name, Input{Kind: Restart})
 }
 
+// ResetTerm begins a store's count of terms again, from the one given, and restarts the proxies that it is held by here: their
+// receivers and registrations have the term of before. It returns that term, and their statuses when the registrations that
+// follow have ended. Where the store is unknown here, known is false.
+func (s *Supervisor) ResetTerm(ctx context.Context, store string, to uint64) (before uint64, statuses []health.Status, known bool, err error) {
+	loops := s.some(store)
+	if store == "" || len(loops) == 0 {
+		return 0, nil, false, nil
+	}
+	l, reply := loops[0], make(chan []health.Status, 1)
+	before = l.inbox.fence.reset(to, time.Now())
+	l.log.Warn("the count of terms begins again, as an operator asked", "term", to, "before", before)
+	l.inbox.askNow(request{do: func(l *loop, now time.Time) { l.act("", Input{Kind: Restart}, reply, now) }})
+	statuses, err = collect(ctx, []chan []health.Status{reply})
+	return before, statuses, true, err
+}
+
 func (s *Supervisor) act(ctx context.Context, store, name string, in Input) ([]health.Status, error) {
 	var replies []chan []health.Status
 	for _, l := range s.some(store) {

@@ -88,7 +88,7 @@ func newContender(m *memory, n int, s subscription.Subscription) *contender {
 	c := &contender{owner: registry.Owner{Name: fmt.Sprintf("instance-%d", n), ID: fmt.Sprintf("id-%d", n)}}
 	sh := &shared{owner: c.owner, metrics: health.NewMetrics(nil)}
 	sh.registrar = &registrar{bucket: m, owner: c.owner, needle: c.owner.Needle(), metrics: sh.metrics, retired: &sh.retired, members: &sh.members}
-	c.loop = loop{shared: sh, log: slog.New(slog.DiscardHandler)}
+	c.loop = loop{shared: sh, inbox: newInbox(), log: slog.New(slog.DiscardHandler)}
 	c.item = &item{key: s.Key(), number: 1}
 	c.item.proxy = Proxy{Subscription: s, Health: breaker.Unknown}
 	c.proxy = &c.item.proxy

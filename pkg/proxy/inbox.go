@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/health"
@@ -14,6 +13,7 @@ type Cluster struct {
 	Cause  registry.Cause // LeaderChanged, EmitterRestarted, Reconnected or Lost
 	Topic  string         // narrows EmitterRestarted; empty: every subscription
 	Term   uint64         // of LeaderChanged; 0: unknown
+	Jumps  bool           // its term may be far above the last without being a mistake
 	Leader string
 	SeenAt time.Time
 }
@@ -34,7 +34,7 @@ type merged struct {
 type inbox struct {
 	wake chan struct{} // holds one signal; never closed
 
-	term atomic.Uint64 // highest heard of, in cluster events, records and events; it only grows
+	fence fence
 
 	mu       sync.Mutex
 	leader   string // named last
@@ -47,7 +47,11 @@ type inbox struct {
 	applies  uint64    // requests so far that askNow waits for
 }
 
-func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1)} }
+func newInbox() *inbox {
+	b := &inbox{wake: make(chan struct{}, 1)}
+	b.fence.jumped.Interval, b.fence.ignored.Interval, b.fence.refused.Interval = warnEvery, warnEvery, warnEvery
+	return b
+}
 
 func (b *inbox) signal() {
 	select {
@@ -61,10 +65,10 @@ func (b *inbox) event(c Cluster) (stale, coalesced bool) {
 	defer b.signal()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if c.Term > 0 && c.Term < b.term.Load() {
+	if c.Term > 0 && c.Term < b.fence.term() {
 		return true, false
 	}
-	raise(&b.term, c.Term)
+	b.fence.raise(c.Term)
 	if c.Leader != "" {
 		b.leader = c.Leader
 	}
@@ -161,25 +165,10 @@ func (b *inbox) takeAsked(applied uint64) []request {
 	return taken
 }
 
-// raise makes a term at least that.
-func raise(term *atomic.Uint64, to uint64) {
-	for {
-		known := term.Load()
-		if to <= known || term.CompareAndSwap(known, to) {
-			return
-		}
-	}
-}
-
-// learnTerm takes over the term that a record carries, so that a restarted instance goes on refusing older ones.
-func (b *inbox) learnTerm(term uint64) {
-	raise(&b.term, term)
-}
-
 func (b *inbox) leadership() (term uint64, leader string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.term.Load(), b.leader
+	return b.fence.term(), b.leader
 }
 
 func (b *inbox) eventPending() bool {

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -24,7 +23,7 @@ type inflow struct {
 	*inlet
 	d            *Delivery
 	subscription subscription.Subscription // without its start version
-	fence        *atomic.Uint64            // highest term that the store's proxies heard of
+	fence        *fence                    // of the store's proxies
 
 	mu       sync.Mutex
 	receiver Receiver
@@ -74,7 +73,7 @@ type queued struct {
 func newInflow(in *inlet) *inflow {
 	p := &in.it.proxy
 	f := &inflow{
-		inlet: in, d: in.l.delivery, fence: &in.l.inbox.term, asOf: ^uint64(0),
+		inlet: in, d: in.l.delivery, fence: &in.l.inbox.fence, asOf: ^uint64(0),
 		subscription: subscription.Subscription{Store: p.Store, Type: p.Type, Selector: p.Selector, Name: p.Name},
 	}
 	f.target()
@@ -123,9 +122,9 @@ func (f *inflow) receiveLocal(h event.Handoff) {
 
 func (f *inflow) handed(h event.Handoff) {
 	m, seq, term, prev := h.Message, h.Sequence, h.Term, h.Prev
-	f.receiver.Fence = max(f.receiver.Fence, f.fence.Load())
+	f.receiver.Fence = max(f.receiver.Fence, f.fence.term())
 	if term > f.receiver.Fence {
-		raise(f.fence, term) // from now on for all of the store's proxies
+		f.fence.raise(term) // from now on for all of the store's proxies
 	}
 	if seq == 0 {
 		f.question(m, term)
@@ -138,6 +137,7 @@ func (f *inflow) handed(h event.Handoff) {
 	verdict := f.receiver.Receive(term, seq, prev)
 	f.d.verdicts[verdict].Inc()
 	if verdict == StaleTerm {
+		f.fence.warnRefused(f.d.Logger, f.subscription.Store, term, f.receiver.Fence)
 		f.d.answer(m.Reply, event.Answer{Kind: event.StaleTerm, Number: f.receiver.Fence})
 		return
 	}
@@ -175,6 +175,7 @@ func (f *inflow) malformed(m *nats.Msg, err error) {
 func (f *inflow) question(m *nats.Msg, term uint64) {
 	forgot, stale := f.receiver.Ask(term, m.Header.Get(event.EpochHeader))
 	if stale {
+		f.fence.warnRefused(f.d.Logger, f.subscription.Store, term, f.receiver.Fence)
 		f.d.answer(m.Reply, event.Answer{Kind: event.StaleTerm, Number: f.receiver.Fence})
 		return
 	}

@@ -131,7 +131,7 @@ func (l *loop) deleteRecords(ctx context.Context, releases []release) []done {
 			if err != nil {
 				note(i, err)
 			} else if ok && found.OwnedBy(l.registrar.needle) {
-				w := registry.Write{Key: writes[i].Key, Revision: found.Revision, Incarnation: writes[i].Incarnation}
+				w := registry.Write{Key: writes[i].Key, Revision: found.Revision, Incarnation: writes[i].Incarnation, Term: writes[i].Term}
 				if record, err := found.Registration(); err == nil {
 					w.Incarnation = max(w.Incarnation, record.Incarnation)
 				}

@@ -281,7 +281,7 @@ func (l *loop) finish(d *done, now time.Time) {
 		l.quickest.note(o.At.Sub(it.proxy.CauseAt), now)
 	}
 	l.took(it, &d.outcome, now)
-	l.inbox.learnTerm(d.term)
+	l.inbox.fence.learn(d.term, now)
 	if it.removed {
 		if !d.outcome.Superseded && !it.proxy.Standby {
 			it.proxy.Claim = max(it.proxy.Claim, d.outcome.Incarnation)
@@ -316,6 +316,7 @@ func (l *loop) seen(e *registry.Entry, now time.Time) {
 	n := News{Revision: e.Revision, Removed: e.Operation != registry.Put, Incarnation: e.Incarnation}
 	switch {
 	case n.Removed:
+		l.inbox.fence.learn(e.Term, now)
 	case e.OwnedBy(l.registrar.needle):
 		n.Mine, n.Readable = true, true
 		n.Incarnation, n.Owner = it.proxy.Incarnation, l.owner
@@ -327,7 +328,7 @@ func (l *loop) seen(e *registry.Entry, now time.Time) {
 		}
 		n.Readable, n.Incarnation, n.Owner = true, record.Incarnation, record.Owner
 		l.arrived(it, now)
-		l.inbox.learnTerm(record.Term)
+		l.inbox.fence.learn(record.Term, now)
 	}
 	if p := &it.proxy; n.Readable && !n.Mine && p.Standby && (p.Holder == nil || p.Holder.ID != n.Owner.ID) {
 		l.takenAt = now

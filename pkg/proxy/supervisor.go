@@ -254,10 +254,15 @@ func (s *Supervisor) Progress(p event.Progress) {
 }
 
 func (s *Supervisor) tell(l *loop, c Cluster) {
+	known := l.inbox.fence.term()
 	stale, coalesced := l.inbox.event(c)
+	if known > 0 && c.Term > known+jump && !c.Jumps {
+		l.inbox.fence.warnJump(l.log, l.store, known, c.Term)
+	}
 	switch {
 	case stale:
 		s.metrics.Ignored.WithLabelValues("term").Inc()
+		l.inbox.fence.warnIgnored(l.log, l.store, c.Term)
 	case coalesced:
 		s.metrics.Coalesced.Inc()
 	}

@@ -39,7 +39,7 @@ func (l *loop) shut(it *item) {
 // From is where its events came in; nil: nowhere.
 func (l *loop) release(it *item, revision uint64, from *inlet, to *registry.Owner, now time.Time) {
 	it.way = &way{leaving: now}
-	w := registry.Write{Key: it.key, Revision: revision, Incarnation: max(it.proxy.Incarnation, it.proxy.Claim)}
+	w := registry.Write{Key: it.key, Revision: revision, Incarnation: max(it.proxy.Incarnation, it.proxy.Claim), Term: l.inbox.fence.term()}
 	l.releases = append(l.releases, release{w, it, it.busy, from, to})
 	if busy := it.busy; !isClosed(busy) {
 		l.work.Go(func() {

@@ -46,13 +46,19 @@ type Entry struct {
 	Time      time.Time
 	// Incarnation is the highest that the key has had, of a Deleted that says it (Write.Incarnation); 0: it does not.
 	Incarnation uint64
+	// Term is the highest term of the store known then, of a Deleted that says it (Write.Term); 0: it does not.
+	Term uint64
 }
 
 // NewEntry reads an entry from the parts of a stream message.
 func (r *Registry) NewEntry(subject string, revision uint64, header nats.Header, data []byte, at time.Time) Entry {
 	e := Entry{Key: r.Key(subject), Revision: revision, Operation: operation(header), Data: data, Time: at}
 	if e.Operation == Deleted {
-		e.Incarnation, _ = strconv.ParseUint(event.Value(header, event.IncarnationHeader), 10, 64) // by hand it may say anything: 0
+		// By hand they may say anything: 0.
+		e.Incarnation, _ = strconv.ParseUint(event.Value(header, event.IncarnationHeader), 10, 64)
+		if e.Term, _ = strconv.ParseUint(event.Value(header, event.TermHeader), 10, 64); e.Term > event.MaxTerm {
+			e.Term = 0
+		}
 	}
 	return e
 }
@@ -176,11 +182,21 @@ const readTimeout = 5 * time.Second
 // List reads every record that is there now, in revision order, from any replica. Store and name narrow it; empty
 // means all of them. Markers are left out.
 func (r *Registry) List(ctx context.Context, store, name string) ([]Entry, error) {
+	var entries []Entry
+	err := r.each(ctx, store, name, func(e Entry) {
+		if e.Operation == Put {
+			entries = append(entries, e)
+		}
+	})
+	return entries, err
+}
+
+// each reads every record and marker that is there now, as List does.
+func (r *Registry) each(ctx context.Context, store, name string, found func(Entry)) error {
 	if r.stream == nil {
-		return nil, nil // OpenExisting found no bucket
+		return nil // OpenExisting found no bucket
 	}
 	filter := r.prefix + tokenOrStar(store) + ".*.*." + tokenOrStar(name)
-	var entries []Entry
 	from := uint64(1)
 	page := func() (int, error) {
 		ctx, cancel := context.WithTimeout(ctx, readTimeout)
@@ -191,18 +207,16 @@ func (r *Registry) List(ctx context.Context, store, name string) ([]Entry, error
 		}
 		return r.drain(ctx, batch, func(e Entry) {
 			from = e.Revision + 1
-			if e.Operation == Put {
-				entries = append(entries, e)
-			}
+			found(e)
 		})
 	}
 	for {
 		n, err := page()
 		if err != nil {
-			return nil, fmt.Errorf("list %s: %w", r.bucket, describeRead(err))
+			return fmt.Errorf("list %s: %w", r.bucket, describeRead(err))
 		}
 		if n == 0 {
-			return entries, nil
+			return nil
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	jsonv2 "github.com/go-json-experiment/json"
 
+	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -88,6 +89,9 @@ func Decode(key string, data []byte) (Registration, error) {
 	}
 	if r.Owner.ID == "" {
 		return Registration{}, fmt.Errorf("%w under %s: no owner.id", ErrBadRecord, key)
+	}
+	if r.Term > event.MaxTerm {
+		return Registration{}, fmt.Errorf("%w under %s: term %d is above the last one, %d", ErrBadRecord, key, r.Term, uint64(event.MaxTerm))
 	}
 	if r.Key() != key {
 		return Registration{}, fmt.Errorf("%w under %s: it describes %s", ErrBadRecord, key, r.Key())

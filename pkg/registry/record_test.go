@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"pgregory.net/rapid"
 
+	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -53,7 +54,7 @@ func TestEncodedRecordIsDecodedAsItWas(t *testing.T) {
 				Name: name.Draw(t, "name"), StartVersion: rapid.Int64Min(-1).Draw(t, "start"),
 			},
 			Owner:       Owner{Name: rapid.String().Draw(t, "owner"), ID: rapid.StringMatching(`[A-Za-z0-9]{22}`).Draw(t, "id"), Host: "h", PID: rapid.Int().Draw(t, "pid")},
-			Incarnation: rapid.Uint64().Draw(t, "incarnation"), DeliverSubject: "d", Term: rapid.Uint64().Draw(t, "term"),
+			Incarnation: rapid.Uint64().Draw(t, "incarnation"), DeliverSubject: "d", Term: rapid.Uint64Max(event.MaxTerm).Draw(t, "term"),
 			Cause: rapid.SampledFrom(Causes()).Draw(t, "cause"), RegisteredAt: time.Unix(0, rapid.Int64Min(0).Draw(t, "at")).UTC(),
 		}
 		r.Owner.Name = strings.ToValidUTF8(r.Owner.Name, "?")

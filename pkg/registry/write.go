@@ -35,6 +35,8 @@ type Write struct {
 	// Incarnation is of a deletion, the highest that the key has had: who claims it next goes on from there. Its marker
 	// says it, for releaseTTL; 0: it says nothing, and goes with the others, after markerTTL.
 	Incarnation uint64
+	// Term is of a deletion likewise: the highest term of the store that whoever deletes it knows; 0: none.
+	Term uint64
 }
 
 // WriteResult is what became of the Write at the same index.
@@ -74,12 +76,18 @@ func (r *Registry) message(w *Write) *nats.Msg {
 	if w.Data == nil {
 		m.Header[operationHeader] = []string{operationDelete}
 		m.Header[jetstream.MsgTTLHeader] = []string{markerTTL.String()}
-		if w.Incarnation > 0 {
-			m.Header[event.IncarnationHeader] = []string{strconv.FormatUint(w.Incarnation, 10)}
-			m.Header[jetstream.MsgTTLHeader] = []string{releaseTTL.String()}
-		}
+		w.remember(m.Header, event.IncarnationHeader, w.Incarnation)
+		w.remember(m.Header, event.TermHeader, w.Term)
 	}
 	return m
+}
+
+// remember puts a number into a marker, which then lives for releaseTTL.
+func (w *Write) remember(marker nats.Header, name string, number uint64) {
+	if number > 0 {
+		marker[name] = []string{strconv.FormatUint(number, 10)}
+		marker[jetstream.MsgTTLHeader] = []string{releaseTTL.String()}
+	}
 }
 
 func await(ctx context.Context, future jetstream.PubAckFuture) WriteResult {

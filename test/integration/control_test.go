@@ -180,9 +180,9 @@ func TestControlIsAMicroService(t *testing.T) {
 	for _, e := range described.Endpoints {
 		subjects[e.Subject] = true
 	}
-	for _, verb := range []string{"list", "status", "restart", "reregister", "drain"} {
-		if !subjects["exesdb.proxy.control."+verb] || len(subjects) != 5 {
-			t.Errorf("endpoints %v, want the five verbs", subjects)
+	for _, verb := range []string{"list", "status", "restart", "reregister", "drain", "reset_term"} {
+		if !subjects["exesdb.proxy.control."+verb] || len(subjects) != 6 {
+			t.Errorf("endpoints %v, want the six verbs", subjects)
 		}
 	}
 	if described.Metadata["instance_id"] != i.Owner().ID || described.Metadata["instance"] != i.Owner().Name {

@@ -184,6 +184,6 @@ func TestLowerTermIsIgnoredAndEqualOrHigherActedOn(t *testing.T) {
 	ignore(`{"store":"greenhouse","term":"9"}`)
 	ignore(`{"term":40}`)
 	act(`{"store":"greenhouse","term":"nonsense"}`, 41)
-	act(`{"store":"greenhouse","term":18446744073709551615}`, 18446744073709551615)
-	ignore(`{"store":"greenhouse","term":18446744073709551614}`)
+	act(`{"store":"greenhouse","term":4611686018427387903}`, 4611686018427387903)
+	ignore(`{"store":"greenhouse","term":4611686018427387902}`)
 }

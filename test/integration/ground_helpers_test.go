@@ -124,6 +124,9 @@ func (g *ground) reload(change func(*config.Config)) {
 	}
 }
 
+// reconfigure changes the configuration while nothing runs.
+func (g *ground) reconfigure(change func(*config.Config)) { change(g.config) }
+
 // append appends that many events to stream id o-1, of type created, whose data are {"n":<number>}, from number from on.
 func (g *ground) append(from, n int) {
 	g.Helper()

@@ -105,7 +105,7 @@ func processPermissions(t *testing.T, p *processPrograms) {
 
 	w.publish(changed, "")
 	for _, args := range [][]string{
-		{"list"}, {"status", id, "idle_00"}, {"members"}, {"reregister", id}, {"restart", id, "published"}, {"parked", "list"}, {"drain", "host-a"},
+		{"list"}, {"status", id, "idle_00"}, {"members"}, {"reregister", id}, {"restart", id, "published"}, {"reset-term", id}, {"parked", "list"}, {"drain", "host-a"},
 	} {
 		command(args...)
 	}

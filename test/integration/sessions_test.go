@@ -13,7 +13,7 @@ import (
 )
 
 // sessionExamples are the contract's examples that TestContractExamplesOfSessions holds to the code.
-var sessionExamples = []string{"member", "drain_request", "drain_response", "handover", "handed_over", "superseded"}
+var sessionExamples = []string{"member", "drain_request", "drain_response", "reset_term_request", "reset_term_response", "handover", "handed_over", "superseded"}
 
 // attend gives an instance that does not run a session, for a while.
 func (w *world) attend(name, id string) {
@@ -76,6 +76,11 @@ func TestContractExamplesOfSessions(t *testing.T) {
 		"drain_request": health.DrainRequest{Instance: "host-a", Undo: true},
 		"drain_response": health.DrainAnswer{
 			Envelope: health.NewEnvelope(health.DrainAnswerType, time.Now()), Instance: health.Instance{Owner: owner, Version: "0.1.0"}, Draining: true,
+		},
+		"reset_term_request": health.ResetTermRequest{Store: "greenhouse_tycoon", Term: 43},
+		"reset_term_response": health.ResetTermAnswer{
+			Envelope: health.NewEnvelope(health.ResetTermAnswerType, time.Now()), Instance: health.Instance{Owner: owner, Version: "0.1.0"},
+			Store: "greenhouse_tycoon", Before: 1000000, Term: 43, Affected: 1, Verified: 1,
 		},
 	} {
 		data, err := json.Marshal(sent)

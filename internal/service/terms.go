@@ -1,0 +1,67 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/micro"
+
+	"github.com/exesdb/subproxy/pkg/cluster"
+	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/registry"
+)
+
+// answerResetTerm answers where the store is configured here, once what this instance holds is registered with the new term.
+func (s *Service) answerResetTerm(r micro.Request) {
+	var body health.ResetTermRequest
+	if err := json.Unmarshal(r.Data(), &body); err != nil || body.Store == "" || body.Term > cluster.MaxAnnouncedTerm {
+		s.fail(r, health.CodeBadRequest, health.BadRequest,
+			fmt.Sprintf(`the body is not {"store":"…","term":…}, with a term from 0 to %d`, uint64(cluster.MaxAnnouncedTerm)))
+		return
+	}
+	if s.supervisor.Retired() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(s.answering, actionTimeout)
+	defer cancel()
+	before, statuses, known, err := s.supervisor.ResetTerm(ctx, body.Store, body.Term)
+	if !known {
+		return
+	}
+	if err == nil {
+		err = s.lowerMarkers(ctx, body.Store, body.Term)
+	}
+	if err != nil {
+		s.fail(r, health.CodeUnavailable, health.TemporaryFailure, err.Error())
+		return
+	}
+	a := health.ResetTermAnswer{
+		Envelope: health.NewEnvelope(health.ResetTermAnswerType, time.Now()), Instance: s.Instance(), Store: body.Store,
+		Before: before, Term: body.Term, Affected: len(statuses),
+	}
+	for i := range statuses {
+		if statuses[i].InPlace() {
+			a.Verified++
+		}
+	}
+	s.respond(r, a)
+}
+
+// lowerMarkers has the markers of the store's released registrations, and of a lease that was given back, say the new term. Of
+// a lease that somebody holds the term stays: its holder proves with it that it leads.
+func (s *Service) lowerMarkers(ctx context.Context, store string, term uint64) error {
+	if err := s.bucket.LowerTerms(ctx, store, term); err != nil {
+		return err
+	}
+	e, there, err := s.cluster.GetFromLeader(ctx, cluster.LeaderKey(store))
+	if err != nil || !there || e.Operation != registry.Deleted || e.Term <= term {
+		return err
+	}
+	result := s.cluster.Put(ctx, []registry.Write{{Key: e.Key, Revision: e.Revision, Term: term}})[0]
+	if result.Err == registry.ErrConflict {
+		return nil // somebody leads by now
+	}
+	return result.Err
+}
