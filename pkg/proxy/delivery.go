@@ -276,6 +276,19 @@ func (in *inlet) inflow() *inflow {
 	return in.flow.Load()
 }
 
+// finish takes nothing more, as close, but that what comes is dropped and nobody is told that the inlet is gone: the next run of the
+// proxy begins where this one stops.
+func (in *inlet) finish() <-chan struct{} {
+	if in == nil {
+		return nil
+	}
+	f := in.flow.Load()
+	if f == nil {
+		return in.after
+	}
+	return f.close()
+}
+
 // close takes nothing more. What waits is dropped, since it is not acknowledged; the channel is closed once what the sink had
 // in hand, of this inlet or of one before, is done with, and acknowledged. It is nil where there never was anything.
 func (in *inlet) close() <-chan struct{} {

@@ -48,6 +48,8 @@ type item struct {
 	taking   bool    // counted in loop.takes
 	way      *way    // to or from another instance; nil: it stays
 	asked    bool    // an operator waits for its attempt, which goes first
+
+	restarting bool // it takes no events, and begins anew once its sink has nothing in hand
 }
 
 // release is a record to be deleted, or left to another instance, once what the proxy's sink has in hand is done with: whoever

@@ -78,9 +78,42 @@ func (l *loop) remove(it *item, now time.Time) {
 	l.settleActions(it, now)
 }
 
+// restart ends a proxy's run, and begins the next one where that stopped, once what its sink has in hand is done with: the emitter
+// passes over what the run says once there is another.
 func (l *loop) restart(it *item, now time.Time) {
+	in := it.inlet
+	drained := in.finish()
+	if it.restarting {
+		return
+	}
+	if isClosed(drained) {
+		l.beginAnew(it, now)
+		return
+	}
+	it.restarting = true
+	l.work.Go(func() {
+		<-drained // closed within drainWithin
+		l.inbox.ask(request{do: func(l *loop, now time.Time) {
+			if it.restarting = false; it.inlet == in { // else it was superseded, released or removed meanwhile
+				l.beginAnew(it, now)
+			}
+			l.settleActions(it, now)
+		}})
+	})
+}
+
+// beginAnew begins the run after one that has nothing in hand any more.
+func (l *loop) beginAnew(it *item, now time.Time) {
+	from := it.inlet
 	l.shut(it)
 	it.number = l.numbers.Add(1)
+	if p := &it.proxy; from != nil {
+		stopped := place{from.place(), p.Revision}
+		it.inlet = l.delivery.open(l, it, it.number, &stopped)
+		if !p.Attempting { // else what is written first is of the run before
+			p.handed = &stopped
+		}
+	}
 	l.step(it, Input{Kind: Restart, SeenAt: now}, now)
 }
 
@@ -157,7 +190,7 @@ func (l *loop) act(name string, in Input, reply chan<- []health.Status, now time
 		} else {
 			l.step(it, in, now)
 		}
-		if p := &it.proxy; p.Attempting || !p.Started && !p.Stopped {
+		if p := &it.proxy; p.Attempting || it.restarting || !p.Started && !p.Stopped {
 			a.waiting[it] = struct{}{}
 		} else {
 			it.asked = false
@@ -172,7 +205,7 @@ func (l *loop) act(name string, in Input, reply chan<- []health.Status, now time
 
 // settleActions takes an item whose attempts have ended off the waiting lists.
 func (l *loop) settleActions(it *item, now time.Time) {
-	if len(l.actions) == 0 || it.proxy.Attempting && !it.removed {
+	if len(l.actions) == 0 || (it.proxy.Attempting || it.restarting) && !it.removed {
 		return
 	}
 	open := l.actions[:0]

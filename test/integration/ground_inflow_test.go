@@ -166,3 +166,95 @@ func TestGroundSlowSubscriberAcknowledgesEach(t *testing.T) {
 		return err == nil && string(m.Data) == "+ACK 150"
 	})
 }
+
+// TestGroundRestartRepeatsNothing: what the sink has in hand when a proxy is restarted is finished, and the next run goes on after it.
+func TestGroundRestartRepeatsNothing(t *testing.T) {
+	t.Parallel()
+	for name, apart := range map[string]bool{"hosted emitter": false, "emitter apart": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := newGround(t, nil, requesting("all"))
+			if apart {
+				g.config.Emitter.Enabled = false
+				g.emit(g.config)
+			}
+			g.start()
+			got := make(chan int, 1000)
+			if _, err := g.nc.Subscribe("in.all", func(m *nats.Msg) {
+				got <- decode[struct{ N int }](g, m.Data).N
+				time.Sleep(2 * time.Millisecond) // longer than it takes to register anew
+				_ = m.Respond(nil)
+			}); err != nil {
+				t.Fatal(err)
+			}
+			const events = 400
+			appended := make(chan struct{})
+			go func() {
+				defer close(appended)
+				for n := range events {
+					g.append(n+1, 1)
+					time.Sleep(2 * time.Millisecond)
+				}
+			}()
+			defer func() { <-appended }()
+			want := 1
+			receive := func(until int) {
+				t.Helper()
+				for ; want <= until; want++ {
+					select {
+					case n := <-got:
+						if n != want {
+							t.Fatalf("event %d came, after %d", n, want-1)
+						}
+					case <-time.After(patience):
+						t.Fatalf("event %d did not come", want)
+					}
+				}
+			}
+			incarnation := uint64(1)
+			for r := range 8 {
+				receive(r * 45)
+				if a := g.askOne("restart", `{"store":"s","name":"all"}`); a.Verified != 1 {
+					t.Fatalf("restart: %+v", a)
+				}
+				g.await(allKey, "another incarnation", func(r record) bool {
+					before := incarnation
+					incarnation = max(incarnation, r.Incarnation)
+					return r.Incarnation > before
+				})
+			}
+			receive(events)
+			g.eventually("all is acknowledged", func() bool { return g.checkpoint(allKey) > 0 })
+			if len(got) > 0 {
+				t.Errorf("%d more came", len(got))
+			}
+		})
+	}
+}
+
+// TestGroundRestartWaitsForNobodyWhoHangs: a subscriber that does not answer keeps a restart from happening for its time-out.
+func TestGroundRestartWaitsForNobodyWhoHangs(t *testing.T) {
+	t.Parallel()
+	all := requesting("all")
+	all.Forward.Timeout = time.Second
+	g := newGround(t, nil, all)
+	g.start()
+	got := make(chan *nats.Msg, 100)
+	if _, err := g.nc.Subscribe("in.all", func(m *nats.Msg) { got <- m }); err != nil {
+		t.Fatal(err)
+	}
+	g.append(1, 2)
+	<-got
+	a, b := make(chan answer), make(chan answer)
+	for _, c := range []chan answer{a, b} { // the second while the first waits
+		go func() { c <- g.askOne("restart", `{"store":"s","name":"all"}`) }()
+	}
+	for _, c := range []chan answer{a, b} {
+		if a := <-c; a.Verified != 1 || a.Proxies[0].Incarnation != 2 && a.Proxies[0].Incarnation != 3 {
+			t.Errorf("restart: %+v", a)
+		}
+	}
+	if m := <-got; m.Header.Get("Exesdb-Seq") != "1" {
+		t.Errorf("after the restart came %v", m.Header)
+	}
+}
