@@ -182,19 +182,9 @@ func (a api) page(ctx context.Context, from uint64, batch, maxBytes int, wait ti
 		if !open {
 			return false, nats.ErrConnectionClosed
 		}
-		if status := m.Header.Get("Status"); status != "" && len(m.Data) == 0 {
-			switch status {
-			case "204":
-				if lastOf(m) != previous {
-					return false, errTruncated
-				}
-				return m.Header.Get("Nats-Num-Pending") != "0", nil
-			case "404":
-				return false, nil
-			case "503":
-				return false, fmt.Errorf("direct get %s: %w", a.stream, nats.ErrNoResponders)
-			}
-			return false, fmt.Errorf("direct get %s: %s %s", a.stream, status, m.Header.Get("Description"))
+		// A message may have been stored with a header Status and no data. An answer of the server's own has nothing of a stream.
+		if added(m.Header, jetstream.StreamHeader) == "" {
+			return a.pageEnd(m, previous)
 		}
 		msg, ok := decode(m, a.stream)
 		if !ok || msg.Sequence < from {
@@ -210,6 +200,24 @@ func (a api) page(ctx context.Context, from uint64, batch, maxBytes int, wait ti
 		if !each(msg) {
 			return true, nil
 		}
+	}
+}
+
+// pageEnd reads the server's own answer to a direct get, which ends it.
+func (a api) pageEnd(m *nats.Msg, previous uint64) (more bool, err error) {
+	switch status := m.Header.Get("Status"); {
+	case status == "" || len(m.Data) > 0:
+		return false, errOther
+	case status == "204" && lastOf(m) != previous:
+		return false, errTruncated
+	case status == "204":
+		return m.Header.Get("Nats-Num-Pending") != "0", nil
+	case status == "404":
+		return false, nil
+	case status == "503":
+		return false, fmt.Errorf("direct get %s: %w", a.stream, nats.ErrNoResponders)
+	default:
+		return false, fmt.Errorf("direct get %s: %s %s", a.stream, status, m.Header.Get("Description"))
 	}
 }
 

@@ -92,7 +92,7 @@ func (f *Feed) open(ctx context.Context, info *jetstream.StreamInfo) (source, er
 	}
 	f.cur.stood = ^uint64(0) // let it come up first
 	f.cur.asOld = true       // consumers end with their stream: this one reads no other
-	return openOrdered(ctx, f.api.js, f.cfg.Stream, f.cur.last+1)
+	return openOrdered(ctx, f.api, f.cur.last+1)
 }
 
 // loop waits for messages, and is rung out of waiting for all else.
@@ -116,6 +116,9 @@ func (s *follower) loop(ctx context.Context) error {
 		case errors.Is(err, errLost):
 			s.log.Warn("handler too slow for live messages, reading them from the stream")
 			s.lookSoon(0)
+		case errors.Is(err, errHidden):
+			s.cur.target = max(s.cur.target, s.cur.last+1)
+			s.gap(ctx)
 		default:
 			return err
 		}

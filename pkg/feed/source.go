@@ -7,19 +7,22 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // pendingBytes is what may wait for a slow handler; beyond that (or the connection's nats.SyncQueueLen) live messages are
 // dropped, which is a gap like any other.
 const pendingBytes = 128 << 20
 
-// errLost: the source dropped messages, and goes on.
-var errLost = errors.New("live messages were dropped")
+var (
+	// errLost: the source dropped messages, and goes on.
+	errLost = errors.New("live messages were dropped")
+	// errHidden: there is a message that the source can't show. It is in the stream.
+	errHidden = errors.New("a live message was hidden")
+)
 
 // source gives the messages of a stream as they are stored.
 type source interface {
-	// next waits for a message, until ctx ends. Any other error than errLost means that the source is of no more use.
+	// next waits for a message, until ctx ends. Any other error than errLost and errHidden means that the source is of no more use.
 	next(ctx context.Context) (Message, error)
 	close()
 }
@@ -44,10 +47,14 @@ func openRepublish(nc *nats.Conn, stream, subject string) (*republish, error) {
 func (r *republish) next(ctx context.Context) (Message, error) {
 	for {
 		m, err := r.sub.NextMsgWithContext(ctx)
-		if errors.Is(err, nats.ErrSlowConsumer) {
+		switch {
+		case errors.Is(err, nats.ErrSlowConsumer):
 			return Message{}, errLost
-		}
-		if err != nil {
+		case errors.Is(err, nats.ErrNoResponders):
+			// Nothing was asked here: the message was stored with a header Status, 503, and no data, which nats.go takes for the
+			// server's word, and keeps.
+			return Message{}, errHidden
+		case err != nil:
 			return Message{}, err
 		}
 		if msg, ok := decode(m, r.stream); ok { // others may send under the same subject
@@ -58,102 +65,110 @@ func (r *republish) next(ctx context.Context) (Message, error) {
 
 func (r *republish) close() { _ = r.sub.Unsubscribe() } // fails only if the connection is closed
 
-// ordered is an ephemeral consumer in memory, without acknowledgements, read in order. nats.go's own ordered consumer
-// isn't used because it hides what is needed here: while its stream is away its Next doesn't heed the context, its Stop
-// waits up to 20 s, and on a stream that was created again it waits for the old sequence.
+// ordered is a consumer that is read in order. nats.go's own ordered consumer isn't used because it hides what is needed
+// here: while its stream is away its Next doesn't heed the context, its Stop waits up to 20 s, on a stream that was created
+// again it waits for the old sequence, and it takes some messages for statuses (see puller).
 type ordered struct {
-	js       jetstream.JetStream
-	stream   string
-	consumer string
-	messages jetstream.MessagesContext
-	cancel   context.CancelFunc
-	items    chan item
-	done     chan struct{} // closed by pump
+	*puller
+	delivered uint64
+	heard     time.Time // when the server was heard of last, as far as was looked
+	timer     *time.Timer
 }
 
-type item struct {
-	msg Message
-	err error
-}
+const (
+	// orderedBatch and orderedBytes are what is asked for at once, and twice max_payload where that is more: no message is larger.
+	orderedBatch = 500
+	orderedBytes = 8 << 20
+	// orderedBeat is how often an idle consumer says that it lives, and orderedSilence how long it may say nothing. That is twice as
+	// long, so that one that was lost costs nothing.
+	orderedBeat    = 500 * time.Millisecond
+	orderedSilence = 2 * orderedBeat
+	orderedPrefix  = "subproxy_following_"
+)
 
-func openOrdered(ctx context.Context, js jetstream.JetStream, stream string, from uint64) (*ordered, error) {
+// errSilent: the consumer, or its server, is gone.
+var errSilent = fmt.Errorf("nothing was heard of the consumer for %s", orderedSilence)
+
+func openOrdered(ctx context.Context, a api, from uint64) (*ordered, error) {
 	create, done := context.WithTimeout(ctx, infoWait)
 	defer done()
-	consumer, err := js.CreateConsumer(create, stream, jetstream.ConsumerConfig{
-		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:       from,
-		AckPolicy:         jetstream.AckNonePolicy,
-		MemoryStorage:     true,
-		Replicas:          1,
-		InactiveThreshold: 10 * time.Second,
-	})
+	// Room for all that two requests give while nobody looks: messages, and what is said until they expire.
+	p, err := openPuller(create, a, orderedPrefix, from, 2*orderedBatch+64)
 	if err != nil {
-		return nil, fmt.Errorf("create ordered consumer on %s: %w", stream, err)
+		return nil, err
 	}
-	messages, err := consumer.Messages(jetstream.PullHeartbeat(500*time.Millisecond), jetstream.PullExpiry(10*time.Second),
-		jetstream.WithMessagesErrOnMissingHeartbeat(true))
-	if err != nil {
-		return nil, fmt.Errorf("read ordered consumer on %s: %w", stream, err)
-	}
-	pumping, cancel := context.WithCancel(ctx)
-	o := &ordered{js: js, stream: stream, consumer: consumer.CachedInfo().Name, messages: messages,
-		cancel: cancel, items: make(chan item, 512), done: make(chan struct{})}
-	go o.pump(pumping)
-	return o, nil
-}
-
-// pump reads without interruption: each call of nats.go's Next starts its heartbeat clock anew, so if the feed's loop,
-// which is woken for every poll, made the calls, a dead consumer would never be noticed.
-func (o *ordered) pump(ctx context.Context) {
-	defer close(o.done)
-	var delivered uint64
-	for {
-		m, err := o.messages.Next(jetstream.NextContext(ctx))
-		var meta *jetstream.MsgMetadata
-		if err == nil {
-			meta, err = m.Metadata()
-		}
-		if err == nil {
-			delivered++
-			if meta.Sequence.Consumer != delivered {
-				err = fmt.Errorf("ordered consumer on %s: delivery %d follows %d", o.stream, meta.Sequence.Consumer, delivered-1)
-			}
-		}
-		it := item{err: err}
-		if err == nil {
-			it.msg = Message{Subject: m.Subject(), Sequence: meta.Sequence.Stream, Time: meta.Timestamp, Header: m.Headers(), Data: m.Data()}
-		}
-		select {
-		case o.items <- it:
-		case <-ctx.Done():
-			return
-		}
-		if err != nil {
-			return
-		}
-	}
+	return &ordered{puller: p, heard: time.Now(), timer: time.NewTimer(time.Hour)}, nil
 }
 
 func (o *ordered) next(ctx context.Context) (Message, error) {
-	if err := ctx.Err(); err != nil {
-		return Message{}, err
-	}
-	select {
-	case it := <-o.items:
-		return it.msg, it.err
-	case <-ctx.Done():
-		return Message{}, ctx.Err()
+	for {
+		if o.asked <= orderedBatch {
+			if err := o.ask(orderedBatch, max(orderedBytes, 2*int(o.api.nc.MaxPayload())), orderedBeat); err != nil {
+				return Message{}, err
+			}
+		}
+		m, err := o.receive(ctx)
+		if err != nil {
+			return Message{}, err
+		}
+		if !isStatus(m) {
+			return o.take(m)
+		}
+		if err := o.status(m); err != nil {
+			return Message{}, err
+		}
 	}
 }
 
-func (o *ordered) close() {
-	o.cancel()
-	<-o.done
-	o.messages.Stop()
-	if !o.js.Conn().IsConnected() {
-		return
+// receive waits for the next answer. What came while nobody looked counts as heard of now.
+func (o *ordered) receive(ctx context.Context) (m *nats.Msg, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), leaderWait)
-	defer cancel()
-	_ = o.js.DeleteConsumer(ctx, o.stream, o.consumer) // if it fails the consumer ends by its inactivity
+	open := true
+	select {
+	case m, open = <-o.answers:
+	default:
+		o.timer.Reset(orderedSilence - time.Since(o.heard))
+		select {
+		case m, open = <-o.answers:
+		case <-o.timer.C:
+			return nil, errSilent
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	if !open {
+		return nil, nats.ErrConnectionClosed
+	}
+	o.heard = time.Now()
+	return m, nil
+}
+
+// status takes what the server says of a request: that it lives, or that the request is over.
+func (o *ordered) status(m *nats.Msg) error {
+	if isHeartbeat(m) {
+		return nil
+	}
+	left, ok := unserved(m)
+	if expired := m.Header.Get("Status") == "408"; !ok || left >= orderedBatch && !expired {
+		return fmt.Errorf("the consumer that follows %s ends: %s %s", o.api.stream, m.Header.Get("Status"), m.Header.Get("Description"))
+	}
+	o.asked -= left
+	return nil
+}
+
+func (o *ordered) take(m *nats.Msg) (Message, error) {
+	at, ok := o.placeOf(m)
+	o.delivered++
+	if !ok || at.delivery != o.delivered {
+		return Message{}, fmt.Errorf("the consumer that follows %s: delivery %d comes as %q", o.api.stream, o.delivered, m.Reply)
+	}
+	o.asked--
+	return at.message(m), nil
+}
+
+func (o *ordered) close() {
+	o.timer.Stop()
+	o.puller.close()
 }

@@ -5,14 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nuid"
 )
 
 const (
@@ -23,8 +20,6 @@ const (
 	consumerWait = 500 * time.Millisecond
 	// consumerAgain is how long no stretch makes another after one was refused or stood still.
 	consumerAgain = time.Minute
-	// consumerIdle is how long the server keeps one that is not read, because its reader is gone.
-	consumerIdle = 10 * time.Second
 	// consumerPrefix begins the names of consumers, for whoever finds them.
 	consumerPrefix = "subproxy_catching_up_"
 )
@@ -121,43 +116,27 @@ func (a *allowance) shun(until time.Time) {
 	a.again = until
 }
 
-// consumer is an ephemeral pull consumer in memory, without acknowledgements. It is asked for two pages ahead, so the server does
-// not wait for whoever takes them.
+// consumer is what serves a stretch. It is asked for two pages ahead, so the server does not wait for whoever takes them.
 type consumer struct {
+	*puller
 	reader    *Reader
-	name      string
-	inbox     string
-	sub       *nats.Subscription
-	answers   chan *nats.Msg
-	closing   sync.Once
-	asked     int    // messages that were asked for and did not come yet
+	released  sync.Once
 	delivered uint64 // the consumer's own count
 	last      uint64 // sequence in the stream
 	over      bool   // the stream has no more
 }
 
 func (r *Reader) openConsumer(ctx context.Context, from uint64, batch int) (*consumer, error) {
-	c := &consumer{reader: r, name: consumerPrefix + nuid.Next(), inbox: r.api.nc.NewInbox(), answers: make(chan *nats.Msg, 2*batch+16), last: from - 1}
-	sub, err := r.api.nc.ChanSubscribe(c.inbox, c.answers)
-	if err != nil {
-		return nil, fmt.Errorf("subscribe %s: %w", c.inbox, err)
-	}
-	c.sub = sub
 	ctx, cancel := context.WithTimeout(ctx, consumerWait)
 	defer cancel()
 	if err := r.outlastsConsumers(ctx); err != nil {
-		_ = sub.Unsubscribe()
 		return nil, err
 	}
-	_, err = r.api.js.CreateConsumer(ctx, r.api.stream, jetstream.ConsumerConfig{
-		Name: c.name, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from, AckPolicy: jetstream.AckNonePolicy,
-		MemoryStorage: true, Replicas: 1, InactiveThreshold: consumerIdle,
-	})
+	p, err := openPuller(ctx, r.api, consumerPrefix, from, 2*batch+16)
 	if err != nil {
-		_ = sub.Unsubscribe() // fails only if the connection is closed
-		return nil, fmt.Errorf("create a consumer of %s: %w", r.api.stream, err)
+		return nil, err
 	}
-	return c, nil
+	return &consumer{puller: p, reader: r, last: from - 1}, nil
 }
 
 // outlastsConsumers makes sure that the stream keeps what a consumer was shown: its retention may have been changed since the reader
@@ -170,14 +149,10 @@ func (r *Reader) outlastsConsumers(ctx context.Context) error {
 	return err
 }
 
-// close may be called by any goroutine, and again. It does not wait: a consumer that the server does not hear of any more ends
-// by itself.
+// close may be called by any goroutine, and again.
 func (c *consumer) close() {
-	c.closing.Do(func() {
-		_ = c.sub.Unsubscribe()
-		_ = c.reader.api.nc.Publish(c.reader.api.prefix+"CONSUMER.DELETE."+c.reader.api.stream+"."+c.name, nil)
-		c.reader.consumers.release()
-	})
+	c.puller.close()
+	c.released.Do(c.reader.consumers.release)
 }
 
 // read returns up to batch messages. With an error there may be some as well, and the consumer is of no use any more.
@@ -187,7 +162,7 @@ func (c *consumer) read(ctx context.Context, from uint64, batch, maxBytes int) (
 	defer timer.Stop()
 	for size := 0; len(messages) < batch && size < maxBytes && !c.over; {
 		if c.asked <= batch {
-			if err := c.ask(batch, maxBytes); err != nil {
+			if err := c.ask(batch, maxBytes, 0); err != nil {
 				return messages, err
 			}
 		}
@@ -195,7 +170,7 @@ func (c *consumer) read(ctx context.Context, from uint64, batch, maxBytes int) (
 		if err != nil {
 			return messages, err
 		}
-		if len(m.Reply) == 0 {
+		if isStatus(m) {
 			if err := c.status(m, batch); err != nil {
 				return messages, err
 			}
@@ -211,12 +186,6 @@ func (c *consumer) read(ctx context.Context, from uint64, batch, maxBytes int) (
 		}
 	}
 	return messages, nil
-}
-
-func (c *consumer) ask(batch, maxBytes int) error {
-	c.asked += batch
-	request := fmt.Appendf(nil, `{"batch":%d,"max_bytes":%d,"expires":%d}`, batch, maxBytes, consumerIdle)
-	return c.reader.api.nc.PublishRequest(c.reader.api.prefix+"CONSUMER.MSG.NEXT."+c.reader.api.stream+"."+c.name, c.inbox, request)
 }
 
 func (c *consumer) next(ctx context.Context, timer *time.Timer) (m *nats.Msg, err error) {
@@ -242,37 +211,28 @@ func (c *consumer) next(ctx context.Context, timer *time.Timer) (m *nats.Msg, er
 // status takes the end of a request: the next message is more than its bytes, or nobody read on for long. One that was not served
 // at all would not be the next time either.
 func (c *consumer) status(m *nats.Msg, batch int) error {
-	left, err := strconv.Atoi(m.Header.Get("Nats-Pending-Messages"))
-	if err != nil || left >= batch {
+	left, ok := unserved(m)
+	if !ok || left >= batch {
 		return fmt.Errorf("%w: %s %s", errStalled, m.Header.Get("Status"), m.Header.Get("Description"))
 	}
 	c.asked -= left
 	return nil
 }
 
-// take reads a message's place from where it would be acknowledged: $JS.ACK, perhaps domain and account, the stream and the
-// consumer; how often it was delivered, its sequence, the delivery's, when it was stored, how many come after; perhaps more.
+// take reads a message, and holds it to the one before.
 func (c *consumer) take(m *nats.Msg) (Message, error) {
-	_, place, _ := strings.Cut(m.Reply, "."+c.name+".")
-	var number [5]uint64
-	for i := range number {
-		var token string
-		token, place, _ = strings.Cut(place, ".")
-		n, err := strconv.ParseUint(token, 10, 63)
-		if err != nil {
-			return Message{}, fmt.Errorf("%w: delivered with %q", errStalled, m.Reply)
-		}
-		number[i] = n
+	at, ok := c.placeOf(m)
+	if !ok {
+		return Message{}, fmt.Errorf("%w: delivered with %q", errStalled, m.Reply)
 	}
-	sequence, delivery, stored, pending := number[1], number[2], time.Unix(0, int64(number[3])).UTC(), number[4]
 	c.delivered++
 	switch {
-	case delivery != c.delivered || sequence <= c.last:
-		return Message{}, fmt.Errorf("%w: delivery %d is its %d, message %d after %d", errStalled, c.delivered, delivery, sequence, c.last)
-	case stored.Before(c.reader.since): // of a deleted stream of the same name; only the leader is believed
+	case at.delivery != c.delivered || at.sequence <= c.last:
+		return Message{}, fmt.Errorf("%w: delivery %d is its %d, message %d after %d", errStalled, c.delivered, at.delivery, at.sequence, c.last)
+	case at.stored.Before(c.reader.since): // of a deleted stream of the same name; only the leader is believed
 		return Message{}, errOther
 	}
 	c.asked--
-	c.last, c.over = sequence, pending == 0
-	return Message{Subject: m.Subject, Sequence: sequence, Time: stored, Header: m.Header, Data: m.Data}, nil
+	c.last, c.over = at.sequence, at.pending == 0
+	return at.message(m), nil
 }
