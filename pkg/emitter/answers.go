@@ -179,6 +179,10 @@ func (l *leader) missing(s *sub, last uint64) {
 	before := s.sender.Sent
 	s.sender.Nak(last)
 	s.settle()
+	if _, attended := l.attention[s]; !attended && !s.sender.Idle() { // it took more than was known
+		s.progressAt = time.Now()
+		l.attention[s] = struct{}{}
+	}
 	if s.sender.Sent < before {
 		l.metrics.Rewound.Inc()
 		l.leave(s)

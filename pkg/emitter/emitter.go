@@ -222,7 +222,7 @@ func (e *Emitter) lead(ctx context.Context, s Store, r *roster, lease *cluster.L
 			return e.cfg.Park(ctx, &r.Registration, ev, reason)
 		},
 		subs: map[string]*sub{}, byID: map[uint64]*sub{}, index: newIndex(),
-		wanting: map[*sub]struct{}{}, attention: map[*sub]struct{}{}, dirty: map[*sub]struct{}{},
+		attention: map[*sub]struct{}{}, dirty: map[*sub]struct{}{},
 	}
 	r.attach(l)
 	defer r.detach()

@@ -41,7 +41,7 @@ func TestEventThatWasGivenAwayIsReadAgainWhereItIsMissed(t *testing.T) {
 	local := &nearby{}
 	l := &leader{
 		store: "s", term: 7, local: local, index: newIndex(), tail: newTrack(0), metrics: NewMetrics(nil),
-		wanting: map[*sub]struct{}{}, attention: map[*sub]struct{}{},
+		attention: map[*sub]struct{}{},
 	}
 	join := func(s subscription.Subscription, after uint64) *sub {
 		joined := &sub{name: s.Name, phase: running, window: firstWindow, local: true, sender: NewSender(after), pos: after}
@@ -61,16 +61,16 @@ func TestEventThatWasGivenAwayIsReadAgainWhereItIsMissed(t *testing.T) {
 	local.took(t, "1 after 0", "2 after 1", "3 after 2", "4 after 3")
 
 	l.missing(one, 2)
-	if _, waits := l.wanting[one]; !waits || l.tail.low != 3 || len(l.tail.events) != 1 {
+	if waits := l.catchUp.waits(one); !waits || l.tail.low != 3 || len(l.tail.events) != 1 {
 		t.Fatalf("it waits for a pass: %t; the tail has %d after %d", waits, len(l.tail.events), l.tail.low)
 	}
 	local.took(t)
 	l.startPass(t.Context())
-	l.page(l.passes[0], []feed.Message{message(3, "a"), message(4, "a")}, nil)
+	l.page(l.catchUp.passes[0], []feed.Message{message(3, "a"), message(4, "a")}, nil)
 	local.took(t, "3 after 2", "4 after 3")
 
 	// What two want is given to each.
-	l.advance(l.passes[0], one.progressAt)
+	l.advance(l.catchUp.passes[0], one.progressAt)
 	another := by(subscription.ByStream, "$all")
 	another.Name = "another"
 	two := join(another, 4)

@@ -69,10 +69,9 @@ func (l *leader) reset(reason error) {
 	for _, s := range l.subs {
 		l.leave(s)
 	}
-	for _, t := range l.passes {
-		t.end()
+	for len(l.catchUp.passes) > 0 {
+		l.catchUp.end(l.catchUp.passes[0])
 	}
-	l.passes = nil
 	l.tail, l.first = newTrack(0), 0
 	l.pauseAll()
 }

@@ -51,7 +51,7 @@ type leader struct {
 	inbox     *inbox
 	work      sync.WaitGroup
 	replies   string // prefix of reply subjects
-	reader    *feed.Reader
+	reader    reader
 	created   string // the stream's creation: the epoch, unless it went back
 	epoch     string
 	term      uint64 // what is sent with; the lease's may have risen since
@@ -64,8 +64,7 @@ type leader struct {
 	groups    []*group // that want the event in hand
 	tail      *track   // nil until the end of the stream is known
 	first     uint64   // of the stream's messages, as far as is known
-	passes    []*track
-	wanting   map[*sub]struct{} // have room, and no track has what they want next
+	catchUp   catchUp
 	attention map[*sub]struct{} // were asked, are held, or have events in flight
 	patients  patients
 	dirty     map[*sub]struct{} // the checkpoint moved

@@ -3,6 +3,8 @@ package emitter
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -28,47 +30,58 @@ const (
 	believeNothing = 3
 )
 
-// plan starts passes for those that wait for one, lets passes read on, and ends those that have caught up or are abandoned.
+// reader reads what the stream has stored; *feed.Reader is one.
+type reader interface {
+	Read(ctx context.Context, from uint64, batch, maxBytes int) ([]feed.Message, error)
+	Stretch(log *slog.Logger) *feed.Stretch
+	Last(ctx context.Context) (uint64, error)
+}
+
+// plan lets passes read on, ends those that have caught up or are abandoned, and begins one where somebody waits. More at once would
+// read the same: they begin where the first has not come by yet.
 func (l *leader) plan(ctx context.Context, now time.Time) {
 	if l.tail == nil {
 		return
 	}
-	if len(l.wanting) > 0 && len(l.passes) < maxPasses {
-		l.startPass(ctx)
-	}
-	kept := l.passes[:0]
-	for _, t := range l.passes {
-		if l.advance(t, now) {
-			kept = append(kept, t)
+	for i := 0; i < len(l.catchUp.passes); {
+		if t := l.catchUp.passes[i]; l.advance(t, now) {
+			i++
 		} else {
-			t.end()
+			l.catchUp.end(t)
 		}
 	}
-	clear(l.passes[len(kept):])
-	l.passes = kept
+	if t := l.startPass(ctx); t != nil && !l.advance(t, now) {
+		l.catchUp.end(t)
+	}
 }
 
-// startPass begins where the one furthest behind is, and takes along all that stand at the same place. Those further on
-// get on when it comes by.
-func (l *leader) startPass(ctx context.Context) {
-	at := ^uint64(0)
-	for s := range l.wanting {
-		at = min(at, s.pos)
+// startPass begins a pass, where one is waited for, and takes along all that stand at the same place.
+func (l *leader) startPass(ctx context.Context) *track {
+	t := l.catchUp.begin(ctx)
+	if t != nil {
+		l.metrics.Passes.Inc()
+		l.board(t, t.high)
 	}
-	t := newTrack(at)
-	t.ctx, t.end = context.WithCancel(ctx)
-	l.passes = append(l.passes, t)
-	l.metrics.Passes.Inc()
-	l.board(t, at, at)
+	return t
 }
 
 // board takes up those who wait within the track's last stretch.
-func (l *leader) board(t *track, from, to uint64) {
-	for s := range l.wanting {
-		if s.pos >= from && s.pos <= to {
-			delete(l.wanting, s)
+func (l *leader) board(t *track, from uint64) {
+	for s := range l.catchUp.waiting {
+		// What comes first after low may have been forgotten for the sake of the one before.
+		if s.pos >= from && s.pos <= t.high && t.has(s.pos) {
+			l.catchUp.forget(s)
 			l.serve(s, t)
 		}
+	}
+}
+
+// changeOver takes those that ride on a pass to the tail. One that wants an event which was given away there stays on the pass, or
+// waits for another.
+func (l *leader) changeOver(t *track) {
+	for _, s := range slices.Collect(maps.Keys(t.riders)) {
+		t.drop(s)
+		l.resume(s)
 	}
 }
 
@@ -78,12 +91,8 @@ func (l *leader) advance(t *track, now time.Time) bool {
 		t.high = min(l.first-1, max(l.tail.low, t.high)) // what lay between is gone
 	}
 	if l.tail.has(t.high) {
-		for s := range t.riders {
-			l.leave(s)
-			s.pos = max(s.pos, t.high)
-			l.resume(s)
-		}
-		if t.ahead() == 0 { // else those that fell off have not seen it all
+		l.changeOver(t)
+		if len(t.riders) == 0 && t.ahead() == 0 { // else somebody stays, or those that fell off have not seen it all
 			return false
 		}
 	}
@@ -91,7 +100,7 @@ func (l *leader) advance(t *track, now time.Time) bool {
 		if t.emptyAt.IsZero() {
 			t.emptyAt = now
 		}
-		if empty := now.Sub(t.emptyAt); empty > abandonedForGood || empty > abandonAfter && len(l.wanting) > 0 {
+		if empty := now.Sub(t.emptyAt); empty > abandonedForGood || empty > abandonAfter && len(l.catchUp.waiting) > 0 {
 			return false
 		}
 	}
@@ -118,10 +127,10 @@ func (l *leader) read(t *track) {
 }
 
 func (l *leader) page(t *track, page []feed.Message, err error) {
-	if !slices.Contains(l.passes, t) {
+	if !l.catchUp.goesOn(t) {
 		return // given up meanwhile, perhaps with its stream: nobody may ride on what does not go on
 	}
-	t.reading, t.emptyAt = false, time.Time{}
+	t.reading = false
 	switch {
 	case err == nil:
 		t.nothing = 0
@@ -151,5 +160,5 @@ func (l *leader) page(t *track, page []feed.Message, err error) {
 		l.dispatch(t, e)
 	}
 	t.trim(maxEvents/2, maxBytes/2)
-	l.board(t, max(before, t.low), t.high)
+	l.board(t, before)
 }

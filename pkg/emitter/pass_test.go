@@ -9,19 +9,19 @@ import (
 )
 
 func TestPageOfAPassThatWasGivenUpIsShownToNobody(t *testing.T) {
-	l := &leader{store: "s", index: newIndex(), tail: newTrack(10), metrics: NewMetrics(nil), wanting: map[*sub]struct{}{}}
+	l := &leader{store: "s", index: newIndex(), tail: newTrack(10), metrics: NewMetrics(nil)}
 	s := &sub{name: "n", phase: running, window: firstWindow}
 	if err := l.index.add(s, by(subscription.ByEventType, "of another stream")); err != nil {
 		t.Fatal(err)
 	}
 	l.resume(s)
 	l.startPass(t.Context())
-	old := l.passes[0]
+	old := l.catchUp.passes[0]
 	l.leave(s) // as a reset has it
-	l.passes = nil
+	l.catchUp.end(old)
 	l.resume(s)
 	l.page(old, []feed.Message{{Subject: event.Subject("s", "g", "t"), Sequence: 1}}, nil)
-	if _, waits := l.wanting[s]; s.ride != nil || !waits {
+	if waits := l.catchUp.waits(s); s.ride != nil || !waits {
 		t.Errorf("it rides: %v, it waits for another pass: %v", s.ride != nil, waits)
 	}
 }

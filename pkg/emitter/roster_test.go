@@ -10,7 +10,7 @@ import (
 
 func TestEntriesOfABucketThatIsNoMoreHideNothingOfTheNewOne(t *testing.T) {
 	l := &leader{
-		inbox: newInbox(), index: newIndex(), subs: map[string]*sub{}, byID: map[uint64]*sub{}, wanting: map[*sub]struct{}{},
+		inbox: newInbox(), index: newIndex(), subs: map[string]*sub{}, byID: map[uint64]*sub{},
 	}
 	r := newRoster()
 	r.attach(l)

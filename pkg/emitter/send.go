@@ -72,18 +72,14 @@ func (l *leader) resume(s *sub) {
 	if s.phase != running || s.ride != nil || !s.room() {
 		return
 	}
-	delete(l.wanting, s)
+	l.catchUp.forget(s)
 	if l.tail.has(s.pos) {
 		l.serve(s, l.tail)
-		return
+	} else if t := l.catchUp.passAt(s.pos); t != nil {
+		l.serve(s, t)
+	} else {
+		l.catchUp.wait(s)
 	}
-	for _, t := range l.passes {
-		if t.has(s.pos) && s.pos <= t.high {
-			l.serve(s, t)
-			return
-		}
-	}
-	l.wanting[s] = struct{}{}
 }
 
 // leave takes a subscription off its track.
@@ -92,7 +88,7 @@ func (l *leader) leave(s *sub) {
 		delete(s.ride.riders, s)
 		s.ride = nil
 	}
-	delete(l.wanting, s)
+	l.catchUp.forget(s)
 }
 
 // send sends one event. It reports false where that could not be done, and the subscription no longer runs.

@@ -88,5 +88,11 @@ func (t *track) after(pos uint64) int {
 	return sort.Search(len(t.events), func(i int) bool { return t.events[i].event.Sequence > pos })
 }
 
+// drop takes a subscription off the track, all of which it was shown.
+func (t *track) drop(s *sub) {
+	delete(t.riders, s)
+	s.ride, s.pos = nil, max(s.pos, t.high)
+}
+
 // ahead is how many events nobody has come to yet.
 func (t *track) ahead() int { return len(t.events) - t.after(t.front) }

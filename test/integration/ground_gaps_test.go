@@ -229,3 +229,32 @@ func TestScheduleIsNoEventAndWhatItStoresIsOne(t *testing.T) {
 		})
 	}
 }
+
+func TestLateSubscriptionsHaveAllThatWasStoredBefore(t *testing.T) {
+	t.Parallel()
+	for way, follow := range waysToFollow {
+		if way == "without direct gets" {
+			continue // it is read one by one
+		}
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			g := newGround(t, nil)
+			g.start()
+			g.editStream(groundStream, follow)
+			g.append(1, 1001)
+			g.awaitDelivered("all", 1001)
+			add := func(subscriptions ...config.Subscription) {
+				g.reload(func(c *config.Config) {
+					c.Stores[0].Subscriptions = append(c.Stores[0].Subscriptions, subscriptions...)
+				})
+			}
+			add(allEvents("second"))
+			g.awaitDelivered("second", 1001)
+			add(allEvents("third"), byType("fourth", "created"))
+			g.append(1002, 2000)
+			for _, name := range []string{"all", "second", "third", "fourth"} {
+				g.awaitDelivered(name, 3001)
+			}
+		})
+	}
+}

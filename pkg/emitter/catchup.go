@@ -1,0 +1,71 @@
+package emitter
+
+import (
+	"context"
+	"slices"
+)
+
+// catchUp is the subscriptions that are behind what is in memory, and the passes that read old events for them.
+//
+// Invariant: a subscription that runs, has room for an event and does not ride waits here. Who rides does so on the tail or on one
+// of these passes. So where anybody waits, somebody reads, or a pass begins as soon as there may be another.
+type catchUp struct {
+	passes  []*track
+	waiting map[*sub]struct{} // have room, and no track has what they want next
+}
+
+// wait notes that no track has what the subscription wants next.
+func (c *catchUp) wait(s *sub) {
+	if c.waiting == nil {
+		c.waiting = map[*sub]struct{}{}
+	}
+	c.waiting[s] = struct{}{}
+}
+
+// waits reports whether the subscription waits for a pass.
+func (c *catchUp) waits(s *sub) bool {
+	_, waits := c.waiting[s]
+	return waits
+}
+
+// forget is for a subscription that is served, or is no longer to be.
+func (c *catchUp) forget(s *sub) { delete(c.waiting, s) }
+
+// begin begins a pass where the one furthest behind is. Those further on get on when it comes by. It is nil where nobody waits, or
+// there are passes enough.
+func (c *catchUp) begin(ctx context.Context) *track {
+	if len(c.waiting) == 0 || len(c.passes) >= maxPasses {
+		return nil
+	}
+	at := ^uint64(0)
+	for s := range c.waiting {
+		at = min(at, s.pos)
+	}
+	t := newTrack(at)
+	t.ctx, t.end = context.WithCancel(ctx)
+	c.passes = append(c.passes, t)
+	return t
+}
+
+// passAt is a pass that has all that comes after a position, or reads it next; nil where there is none.
+func (c *catchUp) passAt(pos uint64) *track {
+	for _, t := range c.passes {
+		if t.has(pos) && pos <= t.high {
+			return t
+		}
+	}
+	return nil
+}
+
+// goesOn reports whether the pass was not ended.
+func (c *catchUp) goesOn(t *track) bool { return slices.Contains(c.passes, t) }
+
+// end ends a pass. Whoever rode on it waits for another, or is resumed by the caller.
+func (c *catchUp) end(t *track) {
+	c.passes = slices.DeleteFunc(c.passes, func(other *track) bool { return other == t })
+	t.end()
+	for s := range t.riders {
+		t.drop(s)
+		c.wait(s)
+	}
+}
