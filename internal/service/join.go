@@ -18,7 +18,7 @@ import (
 
 func (s *Service) clusterConfig() registry.Config {
 	c := s.bucketConfig()
-	c.Kind, c.Bucket = registry.Cluster, ""
+	c.Kind, c.Bucket, c.Records = registry.Cluster, "", 0
 	return c
 }
 

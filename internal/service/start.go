@@ -20,6 +20,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/sink"
 )
 
 // Start connects, opens the bucket, and begins to hold the configured subscriptions. It returns when the instance runs;
@@ -187,13 +188,44 @@ func isTransient(err error) bool {
 	return false
 }
 
-// open opens the buckets.
-func (s *Service) open(ctx context.Context) (err error) {
-	if s.bucket, err = s.openBucket(ctx, s.bucketConfig()); err != nil {
+// open opens the buckets. What is wrong with any that is there, those of the emitter beside and the parked stream included, is one error,
+// so that it takes one start to know it.
+func (s *Service) open(ctx context.Context) error {
+	var err error
+	s.bucket, err = s.openBucket(ctx, s.bucketConfig())
+	if err != nil && !isUnfit(err) {
+		return err
+	}
+	if err := errors.Join(err, s.unfit(ctx)); err != nil {
 		return err
 	}
 	s.cluster, err = s.openBucket(ctx, s.clusterConfig())
 	return err
+}
+
+// unfit is what is wrong with the other buckets and the parked stream, as far as they can be looked at. Where they can't, their
+// opening tells.
+func (s *Service) unfit(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	var all []error
+	look := func(_ bool, err error) {
+		if isUnfit(err) {
+			all = append(all, err)
+		}
+	}
+	look(registry.Inspect(ctx, s.js, s.clusterConfig()))
+	if c := s.cfg.Load(); c.Emitter.Enabled {
+		look(registry.Inspect(ctx, s.js, checkpointConfig(c)))
+	}
+	look(sink.InspectParked(ctx, s.js))
+	return errors.Join(all...)
+}
+
+// isUnfit reports whether a bucket or stream is there and is not as it must be: waiting does not help.
+func isUnfit(err error) bool {
+	var missing *registry.MissingSettingError
+	return errors.As(err, &missing) || errors.Is(err, sink.ErrParkedStream)
 }
 
 // openBucket waits for a JetStream that is only starting.
@@ -205,8 +237,7 @@ func (s *Service) openBucket(ctx context.Context, cfg registry.Config) (*registr
 		if err == nil {
 			return bucket, nil
 		}
-		var missing *registry.MissingSettingError
-		if errors.As(err, &missing) {
+		if isUnfit(err) {
 			return nil, err
 		}
 		if denied := s.permitted(); denied != nil {
@@ -224,8 +255,14 @@ func (s *Service) bucketConfig() registry.Config { return bucketConfig(s.cfg.Loa
 func bucketConfig(c *config.Config) registry.Config {
 	return registry.Config{
 		Bucket: c.Registry.Bucket, Replicas: c.Registry.Replicas, Memory: c.Registry.Storage == "memory",
-		AckWait: c.SubscriptionProxy.VerificationTimeout,
+		AckWait: c.SubscriptionProxy.VerificationTimeout, Records: len(subscriptions(c)),
 	}
+}
+
+func checkpointConfig(c *config.Config) registry.Config {
+	cfg := bucketConfig(c)
+	cfg.Kind, cfg.Bucket = registry.Checkpoints, ""
+	return cfg
 }
 
 // permitted asks the server whether it refused anything so far.

@@ -86,15 +86,21 @@ func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Emitter, er
 	if e.cfg.CheckpointInterval == 0 {
 		e.cfg.CheckpointInterval = DefaultCheckpointInterval
 	}
-	var err error
-	if e.registry, err = registry.Open(ctx, js, cfg.Registry); err != nil {
-		return nil, err
-	}
-	if e.leases, err = registry.Open(ctx, js, e.bucket(registry.Cluster)); err != nil {
-		return nil, err
-	}
-	if e.points, err = registry.Open(ctx, js, e.bucket(registry.Checkpoints)); err != nil {
-		return nil, err
+	// What is wrong with any of them is one error, so that it takes one start to know it.
+	var unfit []error
+	for _, one := range []struct {
+		cfg registry.Config
+		to  **registry.Registry
+	}{{cfg.Registry, &e.registry}, {e.bucket(registry.Cluster), &e.leases}, {e.bucket(registry.Checkpoints), &e.points}} {
+		bucket, err := registry.Open(ctx, js, one.cfg)
+		var missing *registry.MissingSettingError
+		switch {
+		case errors.As(err, &missing):
+			unfit = append(unfit, err)
+		case err != nil:
+			return nil, err
+		}
+		*one.to = bucket
 	}
 	for _, s := range cfg.Stores {
 		if err := s.Layout.Validate(); err != nil {
@@ -105,10 +111,14 @@ func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Emitter, er
 			return nil, err
 		}
 		if err := CheckStream(s.Stream.Store, stream.CachedInfo().Config); err != nil {
-			return nil, err
+			unfit = append(unfit, err)
+			continue
 		}
 		e.sayCost(s.Stream.Store, stream.CachedInfo())
 		e.rosters[subscription.EncodeToken(s.Stream.Store)] = newRoster()
+	}
+	if len(unfit) > 0 {
+		return nil, errors.Join(unfit...)
 	}
 	return e, nil
 }
@@ -117,6 +127,9 @@ func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Emitter, er
 func (e *Emitter) bucket(kind registry.Kind) registry.Config {
 	c := e.cfg.Registry
 	c.Kind, c.Bucket = kind, ""
+	if kind == registry.Cluster {
+		c.Records = 0 // those are of subscriptions
+	}
 	return c
 }
 

@@ -52,6 +52,19 @@ type Config struct {
 	Replicas int           // 1, 3 or 5; default 1
 	Memory   bool          // memory storage in place of file
 	AckWait  time.Duration // how long a write waits for its acknowledgement; default 2 s
+	Records  int           // how many records it is to have room for at the least
+}
+
+func (c *Config) fill() {
+	if c.Kind == (Kind{}) {
+		c.Kind = Registrations
+	}
+	if c.Bucket == "" {
+		c.Bucket = c.Kind.bucket
+	}
+	if c.AckWait == 0 {
+		c.AckWait = 2 * time.Second
+	}
 }
 
 // Registry is a bucket of registrations. It is safe for concurrent use.
@@ -66,29 +79,10 @@ type Registry struct {
 	leader nats.JetStreamContext
 }
 
-// MissingSettingError is returned by Open for a bucket that exists and lacks a setting that subproxy needs.
-type MissingSettingError struct {
-	Bucket  string
-	Setting string // as the stream configuration names it
-	Mend    string // the nats command that mends it
-}
-
-func (e *MissingSettingError) Error() string {
-	return fmt.Sprintf("bucket %s lacks %s; mend it with: %s", e.Bucket, e.Setting, e.Mend)
-}
-
-// Open opens the bucket, creating it where it is absent. Where it is present and lacks a needed setting, the error is a
+// Open opens the bucket, creating it where it is absent. Where it is present and lacks needed settings, the error is a
 // *MissingSettingError: an existing bucket is the user's, and is never changed here.
 func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Registry, error) {
-	if cfg.Kind == (Kind{}) {
-		cfg.Kind = Registrations
-	}
-	if cfg.Bucket == "" {
-		cfg.Bucket = cfg.Kind.bucket
-	}
-	if cfg.AckWait == 0 {
-		cfg.AckWait = 2 * time.Second
-	}
+	cfg.fill()
 	pipelined, err := withWriteWindow(js, cfg.AckWait)
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", cfg.Bucket, err)
@@ -102,6 +96,21 @@ func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Registry, e
 		return nil, err
 	}
 	return r, nil
+}
+
+// Inspect looks whether the bucket is there, and whether it is as Open needs it, and changes nothing: where it is not, the error is
+// a *MissingSettingError.
+func Inspect(ctx context.Context, js jetstream.JetStream, cfg Config) (there bool, err error) {
+	cfg.fill()
+	r := &Registry{kind: cfg.Kind, bucket: cfg.Bucket, prefix: subjectPrefix + cfg.Bucket + "."}
+	stream, err := js.Stream(ctx, r.Stream())
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("look at bucket %s: %w", cfg.Bucket, err)
+	}
+	return true, r.check(stream.CachedInfo().Config, cfg.Records)
 }
 
 // OpenExisting opens a bucket to read it, as it is: nothing is created and no setting is checked. A bucket that is not
@@ -154,7 +163,7 @@ func (r *Registry) Ensure(ctx context.Context, cfg Config) (created bool, err er
 	if r.stream == nil {
 		r.stream = stream // a handle is a name and its direct-get setting, both the same after a re-creation
 	}
-	return created, r.check(stream.CachedInfo().Config)
+	return created, r.check(stream.CachedInfo().Config, cfg.Records)
 }
 
 func (r *Registry) create(ctx context.Context, cfg Config) (jetstream.Stream, error) {
@@ -178,26 +187,6 @@ func (r *Registry) create(ctx context.Context, cfg Config) (jetstream.Stream, er
 		return nil, err
 	}
 	return r.js.Stream(ctx, r.Stream())
-}
-
-func (r *Registry) check(cfg jetstream.StreamConfig) error {
-	missing := func(setting, flags string) error {
-		return &MissingSettingError{Bucket: r.bucket, Setting: setting, Mend: fmt.Sprintf("nats stream edit %s %s", r.Stream(), flags)}
-	}
-	to := r.kind.republishTo
-	switch {
-	case cfg.MaxMsgsPerSubject != 1:
-		return missing(fmt.Sprintf("max_msgs_per_subject 1 (history 1; it has %d)", cfg.MaxMsgsPerSubject), "--max-msgs-per-subject=1")
-	case !cfg.AllowDirect:
-		return missing("allow_direct (direct get)", "--allow-direct")
-	case r.kind.markers && (!cfg.AllowMsgTTL || cfg.SubjectDeleteMarkerTTL <= 0):
-		return missing("allow_msg_ttl and subject_delete_marker_ttl (per-message TTL markers)", "--allow-msg-ttl --subject-del-markers-ttl=1h")
-	case to != "" && (cfg.RePublish == nil || cfg.RePublish.HeadersOnly || cfg.RePublish.Destination != to+">" ||
-		(cfg.RePublish.Source != r.prefix+">" && cfg.RePublish.Source != ">" && cfg.RePublish.Source != "")):
-		return missing("republish to "+to+">", fmt.Sprintf("--republish-source='%s>' --republish-destination='%s>'", r.prefix, to))
-	default:
-		return nil
-	}
 }
 
 // Bucket is the bucket's name.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -128,68 +127,6 @@ func TestInstancesThatOpenAtOnceAllFindTheBucket(t *testing.T) {
 		if err := <-errs; err != nil {
 			t.Error(err)
 		}
-	}
-}
-
-// right is a bucket's stream as Open takes it.
-func right() jetstream.StreamConfig {
-	return jetstream.StreamConfig{
-		Name: "KV_b", Subjects: []string{"$KV.b.>"}, MaxMsgsPerSubject: 1, AllowDirect: true, AllowMsgTTL: true, SubjectDeleteMarkerTTL: time.Minute,
-		AllowRollup: true, DenyDelete: true, Discard: jetstream.DiscardNew,
-		RePublish: &jetstream.RePublish{Source: ">", Destination: "exesdb.registry.>"},
-	}
-}
-
-func TestMissingSettingIsNamedWithTheCommandThatMendsIt(t *testing.T) {
-	cli, _ := exec.LookPath("nats")
-	for name, c := range map[string]struct {
-		spoil   func(*jetstream.StreamConfig)
-		setting string
-		change  string // what the command shows
-	}{
-		"history":              {func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 5 }, "max_msgs_per_subject 1 (history 1; it has 5)", `MaxMsgsPer: 1`},
-		"direct get":           {func(c *jetstream.StreamConfig) { c.AllowDirect = false }, "allow_direct", `AllowDirect: true`},
-		"TTL":                  {func(c *jetstream.StreamConfig) { c.AllowMsgTTL, c.SubjectDeleteMarkerTTL = false, 0 }, "allow_msg_ttl", `AllowMsgTTL: true`},
-		"markers":              {func(c *jetstream.StreamConfig) { c.SubjectDeleteMarkerTTL = 0 }, "subject_delete_marker_ttl", `SubjectDeleteMarkerTTL: s"1h0m0s"`},
-		"republish":            {func(c *jetstream.StreamConfig) { c.RePublish = nil }, "republish to exesdb.registry.>", `RePublish: &api.RePublish{Source: "$KV.b.>", Destination: "exesdb.registry.>"}`},
-		"republish elsewhere":  {func(c *jetstream.StreamConfig) { c.RePublish.Destination = "elsewhere.>" }, "republish to exesdb.registry.>", `Destination: "exesdb.registry.>"`},
-		"republish of a part":  {func(c *jetstream.StreamConfig) { c.RePublish.Source = "$KV.b.s.>" }, "republish to exesdb.registry.>", `Source: "$KV.b.>"`},
-		"republish of headers": {func(c *jetstream.StreamConfig) { c.RePublish.HeadersOnly = true }, "republish to exesdb.registry.>", `HeadersOnly: false`},
-		"everything": {func(c *jetstream.StreamConfig) {
-			*c = jetstream.StreamConfig{Name: "KV_b", Subjects: []string{"$KV.b.>"}}
-		}, "max_msgs_per_subject", `MaxMsgsPer: 1`},
-	} {
-		t.Run(name, func(t *testing.T) {
-			n, js := startNode(t)
-			cfg := right()
-			c.spoil(&cfg)
-			if _, err := js.CreateStream(t.Context(), cfg); err != nil {
-				t.Fatal(err)
-			}
-			_, err := Open(t.Context(), js, Config{Bucket: "b"})
-			var missing *MissingSettingError
-			if !errors.As(err, &missing) || !strings.Contains(missing.Setting, c.setting) {
-				t.Fatalf("got %v", err)
-			}
-			if missing.Bucket != "b" || !strings.HasPrefix(missing.Mend, "nats stream edit KV_b --") || !strings.Contains(err.Error(), missing.Mend) {
-				t.Errorf("it says %v", err)
-			}
-			if cli == "" {
-				t.Skip("the nats CLI is not in PATH; its command is not tried")
-			}
-			// On a bucket the command asks for confirmation on a terminal; dry, it shows what it would change, and ends with 1.
-			out, _ := exec.CommandContext(t.Context(), "sh", "-c", missing.Mend+" --dry-run --server "+n.URL()).CombinedOutput()
-			if shown := strings.Join(strings.Fields(string(out)), " "); !strings.Contains(shown, "Differences") || !strings.Contains(shown, "+ "+c.change) {
-				t.Errorf("%s: want + %s in\n%s", missing.Mend, c.change, out)
-			}
-		})
-	}
-	_, js := startNode(t)
-	if _, err := js.CreateStream(t.Context(), right()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Open(t.Context(), js, Config{Bucket: "b"}); err != nil {
-		t.Errorf("a bucket with every setting is refused: %v", err)
 	}
 }
 

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -93,22 +91,6 @@ func (l *Lot) ensure(ctx context.Context) (jetstream.Stream, error) {
 		return nil, fmt.Errorf("open stream %s: %w", ParkedStream, err)
 	}
 	return stream, checkParked(stream)
-}
-
-func checkParked(stream jetstream.Stream) error {
-	cfg := stream.CachedInfo().Config
-	listens := slices.ContainsFunc(cfg.Subjects, func(s string) bool {
-		return s == ParkedPrefix+">" || s == ParkedPrefix+"*.*" || s == "exesdb.>" || s == ">"
-	})
-	switch {
-	case !listens:
-		return fmt.Errorf("%w: it listens on %s and not on %s>; mend it with: nats stream edit %s --subjects='%s>'",
-			ErrParkedStream, strings.Join(cfg.Subjects, ", "), ParkedPrefix, ParkedStream, ParkedPrefix)
-	case !cfg.AllowDirect:
-		return fmt.Errorf("%w: it lacks allow_direct (direct get); mend it with: nats stream edit %s --allow-direct", ErrParkedStream, ParkedStream)
-	default:
-		return nil
-	}
 }
 
 // Park stores the event with the reason and how often it was refused, and returns once that is acknowledged; parking the same

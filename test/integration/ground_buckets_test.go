@@ -1,0 +1,62 @@
+package integration
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/sink"
+)
+
+// TestUnfitBucketsAreOneStartUpError has every bucket as other clients make it by default, with a TTL and little room, and a parked stream
+// that reads nothing.
+func TestUnfitBucketsAreOneStartUpError(t *testing.T) {
+	t.Parallel()
+	g := newGround(t, nil)
+	for _, name := range []string{"exesdb_subscriptions", "exesdb_cluster", "exesdb_checkpoints"} {
+		if _, err := g.js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: name, History: 5, TTL: 10 * time.Second, MaxBytes: 100}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := g.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "EXESDB_PARKED", Subjects: []string{"exesdb.parked.>"}}); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	err := g.tryStart()
+	var missing *registry.MissingSettingError
+	if !errors.As(err, &missing) || !errors.Is(err, sink.ErrParkedStream) || time.Since(began) > 10*time.Second {
+		t.Fatalf("started with %v", err)
+	}
+	for _, text := range []string{
+		"nats stream edit KV_exesdb_subscriptions --max-msgs-per-subject=1 --allow-msg-ttl --subject-del-markers-ttl=1h --republish-source='$KV.exesdb_subscriptions.>' --republish-destination='exesdb.registry.>' --max-age=0s --max-bytes=",
+		"nats stream edit KV_exesdb_cluster --max-msgs-per-subject=1 --allow-msg-ttl --subject-del-markers-ttl=1h --republish-source='$KV.exesdb_cluster.>' --republish-destination='exesdb.cluster.state.>' --max-age=0s --max-bytes=",
+		"nats stream edit KV_exesdb_checkpoints --max-msgs-per-subject=1 --max-age=0s --max-bytes=",
+		"nats stream edit EXESDB_PARKED --allow-direct",
+	} {
+		if !strings.Contains(err.Error(), text) {
+			t.Errorf("%q is not in\n%v", text, err)
+		}
+	}
+	// With what the commands do it starts.
+	for _, name := range []string{"subscriptions", "cluster", "checkpoints"} {
+		g.editStream("KV_exesdb_"+name, func(c *jetstream.StreamConfig) {
+			c.MaxMsgsPerSubject, c.MaxAge, c.MaxBytes = 1, 0, 1<<20
+			if name == "checkpoints" {
+				return
+			}
+			c.AllowMsgTTL, c.SubjectDeleteMarkerTTL = true, time.Hour
+			c.RePublish = &jetstream.RePublish{Source: "$KV.exesdb_" + name + ".>", Destination: "exesdb.registry.>"}
+			if name == "cluster" {
+				c.RePublish.Destination = "exesdb.cluster.state.>"
+			}
+		})
+	}
+	g.editStream("EXESDB_PARKED", func(c *jetstream.StreamConfig) { c.AllowDirect = true })
+	g.start()
+	g.append(1, 10)
+	g.awaitDelivered("all", 10)
+}
