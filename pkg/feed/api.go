@@ -143,6 +143,17 @@ func (a api) askLeader(ctx context.Context, req getRequest) (Message, error) {
 	return out, nil
 }
 
+// lookup asks the leader.
+func (a api) lookup(ctx context.Context) lookup {
+	return func(seq uint64, next bool) (Witness, bool, error) {
+		m, err := a.leaderGet(ctx, seq, next)
+		if errors.Is(err, errNothing) {
+			return Witness{}, false, nil
+		}
+		return m.witness(), err == nil, err
+	}
+}
+
 // page reads up to batch messages, of maxBytes in all (0: as the server limits it), from sequence from on by one direct get,
 // and hands them to each until it returns false. It reports whether the replica that answered has more. Every answer names the sequence before it in the batch,
 // so one that was lost is noticed; wait bounds the time to each answer.

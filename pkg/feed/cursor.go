@@ -12,25 +12,25 @@ const absentPolls = 3
 type verdict int
 
 const (
-	drop      verdict = iota // known already
-	deliver                  // next in order
-	fill                     // something up to cursor.target is missing: read the stream from last+1
-	suspect                  // the stream may have gone back: look at once
-	settled                  // everything that the stream has was delivered
-	verify                   // compare the last message with the leader's
-	again                    // look again after behindFor
-	recreated                // another stream under the same name
-	wentBack                 // an earlier state of the same stream
+	drop     verdict = iota // known already
+	deliver                 // next in order
+	fill                    // something up to cursor.target is missing: read the stream from last+1
+	suspect                 // the stream may have gone back: look at once
+	settled                 // everything that the stream has was delivered
+	verify                  // compare the last message with the leader's
+	again                   // look again after behindFor
+	renamed                 // of another creation time: compare what was seen with what is there
+	wentBack                // an earlier state of the same stream
 )
 
 func (v verdict) String() string {
-	return [...]string{"drop", "deliver", "fill", "suspect", "settled", "verify", "again", "recreated", "went back"}[v]
+	return [...]string{"drop", "deliver", "fill", "suspect", "settled", "verify", "again", "renamed", "went back"}[v]
 }
 
 // cursor is the place in the stream and the rules that move it. It moves only over messages it was shown, and past
 // missing ones only when shown a later one by a reader that passed them (see the package comment).
 type cursor struct {
-	created time.Time // creation of the stream followed
+	created time.Time // creation of the stream followed, as it was told last
 	last    uint64    // last sequence delivered, or the one before the first wanted
 	at      time.Time // when last was stored; zero if it was not delivered
 	target  uint64    // highest sequence known to have been given out
@@ -96,7 +96,7 @@ func (c *cursor) look(t tail, sent time.Time, stood uint64, now time.Time) verdi
 	c.stood = c.last
 	switch {
 	case !t.created.Equal(c.created):
-		return recreated
+		return renamed
 	case t.last < stood:
 		if c.behind.IsZero() {
 			c.behind = now

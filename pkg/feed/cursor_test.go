@@ -53,7 +53,7 @@ func TestPollsAreJudgedByTheStreamsEnd(t *testing.T) {
 		"nothing new":                   {cursor{last: 4, at: storedAt(4)}, tail{last: 4, at: storedAt(4)}, 4, settled},
 		"something lost":                {cursor{last: 4}, tail{last: 5}, 4, fill},
 		"live was faster than the poll": {cursor{last: 9}, tail{last: 5}, 4, settled},
-		"another stream":                {cursor{last: 4, created: epoch}, tail{created: now, last: 9}, 4, recreated},
+		"another stream":                {cursor{last: 4, created: epoch}, tail{created: now, last: 9}, 4, renamed},
 		"shorter, once":                 {cursor{last: 4}, tail{last: 3}, 4, again},
 		"shorter, since just now":       {cursor{last: 4, behind: now.Add(-behindFor / 2)}, tail{last: 3}, 4, again},
 		"shorter, twice":                {cursor{last: 4, behind: now.Add(-behindFor)}, tail{last: 3}, 4, wentBack},

@@ -33,15 +33,26 @@
 //
 // # When it is another stream
 //
-// The stream is another if its creation time differs; if it ends before last in two infos, 200 ms or more apart, both
-// asked for after last was reached; or if the leader has, at last, a message with another time than ours. The last is
-// asked when a live sequence goes back, after a reconnect, and when info shows another time for the last sequence.
+// A creation time proves nothing: a restored stream has a new one (in a cluster one a server), and streams in memory keep theirs
+// when all servers were killed and sequences begin anew. What proves something is a message: no other has the same sequence
+// and the same time, and a copy that has it has what was stored before it. The feed remembers some (Witnesses), each known
+// before a look that found no reason for doubt. A live message is none before that: it may be of another stream already.
+//
+// The stream is another if it ends before last in two infos, 200 ms or more apart, both asked for after last was reached; or
+// if the leader has another message in place of the one that was last, or of a witness. That is asked when a live sequence
+// goes back, after a reconnect, and when info shows another time for the first or the last sequence. Where the creation time
+// differs, the witnesses decide (Comparison). If none of them is there, nor another in its place, another stream is assumed,
+// unless it begins behind last: then nothing of it can be missed.
+//
 // A server may serve a stream for a while after it was deleted and created anew elsewhere. Its messages are older than
-// the creation of the new stream, and such are taken only from the leader. If the leader itself has them (a mirror,
-// a stream leader whose clock is behind) that check ends.
+// the creation of the new stream, and such are taken only on the leader's word. If the leader itself has one (a mirror, a
+// restored stream, a leader whose clock is behind) a Feed checks no further. A Reader asks the leader for the last such
+// message of each page: pages are of one copy, so with that message those before it are the leader's. A Stretch need not
+// ask: a consumer ends with its stream, and this one was made on the stream that is there now.
 //
 // Not seen: a stream of the same creation time that went back, grew beyond last, and has nothing at last any more, all
-// while the feed was away; and messages of a deleted stream stored, by a wrong clock, after the creation of the new.
+// while the feed was away; messages of a deleted stream stored, by a wrong clock, after the creation of the new; and, once a
+// feed's leader has shown an old message, what a server still serves that has not heard of the deletion.
 //
 // # The other way
 //

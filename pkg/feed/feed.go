@@ -69,6 +69,9 @@ type Config struct {
 	// found the handler up to date: what lies below is gone, and where it was purged no message says so. Like the
 	// handler's, its calls come from the goroutine that runs Run.
 	First func(seq uint64)
+	// Seen is optional. It is called, by the same goroutine, with messages that the stream was seen to have, at each look that
+	// found others. What was seen before a Reset is not of the stream after it.
+	Seen func([]Witness)
 	// Absent is optional. It is called, by the same goroutine, at each look that finds no such stream.
 	Absent func()
 	// Trouble is optional. It is called, by the same goroutine, when the stream can't be followed, with the reason: a *RetentionError
@@ -120,10 +123,13 @@ type Feed struct {
 
 	// The goroutine in Run owns what follows.
 	cur     cursor
-	asked   uint64 // polls sent since New: the id of the latest
-	started bool   // cur stands where the caller asked it to
-	absent  bool   // the stream was not there when Run began
-	level   bool   // Level has been called since the start or the last reset
+	asked   uint64    // polls sent since New: the id of the latest
+	seen    Witnesses // of the stream followed
+	ends    []Witness // the stream's at the start; seen once a look has found the same stream
+	doubts  []Witness // what was last when something told that the stream may be another
+	started bool      // cur stands where the caller asked it to
+	absent  bool      // the stream was not there when Run began
+	level   bool      // Level has been called since the start or the last reset
 	trouble trouble
 }
 
@@ -179,9 +185,11 @@ func (f *Feed) Run(ctx context.Context) error {
 			f.pause(ctx, min(recheck, f.cfg.PollInterval))
 			continue
 		}
-		f.place(info)
+		err := f.place(ctx, info)
 		before := f.cur.last
-		err := f.follow(ctx, info)
+		if err == nil {
+			err = f.follow(ctx, info)
+		}
 		switch {
 		case ctx.Err() != nil:
 		case errors.Is(err, ErrRecreated) || errors.Is(err, ErrWentBack):
@@ -245,14 +253,18 @@ func (f *Feed) await(ctx context.Context) (*jetstream.StreamInfo, bool) {
 }
 
 // place sets the cursor on a first start, and finds out about a stream that was recreated while nobody looked.
-func (f *Feed) place(info *jetstream.StreamInfo) {
+func (f *Feed) place(ctx context.Context, info *jetstream.StreamInfo) error {
 	if f.started && !f.cur.created.IsZero() && !f.cur.created.Equal(info.Created) {
-		f.reset(ErrRecreated)
+		f.doubt()
+		if err := f.recognize(ctx, info); err != nil {
+			return err
+		}
 	}
 	f.cur.created = info.Created
 	if f.started {
-		return
+		return nil
 	}
+	f.survey(ctx, info)
 	f.started = true
 	switch {
 	case f.cfg.StartSeq > 0:
@@ -261,11 +273,84 @@ func (f *Feed) place(info *jetstream.StreamInfo) {
 		f.cur.last = info.State.LastSeq
 	}
 	f.counts.last.Store(f.cur.last)
+	return nil
+}
+
+// recognize finds out whether the stream is the one that was followed, although its creation time is another. ErrRecreated and
+// ErrWentBack say that it is not.
+func (f *Feed) recognize(ctx context.Context, info *jetstream.StreamInfo) error {
+	replaced := f.dispel(ctx)
+	if replaced != nil && !errors.Is(replaced, ErrWentBack) {
+		return replaced
+	}
+	ends := extent{info.State.FirstSeq, info.State.LastSeq}
+	c, err := compare(f.seen.List(0), ends, f.api.lookup(ctx))
+	switch {
+	case err != nil:
+		return fmt.Errorf("compare %s with what was seen of it: %w", f.cfg.Stream, err)
+	case replaced != nil && c.Kinship != Another:
+		return replaced
+	case c.Kinship == Same:
+		f.log.Info("the stream has another creation time, and what it held is there", "before", f.cur.created, "now", info.Created)
+	case c.Kinship == Shorter: // which must be seen twice
+	case c.Kinship == Unproven && f.cur.last > 0 && ends.first > f.cur.last && ends.last >= f.cur.last: // nothing was seen, and nothing is missed
+	case c.Kinship == Forked:
+		return ErrWentBack
+	default:
+		return ErrRecreated
+	}
+	f.cur.created = info.Created
+	return nil
+}
+
+// doubt remembers what is last now: what comes next may be of another stream.
+func (f *Feed) doubt() {
+	if n := len(f.doubts); !f.cur.at.IsZero() && (n == 0 || f.doubts[n-1].Sequence != f.cur.last) {
+		f.doubts = append(f.doubts, Witness{f.cur.last, f.cur.at})
+	}
+}
+
+// dispel finds out whether what was last is still there. That it is gone says nothing; that another message stands there
+// says that this is another history, though it may be longer than ours.
+func (f *Feed) dispel(ctx context.Context) error {
+	for _, w := range f.doubts {
+		m, ok, err := f.api.lookup(ctx)(w.Sequence, false)
+		switch {
+		case err != nil:
+			return fmt.Errorf("compare %s with what was seen of it: %w", f.cfg.Stream, err)
+		case ok && !m.is(w):
+			f.see(0, w)
+			return ErrWentBack
+		}
+	}
+	f.doubts = nil
+	return nil
+}
+
+// see remembers messages of the stream that is followed, which begins at first.
+func (f *Feed) see(first uint64, all ...Witness) {
+	before := f.seen
+	f.seen.Add(all...)
+	if f.cfg.Seen != nil && f.seen != before {
+		f.cfg.Seen(f.seen.List(first))
+	}
+}
+
+// survey looks at the stream's ends, for as long as nothing else is known of it. What fails is done without.
+func (f *Feed) survey(ctx context.Context, info *jetstream.StreamInfo) {
+	if info.State.Msgs == 0 {
+		return
+	}
+	for _, seq := range []uint64{info.State.FirstSeq, info.State.LastSeq} {
+		if m, ok, err := f.api.lookup(ctx)(seq, false); ok && err == nil {
+			f.ends = append(f.ends, m)
+		}
+	}
 }
 
 func (f *Feed) reset(reason error) {
 	f.log.Warn("everything followed so far is void", "reason", reason, "last_seq", f.cur.last)
-	f.cur, f.level = cursor{}, false
+	f.cur, f.seen, f.ends, f.doubts, f.level = cursor{}, Witnesses{}, nil, nil, false
 	f.counts.resets.Add(1)
 	f.counts.last.Store(0)
 	f.cfg.Handler.Reset(reason)

@@ -43,7 +43,8 @@ type follower struct {
 type poll struct {
 	id   uint64
 	sent time.Time
-	last uint64 // cursor.last then
+	last uint64    // cursor.last then
+	at   time.Time // cursor.at then
 }
 
 type report struct {
@@ -126,12 +127,16 @@ func (s *follower) loop(ctx context.Context) error {
 }
 
 func (s *follower) hear(ctx context.Context, m Message) {
+	if s.back.Load() {
+		s.doubt()
+	}
 	switch s.cur.hear(m.Sequence, m.Time) {
 	case deliver:
 		s.deliver(m)
 	case fill:
 		s.gap(ctx)
 	case suspect:
+		s.doubt()
 		s.checkLast = true
 		s.lookSoon(0)
 		s.counts.duplicates.Add(1)
@@ -155,6 +160,7 @@ func (s *follower) deliver(m Message) {
 // attend does what is due: reads the answer to a poll, tries a failed fill again, polls.
 func (s *follower) attend(ctx context.Context) error {
 	if s.back.Swap(false) {
+		s.doubt()
 		s.checkLast, s.settling = true, true
 	}
 	if s.poked.Swap(false) {
@@ -206,7 +212,7 @@ func (s *follower) ask(now time.Time) {
 	}
 	s.settling = false
 	s.asked++
-	s.poll = poll{id: s.asked, sent: now, last: s.cur.last}
+	s.poll = poll{id: s.asked, sent: now, last: s.cur.last, at: s.cur.at}
 	if err := s.api.nc.PublishRequest(s.api.infoSubject(), s.inbox+"."+strconv.FormatUint(s.poll.id, 10), nil); err != nil {
 		s.log.Warn("poll failed", "error", err)
 	}
@@ -234,20 +240,35 @@ func (s *follower) look(ctx context.Context, r *report) error {
 		s.levelAt, s.levelSet = end.last, true
 	}
 	v := s.cur.look(end, s.poll.sent, s.poll.last, time.Now())
+	if v == renamed {
+		if err := s.recognize(ctx, info); errors.Is(err, ErrRecreated) || errors.Is(err, ErrWentBack) {
+			return err
+		} else if err != nil {
+			s.hindered(err)
+			s.lookSoon(behindFor)
+			return nil
+		}
+		v = s.cur.look(end, s.poll.sent, s.poll.last, time.Now())
+	}
 	switch {
-	case v == recreated:
-		return ErrRecreated
 	case v == wentBack:
+		s.see(0, Witness{s.poll.last, s.poll.at})
 		return ErrWentBack
 	case v == again:
 		s.lookSoon(behindFor)
 		return nil
 	}
-	if s.checkLast || v == verify {
+	if s.checkLast || v == verify || s.seen.contradicts(info.State.FirstSeq, info.State.FirstTime) {
+		if v == verify {
+			s.doubt()
+		}
 		s.checkLast = false
 		if err := s.compareLast(ctx); err != nil {
 			return err
 		}
+	}
+	if !s.checkLast {
+		s.see(info.State.FirstSeq, s.confirmed()...)
 	}
 	switch {
 	case v == fill:
@@ -262,21 +283,30 @@ func (s *follower) look(ctx context.Context, r *report) error {
 	return nil
 }
 
-// compareLast finds out whether the last message delivered is still the one at its sequence. That it is gone says
-// nothing; that another stands there says that this is another history, though it may be longer than ours.
+// confirmed are messages that were known before a look that found the stream to be the one that is followed. What is heard later
+// may be of another already.
+func (s *follower) confirmed() (all []Witness) {
+	all, s.ends = s.ends, nil
+	if !s.poll.at.IsZero() {
+		all = append(all, Witness{s.poll.last, s.poll.at})
+	}
+	return all
+}
+
+// compareLast finds out whether what was last, and what was seen last and is not gone, is still there.
 func (s *follower) compareLast(ctx context.Context) error {
-	if s.cur.at.IsZero() {
+	err := s.dispel(ctx)
+	if err == nil {
+		var f findings
+		if f, err = find(s.seen.List(0), s.api.lookup(ctx)); f.differs > 0 {
+			return ErrWentBack
+		}
+	}
+	if err != nil && !errors.Is(err, ErrWentBack) {
+		s.checkLast = true
 		return nil
 	}
-	m, err := s.api.leaderGet(ctx, s.cur.last, false)
-	switch {
-	case errors.Is(err, errNothing):
-	case err != nil:
-		s.checkLast = true
-	case !m.Time.Equal(s.cur.at):
-		return ErrWentBack
-	}
-	return nil
+	return err
 }
 
 func (s *follower) reachLevel(seq uint64) {

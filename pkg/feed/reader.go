@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -20,7 +21,7 @@ type Reader struct {
 	api       api
 	direct    bool
 	keeps     bool // whatever is consumed
-	since     time.Time
+	created   time.Time
 	consumers allowance // of stretches
 }
 
@@ -28,7 +29,7 @@ type Reader struct {
 // message from its leader, which is some twenty times slower.
 func NewReader(js jetstream.JetStream, info *jetstream.StreamInfo) *Reader {
 	return &Reader{
-		api: newAPI(js, info.Config.Name), direct: info.Config.AllowDirect, keeps: info.Config.Retention == jetstream.LimitsPolicy, since: info.Created,
+		api: newAPI(js, info.Config.Name), direct: info.Config.AllowDirect, keeps: info.Config.Retention == jetstream.LimitsPolicy, created: info.Created,
 	}
 }
 
@@ -38,17 +39,17 @@ func (r *Reader) Read(ctx context.Context, from uint64, batch, maxBytes int) ([]
 	if r.direct {
 		messages = make([]Message, 0, batch)
 		_, err := r.api.page(ctx, from, batch, maxBytes, fillWait, func(m Message) bool {
-			if m.Time.Before(r.since) { // of a deleted stream of the same name; only the leader is believed
-				return false
-			}
 			messages = append(messages, m)
 			return ctx.Err() == nil
 		})
+		messages, old := r.believed(ctx, messages)
 		switch {
 		case len(messages) > 0: // what came before a failure is good
 			return messages, nil
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
+		case old != nil:
+			return nil, old
 		case err != nil && !errors.Is(err, errOther):
 			return nil, fmt.Errorf("read %s from %d: %w", r.api.stream, from, err)
 		}
@@ -58,6 +59,50 @@ func (r *Reader) Read(ctx context.Context, from uint64, batch, maxBytes int) ([]
 		return nil, err
 	}
 	return append(messages, m), nil
+}
+
+// believed returns those of a page that are the stream's. Messages older than it may be of a deleted stream of the same name, so
+// the leader is asked for the last one of them: a page is of one copy, and with that message all before it are the leader's.
+func (r *Reader) believed(ctx context.Context, page []Message) ([]Message, error) {
+	old := func(m Message) bool { return m.Time.Before(r.created) }
+	first := slices.IndexFunc(page, old)
+	if first < 0 {
+		return page, nil
+	}
+	last := len(page) - 1
+	for !old(page[last]) {
+		last--
+	}
+	m, err := r.api.leaderGet(ctx, page[last].Sequence, false)
+	switch {
+	case err == nil && m.witness().is(page[last].witness()):
+		return page, nil
+	case err != nil && !errors.Is(err, errNothing):
+		return page[:first], fmt.Errorf("read %s: %w", r.api.stream, err)
+	}
+	return page[:first], nil
+}
+
+// Compare finds out what the stream has in common with one that had the witnesses, which are in ascending order. Anything but
+// Same is said only where the leader says it twice, 200 ms apart: one that was deposed may lag.
+func (r *Reader) Compare(ctx context.Context, known []Witness) (Comparison, error) {
+	var before *Comparison
+	for {
+		info, err := r.api.info(ctx)
+		if err != nil {
+			return Comparison{}, err
+		}
+		c, err := compare(known, extent{info.State.FirstSeq, info.State.LastSeq}, r.api.lookup(ctx))
+		if err != nil || c.Kinship == Same || len(known) == 0 || before != nil && *before == c {
+			return c, err
+		}
+		before = &c
+		select {
+		case <-time.After(behindFor):
+		case <-ctx.Done():
+			return Comparison{}, ctx.Err()
+		}
+	}
 }
 
 // Last returns the sequence of the stream's last message, as its leader has it.

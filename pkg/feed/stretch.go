@@ -226,11 +226,8 @@ func (c *consumer) take(m *nats.Msg) (Message, error) {
 		return Message{}, fmt.Errorf("%w: delivered with %q", errStalled, m.Reply)
 	}
 	c.delivered++
-	switch {
-	case at.delivery != c.delivered || at.sequence <= c.last:
+	if at.delivery != c.delivered || at.sequence <= c.last {
 		return Message{}, fmt.Errorf("%w: delivery %d is its %d, message %d after %d", errStalled, c.delivered, at.delivery, at.sequence, c.last)
-	case at.stored.Before(c.reader.since): // of a deleted stream of the same name; only the leader is believed
-		return Message{}, errOther
 	}
 	c.asked--
 	c.last, c.over = at.sequence, at.pending == 0
