@@ -19,7 +19,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/exesdb/subproxy/internal/connect"
-	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/sink"
 )
 
@@ -49,7 +48,7 @@ type parkedRow struct {
 func newParkedRow(p *sink.Parked) parkedRow {
 	return parkedRow{
 		Sequence: p.Sequence, Store: p.Store, Name: p.Subscription, StoreSequence: p.StoreSequence, Incarnation: p.Incarnation,
-		ID: p.Header.Get(event.IDHeader), Type: p.Type(), Stream: p.StreamID(), Sink: p.Kind, Subject: p.Subject,
+		ID: p.EventID(), Type: p.Type(), Stream: p.StreamID(), Sink: p.Kind, Subject: p.Subject,
 		Attempts: p.Attempts, ParkedAt: p.At, Reason: p.Reason, Truncated: p.Truncated, Bytes: len(p.Data),
 	}
 }

@@ -65,7 +65,7 @@ printed. --expected-version refuses the append unless the stream id's last event
 	flags.StringVarP(&f.file, "file", "f", "", "`FILE` of events, one JSON object a line; - is standard input")
 	flags.StringVar(&f.id, "id", "", "the event's `ID`; the same one again is not stored twice within the stream's duplicate window, that of another event is refused")
 	flags.Int64Var(&f.expected, "expected-version", emitter.AnyVersion, "store `SEQUENCE` that the stream id's last event must have; 0: there must be none; -1: any")
-	flags.StringArrayVarP(&f.headers, "header", "H", nil, "`NAME:VALUE` of a header, may be repeated")
+	flags.StringArrayVarP(&f.headers, "header", "H", nil, "`NAME:VALUE` of a header, may be repeated; of an attribute (ce-…) percent-encoded or as it is")
 	flags.IntVar(&f.replicas, "replicas", 1, "replicas of the stream, if it is created: 1, 3 or 5")
 	return cmd
 }
@@ -109,7 +109,10 @@ func parseHeaders(given []string) (nats.Header, error) {
 		if !ok || name == "" {
 			return nil, usagef("--header %q: write NAME:VALUE", s)
 		}
-		h.Add(name, strings.TrimSpace(value))
+		if value = strings.TrimSpace(value); event.IsStructured(name, value) {
+			return nil, usagef("--header %q: that is an event in structured mode; give STREAM, TYPE and DATA instead, and the other attributes as --header ce-NAME:VALUE", s)
+		}
+		h.Add(name, value)
 	}
 	return h, nil
 }
@@ -153,7 +156,7 @@ func appendLine(ctx context.Context, out io.Writer, js jetstream.JetStream, stor
 		e.Header[k] = v
 	}
 	for name, value := range l.Attributes {
-		e.Header["ce-"+name] = []string{value}
+		e.Header["ce-"+name] = []string{event.EncodeValue(value)}
 	}
 	if e.ID == "" {
 		e.ID = nuid.Next()
@@ -161,7 +164,12 @@ func appendLine(ctx context.Context, out io.Writer, js jetstream.JetStream, stor
 	if e.Time.IsZero() {
 		e.Time = time.Now()
 	}
-	if json.Valid(e.Data) && e.Header.Get(event.ContentTypeHeader) == "" {
+	data, err := event.Unpack(e.Header, e.Data)
+	if err != nil {
+		return usagef("%w", err)
+	}
+	e.Data = data
+	if _, given := e.Attribute("datacontenttype"); !given && json.Valid(e.Data) {
 		e.Header[event.ContentTypeHeader] = []string{"application/json"}
 	}
 	sequence, err := emitter.Append(ctx, js, &e, expected)

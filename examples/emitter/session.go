@@ -158,11 +158,27 @@ func headers(store string, event *jetstream.RawStreamMsg) nats.Header {
 	at := strings.Split(event.Subject, ".") // exesdb.events.<store>.<stream id>.<event type>
 	missing("ce-specversion", "1.0")
 	missing("ce-id", fmt.Sprintf("%s/%d", store, event.Sequence))
-	missing("ce-subject", untoken(at[3]))
-	missing("ce-type", untoken(at[4]))
+	for i := range at {
+		at[i] = untoken(at[i])
+	}
+	missing("ce-subject", percentEncode(at[3]))
+	missing("ce-type", percentEncode(strings.Join(at[4:], "."))) // a type with dots that its publisher did not encode
 	missing("ce-source", "exesdb/"+store)
 	missing("ce-time", event.Time.UTC().Format(time.RFC3339Nano))
 	return h
+}
+
+// percentEncode writes an attribute's value as a header has it.
+func percentEncode(value string) string {
+	var b strings.Builder
+	for _, c := range []byte(value) {
+		if c > ' ' && c <= '~' && c != '"' && c != '%' {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
 }
 
 // question asks what the proxy took last ("Questions"), unless everything sent was acknowledged. Nothing is sent until it

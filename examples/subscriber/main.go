@@ -15,6 +15,7 @@ import (
 	"flag"
 	"fmt"
 	"log"
+	"net/url"
 	"os/signal"
 	"strconv"
 	"strings"
@@ -142,8 +143,9 @@ const accepted = "+ACK"
 
 // take decides about an event ("Fencing"), and does its work where that is to be done.
 func (r *record) take(header nats.Header) (answer string, changed bool) {
-	kind := header.Get("ce-type")
-	if kind == "" {
+	// Attributes are percent-encoded ("Events").
+	kind, err := url.PathUnescape(header.Get("ce-type"))
+	if kind == "" || err != nil {
 		return "+TERM no ce-type", false // it would be refused again: parked at once
 	}
 	if header.Get("Exesdb-Incarnation") == "" {

@@ -31,22 +31,36 @@ func (l Layout) Validate() error {
 	return nil
 }
 
-// apply writes what the layout finds to the headers that an event is read from. What it does not find stays as it is.
-func (l Layout) apply(subject string, h nats.Header) {
+// apply writes what the layout finds to the headers that an event is read from, once these are in binary mode, and returns the data. What it
+// does not find stays as it is.
+func (l Layout) apply(subject string, h nats.Header, data []byte) ([]byte, error) {
 	if l == (Layout{}) {
-		return
+		return data, nil
+	}
+	data, err := event.Unpack(h, data)
+	if err != nil {
+		return nil, err
 	}
 	set := func(to, header string, token int) {
-		if v := h.Get(header); header != "" && v != "" {
-			h[to] = []string{v}
-			return
+		name := tokenOf(subject, token)
+		if v := valueOf(h, header); v != "" {
+			name = v
 		}
-		if v := tokenOf(subject, token); v != "" {
-			h[to] = []string{v}
+		if name != "" {
+			h[to] = []string{event.EncodeValue(name)}
 		}
 	}
 	set(event.SubjectHeader, l.StreamHeader, l.StreamToken)
 	set(event.TypeHeader, l.TypeHeader, l.TypeToken)
+	return data, nil
+}
+
+// valueOf is the value of a header that the layout names, which may be an attribute's.
+func valueOf(h nats.Header, header string) string {
+	if name, ok := strings.CutPrefix(strings.ToLower(header), "ce-"); ok {
+		return event.AttributeIn(h, name)
+	}
+	return h.Get(header)
 }
 
 // tokenOf is the subject's n-th token, decoded where it is encoded by our rule, and as it is where not.

@@ -258,9 +258,11 @@ func (l *leader) entryOf(m feed.Message) *entry {
 		l.metrics.PassedOver.WithLabelValues(string(kind)).Inc()
 		return nil
 	}
-	event.StripNATS(header)
-	l.layout.apply(m.Subject, header)
-	e, err := event.FromMessage(l.store, m.Subject, m.Sequence, m.Time, header, m.Data)
+	data, err := l.layout.apply(m.Subject, header, m.Data)
+	var e event.Event
+	if err == nil {
+		e, err = event.FromStored(l.store, m.Subject, m.Sequence, m.Time, header, data)
+	}
 	if err != nil {
 		l.metrics.Malformed.Inc()
 		l.metrics.PassedOver.WithLabelValues(string(event.NoEvent)).Inc()
@@ -270,7 +272,7 @@ func (l *leader) entryOf(m feed.Message) *entry {
 		}
 		return nil
 	}
-	return &entry{event: e, size: len(m.Data) + 64*len(header) + 256}
+	return &entry{event: e, size: len(e.Data) + 64*len(header) + 256}
 }
 
 // entry takes one entry of the registry.

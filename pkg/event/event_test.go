@@ -57,7 +57,7 @@ func TestHeadersWinAndPassThrough(t *testing.T) {
 }
 
 func TestMessageThatIsNoEventIsRefused(t *testing.T) {
-	for _, subject := range []string{"", "a.b.c", "exesdb.events.s", "exesdb.events.s.a.b.c", "exesdb.events.s.=2e.t", "exesdb.events.s..t"} {
+	for _, subject := range []string{"", "a.b.c", "exesdb.events.s", "exesdb.events.s.a", "exesdb.events.s.=2e.t", "exesdb.events.s..t", "exesdb.events.s.a.b.=2e", "exesdb.events.s.a.b..c", "exesdb.events.s.a."} {
 		if _, err := FromMessage("s", subject, 1, stored, nil, nil); !errors.Is(err, ErrNotAnEvent) {
 			t.Errorf("%q: %v", subject, err)
 		}

@@ -58,8 +58,11 @@ type Parked struct {
 func (p *Parked) Config() Config { return Config{Kind: p.Kind, Subject: p.Subject} }
 
 // StreamID and Type are the event's, empty where its headers don't tell.
-func (p *Parked) StreamID() string { return p.Header.Get(event.SubjectHeader) }
-func (p *Parked) Type() string     { return p.Header.Get(event.TypeHeader) }
+func (p *Parked) StreamID() string { return event.AttributeIn(p.Header, "subject") }
+func (p *Parked) Type() string     { return event.AttributeIn(p.Header, "type") }
+
+// EventID is the event's own id, empty where its headers don't tell.
+func (p *Parked) EventID() string { return event.AttributeIn(p.Header, "id") }
 
 // event is what is replayed. It is marked with no incarnation: it comes from none, after events that come after it, and a
 // subscriber that refuses what is older than what it has seen must not refuse it.
@@ -104,7 +107,7 @@ func parkedMessage(e *Event, c Config, reason string, attempts int, now time.Tim
 }
 
 // essential are the event's headers that are kept where not all of them can be.
-var essential = [...]string{event.IDHeader, event.TypeHeader, event.SubjectHeader, event.SourceHeader, event.TimeHeader, event.ContentTypeHeader}
+var essential = [...]string{event.IDHeader, event.TypeHeader, event.SubjectHeader, event.SourceHeader, event.TimeHeader, event.DataContentTypeHeader, event.ContentTypeHeader}
 
 // truncated returns what may be kept of a message that can't be stored as it is, the largest first.
 func truncated(m *nats.Msg) []*nats.Msg {

@@ -3,7 +3,10 @@ package integration
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/exesdb/subproxy/internal/config"
 )
@@ -30,6 +33,90 @@ func TestPayloadsAreComparedAsPostgreSQLDoes(t *testing.T) {
 	g.eventually("all has all", func() bool { return len(g.delivered("all")) == len(data) })
 	for name, want := range map[string][]int{"exact": {2}, "huge": {3}, "zero": {5, 11}, "any": {1, 2, 3, 4, 5, 11}} {
 		g.awaitNumbers(name, want...)
+	}
+}
+
+// put stores a message as any client of NATS can, with headers in the case in which they are given.
+func (g *ground) put(subject, data string, header nats.Header) {
+	g.Helper()
+	if _, err := g.js.PublishMsg(g.Context(), &nats.Msg{Subject: subject, Header: header, Data: []byte(data)}); err != nil {
+		g.Fatal(err)
+	}
+}
+
+// Events as other programs store them are found by their attributes, live, in catch-up, and with one set of attributes.
+func TestCloudEventsAreReadAsTheirBindingSays(t *testing.T) {
+	t.Parallel()
+	subscriptions := []config.Subscription{
+		allEvents("all"), {Name: "cafe", Type: "by_event_type", Selector: "café"}, {Name: "o1", Type: "by_stream", Selector: "o 1"},
+		{Name: "json", Type: "by_event_pattern", Selector: `{"datacontenttype":"application/json"}`},
+		{Name: "time", Type: "by_event_pattern", Selector: `{"time":"2026-11-23T07:00:00.10Z"}`},
+		{Name: "area", Type: "by_event_payload", Selector: `{"area":12}`},
+	}
+	var later []config.Subscription
+	for _, s := range subscriptions {
+		s.Name = "later-" + s.Name
+		later = append(later, s)
+	}
+	g := newGround(t, nil, subscriptions...)
+	g.start()
+	const structured = "application/cloudevents+json; charset=utf-8"
+	g.put("exesdb.events.s.o=201.caf=C3=A9", `{"n":1}`, nats.Header{"ce-type": {"caf%C3%A9"}, "ce-subject": {"o%201"}})
+	g.put("exesdb.events.s.o-2.t", `{"n":2}`, nats.Header{"Ce-Type": {"café"}, "Ce-Subject": {`"o 1"`}, "Ce-Id": {"2"}, "ce-datacontenttype": {"application/json"}})
+	g.put("exesdb.events.s.o-3.t", `{"specversion":"1.0","id":"3","source":"/m","type":"café","subject":"o 1","time":"2026-11-23T07:00:00.10Z","data":{"n":3,"area":12}}`,
+		nats.Header{"Content-Type": {structured}, "ce-type": {"outer"}})
+	g.put("exesdb.events.s.o-4.caf=C3=A9", `{"specversion":"1.0","id":"4","source":"/m","type":"t","subject":"o 1","data_base64":"eyJuIjo0LCJhcmVhIjoxMn0="}`, nats.Header{"content-type": {structured}})
+	g.put("exesdb.events.s.o-5.t", `{"n":5,"area":12.0}`, nats.Header{"content-type": {"application/json"}, "ce-time": {"2026-11-23T07:00:00.10Z"}})
+	g.put("exesdb.events.s.o=201.t", `{"n":6}`, nats.Header{"ce-time": {"2026-11-23T07:00:00.1Z"}})
+	want := map[string][]int{"all": {1, 2, 3, 4, 5, 6}, "cafe": {1, 2, 3}, "o1": {1, 2, 3, 4, 6}, "json": {2, 3, 5}, "time": {3, 5}, "area": {3, 4, 5}}
+	for name, numbers := range want {
+		g.awaitNumbers(name, numbers...)
+	}
+	g.reload(func(c *config.Config) { c.Stores[0].Subscriptions = append(c.Stores[0].Subscriptions, later...) })
+	for name, numbers := range want {
+		g.awaitNumbers("later-"+name, numbers...)
+	}
+	for _, m := range append(g.delivered("all"), g.delivered("later-all")...) {
+		seen := map[string]bool{}
+		for k, v := range m.Header {
+			lower := strings.ToLower(k)
+			if strings.HasPrefix(lower, "ce-") && (k != lower || len(v) != 1) || seen[lower] {
+				t.Errorf("%s is there as %s: %v", lower, k, v)
+			}
+			seen[lower] = true
+			for _, c := range v[0] {
+				if lower != "content-type" && (c <= ' ' || c > '~' || c == '"') {
+					t.Errorf("%s: %q", k, v[0])
+				}
+			}
+		}
+	}
+	h := g.delivered("all")[1].Header
+	if h.Get("ce-id") != "2" || h.Get("ce-type") != "caf%C3%A9" || h.Get("ce-subject") != "o%201" || h.Get("content-type") != "application/json" {
+		t.Errorf("the second is sent on with %v", h)
+	}
+}
+
+// Whoever does not know how names become tokens is still understood where NATS stored the event.
+func TestTypesWithDotsReachTheirSubscribers(t *testing.T) {
+	t.Parallel()
+	g := newGround(t, nil, allEvents("all"),
+		config.Subscription{Name: "dotted", Type: "by_event_type", Selector: "order.created"},
+		config.Subscription{Name: "versioned", Type: "by_event_type", Selector: "created:v1"},
+		config.Subscription{Name: "stream", Type: "by_stream", Selector: "o-1"},
+	)
+	g.start()
+	g.put("exesdb.events.s.o-1.order.created", `{"n":1}`, nil)
+	g.put("exesdb.events.s.o-1.order=2Ecreated", `{"n":2}`, nil)
+	g.put("exesdb.events.s.o-1.created:v1", `{"n":3}`, nil)
+	g.put("exesdb.events.s.o-1", `{"n":4}`, nil)
+	g.put("exesdb.events.s.o-1.a.b.c.d", `{"n":5}`, nil)
+	for name, numbers := range map[string][]int{"all": {1, 2, 3, 5}, "dotted": {1, 2}, "versioned": {3}, "stream": {1, 2, 3, 5}} {
+		g.awaitNumbers(name, numbers...)
+	}
+	g.eventually("the one that is no event is counted", func() bool { return g.metric("emitter_malformed_total") == 1 })
+	if h := g.delivered("all")[0].Header; h.Get("ce-type") != "order.created" || h.Get("ce-subject") != "o-1" {
+		t.Errorf("sent on with %v", h)
 	}
 }
 
