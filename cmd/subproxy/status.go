@@ -75,11 +75,25 @@ func showStatus(cmd *cobra.Command, rows []row, asJSON bool) error {
 		}
 		t.AppendRow(table.Row{
 			st.Store, st.Name, paint(r.Health), st.Breaker, verified(st), st.ConsecutiveFailures, st.LastCause,
-			fmt.Sprintf("%.1f ms", st.LatencyMS), st.Revision, st.Incarnation, r.owner(), since, last, st.LastSeq, st.Lag, sinkText(st), st.LastError,
+			fmt.Sprintf("%.1f ms", st.LatencyMS), st.Revision, st.Incarnation, r.owner(), since, last, st.LastSeq, lagText(st), sinkText(st), st.LastError,
 		})
 	}
 	t.Render()
 	return nil
+}
+
+// lagText is how far the subscription is behind; ? where nobody knows.
+func lagText(st *health.Status) string {
+	switch {
+	case st.SinkState == "":
+		return "-"
+	case st.Lag == nil:
+		return "?"
+	case st.Stalled:
+		return fmt.Sprintf("%d, stalled", *st.Lag)
+	default:
+		return fmt.Sprint(*st.Lag)
+	}
 }
 
 // sinkText is the sink's kind and how it is.
@@ -175,7 +189,7 @@ func newWatchPrinter(w io.Writer, asJSON bool) *watchPrinter {
 
 func (p *watchPrinter) print(st *health.Status) {
 	key := st.Store + "/" + st.Name + "@" + st.ReportedBy.ID
-	news := fmt.Sprint(st.Health, st.Breaker, st.Verified, st.ConsecutiveFailures, st.Revision, st.Incarnation, st.LastError, st.SinkState == health.SinkRefusing, st.Parked, st.Lag > 0)
+	news := fmt.Sprint(st.Health, st.Breaker, st.Verified, st.ConsecutiveFailures, st.Revision, st.Incarnation, st.LastError, st.SinkState == health.SinkRefusing, st.Parked, st.Stalled, st.Lag == nil, st.Lag != nil && *st.Lag > 0)
 	if p.last[key] == news {
 		return
 	}
@@ -188,8 +202,10 @@ func (p *watchPrinter) print(st *health.Status) {
 	}
 	line := fmt.Sprintf("%s  %s/%s  %s", st.Timestamp.Local().Format(time.TimeOnly+".000"), st.Store, st.Name, paint(string(st.Health)))
 	switch {
+	case st.LastError != "" && st.ConsecutiveFailures == 0 && st.SinkState == health.SinkRefusing:
+		line += fmt.Sprintf("  sequence %d, lag %s, the sink takes no events: %s", st.LastSeq, lagText(st), st.LastError)
 	case st.LastError != "" && st.ConsecutiveFailures == 0:
-		line += fmt.Sprintf("  sequence %d, lag %d, the sink takes no events: %s", st.LastSeq, st.Lag, st.LastError)
+		line += fmt.Sprintf("  sequence %d, lag %s: %s", st.LastSeq, lagText(st), st.LastError)
 	case st.LastError != "":
 		line += fmt.Sprintf("  failures %d, breaker %s: %s", st.ConsecutiveFailures, st.Breaker, st.LastError)
 	case st.Registered:
@@ -203,8 +219,8 @@ func (p *watchPrinter) print(st *health.Status) {
 	if st.LastSeq > 0 && st.LastError == "" {
 		line += fmt.Sprintf(", sequence %d", st.LastSeq)
 	}
-	if st.Lag > 0 && st.LastError == "" {
-		line += fmt.Sprintf(", lag %d", st.Lag)
+	if st.Lag != nil && *st.Lag > 0 && st.LastError == "" {
+		line += fmt.Sprintf(", lag %d", *st.Lag)
 	}
 	if st.Parked > 0 {
 		line += fmt.Sprintf(", parked %d", st.Parked)

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -12,6 +13,7 @@ func (d *decoder) checkAll(c *Config) {
 	d.checkNATS(&c.NATS)
 	d.checkInstance(&c.Instance)
 	d.checkProxy(&c.SubscriptionProxy)
+	d.checkStatus(&c.Status)
 	d.checkStores(c.Stores)
 	d.checkBridge(&c.Bridge, c.Stores)
 }
@@ -61,6 +63,15 @@ func (d *decoder) checkProxy(p *SubscriptionProxy) {
 	}
 	if p.LeaderChangedSubject == p.EmitterRestartedSubject && !d.bad[leader] && !d.bad[emitter] {
 		d.report(d.either(emitter, leader), emitter, "%s is leader_changed_subject too; write two different subjects", quote(p.EmitterRestartedSubject))
+	}
+}
+
+// checkStatus refuses what would be an alert with every hiccup.
+func (d *decoder) checkStatus(s *Status) {
+	for path, value := range map[string]time.Duration{"status.stalled_after": s.StalledAfter, "status.emitter_silent_after": s.EmitterSilentAfter} {
+		if value > 0 && value < time.Second && !d.bad[path] {
+			d.report(d.near(path), path, "%s is out of range; write 0s to switch it off, or 1s or more", value)
+		}
 	}
 }
 

@@ -68,6 +68,9 @@ type SubscriptionProxy struct {
 type Status struct {
 	HeartbeatInterval time.Duration `yaml:"heartbeat_interval" default:"30s" min:"1s" max:"1h" doc:"Each proxy's status is repeated this often, with 10% jitter either way."`
 	SummaryInterval   time.Duration `yaml:"summary_interval" default:"5s" min:"100ms" max:"1h" doc:"Each store's summary is sent this often."`
+
+	StalledAfter       time.Duration `yaml:"stalled_after" default:"60s" min:"0s" max:"24h" doc:"A subscription that is behind, and of which no event was accepted for so long, is degraded, with an alert. 0s: never. Else 1s or more."`
+	EmitterSilentAfter time.Duration `yaml:"emitter_silent_after" default:"25s" min:"0s" max:"1h" doc:"A store of whose emitter nothing was heard for so long is taken to have none: its subscriptions are degraded, with one alert. 0s: never. Else 1s or more; emitters tell their progress every 10s."`
 }
 
 // Emitter is what subproxy emitter runs with, and subproxy run where it hosts one.

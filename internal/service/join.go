@@ -33,6 +33,9 @@ func (s *Service) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := follower.WatchLeases(s.leads); err != nil {
+		return err
+	}
 	for subject, handle := range map[string]nats.MsgHandler{
 		health.HandOverSubject(s.owner.ID): s.handOver, health.SupersededSubject(s.owner.Name): s.supersedes,
 	} {
@@ -60,6 +63,11 @@ func (s *Service) join(ctx context.Context) error {
 	})
 	s.work.Go(func() { _ = s.members.Run(s.followed) }) // it returns nil
 	return s.joined(ctx)
+}
+
+// leads hears that an emitter renewed its lease.
+func (s *Service) leads(r cluster.Record) {
+	s.supervisor.Leads(r.Store, r.Leader, r.Term, time.Now())
 }
 
 // stores are those that the configuration has subscriptions of, as far as the server takes so many in a session's record.

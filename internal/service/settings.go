@@ -25,6 +25,7 @@ func settings(c *config.Config) proxy.Settings {
 		Verify: t.EnableRegistrationVerification, VerificationTimeout: t.VerificationTimeout,
 		EventDriven:       t.EnableClusterEventSubscriptions,
 		HeartbeatInterval: c.Status.HeartbeatInterval, SummaryInterval: c.Status.SummaryInterval,
+		StalledAfter: c.Status.StalledAfter, EmitterSilentAfter: c.Status.EmitterSilentAfter,
 	}
 }
 

@@ -35,8 +35,11 @@ var (
 	connectedDesc     = desc("nats_connected", "1 while connected to NATS.")
 	retiredDesc       = desc("superseded", "1 once another run of this instance's name took over.")
 	refusingDesc      = desc("sinks_refusing", "Proxies whose sink takes no events.", "store")
-	behindDesc        = desc("subscriptions_behind", "Proxies that have not delivered everything, as the store's emitter tells.", "store")
-	lagDesc           = desc("lag_events", "Events of the store that the proxy furthest behind has not delivered.", "store")
+	behindDesc        = desc("subscriptions_behind", "Proxies that have not delivered everything, as the store's emitter tells; absent while that is not known.", "store")
+	lagDesc           = desc("lag_events", "Events of the store that the proxy furthest behind has not delivered; absent while that is not known.", "store")
+	stalledDesc       = desc("subscriptions_stalled", "Proxies that are behind, and of which no event was accepted for status.stalled_after.", "store")
+	troubleDesc       = desc("store_trouble", "1 while nobody here gets events of the store: no emitter leads it, or its emitter says that it can't send.", "store")
+	progressAgeDesc   = desc("progress_age_seconds", "Since the store's emitter last told how far it is; absent where it never did.", "store")
 	queuedDesc        = desc("delivery_queued_bytes", "Bytes of events that wait for their sinks.")
 	feedReceivedDesc  = desc("feed_messages_total", "Messages of the registry bucket handled by the feed.")
 	feedDuplicateDesc = desc("feed_duplicates_total", "Messages that the feed dropped because it had them.")
@@ -49,7 +52,7 @@ var (
 	sessionDesc       = desc("session", "1 while this instance's session is in the bucket, as far as it knows.")
 	subHealthDesc     = desc("subscription_health", "1 for the health a subscription is in.", "store", "subscription", "health")
 	subFailuresDesc   = desc("subscription_consecutive_failures", "Failed attempts in a row.", "store", "subscription")
-	subLagDesc        = desc("subscription_lag_events", "Events of the store that it has not delivered, as the store's emitter tells.", "store", "subscription")
+	subLagDesc        = desc("subscription_lag_events", "Events of the store that it has not delivered, as the store's emitter tells; absent while that is not known.", "store", "subscription")
 	subSeqDesc        = desc("subscription_last_sequence", "Sequence of the store that its sink accepted last.", "store", "subscription")
 	subLatencyDesc    = desc("subscription_latency_seconds", "Of the last success, from the cause seen to verified.", "store", "subscription")
 )
@@ -59,7 +62,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		proxiesDesc, breakersDesc, registeredDesc, verifiedDesc, termDesc, connectedDesc, retiredDesc, feedReceivedDesc, feedDuplicateDesc,
 		feedGapsDesc, feedFilledDesc, feedResetsDesc, feedSeqDesc, subHealthDesc, subFailuresDesc, subLatencyDesc,
-		subLagDesc, subSeqDesc, refusingDesc, behindDesc, lagDesc, queuedDesc, movingDesc, membersDesc, sessionDesc,
+		subLagDesc, subSeqDesc, refusingDesc, behindDesc, lagDesc, stalledDesc, troubleDesc, progressAgeDesc, queuedDesc, movingDesc, membersDesc, sessionDesc,
 	} {
 		ch <- d
 	}
@@ -106,8 +109,15 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(termDesc, float64(s.Term), s.Store)
 		gauge(refusingDesc, float64(s.Refusing), s.Store)
 		gauge(movingDesc, float64(s.Moving), s.Store)
-		gauge(behindDesc, float64(s.Behind), s.Store)
-		gauge(lagDesc, float64(s.Lag), s.Store)
+		gauge(stalledDesc, float64(s.Stalled), s.Store)
+		gauge(troubleDesc, truth(s.Trouble != ""), s.Store)
+		if s.ProgressAt != nil {
+			gauge(progressAgeDesc, time.Since(*s.ProgressAt).Seconds(), s.Store)
+		}
+		if s.Lag != nil {
+			gauge(behindDesc, float64(s.Behind), s.Store)
+			gauge(lagDesc, float64(*s.Lag), s.Store)
+		}
 	}
 	if total > c.limit {
 		return
@@ -122,7 +132,9 @@ func subscriptionMetrics(st *health.Status, gauge func(*prometheus.Desc, float64
 	gauge(subHealthDesc, 1, st.Store, st.Name, string(st.Health))
 	gauge(subFailuresDesc, float64(st.ConsecutiveFailures), st.Store, st.Name)
 	gauge(subLatencyDesc, st.LatencyMS/1000, st.Store, st.Name)
-	gauge(subLagDesc, float64(st.Lag), st.Store, st.Name)
+	if st.Lag != nil {
+		gauge(subLagDesc, float64(*st.Lag), st.Store, st.Name)
+	}
 	gauge(subSeqDesc, float64(st.LastSeq), st.Store, st.Name)
 }
 

@@ -37,7 +37,7 @@ func Listen(addr string) (net.Listener, error) {
 
 // Serve serves the instance on the listener until Close.
 func Serve(l net.Listener, s *service.Service, gatherer prometheus.Gatherer, withPProf bool, log *slog.Logger) *Server {
-	mux := newMux(s.Ready, gatherer, withPProf)
+	mux := newMux(s.Ready, func(ctx context.Context) string { return troubles(ctx, s) }, gatherer, withPProf)
 	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, r *http.Request) { status(w, r, s) })
 	return start(l, mux, log)
 }
@@ -49,10 +49,24 @@ func ServeEmitter(l net.Listener, e interface{ Connected() bool }, gatherer prom
 			return errors.New("not connected to NATS")
 		}
 		return nil
-	}, gatherer, withPProf), log)
+	}, func(context.Context) string { return "" }, gatherer, withPProf), log)
 }
 
-func newMux(ready func(context.Context) error, gatherer prometheus.Gatherer, withPProf bool) *http.ServeMux {
+// troubles are the stores whose events don't come, a line each: that is no reason to send nobody here, since no other instance gets
+// them either.
+func troubles(ctx context.Context, s *service.Service) (lines string) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	summaries, _ := s.Supervisor().Summaries(ctx) // what is not known in time is left out
+	for i := range summaries {
+		if trouble := summaries[i].Trouble; trouble != "" {
+			lines += "\n" + trouble
+		}
+	}
+	return lines
+}
+
+func newMux(ready func(context.Context) error, besides func(context.Context) string, gatherer prometheus.Gatherer, withPProf bool) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{EnableOpenMetrics: true}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { reply(w, http.StatusOK, "ok") })
@@ -61,7 +75,7 @@ func newMux(ready func(context.Context) error, gatherer prometheus.Gatherer, wit
 			reply(w, http.StatusServiceUnavailable, err.Error())
 			return
 		}
-		reply(w, http.StatusOK, "ready")
+		reply(w, http.StatusOK, "ready"+besides(r.Context()))
 	})
 	if withPProf {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)

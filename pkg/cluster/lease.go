@@ -27,7 +27,7 @@ type Record struct {
 }
 
 // LeaderKey is the key of a store's lease.
-func LeaderKey(store string) string { return "leader." + subscription.EncodeToken(store) }
+func LeaderKey(store string) string { return leaderPrefix + subscription.EncodeToken(store) }
 
 // ErrBadLease is returned for a value that is no lease, or not that of its store.
 var ErrBadLease = errors.New("malformed lease")

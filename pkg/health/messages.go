@@ -65,7 +65,7 @@ type Status struct {
 	ConsecutiveFailures int               `json:"consecutive_failures"` // attempts failed in a row
 	LastSuccess         *time.Time        `json:"last_successful_registration"`
 	LastCause           registry.Cause    `json:"last_cause"`
-	LastError           string            `json:"last_error"` // of the last attempt; empty after a success
+	LastError           string            `json:"last_error"` // of the last attempt; after a success why events don't come or are not taken; empty: nothing is wrong
 	LatencyMS           float64           `json:"latency_ms"` // of the last success, from the cause seen to verified, in milliseconds
 	Revision            uint64            `json:"revision"`   // of the record in the bucket
 	Incarnation         uint64            `json:"incarnation"`
@@ -74,7 +74,8 @@ type Status struct {
 	Moving              Moving            `json:"moving"`      // how the subscription is on its way from or to the instance that reports
 	ReportedBy          registry.Owner    `json:"reported_by"` // the instance whose proxy this is
 	NextAttemptAt       *time.Time        `json:"next_attempt_at"`
-	Lag                 uint64            `json:"lag"`             // events of the store not yet delivered
+	Lag                 *uint64           `json:"lag"`             // events of the store not yet delivered; null: that is not known
+	Stalled             bool              `json:"stalled"`         // it is behind, and no event was accepted for status.stalled_after
 	LastSeq             uint64            `json:"last_seq"`        // store sequence that the sink accepted last, in this start of the proxy
 	Sink                string            `json:"sink"`            // publish, request, stream or handler; empty before the first event
 	SinkState           SinkState         `json:"sink_state"`      // empty where no events are received
@@ -172,15 +173,18 @@ type Summary struct {
 	Owner         registry.Owner `json:"owner"` // the instance that counts
 	Subscriptions int            `json:"subscriptions"`
 	Counts
-	Breakers   Breakers `json:"breakers"`
-	Registered int      `json:"registered"`
-	Verified   int      `json:"verified"`
-	Refusing   int      `json:"refusing"` // proxies whose sink takes no events
-	Moving     int      `json:"moving"`   // proxies on their way from or to this instance
-	Behind     int      `json:"behind"`   // proxies that have not delivered everything, as the store's emitter tells
-	Lag        uint64   `json:"lag"`      // events of the store that the one furthest behind has not delivered
-	Term       uint64   `json:"term"`     // highest leader term heard of; 0: none
-	Leader     string   `json:"leader"`   // the leader of that term, where it was named
+	Breakers   Breakers   `json:"breakers"`
+	Registered int        `json:"registered"`
+	Verified   int        `json:"verified"`
+	Refusing   int        `json:"refusing"`    // proxies whose sink takes no events
+	Moving     int        `json:"moving"`      // proxies on their way from or to this instance
+	Behind     int        `json:"behind"`      // proxies that have not delivered everything, as the store's emitter tells
+	Stalled    int        `json:"stalled"`     // of these, proxies of which no event was accepted for status.stalled_after
+	Lag        *uint64    `json:"lag"`         // events of the store that the one furthest behind has not delivered; null: not known
+	Trouble    string     `json:"trouble"`     // why nobody here gets events of the store; empty: nothing is in the way
+	ProgressAt *time.Time `json:"progress_at"` // when the store's emitter last told how far it is; null: never, in this run of the instance
+	Term       uint64     `json:"term"`        // highest leader term heard of; 0: none
+	Leader     string     `json:"leader"`      // the leader of that term, where it was named
 }
 
 // HandOver asks an instance for subscriptions. What it gives it says in HandedOver, or releases.

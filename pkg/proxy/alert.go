@@ -17,6 +17,13 @@ const (
 	maxKept = 1000
 )
 
+// storeAlert is the alert for the whole store. It stands while it has any reason to, and is resolved once.
+type storeAlert struct {
+	level   health.Level // that stands; empty: none
+	covered int          // proxies that it stands for
+	trouble bool         // it stands for what keeps the store's events from coming
+}
+
 // alert sends what the gathered health changes amount to: one alert for the store where most of its proxies are failing,
 // else one for each. Failing counts, not how many reached a level: jitter spreads over seconds what happens to all.
 func (l *loop) alert(now time.Time, wake *time.Time) {
@@ -31,18 +38,27 @@ func (l *loop) alert(now time.Time, wake *time.Time) {
 	changed := r.changed
 	r.changed = nil
 	for _, h := range []breaker.Health{breaker.Failed, breaker.Degraded} {
-		l.raise(pick(changed, h), h, now)
+		l.raise(l.pick(changed, h, now), h, now)
 	}
 	l.resolve(changed, now)
 }
 
-func pick(changed map[*item]breaker.Health, h breaker.Health) (items []*item) {
+// pick leaves out those whose events don't come because the store's don't, for which the store's alert stands.
+func (l *loop) pick(changed map[*item]breaker.Health, h breaker.Health, now time.Time) (items []*item) {
 	for it, entered := range changed {
-		if entered == h && !it.removed {
+		if entered == h && !it.removed && l.ownTrouble(it, now) != "" {
 			items = append(items, it)
 		}
 	}
 	return items
+}
+
+// ownTrouble is what is wrong with one subscription, whatever is wrong with its store.
+func (l *loop) ownTrouble(it *item, now time.Time) string {
+	if own := it.proxy.trouble(); own != "" || !it.proxy.Hindered {
+		return own
+	}
+	return l.ownHindrance(it, now)
 }
 
 func (l *loop) raise(items []*item, h breaker.Health, now time.Time) {
@@ -55,7 +71,7 @@ func (l *loop) raise(items []*item, h breaker.Health, now time.Time) {
 	}
 	failing := 0
 	for _, it := range l.items {
-		if it.proxy.trouble() != "" {
+		if l.ownTrouble(it, now) != "" {
 			failing++
 		}
 	}
@@ -67,15 +83,51 @@ func (l *loop) raise(items []*item, h breaker.Health, now time.Time) {
 		}
 		return
 	}
+	a := &l.report.store
+	first := a.covered == 0
 	for _, it := range items {
 		if !it.covered {
 			it.covered = true
-			l.report.covered++
+			a.covered++
 		}
 	}
-	if l.report.storeLevel != level && l.report.storeLevel != health.Critical {
-		l.report.storeLevel = level
-		l.sendStoreAlert(level, items[0], h, max(failing, len(items)), now)
+	if first || level == health.Critical && a.level != health.Critical {
+		a.level = level
+		n := max(failing, len(items))
+		l.sendStoreAlert(level, l.together(items[0], h, n, now), items[0], h, n, now)
+	}
+}
+
+// together says what most of the store's subscriptions have in common, by one of them.
+func (l *loop) together(sample *item, h breaker.Health, n int, now time.Time) string {
+	p := &sample.proxy
+	switch {
+	case p.Failures > 0:
+		return fmt.Sprintf("%d of the store's %d subscriptions fail to register; the first are %s", n, len(l.items), h)
+	case p.Refusal != "":
+		return fmt.Sprintf("the subscribers of %d of the store's %d subscriptions take no events", n, len(l.items))
+	default:
+		return fmt.Sprintf("%d of the store's %d subscriptions get no events; the first, %s, is %s", n, len(l.items), p.Name, l.ownHindrance(sample, now))
+	}
+}
+
+// alertStore raises the store's alert for what keeps its events from coming, or takes that reason back where it is empty.
+func (l *loop) alertStore(trouble string, now time.Time) {
+	a := &l.report.store
+	switch {
+	case trouble != "":
+		a.trouble = true
+		if a.level == "" {
+			a.level = health.Warning
+		}
+		l.sendStoreAlert(health.Warning, trouble, nil, breaker.Degraded, l.holds(), now)
+	case a.trouble:
+		a.trouble = false
+		message := "events of the store come again"
+		if !l.holdsAny() {
+			message = "none of the store's subscriptions is held here any more"
+		}
+		l.lowerStore(message, nil, now)
 	}
 }
 
@@ -97,9 +149,31 @@ func (l *loop) lower(it *item, now time.Time) {
 		return
 	}
 	it.covered = false
-	if l.report.covered--; l.report.covered == 0 {
-		l.report.storeLevel = ""
-		l.sendStoreAlert(health.Resolved, it, it.proxy.Health, len(l.items), now)
+	if l.report.store.covered--; l.report.store.covered == 0 {
+		message := "the store's subscriptions are well again"
+		if it.removed {
+			message = "the store's failing subscriptions are no longer held here"
+		}
+		l.lowerStore(message, it, now)
+	}
+}
+
+// lowerStore takes back the store's alert, where nothing else is a reason for it.
+func (l *loop) lowerStore(message string, sample *item, now time.Time) {
+	a := &l.report.store
+	switch {
+	case a.covered > 0: // it stands for subscriptions that fail
+	case a.trouble && a.level == health.Warning:
+	case a.trouble:
+		a.level = health.Warning
+		l.sendStoreAlert(health.Warning, l.watch.trouble, sample, breaker.Degraded, l.holds(), now)
+	default:
+		a.level = ""
+		h := breaker.Healthy
+		if sample != nil {
+			h = sample.proxy.Health
+		}
+		l.sendStoreAlert(health.Resolved, message, sample, h, len(l.items), now)
 	}
 }
 
@@ -107,35 +181,32 @@ func (l *loop) sendAlert(level health.Level, it *item, h breaker.Health, now tim
 	p := &it.proxy
 	a := health.Alert{
 		Envelope: health.NewEnvelope(health.AlertType, now), Level: level, Scope: "proxy", Store: l.store, Name: p.Name, Health: h,
-		Affected: 1, Subscriptions: len(l.items), ConsecutiveFailures: p.Failures, LastError: p.trouble(), Owner: l.owner,
+		Affected: 1, Subscriptions: len(l.items), ConsecutiveFailures: p.Failures, LastError: l.trouble(it, now), Owner: l.owner,
 	}
 	switch {
 	case level == health.Resolved && it.removed:
 		a.Message = fmt.Sprintf("%s is no longer held here", p.Subscription)
 	case level == health.Resolved:
 		a.Message = fmt.Sprintf("%s is %s again", p.Subscription, h)
-	case p.Failures == 0:
+	case p.Failures > 0:
+		a.Message = fmt.Sprintf("%s is %s after %d failed registrations", p.Subscription, h, p.Failures)
+	case p.Refusal != "":
 		a.Message = fmt.Sprintf("%s is %s: its subscriber takes no events", p.Subscription, h)
 	default:
-		a.Message = fmt.Sprintf("%s is %s after %d failed registrations", p.Subscription, h, p.Failures)
+		a.Message = fmt.Sprintf("%s is %s: %s", p.Subscription, h, a.LastError)
 	}
 	l.logAlert(&a, "subscription", p.Name)
 	l.sendOrKeep(a)
 }
 
-func (l *loop) sendStoreAlert(level health.Level, sample *item, h breaker.Health, affected int, now time.Time) {
+// sendStoreAlert sends one of scope store. The sample is one of the subscriptions that it stands for; nil: it stands for the store.
+func (l *loop) sendStoreAlert(level health.Level, message string, sample *item, h breaker.Health, affected int, now time.Time) {
 	a := health.Alert{
 		Envelope: health.NewEnvelope(health.AlertType, now), Level: level, Scope: "store", Store: l.store, Health: h,
-		Affected: affected, Subscriptions: len(l.items), ConsecutiveFailures: sample.proxy.Failures, LastError: sample.proxy.trouble(), Owner: l.owner,
+		Affected: affected, Subscriptions: len(l.items), Message: message, LastError: l.watch.trouble, Owner: l.owner,
 	}
-	a.Message = fmt.Sprintf("%d of the store's %d subscriptions fail to register; the first are %s", affected, len(l.items), h)
-	switch {
-	case level != health.Resolved && sample.proxy.Failures == 0:
-		a.Message = fmt.Sprintf("the subscribers of %d of the store's %d subscriptions take no events", affected, len(l.items))
-	case level == health.Resolved && sample.removed:
-		a.Message = "the store's failing subscriptions are no longer held here"
-	case level == health.Resolved:
-		a.Message = "the store's subscriptions are well again"
+	if sample != nil {
+		a.ConsecutiveFailures, a.LastError = sample.proxy.Failures, l.trouble(sample, now)
 	}
 	l.logAlert(&a, "subscriptions", affected)
 	l.sendOrKeep(a)

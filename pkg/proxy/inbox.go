@@ -38,6 +38,7 @@ type inbox struct {
 
 	mu       sync.Mutex
 	leader   string // named last
+	lease    lease  // renewed last
 	events   merged
 	news     []registry.Entry
 	voided   bool
@@ -165,10 +166,27 @@ func (b *inbox) takeAsked(applied uint64) []request {
 	return taken
 }
 
+// leads notes that an emitter renewed its lease. That is no reason to wake the loop, four times a TTL.
+func (b *inbox) leads(by lease) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.lease = by
+}
+
+func (b *inbox) renewed() sign {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.lease.sign
+}
+
+// leadership is the highest term heard of, and its leader, where that was named. A lease names it too.
 func (b *inbox) leadership() (term uint64, leader string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.fence.term(), b.leader
+	if term = b.fence.term(); b.lease.term >= term && b.lease.by != "" {
+		return b.lease.term, b.lease.by
+	}
+	return term, b.leader
 }
 
 func (b *inbox) eventPending() bool {

@@ -61,6 +61,8 @@ type DeliveryCounts struct {
 	Errors    uint64 // attempts that failed
 	Parked    uint64
 	Kind      sink.Kind
+	Subject   string // where it delivers to
+	InHand    uint64 // sequence of the event that it has not accepted yet; 0: none
 }
 
 type queued struct {
@@ -354,6 +356,20 @@ func (in *inlet) seen() DeliveryCounts {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := f.counts
-	c.Last, c.Kind = f.accepted, f.config.Kind
+	c.Last, c.Kind, c.Subject = f.accepted, f.config.Kind, f.config.Subject
+	if len(f.queue) > 0 {
+		c.InHand = f.queue[0].event.Sequence
+	}
 	return c
+}
+
+// spoken reports whether an emitter ever sent anything: an event or a question.
+func (in *inlet) spoken() bool {
+	f := in.flow.Load()
+	if f == nil {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.reply != "" || f.counts.Delivered > 0 || len(f.queue) > 0
 }

@@ -17,6 +17,8 @@ type Settings struct {
 	EventDriven         bool // false: only the timer (and an operator) causes attempts
 	HeartbeatInterval   time.Duration
 	SummaryInterval     time.Duration
+	StalledAfter        time.Duration // behind and no event accepted for so long is a standstill; 0: never
+	EmitterSilentAfter  time.Duration // no sign of the store's emitter for so long means that there is none; 0: never
 }
 
 // Kind says what an Input is.
@@ -37,6 +39,7 @@ const (
 	Unassigned             // another instance is to hold it: release it, where it is held, and stand by
 	Handed                 // its holder delivers nothing any more, and left it to this instance, at News
 	Delivering             // the sink takes no events, for Reason; empty: it takes them again
+	Hindering              // events don't come or don't move on, for Reason; empty: they do again
 )
 
 // Input is one thing that happens to a proxy.
@@ -48,7 +51,7 @@ type Input struct {
 	Outcome Outcome         // of Finished
 	News    News            // of Seen and Handed
 	To      *registry.Owner // of Unassigned: who asked for it; nil: nobody
-	Reason  string          // of Delivering
+	Reason  string          // of Delivering and Hindering
 	Jitter  float64         // in [-1, 1), spreads what is scheduled
 }
 

@@ -100,8 +100,7 @@ type loop struct {
 	appetite pace                // of what is asked for
 	yielded  int                 // since there were no promises left
 	lost     losses              // in this turn
-	behind   map[string]uint64   // events not delivered, by subscription, as the store's emitter told last
-	were     map[string]uint64   // the same before, while it tells
+	watch    watch               // whether the store's events come
 	applied  uint64              // changes of which proxies there are, so far
 	depth    int                 // how deep answerAsked is in itself
 	ending   bool                // everything was removed; the loop ends once that is released
@@ -183,6 +182,7 @@ func (l *loop) turn(ctx context.Context, now time.Time) (wake time.Time) {
 	l.launch(ctx)
 	l.takeBack(now, &wake) // after launch, which leaves some to others
 	l.tellSuperseded()
+	l.observe(now, &wake)
 	l.publish(now, &wake)
 	if next := l.due.next(); !next.IsZero() {
 		if next.Before(l.dueAgain) {

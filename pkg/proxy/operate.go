@@ -71,6 +71,9 @@ func (l *loop) remove(it *item, now time.Time) {
 	last := l.items[len(l.items)-1]
 	l.items[it.index], last.index = last, it.index
 	l.items = l.items[:len(l.items)-1]
+	if len(l.items) == 0 {
+		l.hinder("", now)
+	}
 	if underWay && len(l.releases) > 0 && l.releases[len(l.releases)-1].Key == it.key {
 		// The attempt under way may write once more; it is released when that has ended (finish).
 		l.releases = l.releases[:len(l.releases)-1]

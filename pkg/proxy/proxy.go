@@ -45,6 +45,7 @@ type Proxy struct {
 	LastSuccess time.Time
 	LastError   string
 	Refusal     string // why the sink takes no events; empty: it does
+	Hindered    bool   // its events don't come, or don't move on; the loop knows why
 	Latency     time.Duration
 	Next        time.Time // of the next attempt if nothing happens before; zero: none
 }
@@ -93,7 +94,11 @@ func (p *Proxy) Step(in Input, now time.Time, s *Settings) Effects {
 	case Handed:
 		return p.handedOver(in.News, now, s)
 	case Delivering:
-		return p.delivering(in.Reason, s)
+		p.Refusal = in.Reason
+		return p.delivering(s)
+	case Hindering:
+		p.Hindered = in.Reason != ""
+		return p.delivering(s)
 	case Stop:
 		p.Stopped, p.Next = true, time.Time{}
 		return Effects{Release: p.Registered && p.Mine && !p.Standby}
@@ -201,15 +206,15 @@ func (p *Proxy) succeed(o Outcome, now time.Time, s *Settings, jitter float64) E
 	return p.become(p.well(), Soon)
 }
 
-// well is the health of a proxy that is registered: a subscriber that takes no events makes it degraded.
+// well is the health of a proxy that is registered: a subscriber that takes no events, or events that don't come, make it degraded.
 func (p *Proxy) well() breaker.Health {
-	if p.Refusal != "" {
+	if p.Refusal != "" || p.Hindered {
 		return breaker.Degraded
 	}
 	return breaker.Healthy
 }
 
-// trouble is what is wrong with the proxy; empty: nothing.
+// trouble is what is wrong with the proxy itself; empty: nothing.
 func (p *Proxy) trouble() string {
 	if p.LastError != "" {
 		return p.LastError
@@ -217,9 +222,9 @@ func (p *Proxy) trouble() string {
 	return p.Refusal
 }
 
-// delivering notes whether the sink takes events. It says nothing about the registration, so the breaker is left alone.
-func (p *Proxy) delivering(reason string, s *Settings) Effects {
-	p.Refusal = reason
+// delivering follows whether events come and the sink takes them. That says nothing about the registration, so the breaker is left
+// alone.
+func (p *Proxy) delivering(s *Settings) Effects {
 	if p.Standby || p.LastSuccess.IsZero() || s.Breaker.Health(p.Failures) != breaker.Healthy {
 		return Effects{Publish: Soon}
 	}
@@ -397,7 +402,7 @@ func (p *Proxy) standBy(holder *registry.Owner) Effects {
 	already := p.Standby && p.Holder != nil && holder != nil && *p.Holder == *holder
 	p.Standby, p.Mine, p.Registered, p.Verified, p.handed = true, false, false, false, nil
 	p.Holder, p.HeldSince, p.Next, p.again = holder, time.Time{}, time.Time{}, ""
-	p.Breaker, p.Failures, p.LastError, p.Refusal = breaker.Breaker{}, 0, "", ""
+	p.Breaker, p.Failures, p.LastError, p.Refusal, p.Hindered = breaker.Breaker{}, 0, "", "", false
 	if already {
 		return Effects{}
 	}

@@ -24,11 +24,10 @@ type report struct {
 	soon   []*item
 	soonAt time.Time // when the first of soon may wait no longer
 
-	changed    map[*item]breaker.Health // entered since changedAt
-	changedAt  time.Time
-	storeLevel health.Level   // of the store-wide alert that stands; empty: none
-	covered    int            // proxies that the store-wide alert stands for
-	kept       []health.Alert // raised while there was no connection
+	changed   map[*item]breaker.Health // entered since changedAt
+	changedAt time.Time
+	store     storeAlert
+	kept      []health.Alert // raised while there was no connection
 
 	beatAt    time.Time // when the next heartbeat slice is due
 	beatPlace int       // the item it begins with
@@ -161,6 +160,7 @@ func (l *loop) summarize(now time.Time, wake *time.Time) {
 
 func (l *loop) summary(now time.Time) health.Summary {
 	s := health.Summary{Envelope: health.NewEnvelope(health.SummaryType, now), Store: l.store, Owner: l.owner, Subscriptions: len(l.items)}
+	furthest := uint64(0)
 	for i, it := range l.items {
 		l.breathe(i)
 		*s.Of(it.proxy.Health)++
@@ -184,10 +184,16 @@ func (l *loop) summary(now time.Time) health.Summary {
 		if it.moving() != "" {
 			s.Moving++
 		}
-		if lag := l.behind[it.proxy.Name]; lag > 0 && it.inlet != nil {
+		if lag := l.lag(it); lag != nil && *lag > 0 {
 			s.Behind++
-			s.Lag = max(s.Lag, lag)
+			furthest = max(furthest, *lag)
 		}
+		if l.stalled(it, now) {
+			s.Stalled++
+		}
+	}
+	if s.Trouble, s.ProgressAt = l.watch.trouble, instant(l.watch.at); l.watch.known {
+		s.Lag = &furthest
 	}
 	s.Term, s.Leader = l.inbox.leadership()
 	return s
@@ -200,7 +206,7 @@ func (l *loop) status(it *item, now time.Time) health.Status {
 		Store:    p.Store, Name: p.Name, SubscriptionType: p.Type, Selector: p.Selector,
 		Health: p.Health, Breaker: p.Breaker.State(), Registered: p.Registered, Verified: p.Verified,
 		Verification: "on", ConsecutiveFailures: p.Failures, LastSuccess: instant(p.LastSuccess), LastCause: p.Cause,
-		LastError: p.trouble(), LatencyMS: float64(p.Latency.Microseconds()) / 1000, Revision: p.Revision,
+		LastError: l.trouble(it, now), LatencyMS: float64(p.Latency.Microseconds()) / 1000, Revision: p.Revision,
 		Incarnation: p.Incarnation, Owner: l.holder(p), ReportedBy: l.owner, NextAttemptAt: instant(p.Next),
 		HeldSince: instant(p.HeldSince), Moving: it.moving(),
 	}
@@ -217,9 +223,17 @@ func (l *loop) status(it *item, now time.Time) health.Status {
 		case c.Last > 0 || c.Delivered > 0:
 			s.SinkState = health.SinkTaking
 		}
-		s.Lag = l.behind[p.Name]
+		s.Lag, s.Stalled = l.lag(it), l.stalled(it, now)
 	}
 	return s
+}
+
+// trouble is what is wrong with a subscription; empty: nothing.
+func (l *loop) trouble(it *item, now time.Time) string {
+	if own := it.proxy.trouble(); own != "" || !it.proxy.Hindered {
+		return own
+	}
+	return l.hindrance(it, now)
 }
 
 // holder is who is known to hold the subscription; nobody where it is not registered.

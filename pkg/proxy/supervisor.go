@@ -249,7 +249,16 @@ func (s *Supervisor) Progress(p event.Progress) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if l := s.loops[p.Store]; l != nil {
-		l.inbox.ask(request{do: func(l *loop, now time.Time) { l.progress(&p, now) }})
+		l.inbox.ask(request{do: func(l *loop, now time.Time) { l.progressed(&p, now) }})
+	}
+}
+
+// Leads passes on that an emitter renewed the lease by which it leads a store's.
+func (s *Supervisor) Leads(store, emitter string, term uint64, at time.Time) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if l := s.loops[store]; l != nil {
+		l.inbox.leads(lease{sign{at, emitter}, term})
 	}
 }
 

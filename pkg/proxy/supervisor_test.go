@@ -120,20 +120,24 @@ type rig struct {
 	given    []health.HandedOver
 }
 
-func newRig(t *testing.T, settings Settings, n int) *rig {
-	r := newRigToBegin(t, settings, n)
+func newRig(t *testing.T, settings Settings, n int, change ...func(*Options)) *rig {
+	r := newRigToBegin(t, settings, n, change...)
 	r.Begin(true)
 	synctest.Wait()
 	return r
 }
 
-func newRigToBegin(t *testing.T, settings Settings, n int) *rig {
+func newRigToBegin(t *testing.T, settings Settings, n int, change ...func(*Options)) *rig {
 	r := &rig{t: t, bucket: &table{entries: map[string]registry.Entry{}}, metrics: health.NewMetrics(nil), statuses: map[string]int{}}
 	settings.HeartbeatInterval, settings.SummaryInterval = 30*time.Second, 5*time.Second
-	r.Supervisor = New(Options{
+	o := Options{
 		Owner: registry.Owner{Name: "host-a", ID: "id-a"}, Bucket: r.bucket, Settings: settings, Metrics: r.metrics,
 		Connected: func() bool { return true }, Publish: r.publish,
-	})
+	}
+	for _, f := range change {
+		f(&o)
+	}
+	r.Supervisor = New(o)
 	r.bucket.feed = r.Entry
 	r.Apply(testSubscriptions(n))
 	return r

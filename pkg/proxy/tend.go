@@ -3,7 +3,6 @@ package proxy
 import (
 	"time"
 
-	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
@@ -61,31 +60,4 @@ func (l *loop) delivering(in *inlet, reason string, now time.Time) {
 		return
 	}
 	l.step(it, Input{Kind: Delivering, Reason: reason}, now)
-}
-
-// progress takes over which of the proxies are behind. What an emitter tells comes in parts; names that are not held here
-// are no concern.
-func (l *loop) progress(p *event.Progress, now time.Time) {
-	if p.Part <= 1 || l.behind == nil {
-		l.were, l.behind = l.behind, map[string]uint64{}
-	}
-	for name, lag := range p.Behind {
-		it := l.byName[name]
-		if it == nil {
-			continue
-		}
-		if l.were[name] == 0 {
-			l.mark(it, Soon)
-		}
-		l.behind[name] = lag
-	}
-	if p.Part < p.Parts {
-		return
-	}
-	for name := range l.were {
-		if it := l.byName[name]; it != nil && l.behind[name] == 0 {
-			l.mark(it, Soon)
-		}
-	}
-	l.were = nil
 }

@@ -228,7 +228,7 @@ func deliverySubscriberAway(w *deliveryWorld) {
 	w.eventually("degraded with the reason", func() bool {
 		all, _ := w.statuses()
 		for _, s := range all {
-			if s.Name == away.name && s.Health == "degraded" && strings.Contains(s.LastError, "no subscriber listens") && s.Lag > 0 {
+			if s.Name == away.name && s.Health == "degraded" && strings.Contains(s.LastError, "no subscriber listens") && s.Lag != nil && *s.Lag > 0 {
 				return true
 			}
 		}

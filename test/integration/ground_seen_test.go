@@ -1,0 +1,131 @@
+package integration
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/internal/service"
+	"github.com/exesdb/subproxy/internal/web"
+	"github.com/exesdb/subproxy/pkg/emitter"
+	"github.com/exesdb/subproxy/pkg/health"
+)
+
+// host starts an emitter in the instance's process.
+func (g *ground) host() {
+	g.Helper()
+	var err error
+	g.emitter, err = service.StartEmitter(context.Background(), service.EmitterOptions{
+		Config: g.config, Logger: slog.New(slog.NewTextHandler(g.log, nil)), Metrics: emitter.NewMetrics(nil), Beside: g.instance, StartTimeout: 20 * time.Second,
+	})
+	if err != nil {
+		g.Fatal(err)
+	}
+}
+
+// told is the status that a subscription's proxy published last.
+func (g *ground) told(name string) (s health.Status) {
+	g.Helper()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if m := g.world.last["exesdb.proxy.status.s."+name]; m != nil {
+		s = decode[health.Status](g, m.Data)
+	}
+	return s
+}
+
+// raised are the alerts so far, as "level scope name".
+func (g *ground) raised() (all []string) {
+	g.Helper()
+	for _, a := range g.alerts() {
+		all = append(all, strings.TrimSpace(a.Level+" "+a.Scope+" "+a.Name))
+	}
+	return all
+}
+
+func (g *ground) awaitRaised(want ...string) {
+	g.Helper()
+	var got []string
+	defer func() {
+		if g.Failed() {
+			g.Logf("alerts: %q", got)
+		}
+	}()
+	g.eventually("alerts "+strings.Join(want, ", "), func() bool {
+		got = g.raised()
+		return strings.Join(got, ", ") == strings.Join(want, ", ")
+	})
+}
+
+func TestStoreWithoutAnEmitterIsSeen(t *testing.T) {
+	t.Parallel()
+	g := newGround(t, nil, allEvents("all"), allEvents("audit"))
+	g.config.Emitter.Enabled, g.config.Status.EmitterSilentAfter = false, time.Second
+	g.start()
+	g.metrics.MustRegister(web.NewCollector(g.instance, 100))
+	g.host() // it makes the stream
+	g.append(1, 3)
+	g.awaitDelivered("all", 3)
+	g.eventually("a lag is known", func() bool { s := g.told("all"); return s.Lag != nil && *s.Lag == 0 })
+	if err := g.emitter.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	g.append(4, 3)
+	g.awaitRaised("warning store")
+	g.eventually("statuses say why", func() bool {
+		all, audit := g.told("all"), g.told("audit")
+		return all.Health == "degraded" && audit.Health == "degraded" && all.Lag == nil && strings.Contains(all.LastError, "no emitter leads store s: the last, ")
+	})
+	if g.metric("store_trouble", "store=s") != 1 {
+		t.Error("no metric says that the store has trouble")
+	}
+	g.host()
+	g.awaitRaised("warning store", "resolved store")
+	g.awaitDelivered("all", 6)
+	g.eventually("well", func() bool {
+		s := g.told("audit")
+		return s.Health == "healthy" && s.Lag != nil && *s.Lag == 0 && s.LastError == ""
+	})
+}
+
+func TestStandstillIsSeen(t *testing.T) {
+	t.Parallel()
+	asks := config.Subscription{
+		Name: "billing", Type: "by_stream", Selector: "$all",
+		Forward: &config.Forward{Sink: "request", Subject: "app.billing", Timeout: time.Minute, MaxDeliver: 5},
+	}
+	g := newGround(t, nil, allEvents("all"), asks)
+	g.config.Status.StalledAfter = time.Second
+	silent, err := g.nc.SubscribeSync("app.billing")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.start()
+	g.metrics.MustRegister(web.NewCollector(g.instance, 100))
+	g.append(1, 3)
+	g.awaitRaised("warning proxy billing")
+	s := g.told("billing")
+	if !s.Stalled || s.Health != "degraded" || s.Lag == nil || *s.Lag != 3 || !strings.Contains(s.LastError, "sink request has not got event 1 accepted on app.billing") {
+		t.Errorf("status %+v", s)
+	}
+	if n := g.metric("subscriptions_stalled", "store=s"); n != 1 {
+		t.Errorf("%v subscriptions are stalled", n)
+	}
+	if s := g.told("all"); s.Health != "healthy" || s.Stalled {
+		t.Errorf("status of another %+v", s)
+	}
+	for range 3 {
+		m, err := silent.NextMsg(patience)
+		if err == nil {
+			err = m.Respond(nil)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.awaitRaised("warning proxy billing", "resolved proxy billing")
+	g.eventually("well", func() bool { s := g.told("billing"); return s.Health == "healthy" && !s.Stalled })
+}
