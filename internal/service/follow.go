@@ -24,9 +24,20 @@ func (s *Service) ensure(ctx context.Context) error {
 		s.log.Warn("the registry bucket was gone and is created anew; every registration is written again", "bucket", s.bucket.Bucket())
 		if s.running.Load() {
 			s.feed.Poke()
+			s.work.Go(s.proveAgain)
 		}
 	}
 	return nil
+}
+
+// proveAgain looks a while after the bucket was made anew whether it still takes writes: at rest nothing is written for long, and what
+// was written before reads as verified. Where it does not, the bucket is seen to as one that is gone.
+func (s *Service) proveAgain() {
+	const again = 2 * time.Second
+	if sleep(s.followed, again) {
+		s.bucket.Doubt()
+		s.deleted()
+	}
 }
 
 // follow starts the feed of the bucket and joins the others, which lets the proxies begin once both have shown all there is.

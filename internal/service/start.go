@@ -250,7 +250,11 @@ func (s *Service) openBucket(ctx context.Context, cfg registry.Config) (*registr
 	}
 }
 
-func (s *Service) bucketConfig() registry.Config { return bucketConfig(s.cfg.Load()) }
+func (s *Service) bucketConfig() registry.Config {
+	c := bucketConfig(s.cfg.Load())
+	c.Logger = s.log
+	return c
+}
 
 func bucketConfig(c *config.Config) registry.Config {
 	return registry.Config{

@@ -86,12 +86,14 @@ func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Emitter, er
 	if e.cfg.CheckpointInterval == 0 {
 		e.cfg.CheckpointInterval = DefaultCheckpointInterval
 	}
+	registrations := cfg.Registry
+	registrations.OnlyRead = true
 	// What is wrong with any of them is one error, so that it takes one start to know it.
 	var unfit []error
 	for _, one := range []struct {
 		cfg registry.Config
 		to  **registry.Registry
-	}{{cfg.Registry, &e.registry}, {e.bucket(registry.Cluster), &e.leases}, {e.bucket(registry.Checkpoints), &e.points}} {
+	}{{registrations, &e.registry}, {e.bucket(registry.Cluster), &e.leases}, {e.bucket(registry.Checkpoints), &e.points}} {
 		bucket, err := registry.Open(ctx, js, one.cfg)
 		var missing *registry.MissingSettingError
 		switch {
@@ -126,7 +128,7 @@ func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Emitter, er
 // bucket is the configuration of one of the other buckets: it is stored as the registrations are.
 func (e *Emitter) bucket(kind registry.Kind) registry.Config {
 	c := e.cfg.Registry
-	c.Kind, c.Bucket = kind, ""
+	c.Kind, c.Bucket, c.OnlyRead, c.Logger = kind, "", false, e.log
 	if kind == registry.Cluster {
 		c.Records = 0 // those are of subscriptions
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -53,6 +55,8 @@ type Config struct {
 	Memory   bool          // memory storage in place of file
 	AckWait  time.Duration // how long a write waits for its acknowledgement; default 2 s
 	Records  int           // how many records it is to have room for at the least
+	OnlyRead bool          // nothing is written here: whoever writes proves that a new bucket can be
+	Logger   *slog.Logger  // told where a bucket has to be made twice; nil: nobody
 }
 
 func (c *Config) fill() {
@@ -77,6 +81,10 @@ type Registry struct {
 	stream  jetstream.Stream
 	// leader is the older API's handle: the newer one reads from any replica wherever the stream allows it.
 	leader nats.JetStreamContext
+
+	doubted atomic.Bool  // it was made, and is not proven to take writes
+	spare   atomic.Bool  // where it takes none, it may be deleted and made once more
+	made    atomic.Int64 // when it was made here, in nanoseconds; 0: it was there
 }
 
 // Open opens the bucket, creating it where it is absent. Where it is present and lacks needed settings, the error is a
@@ -148,22 +156,6 @@ func legacyOptions(js jetstream.JetStream) []nats.JSOpt {
 	default:
 		return nil
 	}
-}
-
-// Ensure creates the bucket where it is absent and checks it where it is present. It is called again when the bucket is
-// found to be gone (deleted by hand, or NATS restored empty), and must not be called by two at once.
-func (r *Registry) Ensure(ctx context.Context, cfg Config) (created bool, err error) {
-	stream, err := r.js.Stream(ctx, r.Stream())
-	if created = errors.Is(err, jetstream.ErrStreamNotFound); created {
-		stream, err = r.create(ctx, cfg)
-	}
-	if err != nil {
-		return false, fmt.Errorf("open bucket %s: %w", r.bucket, err)
-	}
-	if r.stream == nil {
-		r.stream = stream // a handle is a name and its direct-get setting, both the same after a re-creation
-	}
-	return created, r.check(stream.CachedInfo().Config, cfg.Records)
 }
 
 func (r *Registry) create(ctx context.Context, cfg Config) (jetstream.Stream, error) {

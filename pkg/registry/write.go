@@ -19,6 +19,8 @@ var (
 	ErrConflict = errors.New("revision conflict")
 	// ErrDisconnected is returned at once while there is no connection: nothing is written late.
 	ErrDisconnected = errors.New("not connected to NATS")
+	// ErrRefused is returned where the bucket's stream answers that it does not take the write: it is full, or can't be written.
+	ErrRefused = errors.New("the bucket's stream refuses the write")
 	// ErrNoStream is returned where nothing listens for the bucket's writes: the bucket is gone, or has no leader.
 	ErrNoStream = errors.New("no stream takes the write; is the bucket there, with a leader?")
 	// ErrNoAck is returned where the acknowledgement did not come in time; the write may have happened.
@@ -61,7 +63,9 @@ func (r *Registry) Put(ctx context.Context, writes []Write) []WriteResult {
 		if future != nil {
 			results[i] = await(ctx, future)
 		}
-		results[i].Err = describe(results[i].Err)
+		if results[i].Err != nil {
+			results[i].Err = r.suspect(describe(results[i].Err))
+		}
 	}
 	return results
 }
@@ -75,6 +79,9 @@ func (r *Registry) message(w *Write) *nats.Msg {
 	}
 	if w.Data == nil {
 		m.Header[operationHeader] = []string{operationDelete}
+		if r.kind == Checkpoints {
+			return m // that bucket knows no TTL
+		}
 		m.Header[jetstream.MsgTTLHeader] = []string{markerTTL.String()}
 		w.remember(m.Header, event.IncarnationHeader, w.Incarnation)
 		w.remember(m.Header, event.TermHeader, w.Term)
@@ -114,6 +121,8 @@ func describe(err error) error {
 		return ErrNoStream
 	case errors.Is(err, jetstream.ErrAsyncPublishTimeout), errors.Is(err, context.DeadlineExceeded):
 		return ErrNoAck
+	case api != nil:
+		return fmt.Errorf("%w: %w", ErrRefused, err)
 	default:
 		return fmt.Errorf("write: %w", err)
 	}

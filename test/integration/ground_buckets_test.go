@@ -60,3 +60,38 @@ func TestUnfitBucketsAreOneStartUpError(t *testing.T) {
 	g.append(1, 10)
 	g.awaitDelivered("all", 10)
 }
+
+func TestDeletedBucketsAreMadeAnewAfterAPauseAndProven(t *testing.T) {
+	t.Parallel()
+	g := newGround(t, nil)
+	g.start()
+	g.append(1, 5)
+	g.awaitDelivered("all", 5)
+	for i, name := range []string{"exesdb_subscriptions", "exesdb_checkpoints", "exesdb_cluster"} {
+		if err := g.js.DeleteKeyValue(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+		deleted := time.Now()
+		g.append(6+i, 1) // the bucket of checkpoints is found gone by writing
+		g.eventually(name+" is proven", func() bool {
+			stream, err := g.js.Stream(t.Context(), "KV_"+name)
+			if err != nil {
+				return false
+			}
+			m, err := stream.GetLastMsgForSubject(t.Context(), "$KV."+name+".proof")
+			if err != nil {
+				return false
+			}
+			if pause := stream.CachedInfo().Created.Sub(deleted); pause < 90*time.Millisecond {
+				t.Errorf("%s was made anew %v after its deletion", name, pause)
+			}
+			if len(m.Data) > 0 || m.Header.Get("KV-Operation") != "DEL" {
+				t.Errorf("its proof is %v %q", m.Header, m.Data)
+			}
+			return true
+		})
+		g.awaitDelivered("all", 6+i)
+	}
+	g.awaitStatus("s.all", "healthy and registered anew", func(s status) bool { return s.Health == "healthy" && s.Verified })
+	g.eventually("the checkpoint is there again", func() bool { return g.checkpoint("s.by_stream.=24all.all") == 8 })
+}

@@ -1,0 +1,143 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// A bucket that is made anew where one was just deleted can stay unwritable for good: the server is still removing the old one's
+// files. Seen with nats-server 2.15.2 in a few of some hundred deletions, never where 5 ms and more lay between.
+
+// ErrUnproven is returned by Ensure for a bucket that was made and does not take writes, so that nothing is registered in it.
+var ErrUnproven = errors.New("the bucket was made anew and takes no writes yet")
+
+const (
+	// remakePause is how long a bucket that is gone is left gone.
+	remakePause = 100 * time.Millisecond
+	// proofKey is what a bucket that was made is proven by. Its record is a marker of a deletion, which nobody reads as a registration,
+	// lease or checkpoint.
+	proofKey = "proof"
+	// proofTimeout is how long a bucket may take for it: its leader may just have been elected.
+	proofTimeout = 2 * time.Second
+	proofAgain   = 20 * time.Millisecond
+)
+
+// Ensure creates the bucket where it is absent and checks it where it is present. It is called again when the bucket is
+// found to be gone (deleted by hand, or NATS restored empty), and must not be called by two at once. A bucket that it made anew is
+// proven to take writes; where it does not, it is deleted and made once more, and where that does not help either the error is
+// ErrUnproven.
+func (r *Registry) Ensure(ctx context.Context, cfg Config) (created bool, err error) {
+	stream, created, err := r.findOrCreate(ctx, cfg)
+	if err != nil {
+		return false, fmt.Errorf("open bucket %s: %w", r.bucket, err)
+	}
+	if r.stream == nil {
+		r.stream = stream // a handle is a name and its direct-get setting, both the same after a re-creation
+	}
+	if err := r.check(stream.CachedInfo().Config, cfg.Records); err != nil || !r.doubted.Load() {
+		return created, err
+	}
+	err = r.prove(ctx)
+	if isBroken(err) && r.spare.CompareAndSwap(true, false) {
+		if cfg.Logger != nil {
+			cfg.Logger.Error("a bucket that was made a moment ago takes no writes; it is deleted and made once more", "bucket", r.bucket, "error", err)
+		}
+		err = r.makeOnceMore(ctx, cfg, err)
+		created = true
+	}
+	if err != nil {
+		return false, fmt.Errorf("open bucket %s: %w: %w", r.bucket, ErrUnproven, err)
+	}
+	r.doubted.Store(false)
+	return created, nil
+}
+
+func (r *Registry) findOrCreate(ctx context.Context, cfg Config) (stream jetstream.Stream, created bool, err error) {
+	stream, err = r.js.Stream(ctx, r.Stream())
+	if !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return stream, false, err
+	}
+	anew := r.stream != nil // it was there
+	if anew && !sleep(ctx, remakePause) {
+		return nil, false, ctx.Err()
+	}
+	if stream, err = r.create(ctx, cfg); err != nil {
+		return nil, false, err
+	}
+	r.doubted.Store(anew && !cfg.OnlyRead)
+	r.made.Store(time.Now().UnixNano())
+	r.spare.Store(true)
+	return stream, true, nil
+}
+
+// makeOnceMore deletes a bucket that was made a moment ago and refuses writes, and makes it again.
+func (r *Registry) makeOnceMore(ctx context.Context, cfg Config, refused error) error {
+	if err := r.js.DeleteStream(ctx, r.Stream()); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return fmt.Errorf("%w; it could not be deleted either, so delete it with nats kv del %s: %w", refused, r.bucket, err)
+	}
+	if !sleep(ctx, remakePause) {
+		return ctx.Err()
+	}
+	if _, err := r.create(ctx, cfg); err != nil {
+		return err
+	}
+	return r.prove(ctx)
+}
+
+// Doubt has the next Ensure prove that the bucket takes writes. It is for a bucket that was made anew a short while ago.
+func (r *Registry) Doubt() { r.doubted.Store(true) }
+
+// young is how long a bucket that was made here counts as new.
+const young = 10 * time.Second
+
+// suspect says of a new bucket that can't store that it is as good as gone: whoever writes then calls Ensure, which proves it.
+func (r *Registry) suspect(err error) error {
+	if !isBroken(err) || time.Since(time.Unix(0, r.made.Load())) > young || !r.spare.Load() {
+		return err
+	}
+	r.doubted.Store(true)
+	return fmt.Errorf("%w: %w", ErrNoStream, err)
+}
+
+// isBroken reports whether a server can't store what the stream's configuration would let it: not where the stream is full.
+func isBroken(err error) bool {
+	const storeFailed = 10077
+	var api *jetstream.APIError
+	return errors.As(err, &api) && api.ErrorCode == storeFailed && !strings.Contains(api.Description, "maximum")
+}
+
+// prove writes a record, conditional on what is there, and reads it back from the leader.
+func (r *Registry) prove(ctx context.Context) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, proofTimeout)
+	defer cancel()
+	for revision := uint64(0); ; {
+		written := r.Put(ctx, []Write{{Key: proofKey, Revision: revision}})[0]
+		e, ok, read := r.GetFromLeader(ctx, proofKey)
+		switch err = errors.Join(written.Err, read); {
+		case err == nil && ok && e.Revision >= written.Revision:
+			return nil
+		case err == nil:
+			err = fmt.Errorf("revision %d was acknowledged and is not there", written.Revision)
+		case errors.Is(written.Err, ErrConflict) && read == nil && e.Revision != revision: // another instance's proof
+			revision = e.Revision
+			continue
+		}
+		if !sleep(ctx, proofAgain) {
+			return err
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
