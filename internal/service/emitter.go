@@ -68,9 +68,9 @@ func StartEmitter(ctx context.Context, o EmitterOptions) (_ *Emitter, err error)
 		Candidate: e.owner, LeaseTTL: c.Emitter.LeaseTTL, CheckpointInterval: c.Emitter.CheckpointInterval, Registry: bucketConfig(c),
 		LeaderChangedSubject: c.SubscriptionProxy.LeaderChangedSubject, EmitterRestartedSubject: c.SubscriptionProxy.EmitterRestartedSubject,
 		Logger: log, Metrics: o.Metrics,
-		Park: func(ctx context.Context, r *registry.Registration, ev *event.Event, reason string) error {
+		Park: func(ctx context.Context, r *registry.Registration, ev *event.Event, epoch, reason string) error {
 			return parked.park(ctx, &sink.Event{
-				Store: r.Store, Subscription: r.Name, Sequence: ev.Sequence, Incarnation: r.Incarnation, Message: ev.Message(""),
+				Store: r.Store, Subscription: r.Name, Key: r.Key(), Sequence: ev.Sequence, Incarnation: r.Incarnation, Epoch: epoch, Message: ev.Message(""),
 			}, sink.Config{Kind: sink.Publish, Subject: r.DeliverSubject}, reason, 1)
 		},
 	}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/exesdb/subproxy/pkg/cluster"
+	"github.com/exesdb/subproxy/pkg/digest"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/feed"
 	"github.com/exesdb/subproxy/pkg/registry"
@@ -41,7 +42,8 @@ type Config struct {
 
 	// Park keeps an event that can't be sent to a subscription, ever: it is too large with its headers. Without it such an
 	// event holds its subscription.
-	Park func(ctx context.Context, r *registry.Registration, e *event.Event, reason string) error
+	// Epoch names the history that its sequence is of.
+	Park func(ctx context.Context, r *registry.Registration, e *event.Event, epoch, reason string) error
 	// Local, where set, is the receiving end of an instance in the same process.
 	Local   Local
 	Logger  *slog.Logger
@@ -60,6 +62,7 @@ type Emitter struct {
 	nc       *nats.Conn
 	js       jetstream.JetStream
 	log      *slog.Logger
+	digest   *digest.Log // closed when Run ends
 	metrics  *Metrics
 	registry *registry.Registry
 	leases   *registry.Registry
@@ -74,6 +77,7 @@ func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Emitter, er
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
+	e.digest = digest.New(e.log, digest.Interval)
 	if e.metrics == nil {
 		e.metrics = NewMetrics(nil)
 	}
@@ -152,6 +156,7 @@ func (e *Emitter) sayCost(store string, info *jetstream.StreamInfo) {
 
 // Run contends, and leads where it is elected, until ctx ends. It gives its leases back then.
 func (e *Emitter) Run(ctx context.Context) error {
+	defer e.digest.Close()
 	follower, err := cluster.NewFollower(e.js, e.leases, e.log)
 	if err != nil {
 		return err
@@ -228,13 +233,13 @@ func (e *Emitter) lead(ctx context.Context, s Store, r *roster, lease *cluster.L
 	defer e.metrics.Trouble.DeleteLabelValues(store)
 	l := &leader{
 		store: store, stream: s.Stream.name(), local: e.cfg.Local, layout: s.Layout, lease: lease, nc: e.nc, js: e.js, points: e.points, name: e.cfg.Candidate.Name,
-		log: e.log.With("store", store), large: rate.Sometimes{Interval: time.Minute}, metrics: e.metrics, announce: announce, interval: e.cfg.CheckpointInterval, inbox: newInbox(),
+		log: e.log.With("store", store), digest: e.digest, large: rate.Sometimes{Interval: time.Minute}, metrics: e.metrics, announce: announce, interval: e.cfg.CheckpointInterval, inbox: newInbox(),
 		ensure: func(ctx context.Context) (bool, error) { return e.ensure(ctx, e.points, registry.Checkpoints) },
-		park: func(ctx context.Context, r *registration, ev *event.Event, reason string) error {
+		park: func(ctx context.Context, r *registration, ev *event.Event, epoch, reason string) error {
 			if e.cfg.Park == nil {
 				return errNowhere
 			}
-			return e.cfg.Park(ctx, &r.Registration, ev, reason)
+			return e.cfg.Park(ctx, &r.Registration, ev, epoch, reason)
 		},
 		subs: map[string]*sub{}, byID: map[uint64]*sub{}, index: newIndex(),
 		attention: map[*sub]struct{}{}, dirty: map[*sub]struct{}{},

@@ -500,7 +500,7 @@ func TestEventThatCannotBeSentIsParkedAndTheNextGoesOn(t *testing.T) {
 	var tries int
 	runWith(t, js, Config{
 		Stores: []Store{{Stream: StreamConfig{Store: "s"}}},
-		Park: func(_ context.Context, r *registry.Registration, e *event.Event, _ string) error { // one at a time, and awaited below
+		Park: func(_ context.Context, r *registry.Registration, e *event.Event, _, _ string) error { // one at a time, and awaited below
 			if tries++; tries == 1 {
 				return errors.New("the lot is away")
 			}

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/time/rate"
 
+	"github.com/exesdb/subproxy/pkg/digest"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/feed"
 	"github.com/exesdb/subproxy/pkg/registry"
@@ -43,10 +44,11 @@ type leader struct {
 	ensure    func(context.Context) (created bool, err error) // opens the bucket of checkpoints again where it is gone
 	name      string                                          // of the emitter
 	log       *slog.Logger
+	digest    *digest.Log    // of what may concern many events
 	large     rate.Sometimes // told that progress is larger than the server takes
 	metrics   *Metrics
 	announce  func(term uint64)
-	park      func(ctx context.Context, s *registration, e *event.Event, reason string) error
+	park      func(ctx context.Context, s *registration, e *event.Event, epoch, reason string) error
 	interval  time.Duration // between writes of checkpoints
 	inbox     *inbox
 	work      sync.WaitGroup

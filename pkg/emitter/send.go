@@ -3,6 +3,8 @@ package emitter
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"maps"
 	"strconv"
 	"time"
@@ -157,19 +159,23 @@ func (l *leader) unsent(s *sub, e *entry, err error) bool {
 
 // parkAside parks an event that can't be sent beside the loop, and lets its subscription go on then.
 func (l *leader) parkAside(s *sub, e *entry, reason error) {
-	r, ev := s.registration, e.event
+	r, ev, epoch := s.registration, e.event, l.epoch
 	ev.Header = maps.Clone(ev.Header)
 	l.work.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), checkpointIO)
 		defer cancel()
-		err := l.park(ctx, &r, &ev, reason.Error())
+		err := l.park(ctx, &r, &ev, epoch, reason.Error())
 		l.inbox.call(func() {
 			s.parking = false
 			if err != nil {
-				l.log.Error("an event that is too large to be sent could not be parked; it holds its subscription", "subscription", s.name, "sequence", ev.Sequence, "error", err)
+				l.digest.Add(slog.LevelError, l.store, "events that are too large to be sent could not be parked; they hold their subscriptions",
+					"subscription", s.name, "sequence", ev.Sequence, "error", err)
+				l.obstacles.block(s.name, fmt.Sprintf("event %d is too large to be sent (%v) and can't be parked: %v", ev.Sequence, reason, err))
 				return
 			}
-			l.log.Error("an event is larger than the server's max_payload once it has its headers; it is parked", "subscription", s.name, "sequence", ev.Sequence, "error", reason)
+			l.digest.Add(slog.LevelError, l.store, "events are larger than the server's max_payload once they have their headers; they are parked",
+				"subscription", s.name, "sequence", ev.Sequence, "error", reason)
+			l.obstacles.block(s.name, "")
 			if s.parked = ev.Sequence; s.phase == held {
 				l.ask(s, time.Now())
 			}

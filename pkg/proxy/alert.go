@@ -22,6 +22,7 @@ type storeAlert struct {
 	level   health.Level // that stands; empty: none
 	covered int          // proxies that it stands for
 	trouble bool         // it stands for what keeps the store's events from coming
+	lot     bool         // it stands for what can't be parked
 }
 
 // alert sends what the gathered health changes amount to: one alert for the store where most of its proxies are failing,
@@ -163,10 +164,12 @@ func (l *loop) lowerStore(message string, sample *item, now time.Time) {
 	a := &l.report.store
 	switch {
 	case a.covered > 0: // it stands for subscriptions that fail
-	case a.trouble && a.level == health.Warning:
+	case (a.trouble || a.lot) && a.level == health.Warning:
 	case a.trouble:
 		a.level = health.Warning
 		l.sendStoreAlert(health.Warning, l.watch.trouble, sample, breaker.Degraded, l.holds(), now)
+	case a.lot:
+		l.raiseLot(now)
 	default:
 		a.level = ""
 		h := breaker.Healthy

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/exesdb/subproxy/pkg/digest"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/registry"
@@ -54,7 +55,7 @@ type Delivery struct {
 	inlets map[uint64]*inlet
 
 	verdicts [StaleTerm + 1]prometheus.Counter
-	digests  *digests
+	digest   *digest.Log
 	unacked  []*inflow // accepted by their sinks, and not acknowledged yet; the dispatcher's
 }
 
@@ -87,7 +88,7 @@ func NewDelivery(o DeliveryOptions) *Delivery {
 	d := &Delivery{
 		DeliveryOptions: o, prefix: len(DeliverPrefix) + len(o.Owner.ID) + 1,
 		messages: make(chan *nats.Msg, pendingMessages), local: make(chan event.Handoff, pendingLocal), stop: make(chan struct{}), done: make(chan struct{}), inlets: map[uint64]*inlet{},
-		digests: newDigests(o.Logger, digestEvery),
+		digest: digest.New(o.Logger, digest.Interval),
 	}
 	for v := range d.verdicts {
 		d.verdicts[v] = o.Metrics.Received.WithLabelValues(Verdict(v).String())
@@ -127,7 +128,7 @@ func (d *Delivery) Stop() {
 		in.close()
 	}
 	d.work.Wait()
-	d.digests.close()
+	d.digest.Close()
 }
 
 // Refresh makes every inlet ask for its sink again.
@@ -265,7 +266,12 @@ func (d *Delivery) open(l *loop, it *item, number uint64, stopped *place) *inlet
 
 // notify tells the loop why the sink takes no events; empty: it takes them.
 func (in *inlet) notify(reason string) {
-	in.l.inbox.ask(request{do: func(l *loop, now time.Time) { l.delivering(in, reason, now) }})
+	in.l.inbox.ask(request{do: func(l *loop, now time.Time) { l.delivering(in, reason, false, now) }})
+}
+
+// heldUp tells it why what the sink refuses can't be parked.
+func (in *inlet) heldUp(reason string) {
+	in.l.inbox.ask(request{do: func(l *loop, now time.Time) { l.delivering(in, reason, true, now) }})
 }
 
 func (in *inlet) inflow() *inflow {

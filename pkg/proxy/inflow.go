@@ -51,6 +51,7 @@ type inflow struct {
 	forwarded prometheus.Counter
 	failing   int  // attempts in a row that failed
 	told      bool // the loop knows that it fails
+	unparked  bool // and that the event in hand can't be parked
 	counts    DeliveryCounts
 }
 
@@ -169,7 +170,7 @@ func (f *inflow) starves() bool {
 // malformed refuses what can't be read.
 func (f *inflow) malformed(m *nats.Msg, err error) {
 	f.d.Metrics.Received.WithLabelValues("malformed").Inc()
-	f.d.digests.log(slog.LevelWarn, f.subscription.Store, "an event's headers can't be read; it is refused", "subscription", f.subscription.Name, "error", err)
+	f.d.digest.Add(slog.LevelWarn, f.subscription.Store, "an event's headers can't be read; it is refused", "subscription", f.subscription.Name, "error", err)
 	f.d.answer(m.Reply, event.Answer{Kind: event.Malformed})
 }
 
@@ -196,7 +197,7 @@ func (f *inflow) take(m *nats.Msg, seq uint64) {
 	to, config := f.target()
 	q := &f.inHand
 	*q = queued{history: f.history, reply: m.Reply, event: sink.Event{
-		Store: f.subscription.Store, Subscription: f.subscription.Name, Sequence: seq, Incarnation: f.incarnation.Load(), Epoch: f.receiver.epoch, Message: m,
+		Store: f.subscription.Store, Subscription: f.subscription.Name, Key: f.it.key, Sequence: seq, Incarnation: f.incarnation.Load(), Epoch: f.receiver.epoch, Message: m,
 	}}
 	delete(m.Header, event.PrevHeader)
 	delete(m.Header, event.TermHeader)

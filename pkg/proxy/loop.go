@@ -50,6 +50,7 @@ type item struct {
 	asked    bool    // an operator waits for its attempt, which goes first
 
 	restarting bool // it takes no events, and begins anew once its sink has nothing in hand
+	unparked   bool // counted in loop.unparked
 }
 
 // release is a record to be deleted, or left to another instance, once what the proxy's sink has in hand is done with: whoever
@@ -117,6 +118,8 @@ type loop struct {
 	peersFrom *Members
 
 	report report
+
+	unparked unparked
 }
 
 func newLoop(s *shared, store string) *loop {

@@ -67,6 +67,7 @@ func (l *loop) mark(it *item, u Urgency) {
 // what happened, a status is what is.
 func (l *loop) publish(now time.Time, wake *time.Time) {
 	l.alert(now, wake)
+	l.alertUnparked(now, wake)
 	if !l.connected() {
 		sooner(wake, now.Add(soonDelay))
 		return

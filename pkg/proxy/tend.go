@@ -32,6 +32,7 @@ func (l *loop) shut(it *item) {
 	}
 	it.busy = it.inlet.close()
 	it.inlet = nil
+	l.heldUp(it, false, time.Now())
 }
 
 // release deletes the record at that revision, or leaves it to whoever asked for it, once the sink has nothing in hand.
@@ -48,13 +49,14 @@ func (l *loop) release(it *item, revision uint64, from *inlet, to *registry.Owne
 	}
 }
 
-// delivering takes an inlet's word that its sink takes no events, or takes them again (reason empty). That of one that is shut
-// says nothing about the next.
-func (l *loop) delivering(in *inlet, reason string, now time.Time) {
+// delivering takes an inlet's word that its sink takes no events, or takes them again (reason empty); and, with unparked, that an
+// event which it refuses can't be parked either. That of one that is shut says nothing about the next.
+func (l *loop) delivering(in *inlet, reason string, unparked bool, now time.Time) {
 	it := in.it
 	if it.removed || it.inlet != in {
 		return
 	}
+	l.heldUp(it, unparked, now)
 	if reason == it.proxy.Refusal {
 		l.mark(it, Soon) // something else about it changed
 		return

@@ -3,6 +3,8 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -81,6 +83,7 @@ func (f *inflow) finished(q *queued) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.d.queued.Add(-q.size)
+	f.unparked = false
 	f.done(q)
 	f.queue = f.queue[1:]
 	if len(f.queue) == 0 && f.starved {
@@ -157,12 +160,16 @@ func (f *inflow) superseded(ctx context.Context, incarnation uint64) {
 }
 
 func (f *inflow) park(ctx context.Context, q *queued, config sink.Config, reason string, attempts int) bool {
+	of := f.subscription
 	if err := f.d.Park(ctx, &q.event, config, reason, attempts); err != nil {
-		f.d.Logger.Error("an event could not be parked; it is tried again", "subscription", f.subscription.Name, "sequence", q.event.Sequence, "error", err)
+		f.d.digest.Add(slog.LevelError, of.Store, "events that are refused can't be parked; they are tried again, and hold their subscriptions",
+			"subscription", of.Name, "sequence", q.event.Sequence, "error", err)
+		f.heldUp(fmt.Sprintf("an event is refused (%s) and can't be parked: %v", reason, err))
 		return false
 	}
 	f.d.Metrics.Parked.Inc()
-	f.d.Logger.Warn("an event was refused and is parked", "store", f.subscription.Store, "subscription", f.subscription.Name, "sequence", q.event.Sequence, "attempts", attempts, "reason", reason)
+	f.d.digest.Add(slog.LevelWarn, of.Store, "events were refused and are parked",
+		"subscription", of.Name, "sequence", q.event.Sequence, "attempts", attempts, "reason", reason)
 	f.mu.Lock()
 	f.counts.Parked++
 	f.failing++
@@ -170,6 +177,19 @@ func (f *inflow) park(ctx context.Context, q *queued, config sink.Config, reason
 	f.mu.Unlock()
 	f.notify(reason) // until it accepts one
 	return true
+}
+
+// heldUp tells the loop at once that an event is neither accepted nor parked.
+func (f *inflow) heldUp(reason string) {
+	f.mu.Lock()
+	tell := !f.unparked && !f.closed
+	if tell {
+		f.unparked, f.told = true, true
+	}
+	f.mu.Unlock()
+	if tell {
+		f.inlet.heldUp(reason)
+	}
 }
 
 // tellAfter is how many attempts in a row fail before it is said.

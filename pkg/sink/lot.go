@@ -24,11 +24,15 @@ var (
 	ErrTruncated = errors.New("parked without all of its data or headers")
 	// ErrParkedStream is returned for a stream that exists under the lot's name and can't be the lot.
 	ErrParkedStream = errors.New("stream " + ParkedStream + " can't hold parked events")
+	// ErrParkedFull is returned by Park where the stream has reached a limit and discards what is new.
+	ErrParkedFull = errors.New("stream " + ParkedStream + " is full")
 )
 
 const (
 	// parkTimeout bounds one try to store an event, or to read some.
 	parkTimeout = 5 * time.Second
+	// lookTimeout bounds a look whether an event is parked already, which a user may not be permitted.
+	lookTimeout = time.Second
 	// A page of the lot is read at once; events can be a megabyte each.
 	pageSize  = 256
 	pageBytes = 8 << 20
@@ -45,6 +49,7 @@ type Lot struct {
 	js     jetstream.JetStream
 	cfg    ParkedConfig
 	stream jetstream.Stream // nil where OpenExistingParked found none
+	marks  parkedMarks
 }
 
 // OpenParked opens the lot, creating it where it is absent. An existing stream is the user's and stays as it is; one that
@@ -93,8 +98,9 @@ func (l *Lot) ensure(ctx context.Context) (jetstream.Stream, error) {
 	return stream, checkParked(stream)
 }
 
-// Park stores the event with the reason and how often it was refused, and returns once that is acknowledged; parking the same
-// delivery again within the stream's duplicate window stores nothing more. Where the event is too large for the lot, what can be kept of it is kept, and marked.
+// Park stores the event with the reason and how often it was refused, and returns once that is acknowledged. What a kill repeats,
+// whichever instance parks it again, is stored once: an event goes by the key of its subscription, its epoch and its sequence.
+// Where the event is too large for the lot, what can be kept of it is kept, and marked.
 // Any error is one of the lot, and passes: the event is not parked.
 func (l *Lot) Park(ctx context.Context, e *Event, c Config, reason string, attempts int) error {
 	err := l.park(ctx, e, c, reason, attempts)
@@ -112,18 +118,19 @@ func (l *Lot) park(ctx context.Context, e *Event, c Config, reason string, attem
 		return fmt.Errorf("%w on %s", ErrNoStream, ParkedPrefix+">")
 	}
 	m := parkedMessage(e, c, reason, attempts, time.Now())
-	id := messageID(e)
-	if id != "" {
-		id += "/" + strconv.FormatUint(e.Incarnation, 10)
+	id := parkedID(e)
+	if l.marks.has(ctx, l, m.Subject, id, e.Sequence) {
+		return nil
 	}
 	err := l.store(ctx, m, id)
-	if !unstorable(err) {
-		return err
-	}
-	for _, m := range truncated(m) {
-		if err = l.store(ctx, m, id); !unstorable(err) {
-			return err
+	for _, part := range truncated(m) {
+		if !unstorable(err) {
+			break
 		}
+		err = l.store(ctx, part, id)
+	}
+	if err == nil {
+		l.marks.note(id, e.Sequence)
 	}
 	return err
 }
@@ -135,22 +142,44 @@ func unstorable(err error) bool {
 func (l *Lot) store(ctx context.Context, m *nats.Msg, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, parkTimeout)
 	defer cancel()
-	ack, err := l.js.PublishMsg(ctx, m, jetstream.WithMsgID(id), jetstream.WithRetryAttempts(0)) // an empty id is none
-	if errors.Is(err, jetstream.ErrNoStreamResponse) {                                           // deleted since, or NATS was restored empty
-		if _, err := l.ensure(ctx); err != nil {
-			return err
+	for {
+		ack, err := l.js.PublishMsg(ctx, m, jetstream.WithMsgID(id), jetstream.WithRetryAttempts(0)) // an empty id is none
+		if errors.Is(err, jetstream.ErrNoStreamResponse) {                                           // deleted since, or NATS was restored empty
+			if _, err := l.ensure(ctx); err != nil {
+				return err
+			}
+			ack, err = l.js.PublishMsg(ctx, m)
 		}
-		ack, err = l.js.PublishMsg(ctx, m)
+		switch {
+		case err != nil:
+			return full(err)
+		case !ack.Duplicate || l.holds(ctx, ack.Sequence):
+			return nil
+		}
+		// JetStream remembers ids of events that were dropped since. One that comes again after that is refused anew.
+		id += "/" + strconv.FormatUint(ack.Sequence, 10)
 	}
-	if err != nil || !ack.Duplicate {
-		return err
+}
+
+// holds reports whether an event is still in the lot. One of which nobody says so in time is not taken to be.
+func (l *Lot) holds(ctx context.Context, sequence uint64) bool {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	_, err := l.Get(ctx, sequence)
+	return err == nil
+}
+
+// errCodeStoreFailed has no name in nats.go. The stream has reached one of its limits, and discards what is new.
+const errCodeStoreFailed jetstream.ErrorCode = 10077
+
+// full says what to do about a lot that takes no more.
+func full(err error) error {
+	var api *jetstream.APIError
+	if !errors.As(err, &api) || api.ErrorCode != errCodeStoreFailed {
+		return fmt.Errorf("stream %s: %w", ParkedStream, err)
 	}
-	// JetStream remembers ids of events that were dropped since. One that comes again after that is refused anew.
-	if _, err = l.Get(ctx, ack.Sequence); errors.Is(err, ErrNotParked) {
-		m.Header.Del(jetstream.MsgIDHeader)
-		_, err = l.js.PublishMsg(ctx, m)
-	}
-	return err
+	return fmt.Errorf("%w (%s); make room with: subproxy parked replay --all, or subproxy parked drop SEQ; or raise its limit with: nats stream edit %s",
+		ErrParkedFull, api.Description, ParkedStream)
 }
 
 // List yields what is parked when it is called, in the order of parking. Store and name narrow it; empty means all of them.

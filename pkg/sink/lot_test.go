@@ -95,16 +95,21 @@ func TestParkingIsRepeatable(t *testing.T) {
 	later := newEvent(1, "")
 	later.Incarnation++
 	w.park(l, later, c)
-	if err := l.Drop(w.ctx, 1); err != nil {
-		t.Fatal(err)
-	}
-	if got := w.list(l, "", ""); len(got) != 1 || got[0].Incarnation != later.Incarnation {
+	if got := w.list(l, "", ""); len(got) != 1 {
 		t.Errorf("of another incarnation: %+v", got)
 	}
-	w.park(l, newEvent(1, ""), c) // JetStream still remembers the one that was dropped
-	if n := len(w.list(l, "", "")); n != 2 {
-		t.Errorf("refused again after it was dropped: %d are there, not 2", n)
+	for dropped := uint64(1); dropped < 3; dropped++ {
+		if err := l.Drop(w.ctx, dropped); err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			w.park(l, newEvent(1, ""), c) // JetStream still remembers the one that was dropped
+		}
+		if got := w.list(l, "", ""); len(got) != 1 || got[0].Sequence != dropped+1 {
+			t.Errorf("refused again after it was dropped: %+v", got)
+		}
 	}
+	w.park(l, newEvent(2, ""), c)
 	for _, id := range []string{"x", "y", "x"} { // of a sender that gives no sequence
 		e := newEvent(0, "")
 		e.Message.Header[event.IDHeader] = []string{id}
@@ -364,4 +369,63 @@ func TestReasonIsOneLineOfText(t *testing.T) {
 			t.Fatalf("%q became %q", s, got)
 		}
 	})
+}
+
+// TestEventIsParkedOnceHoweverLongAgo: the next instance parks again what the one before parked and did not acknowledge, after JetStream
+// has forgotten its message id.
+func TestEventIsParkedOnceHoweverLongAgo(t *testing.T) {
+	w := start(t, nil)
+	if _, err := w.js.CreateStream(w.ctx, jetstream.StreamConfig{
+		Name: ParkedStream, Subjects: []string{ParkedPrefix + ">"}, AllowDirect: true, Storage: jetstream.MemoryStorage, Duplicates: 100 * time.Millisecond,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	c := Config{Kind: Publish, Subject: "in"}
+	event := func(sequence, incarnation uint64, key, epoch string) *Event {
+		e := newEvent(sequence, "")
+		e.Key, e.Epoch, e.Incarnation = key, epoch, incarnation
+		return e
+	}
+	before := w.lot()
+	for sequence := uint64(1); sequence <= 600; sequence += 2 { // more than a page, and the odd ones only
+		w.park(before, event(sequence, 1, "k", "e"), c)
+	}
+	time.Sleep(200 * time.Millisecond) // JetStream forgets
+	next := w.lot()
+	for _, sequence := range []uint64{1, 2, 299, 599, 600, 601} {
+		w.park(next, event(sequence, 2, "k", "e"), c)
+	}
+	if n := len(w.list(next, "", "")); n != 303 {
+		t.Errorf("%d are there, not the 300 of before and 2, 600 and 601", n)
+	}
+	w.park(next, event(1, 2, "k", "another history"), c)
+	w.park(next, event(1, 2, "another selector", "e"), c)
+	if n := len(w.list(next, "", "")); n != 305 {
+		t.Errorf("%d are there: those of another history and of another key are other events", n)
+	}
+	raw, err := next.stream.GetMsg(w.ctx, 1)
+	if err != nil || raw.Header.Get("Nats-Msg-Id") != "k/e/1" {
+		t.Errorf("stored with %v, %v", raw.Header, err)
+	}
+}
+
+func TestFullLotSaysWhatToDo(t *testing.T) {
+	w := start(t, nil)
+	if _, err := w.js.CreateStream(w.ctx, jetstream.StreamConfig{
+		Name: ParkedStream, Subjects: []string{ParkedPrefix + ">"}, AllowDirect: true, Storage: jetstream.MemoryStorage, MaxMsgs: 1, Discard: jetstream.DiscardNew,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	l, c := w.lot(), Config{Kind: Publish, Subject: "in"}
+	w.park(l, newEvent(1, ""), c)
+	for range 2 {
+		err := l.Park(w.ctx, newEvent(2, ""), c, "no", 1)
+		if !errors.Is(err, ErrParkedFull) || !strings.Contains(err.Error(), "EXESDB_PARKED is full (maximum messages exceeded); make room with: subproxy parked") {
+			t.Errorf("full: %v", err)
+		}
+	}
+	if err := l.Drop(w.ctx, 1); err != nil {
+		t.Fatal(err)
+	}
+	w.park(l, newEvent(2, ""), c)
 }

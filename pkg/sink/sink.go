@@ -96,6 +96,7 @@ func (c Config) check() error {
 // delivered again.
 type Event struct {
 	Store, Subscription string
+	Key                 string // of the subscription's registration, which another selector changes; empty where it is not known
 	Sequence            uint64 // the store's; 0 where the sender gave none
 	Incarnation         uint64 // the registration's
 	Epoch               string // which history of the store the sequence is of; empty where the sender does not tell

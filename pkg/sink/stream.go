@@ -76,7 +76,12 @@ func (s *streamSink) explain(ctx, limited context.Context, m *nats.Msg, err erro
 // two that forward to the same stream must not be taken for duplicates of each other. An event without a sequence, from a
 // sender that gives none, goes by its CloudEvents source and id; one that has no id either has no message id.
 func messageID(e *Event) string {
-	prefix := subscription.EncodeToken(e.Store) + "/" + subscription.EncodeToken(e.Subscription) + "/"
+	return identity(subscription.EncodeToken(e.Store)+"/"+subscription.EncodeToken(e.Subscription), e)
+}
+
+// identity is what an event goes by within what the prefix names; empty: nothing.
+func identity(prefix string, e *Event) string {
+	prefix += "/"
 	id := e.Message.Header.Get(event.IDHeader)
 	switch {
 	case e.Sequence > 0 && e.Epoch != "":

@@ -3,10 +3,12 @@ package integration
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/internal/config"
 )
@@ -257,4 +259,135 @@ func TestGroundRestartWaitsForNobodyWhoHangs(t *testing.T) {
 	if m := <-got; m.Header.Get("Exesdb-Seq") != "1" {
 		t.Errorf("after the restart came %v", m.Header)
 	}
+}
+
+// replying has a subscriber on a subject whose word is always the same.
+func (g *ground) replying(subject, word string) {
+	g.Helper()
+	if _, err := g.nc.Subscribe(subject, func(m *nats.Msg) { _ = m.Respond([]byte(word)) }); err != nil {
+		g.Fatal(err)
+	}
+}
+
+// parkedCount is how many events are parked.
+func (g *ground) parkedCount() uint64 {
+	stream, err := g.js.Stream(g.Context(), "EXESDB_PARKED")
+	if err != nil {
+		return 0
+	}
+	return stream.CachedInfo().State.Msgs
+}
+
+// TestGroundWhatAKillRepeatsIsParkedOnce: the next run is sent again what the one before parked, under another incarnation.
+func TestGroundWhatAKillRepeatsIsParkedOnce(t *testing.T) {
+	t.Parallel()
+	g := apart(t, requesting("all"))
+	g.replying("in.all", "+TERM no")
+	for run := range 2 {
+		s := g.newSender(allKey)
+		s.send("", "Exesdb-Seq", "0", "Exesdb-Term", "42", "Exesdb-Epoch", "7")
+		s.answered("-NAK 0")
+		for n := range 20 {
+			s.event(n + 1)
+		}
+		g.eventually("all are parked", func() bool {
+			m, err := s.replies.NextMsg(patience)
+			return err == nil && string(m.Data) == "+ACK 20"
+		})
+		if n := g.parkedCount(); n != 20 {
+			t.Errorf("after run %d, %d events are parked, not 20", run, n)
+		}
+		g.stop()
+		g.start()
+	}
+	stream, err := g.js.Stream(t.Context(), "EXESDB_PARKED")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, err := stream.GetMsg(t.Context(), 20); err != nil || m.Header.Get("Nats-Msg-Id") != allKey+"/7/20" {
+		t.Errorf("the last one is %v, %v", m, err)
+	}
+}
+
+func TestGroundPoisonIsNoFlood(t *testing.T) {
+	t.Parallel()
+	g := newGround(t, nil, requesting("all"))
+	g.replying("in.all", "+TERM no")
+	g.start()
+	g.append(1, 2000)
+	g.eventually("all are parked", func() bool { return g.parkedCount() == 2000 })
+	if n := g.logged("parked"); n > 2 {
+		t.Errorf("2000 parked events are %d lines", n)
+	}
+	if n := g.metric("events_parked_total"); n != 2000 {
+		t.Errorf("counted are %v", n)
+	}
+}
+
+// TestGroundFullParkedStreamHoldsItsSubscriptions: a line and an alert, not one for each of 100 subscriptions and each attempt; and they
+// go on when there is room.
+func TestGroundFullParkedStreamHoldsItsSubscriptions(t *testing.T) {
+	t.Parallel()
+	const subscriptions = 100
+	var all []config.Subscription
+	for n := range subscriptions {
+		s := requesting(fmt.Sprintf("r%d", n))
+		s.Forward.Subject = "in.refusing"
+		all = append(all, s)
+	}
+	g := newGround(t, nil, append(all, allEvents("well"))...)
+	if _, err := g.js.CreateStream(t.Context(), jetstream.StreamConfig{
+		Name: "EXESDB_PARKED", Subjects: []string{"exesdb.parked.>"}, AllowDirect: true, MaxMsgs: 1, Discard: jetstream.DiscardNew, Storage: jetstream.MemoryStorage,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var accepts atomic.Bool
+	if _, err := g.nc.Subscribe("in.refusing", func(m *nats.Msg) {
+		if accepts.Load() {
+			_ = m.Respond(nil)
+		} else {
+			_ = m.Respond([]byte("+TERM no"))
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	g.start()
+	g.append(1, 2)
+	g.awaitDelivered("well", 2)
+	named := func(a alert) bool { return strings.Contains(a.LastError, "stream EXESDB_PARKED is full") }
+	g.eventually("an alert names the stream", func() bool {
+		for _, a := range g.alerts() {
+			if a.Level == "warning" && a.Scope == "store" && named(a) {
+				return true
+			}
+		}
+		return false
+	})
+	g.awaitStatus("s.r7", "why it is held", func(s status) bool {
+		return s.Health == "degraded" && strings.Contains(s.LastError, "stream EXESDB_PARKED is full") && strings.Contains(s.LastError, "no")
+	})
+	g.eventually("they are tried again and again", func() bool { return g.metric("forward_errors_total") > 5*subscriptions })
+	if n := g.logged("level=WARN") + g.logged("level=ERROR"); n > 10 {
+		t.Errorf("%d warnings and errors", n)
+	}
+	if n := g.parkedCount(); n != 1 {
+		t.Errorf("%d are parked", n)
+	}
+	g.editStream("EXESDB_PARKED", func(c *jetstream.StreamConfig) { c.MaxMsgs = -1 })
+	g.eventually("all are parked", func() bool { return g.parkedCount() == 2*subscriptions })
+	accepts.Store(true)
+	g.append(3, 1)
+	g.eventually("the alert is resolved", func() bool {
+		alerts := g.alerts()
+		raised := 0
+		for _, a := range alerts {
+			switch {
+			case a.Level == "warning" && named(a):
+				raised = 1
+			case a.Level == "resolved" && a.Scope == "store" && raised == 1:
+				raised = 2
+			}
+		}
+		return raised == 2
+	})
 }

@@ -1,4 +1,6 @@
-package proxy
+// Package digest logs what may happen to thousands of events of a store, such as being refused and parked, as few lines: each
+// message at once the first time, and then once an interval, with how many there were meanwhile.
+package digest
 
 import (
 	"context"
@@ -7,12 +9,11 @@ import (
 	"time"
 )
 
-// digestEvery is how often the same thing is logged of a store.
-const digestEvery = time.Minute
+// Interval is how often the same thing is logged of a store.
+const Interval = time.Minute
 
-// digests log what may happen to thousands of events: of each store each message at once the first time, and then once an
-// interval, with how many there were meanwhile.
-type digests struct {
+// Log is a log of events by store. It is safe for concurrent use.
+type Log struct {
 	logger   *slog.Logger
 	interval time.Duration
 
@@ -34,12 +35,13 @@ type digest struct {
 	timer *time.Timer
 }
 
-func newDigests(logger *slog.Logger, interval time.Duration) *digests {
-	return &digests{logger: logger, interval: interval, open: map[topic]*digest{}}
+// New makes a log that writes to the logger.
+func New(logger *slog.Logger, interval time.Duration) *Log {
+	return &Log{logger: logger, interval: interval, open: map[topic]*digest{}}
 }
 
-// log takes one. The attributes that are logged are those of the last one.
-func (d *digests) log(level slog.Level, store, message string, attributes ...any) {
+// Add takes one event. The attributes that are logged are those of the last one.
+func (d *Log) Add(level slog.Level, store, message string, attributes ...any) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	t := topic{store, message, level}
@@ -54,7 +56,7 @@ func (d *digests) log(level slog.Level, store, message string, attributes ...any
 }
 
 // end is the end of an interval.
-func (d *digests) end(t topic) {
+func (d *Log) end(t topic) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	g := d.open[t]
@@ -69,12 +71,12 @@ func (d *digests) end(t topic) {
 	}
 }
 
-func (d *digests) write(t topic, n int, attributes []any) {
+func (d *Log) write(t topic, n int, attributes []any) {
 	d.logger.Log(context.Background(), t.level, t.message, append([]any{"store", t.store, "events", n}, attributes...)...)
 }
 
-// close logs what is left, and from then on each at once.
-func (d *digests) close() {
+// Close logs what is left, and from then on each at once.
+func (d *Log) Close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.closed = true

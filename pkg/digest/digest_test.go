@@ -1,4 +1,4 @@
-package proxy
+package digest
 
 import (
 	"bytes"
@@ -12,7 +12,7 @@ import (
 func TestWhatHappensOftenIsLoggedOnceAMinuteWithACount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b bytes.Buffer
-		d := newDigests(slog.New(slog.NewTextHandler(&b, nil)), time.Minute)
+		d := New(slog.New(slog.NewTextHandler(&b, nil)), time.Minute)
 		lines := func(want ...string) {
 			t.Helper()
 			synctest.Wait()
@@ -30,29 +30,29 @@ func TestWhatHappensOftenIsLoggedOnceAMinuteWithACount(t *testing.T) {
 				}
 			}
 		}
-		d.log(slog.LevelWarn, "s", "parked", "sequence", 1)
+		d.Add(slog.LevelWarn, "s", "parked", "sequence", 1)
 		lines("level=WARN msg=parked store=s events=1 sequence=1")
 		for n := range 50_000 {
-			d.log(slog.LevelWarn, "s", "parked", "sequence", n+2)
+			d.Add(slog.LevelWarn, "s", "parked", "sequence", n+2)
 		}
 		lines()
-		d.log(slog.LevelError, "s", "parked")
-		d.log(slog.LevelWarn, "other", "parked")
+		d.Add(slog.LevelError, "s", "parked")
+		d.Add(slog.LevelWarn, "other", "parked")
 		lines("level=ERROR", "store=other")
 		time.Sleep(time.Minute + time.Second)
 		lines("store=s events=50000 sequence=50001")
-		d.log(slog.LevelWarn, "s", "parked", "sequence", 7)
+		d.Add(slog.LevelWarn, "s", "parked", "sequence", 7)
 		lines()
 		time.Sleep(time.Minute)
 		lines("events=1 sequence=7")
 		time.Sleep(time.Minute)
 		lines()
-		d.log(slog.LevelWarn, "s", "parked", "sequence", 8) // nothing for a minute
+		d.Add(slog.LevelWarn, "s", "parked", "sequence", 8) // nothing for a minute
 		lines("events=1 sequence=8")
-		d.log(slog.LevelWarn, "s", "parked", "sequence", 9)
-		d.close()
+		d.Add(slog.LevelWarn, "s", "parked", "sequence", 9)
+		d.Close()
 		lines("events=1 sequence=9")
-		d.log(slog.LevelWarn, "s", "parked", "sequence", 10)
+		d.Add(slog.LevelWarn, "s", "parked", "sequence", 10)
 		lines("events=1 sequence=10")
 	})
 }

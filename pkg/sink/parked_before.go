@@ -1,0 +1,135 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/synadia-io/orbit.go/jetstreamext"
+)
+
+// parkedID is the message id of a parked event. It is the same for whoever parks the event: an instance, the next one to hold the
+// subscription, or an emitter that can't send it.
+func parkedID(e *Event) string {
+	if e.Key == "" {
+		return messageID(e)
+	}
+	return identity(e.Key, e)
+}
+
+// parkedMarks are up to where a subscription's events were parked, by message id without the sequence. JetStream drops what is repeated
+// within its duplicate window; an instance may be away for longer between parking an event and being delivered it again.
+type parkedMarks struct {
+	mu      sync.Mutex
+	last    map[string]uint64
+	unknown time.Time // nothing is looked up before
+}
+
+// stem is a message id without the sequence; empty where it has none.
+func stem(id string, sequence uint64) string {
+	of, numbered := strings.CutSuffix(id, "/"+strconv.FormatUint(sequence, 10))
+	if sequence == 0 || !numbered {
+		return ""
+	}
+	return of
+}
+
+// note takes an event that is parked.
+func (p *parkedMarks) note(id string, sequence uint64) {
+	if of := stem(id, sequence); of != "" {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.raise(of, sequence)
+	}
+}
+
+func (p *parkedMarks) raise(of string, sequence uint64) {
+	if p.last == nil {
+		p.last = map[string]uint64{}
+	}
+	p.last[of] = max(p.last[of], sequence)
+}
+
+// has reports whether the lot has the event. Where nobody says so in time it is not taken to have it.
+func (p *parkedMarks) has(ctx context.Context, l *Lot, subject, id string, sequence uint64) bool {
+	of := stem(id, sequence)
+	if of == "" {
+		return false
+	}
+	p.mu.Lock()
+	last, known := p.last[of]
+	unknown := time.Now().Before(p.unknown)
+	p.mu.Unlock()
+	if unknown && !known {
+		return false
+	}
+	found, err := false, error(nil)
+	limited, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	if !known {
+		last, err = l.lastParked(limited, subject, of)
+	}
+	if err == nil && sequence <= last {
+		found, err = l.find(limited, subject, id)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err != nil {
+		if ctx.Err() == nil {
+			p.unknown = time.Now().Add(askAgain)
+		}
+		return false
+	}
+	p.raise(of, last)
+	return found
+}
+
+// lastParked is the sequence of the subscription's event that was parked last; 0: none, or of another selector or history.
+func (l *Lot) lastParked(ctx context.Context, subject, of string) (uint64, error) {
+	m, err := l.stream.GetLastMsgForSubject(ctx, subject)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	rest, ok := strings.CutPrefix(m.Header.Get(nats.MsgIdHdr), of+"/")
+	if !ok {
+		return 0, nil
+	}
+	sequence, _, _ := strings.Cut(rest, "/")
+	n, _ := strconv.ParseUint(sequence, 10, 64) // 0 where somebody put it there by hand
+	return n, nil
+}
+
+// find reports whether an event with the id, or with one that begins with it since it was parked before, is there.
+func (l *Lot) find(ctx context.Context, subject, id string) (bool, error) {
+	for from := uint64(1); ; {
+		batch, err := jetstreamext.GetBatch(ctx, l.js, ParkedStream, pageSize,
+			jetstreamext.GetBatchSeq(from), jetstreamext.GetBatchSubject(subject), jetstreamext.GetBatchMaxBytes(pageBytes))
+		if err != nil {
+			return false, err
+		}
+		before := from
+		for m, err := range batch {
+			if errors.Is(err, jetstreamext.ErrNoMessages) {
+				return false, nil
+			}
+			if err != nil {
+				return false, err
+			}
+			if is := m.Header.Get(nats.MsgIdHdr); is == id || strings.HasPrefix(is, id+"/") {
+				return true, nil
+			}
+			from = m.Sequence + 1
+		}
+		if from == before {
+			return false, ctx.Err()
+		}
+	}
+}
