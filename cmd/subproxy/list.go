@@ -3,6 +3,8 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -64,7 +66,7 @@ gone or cut off, and its events go nowhere.`,
 				return err
 			}
 			if asJSON {
-				return writeJSON(cmd.OutOrStdout(), rows)
+				return errors.Join(writeJSON(cmd.OutOrStdout(), rows), none(rows, store, ""))
 			}
 			t := newTable(cmd, "STORE", "NAME", "TYPE", "SELECTOR", "HEALTH", "OWNER", "INCARNATION", "REVISION", "CAUSE", "REGISTERED")
 			for _, r := range rows {
@@ -76,13 +78,25 @@ gone or cut off, and its events go nowhere.`,
 				t.AppendRow(table.Row{r.Store, r.Name, r.Type, r.Selector, paint(r.Health), r.owner(), incarnation, r.Revision, cause, since})
 			}
 			t.Render()
-			return nil
+			return none(rows, store, "")
 		},
 	}
 	nf.add(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().StringVar(&bucket, "bucket", registry.DefaultBucket, "registry bucket")
 	return cmd
+}
+
+// none is the error where nothing is of the name that was asked for.
+func none(rows []row, store, name string) error {
+	switch {
+	case len(rows) > 0 || store == "":
+		return nil
+	case name == "":
+		return fmt.Errorf("%w: no subscription of store %s is registered, or configured in a running instance", health.ErrProxyNotFound, store)
+	default:
+		return fmt.Errorf("%w: no subscription %s of store %s is registered, or configured in a running instance", health.ErrProxyNotFound, name, store)
+	}
 }
 
 // gatherRows joins the registry's records and the running instances' statuses.
@@ -97,6 +111,9 @@ func gatherRows(ctx context.Context, nf *natsFlags, bucket, store, name string) 
 		return nil, err
 	}
 	_, statuses, err := health.NewMonitor(nc).Statuses(ctx, health.Request{Store: store, Name: name, Held: true})
+	if errors.Is(err, health.ErrProxyNotFound) {
+		err = nil // the registry may know it, and whoever asks says what it means that nobody does
+	}
 	if err != nil {
 		return nil, err
 	}

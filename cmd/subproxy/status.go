@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -42,10 +43,7 @@ The exit status is 0 when everything shown is healthy or stands by, and 1 when s
 			if err := showStatus(cmd, rows, asJSON); err != nil {
 				return err
 			}
-			if name != "" && len(rows) == 0 {
-				return fmt.Errorf("%s/%s: %w", store, name, health.ErrProxyNotFound)
-			}
-			return unhealthy(rows)
+			return errors.Join(none(rows, store, name), unhealthy(rows))
 		},
 	}
 	nf.add(cmd)
@@ -148,7 +146,7 @@ func watchStatus(ctx context.Context, w io.Writer, nf *natsFlags, store, name st
 		return connect.Explain(fmt.Errorf("subscribe to %s: %w", subject, err))
 	}
 	_, statuses, err := health.NewMonitor(nc).Statuses(ctx, health.Request{Store: store, Name: name, Held: true})
-	if err != nil {
+	if err != nil && !errors.Is(err, health.ErrProxyNotFound) { // what nobody knows yet may come
 		return err
 	}
 	p := newWatchPrinter(w, asJSON)

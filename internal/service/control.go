@@ -2,12 +2,8 @@ package service
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
-
-	"github.com/nats-io/nats.go/micro"
 
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/payload"
@@ -23,81 +19,57 @@ const (
 // partSize is how many statuses go into one message of an answer, where the server takes so much in one.
 const partSize = 200
 
-// maxAnswers is how many requests are answered at once. More wait for their turn, in NATS's queue.
-const maxAnswers = 64
-
 // maxListed is how many statuses an action's answer carries.
 const maxListed = 20
 
-// serve adds the micro service. No endpoint has a queue group: every instance hears every request, and those that it
-// does not concern stay silent.
+// serve adds the micro service.
 func (s *Service) serve() error {
-	service, err := micro.AddService(s.operators, micro.Config{
-		Name: health.ServiceName, Version: s.version, Description: "Keeps event-store subscriptions attached to a leader that moves",
-		Metadata:           map[string]string{"instance": s.owner.Name, "instance_id": s.owner.ID, "host": s.owner.Host, "pid": fmt.Sprint(s.owner.PID)},
-		QueueGroupDisabled: true,
-	})
-	if err != nil {
-		return fmt.Errorf("add the control service: %w", err)
-	}
-	s.control = service
-	for verb, handle := range map[health.Verb]func(context.Context, micro.Request, health.Request){
-		health.GetStatus:  s.answerStatus,
-		health.List:       s.answerList,
-		health.Restart:    s.answerRestart,
-		health.Reregister: s.answerReregister,
+	s.control = newResponder(s.operators, health.ServiceName, s.version, "Keeps event-store subscriptions attached to a leader that moves",
+		map[string]string{"instance": s.owner.Name, "instance_id": s.owner.ID, "host": s.owner.Host, "pid": fmt.Sprint(s.owner.PID)}, s.log)
+	for _, e := range []struct {
+		verb   health.Verb
+		handle func(context.Context, *request)
+	}{
+		{health.GetStatus, s.narrowed(health.GetStatus, s.answerStatus)},
+		{health.List, s.narrowed(health.List, s.answerList)},
+		{health.Restart, s.narrowed(health.Restart, s.answerRestart)},
+		{health.Reregister, s.narrowed(health.Reregister, s.answerReregister)},
+		{health.Drain, s.answerDrain},
+		{health.ResetTerm, s.answerResetTerm},
 	} {
-		err := service.AddEndpoint(string(verb), micro.HandlerFunc(func(r micro.Request) { s.answer(r, verb, handle) }),
-			micro.WithEndpointSubject(health.ControlPrefix+string(verb)))
-		if err != nil {
-			return fmt.Errorf("add the control endpoint %s: %w", verb, err)
+		if err := s.control.add(string(e.verb), health.ControlPrefix+string(e.verb), e.handle); err != nil {
+			return fmt.Errorf("add the control endpoint %s: %w", e.verb, err)
 		}
 	}
-	for verb, handle := range map[health.Verb]micro.HandlerFunc{health.Drain: s.answerDrain, health.ResetTerm: s.answerResetTerm} {
-		err := service.AddEndpoint(string(verb), handle, micro.WithEndpointSubject(health.ControlPrefix+string(verb)))
-		if err != nil {
-			return fmt.Errorf("add the control endpoint %s: %w", verb, err)
-		}
+	if err := s.control.serve(); err != nil {
+		return fmt.Errorf("add the control service: %w", err)
 	}
 	return nil
 }
 
-// answer reads the request and has it handled. Each is in a goroutine of its own: were they answered one after the other, many
-// that are asked while all subscriptions register would wait for each other.
-func (s *Service) answer(r micro.Request, verb health.Verb, handle func(context.Context, micro.Request, health.Request)) {
-	var body health.Request
-	if data := r.Data(); len(data) > 0 {
-		if err := json.Unmarshal(data, &body); err != nil {
-			s.fail(r, health.CodeBadRequest, health.BadRequest, fmt.Sprintf(`the body is not {"store":"…","name":"…"}: %v`, err))
+// narrowed reads a request that may name a store and a subscription, and has it handled.
+func (s *Service) narrowed(verb health.Verb, handle func(context.Context, *request, health.Request)) func(context.Context, *request) {
+	return func(ctx context.Context, r *request) {
+		var body health.Request
+		err := r.read(&body)
+		switch {
+		case err != nil:
+		case body.Name != "" && body.Store == "":
+			err = fmt.Errorf(`%s needs the "store" of the "name"`, verb)
+		case verb == health.Restart && body.Name == "":
+			err = fmt.Errorf(`%s needs a "store" and a "name"`, verb)
+		}
+		if err != nil {
+			s.fail(r, health.CodeBadRequest, health.BadRequest, err.Error())
 			return
 		}
-	}
-	if body.Name != "" && body.Store == "" || verb == health.Restart && body.Name == "" {
-		s.fail(r, health.CodeBadRequest, health.BadRequest, string(verb)+" needs a store with a name")
-		return
-	}
-	select {
-	case s.answers <- struct{}{}:
-	case <-s.answering.Done():
-		return
-	}
-	s.serving.Lock()
-	defer s.serving.Unlock()
-	if s.closing {
-		return
-	}
-	s.work.Go(func() {
-		defer func() { <-s.answers }()
-		ctx, cancel := context.WithTimeout(s.answering, actionTimeout)
-		defer cancel()
 		handle(ctx, r, body)
-	})
+	}
 }
 
-func (s *Service) answerStatus(ctx context.Context, r micro.Request, body health.Request) {
-	statuses, err := s.statuses(ctx, body)
-	if err != nil {
-		s.fail(r, health.CodeUnavailable, health.TemporaryFailure, err.Error())
+func (s *Service) answerStatus(ctx context.Context, r *request, body health.Request) {
+	statuses, ok := s.statuses(ctx, r, body)
+	if !ok {
 		return
 	}
 	parts := payload.Parts(statuses, partSize, s.room(), (*health.Status).Size)
@@ -109,10 +81,9 @@ func (s *Service) answerStatus(ctx context.Context, r micro.Request, body health
 	}
 }
 
-func (s *Service) answerList(ctx context.Context, r micro.Request, body health.Request) {
-	statuses, err := s.statuses(ctx, body)
-	if err != nil {
-		s.fail(r, health.CodeUnavailable, health.TemporaryFailure, err.Error())
+func (s *Service) answerList(ctx context.Context, r *request, body health.Request) {
+	statuses, ok := s.statuses(ctx, r, body)
+	if !ok {
 		return
 	}
 	listed := make([]health.Listed, 0, len(statuses))
@@ -127,10 +98,40 @@ func (s *Service) answerList(ctx context.Context, r micro.Request, body health.R
 	}
 }
 
-func (s *Service) statuses(ctx context.Context, body health.Request) ([]health.Status, error) {
+// statuses are those that the request names. Where it names what is not configured here, this instance has none to tell of; and
+// where nobody has that registered either, the request is refused, and ok is false.
+func (s *Service) statuses(ctx context.Context, r *request, body health.Request) (statuses []health.Status, ok bool) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	return s.supervisor.Statuses(ctx, body)
+	statuses, err := s.supervisor.Statuses(ctx, body)
+	known := len(statuses) > 0 || body.Store == ""
+	if !known && err == nil {
+		known, err = s.supervisor.Knows(ctx, body.Store, body.Name)
+	}
+	if err != nil {
+		s.fail(r, health.CodeUnavailable, health.TemporaryFailure, err.Error())
+		return nil, false
+	}
+	if !known {
+		// Where the registry can't be read, another instance may know more.
+		if registered, err := s.bucket.List(ctx, body.Store, body.Name); err == nil && len(registered) == 0 {
+			s.notFound(r, body)
+			return nil, false
+		}
+	}
+	return statuses, true
+}
+
+// notFound refuses a request that names what nobody has.
+func (s *Service) notFound(r *request, body health.Request) {
+	what := fmt.Sprintf("no subscription of store %q", body.Store)
+	switch {
+	case body.Store == "":
+		what = "no subscription"
+	case body.Name != "":
+		what = fmt.Sprintf("no subscription %q of store %q", body.Name, body.Store)
+	}
+	s.fail(r, health.CodeNotFound, health.ProxyNotFound, what+" is registered, or configured here")
 }
 
 // room is how many bytes of statuses one message of an answer may have. Nothing to tell is one empty part, so that the asker knows
@@ -140,17 +141,17 @@ func (s *Service) room() int {
 	return payload.Room(s.operators.MaxPayload()) - i.Size()
 }
 
-func (s *Service) answerRestart(ctx context.Context, r micro.Request, body health.Request) {
+func (s *Service) answerRestart(ctx context.Context, r *request, body health.Request) {
 	s.act(ctx, r, body, s.supervisor.Restart)
 }
 
-func (s *Service) answerReregister(ctx context.Context, r micro.Request, body health.Request) {
+func (s *Service) answerReregister(ctx context.Context, r *request, body health.Request) {
 	s.act(ctx, r, body, s.supervisor.Reregister)
 }
 
 // act performs an action on the proxies that this instance holds. Where it holds none it is silent if another instance
 // may hold them, which the registry tells; where nobody does it says so.
-func (s *Service) act(ctx context.Context, r micro.Request, body health.Request, do func(context.Context, string, string) ([]health.Status, error)) {
+func (s *Service) act(ctx context.Context, r *request, body health.Request, do func(context.Context, string, string) ([]health.Status, error)) {
 	held, err := s.supervisor.Holds(ctx, body.Store, body.Name)
 	if err == nil && held == 0 {
 		s.answerUnheld(ctx, r, body)
@@ -174,14 +175,13 @@ func (s *Service) act(ctx context.Context, r micro.Request, body health.Request,
 	s.respond(r, a)
 }
 
-func (s *Service) answerUnheld(ctx context.Context, r micro.Request, body health.Request) {
+func (s *Service) answerUnheld(ctx context.Context, r *request, body health.Request) {
 	registered, err := s.bucket.List(ctx, body.Store, body.Name)
 	switch {
 	case err != nil:
 		s.fail(r, health.CodeUnavailable, health.TemporaryFailure, err.Error())
 	case len(registered) == 0:
-		what := strings.TrimSuffix(body.Store+"/"+body.Name, "/")
-		s.fail(r, health.CodeNotFound, health.ProxyNotFound, fmt.Sprintf("no subscription %q is registered or configured here", what))
+		s.notFound(r, body)
 	}
 }
 
@@ -191,20 +191,19 @@ func (s *Service) Instance() health.Instance {
 }
 
 // respond answers. Where that can't be sent, the asker is told so: without a word it would take this instance for gone.
-func (s *Service) respond(r micro.Request, answer any) {
-	err := r.RespondJSON(answer)
+func (s *Service) respond(r *request, answer any) {
+	err := r.respond(answer)
 	if err == nil {
 		return
 	}
 	s.unanswered.Do(func() {
-		s.log.Warn("a control request could not be answered; others like it within a minute are passed over in silence", "subject", r.Subject(), "error", err)
+		s.log.Warn("a control request could not be answered; others like it within a minute are passed over in silence", "subject", r.msg.Subject, "error", err)
 	})
 	s.fail(r, health.CodeUnavailable, health.TemporaryFailure, fmt.Sprintf("the answer of instance %s can't be sent (max_payload %d): %v", s.owner.Name, s.operators.MaxPayload(), err))
 }
 
-func (s *Service) fail(r micro.Request, code, description, detail string) {
-	body, _ := json.Marshal(map[string]string{"error": detail})
-	if err := r.Error(code, description, body); err != nil {
-		s.log.Debug("a control request could not be refused", "subject", r.Subject(), "error", err)
+func (s *Service) fail(r *request, code, description, detail string) {
+	if err := r.refuse(code, description, detail); err != nil {
+		s.log.Debug("a control request could not be refused", "subject", r.msg.Subject, "error", err)
 	}
 }

@@ -2,22 +2,23 @@ package service
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/nats-io/nats.go/micro"
 
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/health"
 )
 
 // answerDrain answers where this instance is meant, once the others can see it. What it holds moves after that.
-func (s *Service) answerDrain(r micro.Request) {
+func (s *Service) answerDrain(ctx context.Context, r *request) {
 	var body health.DrainRequest
-	if err := json.Unmarshal(r.Data(), &body); err != nil || body.Instance == "" {
-		s.fail(r, health.CodeBadRequest, health.BadRequest, `the body is not {"instance":"…"}`)
+	err := r.read(&body)
+	if err == nil && body.Instance == "" {
+		err = errors.New(`drain needs an "instance"`)
+	}
+	if err != nil {
+		s.fail(r, health.CodeBadRequest, health.BadRequest, err.Error())
 		return
 	}
 	if body.Instance != s.owner.Name || s.supervisor.Retired() {
@@ -30,8 +31,6 @@ func (s *Service) answerDrain(r micro.Request) {
 		s.fail(r, health.CodeUnavailable, health.TemporaryFailure, "this instance shares nothing with others")
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), actionTimeout)
-	defer cancel()
 	switch err := session.SetDraining(ctx, !body.Undo); {
 	case errors.Is(err, cluster.ErrSuperseded): // the run that has the name answers
 	case err != nil:

@@ -10,7 +10,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nats.go/micro"
 	"golang.org/x/time/rate"
 
 	"github.com/exesdb/subproxy/internal/config"
@@ -54,12 +53,8 @@ type Service struct {
 	delivery   *proxy.Delivery
 	sinks      *sinks
 	lot        *lot
-	control    micro.Service
-	answers    chan struct{} // one for each request that is being answered
-	answering  context.Context
-	endAnswers context.CancelFunc
-	serving    sync.Mutex // guards closing, and session against requests that come while it is opened
-	closing    bool       // no more requests are answered
+	control    *responder
+	serving    sync.Mutex // guards session against requests that come while it is opened
 
 	mu       sync.Mutex // guards listener
 	listener *cluster.Listener
@@ -140,7 +135,7 @@ func (s *Service) connections() (all []*nats.Conn) {
 func (s *Service) Stop(ctx context.Context) {
 	s.stopping.Store(true)
 	s.stopListening()
-	s.stopControl()
+	s.control.stop()
 	s.drain(ctx)
 	s.supervisor.Stop(ctx)
 	s.leave(ctx)
@@ -153,24 +148,6 @@ func (s *Service) Stop(ctx context.Context) {
 		}
 	}
 	s.close()
-}
-
-func (s *Service) stopControl() {
-	if s.control == nil {
-		return
-	}
-	if err := s.control.Stop(); err != nil {
-		s.log.Debug("stop the control service", "error", err)
-	}
-}
-
-// stopServing ends what is being answered, and lets nothing more begin.
-func (s *Service) stopServing() {
-	s.stopControl()
-	s.serving.Lock()
-	s.closing = true
-	s.serving.Unlock()
-	s.endAnswers()
 }
 
 func (s *Service) stopListening() {
@@ -187,7 +164,9 @@ func (s *Service) stopListening() {
 // close ends what was begun, without releasing anything.
 func (s *Service) close() {
 	s.stopListening()
-	s.stopServing()
+	if s.control != nil {
+		s.control.close()
+	}
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
 	if s.supervisor != nil {

@@ -30,7 +30,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	s := &Service{
 		version: o.Version, log: o.Logger, metrics: o.Metrics,
 		owner:  registry.Owner{Name: o.Config.Instance.Name, ID: nuid.Next(), Host: host, PID: os.Getpid()},
-		denied: make(chan error, 16), registered: make(chan struct{}), answers: make(chan struct{}, maxAnswers),
+		denied: make(chan error, 16), registered: make(chan struct{}),
 		unmade: rate.Sometimes{Interval: time.Minute}, unreadable: rate.Sometimes{Interval: time.Minute}, unanswered: rate.Sometimes{Interval: time.Minute},
 	}
 	if s.log == nil {
@@ -39,7 +39,6 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	if s.metrics == nil {
 		s.metrics = health.NewMetrics(nil)
 	}
-	s.answering, s.endAnswers = context.WithCancel(context.Background())
 	s.cfg.Store(o.Config)
 	if o.StartTimeout == 0 {
 		o.StartTimeout = 30 * time.Second

@@ -2,11 +2,8 @@ package service
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
-
-	"github.com/nats-io/nats.go/micro"
 
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/health"
@@ -14,18 +11,19 @@ import (
 )
 
 // answerResetTerm answers where the store is configured here, once what this instance holds is registered with the new term.
-func (s *Service) answerResetTerm(r micro.Request) {
+func (s *Service) answerResetTerm(ctx context.Context, r *request) {
 	var body health.ResetTermRequest
-	if err := json.Unmarshal(r.Data(), &body); err != nil || body.Store == "" || body.Term > cluster.MaxAnnouncedTerm {
-		s.fail(r, health.CodeBadRequest, health.BadRequest,
-			fmt.Sprintf(`the body is not {"store":"…","term":…}, with a term from 0 to %d`, uint64(cluster.MaxAnnouncedTerm)))
+	err := r.read(&body)
+	if err == nil && (body.Store == "" || body.Term > cluster.MaxAnnouncedTerm) {
+		err = fmt.Errorf(`%s needs a "store", and a "term" from 0 to %d`, health.ResetTerm, uint64(cluster.MaxAnnouncedTerm))
+	}
+	if err != nil {
+		s.fail(r, health.CodeBadRequest, health.BadRequest, err.Error())
 		return
 	}
 	if s.supervisor.Retired() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(s.answering, actionTimeout)
-	defer cancel()
 	before, statuses, known, err := s.supervisor.ResetTerm(ctx, body.Store, body.Term)
 	if !known {
 		return

@@ -53,7 +53,7 @@ func (e *RefusedError) Unwrap() error {
 var ErrIncomplete = errors.New("parts of an answer are missing")
 
 // Statuses returns what every running instance has of the request's proxies. No instance running is no error: the
-// answer is empty.
+// answer is empty. Where all that run say that nobody has what the request names, the error matches ErrProxyNotFound.
 func (m *Monitor) Statuses(ctx context.Context, r Request) (instances []Instance, statuses []Status, err error) {
 	missing := map[string]int{} // parts by instance id
 	err = m.ask(ctx, GetStatus, r, 0, func(data []byte) error {
@@ -69,6 +69,9 @@ func (m *Monitor) Statuses(ctx context.Context, r Request) (instances []Instance
 		statuses = append(statuses, a.Proxies...)
 		return nil
 	})
+	if errors.Is(err, ErrProxyNotFound) && len(instances) > 0 {
+		err = nil // one does not know what another has
+	}
 	for _, i := range instances {
 		if n := missing[i.ID]; err == nil && n > 0 {
 			err = fmt.Errorf("%w: %d of instance %s (%s)", ErrIncomplete, n, i.Name, i.ID)

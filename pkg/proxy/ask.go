@@ -56,6 +56,12 @@ func (s *Supervisor) Holds(ctx context.Context, store, name string) (int, error)
 	return n, err
 }
 
+// Knows reports whether any proxy that the request names is configured here, held or not. Of a store without a name: any of it.
+func (s *Supervisor) Knows(ctx context.Context, store, name string) (bool, error) {
+	counts, err := gather(ctx, s, store, func(l *loop, _ time.Time) []int { return []int{len(l.named(name))} })
+	return slices.ContainsFunc(counts, func(n int) bool { return n > 0 }), err
+}
+
 // Reregister registers the named proxies anew, now, and returns their statuses when those attempts have ended.
 func (s *Supervisor) Reregister(ctx context.Context, store, name string) ([]health.Status, error) {
 	return s.act(ctx, store, name, Input{Kind: Event, Cause: registry.Manual})
@@ -121,7 +127,7 @@ func gather[T any](ctx context.Context, s *Supervisor, store string, tell func(*
 }
 
 func collect[T any](ctx context.Context, replies []chan []T) ([]T, error) {
-	var all []T
+	all := []T{} // in JSON nothing is an empty list, and not null
 	for _, reply := range replies {
 		select {
 		case part := <-reply:

@@ -21,7 +21,7 @@ func TestControlAnswersStatusAndList(t *testing.T) {
 	for verb, kind := range map[string]string{"status": "io.exesdb.proxy.v1.status_response", "list": "io.exesdb.proxy.v1.list_response"} {
 		for body, want := range map[string]int{
 			"": n + 1, "{}": n + 1, `{"store":"s"}`: n, `{"store":"s","name":"s00007"}`: 1, `{"store":"greenhouse"}`: 1,
-			`{"store":"nobody"}`: 0, `{"store":"s","name":"nobody"}`: 0,
+			`{"held":true}`: n + 1,
 		} {
 			answers := w.ask(verb, body, func(a []answer) bool { return len(a) > 0 && len(a) == a[0].Parts })
 			if parts := max((want+199)/200, 1); len(answers) != parts {
@@ -96,6 +96,8 @@ func TestControlRefusesWhatItCannotDo(t *testing.T) {
 		{"list", `["s"]`, "400", "bad_request"},
 		{"status", `{"name":"initialized"}`, "400", "bad_request"},
 		{"reregister", `{"name":"initialized"}`, "400", "bad_request"},
+		{"status", `{"store":"greenhouse","name":"nobody"}`, "404", "proxy_not_found"},
+		{"list", `{"store":"nobody"}`, "404", "proxy_not_found"},
 		{"restart", "", "400", "bad_request"},
 		{"restart", `{"store":"greenhouse"}`, "400", "bad_request"},
 		{"restart", `{"store":"greenhouse","name":"nobody"}`, "404", "proxy_not_found"},

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/micro"
+
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/service"
 	"github.com/exesdb/subproxy/internal/web"
@@ -128,4 +130,58 @@ func TestStandstillIsSeen(t *testing.T) {
 	}
 	g.awaitRaised("warning proxy billing", "resolved proxy billing")
 	g.eventually("well", func() bool { s := g.told("billing"); return s.Health == "healthy" && !s.Stalled })
+}
+
+func TestOperatorsAreAnsweredInFull(t *testing.T) {
+	t.Parallel()
+	g := newGround(t, nil)
+	g.start()
+	g.eventually("registered", func() bool { return g.told("all").Verified })
+	ask := func(verb, body string) (code string, text string) {
+		m, err := g.nc.Request("exesdb.proxy.control."+verb, []byte(body), patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m.Header.Get("Nats-Service-Error-Code"), string(m.Data)
+	}
+	for _, c := range []struct{ verb, body, code, text string }{
+		{"status", `{"store":"s","name":"nobody"}`, "404", `no subscription \"nobody\" of store \"s\" is registered, or configured here`},
+		{"status", `{"store":"nope"}`, "404", `no subscription of store \"nope\" is registered, or configured here`},
+		{"status", `{"store":1}`, "400", `\"store\" is a number; it has to be a text`},
+		{"status", `[]`, "400", "the body is a list; it has to be a JSON object"},
+		{"list", `{"store":"nope"}`, "404", "no subscription of store"},
+		{"restart", `{"store":"nope","name":"x"}`, "404", "no subscription"},
+		{"status", `{"store":"s"}`, "", `"proxies":[{`},
+	} {
+		if code, text := ask(c.verb, c.body); code != c.code || !strings.Contains(text, c.text) || strings.Contains(text, "Go ") {
+			t.Errorf("%s %s: %s %s", c.verb, c.body, code, text)
+		}
+	}
+	var stats micro.Stats
+	g.eventually("every answer is counted", func() bool {
+		m, err := g.nc.Request("$SRV.STATS.subproxy", nil, patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stats = decode[micro.Stats](t, m.Data)
+		n := 0
+		for _, e := range stats.Endpoints {
+			n += e.NumRequests
+		}
+		return n == 7
+	})
+	for _, e := range stats.Endpoints {
+		if e.Name == "status" && (e.NumRequests != 5 || e.NumErrors != 4 || e.LastError == "" || e.ProcessingTime == 0) {
+			t.Errorf("stats of status: %+v", e)
+		}
+	}
+
+	// Of what another instance holds, one that stands by has nothing to tell, which is a list.
+	other := groundOn(g.world)
+	other.config.Emitter.Enabled, other.config.Instance.Name = false, "other"
+	other.start()
+	g.eventually("both answer", func() bool {
+		answers := g.ask("status", `{"store":"s","held":true}`, func(a []answer) bool { return len(a) == 2 })
+		return len(answers) == 2 && len(answers[0].Proxies)+len(answers[1].Proxies) == 1 && answers[0].Proxies != nil && answers[1].Proxies != nil
+	})
 }
