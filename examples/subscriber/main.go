@@ -28,7 +28,7 @@ import (
 
 func main() {
 	server := flag.String("nats", nats.DefaultURL, "NATS server `URL`")
-	subject := flag.String("subject", "", "the `SUBJECT` that is the subscription's forward.subject, and no other's")
+	subject := flag.String("subject", "", "the `SUBJECT` that is forward.subject of one subscription or more")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -132,11 +132,16 @@ func (s *subscriber) take(ctx context.Context, header nats.Header) (answer strin
 	return answer, err
 }
 
-// record is the work, and how far it is.
+// record is the work, and how far it is with each subscription, by its key: one with another selector is another subscription.
 type record struct {
-	Incarnation uint64         `json:"incarnation"` // the highest that an event was accepted from
-	Seq         uint64         `json:"seq"`         // of the event accepted last
-	Counts      map[string]int `json:"counts"`      // by event type
+	Places map[string]place `json:"places"`
+	Counts map[string]int   `json:"counts"` // by event type
+}
+
+// place is how far it is with one subscription.
+type place struct {
+	Incarnation uint64 `json:"incarnation"` // the highest that an event was accepted from
+	Seq         uint64 `json:"seq"`         // of the event accepted last
 }
 
 const accepted = "+ACK"
@@ -155,20 +160,27 @@ func (r *record) take(header nats.Header) (answer string, changed bool) {
 	}
 	incarnation, err1 := strconv.ParseUint(header.Get("Exesdb-Incarnation"), 10, 64)
 	seq, err2 := strconv.ParseUint(header.Get("Exesdb-Seq"), 10, 64)
+	subscription := header.Get("Exesdb-Subscription")
+	at := r.Places[subscription]
 	switch {
 	case cmp.Or(err1, err2) != nil:
 		return "-ERR " + cmp.Or(err1, err2).Error(), false
-	case incarnation < r.Incarnation:
+	case incarnation < at.Incarnation:
 		// Whoever sends this was superseded, and may not know it yet.
-		return fmt.Sprintf("-ERR superseded %d", r.Incarnation), false
-	case seq <= r.Seq:
-		// It was done, and the acknowledgement is lost; or a proxy died before it could pass it on.
-		changed = incarnation > r.Incarnation
-		r.Incarnation = incarnation
-		return accepted, changed
+		return fmt.Sprintf("-ERR superseded %d", at.Incarnation), false
+	case seq <= at.Seq && incarnation == at.Incarnation:
+		// It was done, and the acknowledgement is lost.
+		return accepted, false
+	case seq <= at.Seq:
+		// It was done, and a proxy died before it could pass that on.
+		seq = at.Seq
+	default:
+		r.count(kind)
 	}
-	r.count(kind)
-	r.Incarnation, r.Seq = incarnation, seq
+	if r.Places == nil {
+		r.Places = map[string]place{}
+	}
+	r.Places[subscription] = place{incarnation, seq}
 	return accepted, true
 }
 

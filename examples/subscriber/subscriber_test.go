@@ -39,17 +39,31 @@ func TestRules(t *testing.T) {
 		{"x", "13", `-ERR strconv.ParseUint: parsing "x": invalid syntax`, 7},
 		{"5", "", `-ERR strconv.ParseUint: parsing "": invalid syntax`, 7},
 	} {
-		before := record{r.Incarnation, r.Seq, maps.Clone(r.Counts)}
+		before := record{maps.Clone(r.Places), maps.Clone(r.Counts)}
 		answer, changed := r.take(header(e.incarnation, e.seq))
 		if n := r.Counts["t"]; answer != e.answer || n != e.counted {
 			t.Errorf("%s of incarnation %s: %s, and %d are counted; want %s, %d", e.seq, e.incarnation, answer, n, e.answer, e.counted)
 		}
-		if same := before.Incarnation == r.Incarnation && before.Seq == r.Seq && maps.Equal(before.Counts, r.Counts); same == changed {
+		if same := maps.Equal(before.Places, r.Places) && maps.Equal(before.Counts, r.Counts); same == changed {
 			t.Errorf("%s of incarnation %s: it says changed: %v, from %+v to %+v", e.seq, e.incarnation, changed, before, r)
 		}
 	}
-	if r.Incarnation != 5 || r.Seq != 12 {
+	if r.Places[""] != (place{5, 12}) {
 		t.Errorf("it is at %+v", r)
+	}
+	// Another selector is another subscription, which begins anew on the same subject.
+	for _, e := range []struct {
+		subscription, incarnation, seq, answer string
+		counted                                int
+	}{
+		{"s.by_event_type.paid.n", "1", "3", accepted, 8}, {"s.by_event_type.paid.n", "1", "3", accepted, 8}, {"s.by_stream.=24all.n", "1", "3", accepted, 9},
+		{"s.by_event_type.paid.n", "2", "4", accepted, 10}, {"s.by_stream.=24all.n", "1", "4", accepted, 11}, {"s.by_event_type.paid.n", "1", "5", "-ERR superseded 2", 11},
+	} {
+		h := header(e.incarnation, e.seq)
+		h.Set("Exesdb-Subscription", e.subscription)
+		if answer, _ := r.take(h); answer != e.answer || r.Counts["t"] != e.counted {
+			t.Errorf("%s of %s: %s, and %d are counted", e.seq, e.subscription, answer, r.Counts["t"])
+		}
 	}
 	if answer, changed := r.take(nats.Header{"Exesdb-Seq": {"13"}, "Exesdb-Incarnation": {"5"}}); answer != "+TERM no ce-type" || changed {
 		t.Errorf("no event: %s", answer)
@@ -136,7 +150,7 @@ func TestSubscribersShareASubject(t *testing.T) {
 	}
 	var r record
 	entry, err := kv.Get(t.Context(), "billing=2Ein")
-	if err != nil || json.Unmarshal(entry.Value(), &r) != nil || r.Counts["t"] != 100 || r.Seq != 100 || r.Incarnation != 2 {
+	if err != nil || json.Unmarshal(entry.Value(), &r) != nil || r.Counts["t"] != 100 || r.Places[""] != (place{2, 100}) {
 		t.Errorf("%+v, %v", r, err)
 	}
 }

@@ -25,6 +25,9 @@ const (
 	EpochHeader = "Exesdb-Epoch"
 	// IncarnationHeader stands in everything that a proxy forwards: the incarnation of its registration.
 	IncarnationHeader = "Exesdb-Incarnation"
+	// SubscriptionHeader does too, and in what is parked: the registration's key. A subscription with another type or selector is another
+	// one, though its events go where the others went.
+	SubscriptionHeader = "Exesdb-Subscription"
 )
 
 // MaxTerm is the last term there is. One above it is malformed wherever it stands, so that terms fit a signed number of

@@ -23,6 +23,7 @@ type inflow struct {
 	*inlet
 	d            *Delivery
 	subscription subscription.Subscription // without its start version
+	key          []string                  // the registration's, as the value of a header; changed by nobody
 	fence        *fence                    // of the store's proxies
 
 	mu       sync.Mutex
@@ -79,6 +80,7 @@ func newInflow(in *inlet) *inflow {
 		inlet: in, d: in.l.delivery, fence: &in.l.inbox.fence, asOf: ^uint64(0),
 		subscription: subscription.Subscription{Store: p.Store, Type: p.Type, Selector: p.Selector, Name: p.Name},
 	}
+	f.key = []string{in.it.key}
 	f.target()
 	return f
 }
@@ -197,7 +199,7 @@ func (f *inflow) take(m *nats.Msg, seq uint64) {
 	to, config := f.target()
 	q := &f.inHand
 	*q = queued{history: f.history, reply: m.Reply, event: sink.Event{
-		Store: f.subscription.Store, Subscription: f.subscription.Name, Key: f.it.key, Sequence: seq, Incarnation: f.incarnation.Load(), Epoch: f.receiver.epoch, Message: m,
+		Store: f.subscription.Store, Subscription: f.subscription.Name, Key: f.key[0], Sequence: seq, Incarnation: f.incarnation.Load(), Epoch: f.receiver.epoch, Message: m,
 	}}
 	delete(m.Header, event.PrevHeader)
 	delete(m.Header, event.TermHeader)
@@ -205,6 +207,7 @@ func (f *inflow) take(m *nats.Msg, seq uint64) {
 		m.Header = nats.Header{}
 	}
 	m.Header[event.IncarnationHeader] = f.incarnationValue(q.event.Incarnation)
+	m.Header[event.SubscriptionHeader] = f.key
 	m.Reply = ""
 	if !f.working && !config.Blocks() && isClosed(f.after) && to.Deliver(context.Background(), &q.event) == nil {
 		f.done(q)

@@ -118,7 +118,7 @@ func (l *Lot) park(ctx context.Context, e *Event, c Config, reason string, attem
 		return fmt.Errorf("%w on %s", ErrNoStream, ParkedPrefix+">")
 	}
 	m := parkedMessage(e, c, reason, attempts, time.Now())
-	id := parkedID(e)
+	id := messageID(e)
 	if l.marks.has(ctx, l, m.Subject, id, e.Sequence) {
 		return nil
 	}

@@ -19,7 +19,7 @@ const (
 	ParkedPrefix = "exesdb.parked." // <store>.<subscription> follows, each as one token
 )
 
-// Headers of a parked event, beside its own, event.SequenceHeader and event.IncarnationHeader.
+// Headers of a parked event, beside its own, event.SequenceHeader, event.IncarnationHeader and event.SubscriptionHeader.
 const (
 	ParkedReasonHeader    = "Exesdb-Parked-Reason"    // one line, at most 512 bytes
 	ParkedAttemptsHeader  = "Exesdb-Parked-Attempts"  // how often it was refused
@@ -69,7 +69,7 @@ func (p *Parked) EventID() string { return event.AttributeIn(p.Header, "id") }
 func (p *Parked) event() *Event {
 	header := maps.Clone(p.Header)
 	delete(header, event.IncarnationHeader)
-	return &Event{Store: p.Store, Subscription: p.Subscription, Sequence: p.StoreSequence, Message: &nats.Msg{Header: header, Data: p.Data}}
+	return &Event{Store: p.Store, Subscription: p.Subscription, Key: p.Header.Get(event.SubscriptionHeader), Sequence: p.StoreSequence, Message: &nats.Msg{Header: header, Data: p.Data}}
 }
 
 func parkedSubject(store, name string) string {
@@ -103,6 +103,9 @@ func parkedMessage(e *Event, c Config, reason string, attempts int, now time.Tim
 		h[event.SequenceHeader] = []string{strconv.FormatUint(e.Sequence, 10)}
 	}
 	h[event.IncarnationHeader] = []string{strconv.FormatUint(e.Incarnation, 10)}
+	if e.Key != "" {
+		h[event.SubscriptionHeader] = []string{e.Key}
+	}
 	return &nats.Msg{Subject: parkedSubject(e.Store, e.Subscription), Header: h, Data: e.Message.Data}
 }
 
@@ -114,7 +117,7 @@ func truncated(m *nats.Msg) []*nats.Msg {
 	marked, few := maps.Clone(m.Header), nats.Header{}
 	marked[ParkedTruncatedHeader] = []string{"true"}
 	for k, v := range marked {
-		if ofParking(k) || k == event.SequenceHeader || k == event.IncarnationHeader {
+		if ofParking(k) || k == event.SequenceHeader || k == event.IncarnationHeader || k == event.SubscriptionHeader {
 			few[k] = v
 		}
 	}

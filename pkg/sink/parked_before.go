@@ -13,15 +13,6 @@ import (
 	"github.com/synadia-io/orbit.go/jetstreamext"
 )
 
-// parkedID is the message id of a parked event. It is the same for whoever parks the event: an instance, the next one to hold the
-// subscription, or an emitter that can't send it.
-func parkedID(e *Event) string {
-	if e.Key == "" {
-		return messageID(e)
-	}
-	return identity(e.Key, e)
-}
-
 // parkedMarks are up to where a subscription's events were parked, by message id without the sequence. JetStream drops what is repeated
 // within its duplicate window; an instance may be away for longer between parking an event and being delivered it again.
 type parkedMarks struct {

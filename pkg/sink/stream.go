@@ -71,16 +71,18 @@ func (s *streamSink) explain(ctx, limited context.Context, m *nats.Msg, err erro
 	}
 }
 
-// messageID is <store>/<subscription>/<epoch>/<sequence>, names as tokens, which have no slash, and without the epoch where
-// none is known: in a store that is created anew the same sequences are other events. The subscription is in it because
-// two that forward to the same stream must not be taken for duplicates of each other. An event without a sequence, from a
-// sender that gives none, goes by its CloudEvents source and id; one that has no id either has no message id.
+// messageID is <key>/<epoch>/<sequence>, which have no slash, and without the epoch where none is known: in a store that is created anew
+// the same sequences are other events. The key is in it because two subscriptions that forward to the same stream must not be taken
+// for duplicates of each other, nor one for that which had its name before, with another selector. Where the key is not known store
+// and name stand for it. An event without a sequence, from a sender that gives none, goes by its CloudEvents source and id; one that
+// has no id either has no message id.
+//
+// A parked event has the same, whoever parks it: an instance, the next one to hold the subscription, or an emitter that can't send it.
 func messageID(e *Event) string {
-	return identity(subscription.EncodeToken(e.Store)+"/"+subscription.EncodeToken(e.Subscription), e)
-}
-
-// identity is what an event goes by within what the prefix names; empty: nothing.
-func identity(prefix string, e *Event) string {
+	prefix := e.Key
+	if prefix == "" {
+		prefix = subscription.EncodeToken(e.Store) + "/" + subscription.EncodeToken(e.Subscription)
+	}
 	prefix += "/"
 	id := e.Message.Header.Get(event.IDHeader)
 	switch {

@@ -3,12 +3,17 @@ package integration
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/pkg/event"
 )
 
 // What pkg/subscription's table has for every pair, through a store.
@@ -117,6 +122,84 @@ func TestTypesWithDotsReachTheirSubscribers(t *testing.T) {
 	g.eventually("the one that is no event is counted", func() bool { return g.metric("emitter_malformed_total") == 1 })
 	if h := g.delivered("all")[0].Header; h.Get("ce-type") != "order.created" || h.Get("ce-subject") != "o-1" {
 		t.Errorf("sent on with %v", h)
+	}
+}
+
+// Another selector with the same forward is another subscription: its events say so, and neither a subscriber that keeps its place
+// nor a stream takes them for the other's.
+func TestAnotherSelectorWithTheSameForwardBeginsAnew(t *testing.T) {
+	t.Parallel()
+	placed := func(name, sink, subject string) config.Subscription {
+		return config.Subscription{Name: name, Type: "by_event_type", Selector: "placed", Forward: &config.Forward{Sink: sink, Subject: subject, Timeout: time.Second, MaxDeliver: 5}}
+	}
+	g := newGround(t, nil, placed("asked", "request", "app.asked"), placed("stored", "stream", "app.stored"))
+	if _, err := g.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "OUT", Subjects: []string{"app.stored"}}); err != nil {
+		t.Fatal(err)
+	}
+	// The rules of Fencing, in short.
+	var mu sync.Mutex
+	places := map[string][2]int{}
+	done := map[string]int{}
+	sub, err := g.nc.Subscribe("app.asked", func(m *nats.Msg) {
+		mu.Lock()
+		defer mu.Unlock()
+		key := m.Header.Get(event.SubscriptionHeader)
+		incarnation, _ := strconv.Atoi(m.Header.Get(event.IncarnationHeader))
+		seq, _ := strconv.Atoi(m.Header.Get(event.SequenceHeader))
+		answer := "+ACK"
+		switch at := places[key]; {
+		case incarnation < at[0]:
+			answer = fmt.Sprintf("-ERR superseded %d", at[0])
+		case seq > at[1]:
+			done[key]++
+			places[key] = [2]int{incarnation, seq}
+		}
+		_ = m.Respond([]byte(answer))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = sub.Unsubscribe() })
+	const both, onlyAll = 5, 10
+	g.start()
+	for range both {
+		g.put("exesdb.events.s.o-1.placed", `{"n":1}`, nil)
+	}
+	for range onlyAll {
+		g.put("exesdb.events.s.o-1.paid", `{"n":2}`, nil)
+	}
+	const first, second = "s.by_event_type.placed.asked", "s.by_stream.=24all.asked"
+	is := func(key string, n int) func() bool {
+		return func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return done[key] == n
+		}
+	}
+	stored := func(n uint64) func() bool { return func() bool { return g.last("OUT") == n } }
+	g.eventually("the first has its events", is(first, both))
+	g.eventually("so has the stream", stored(both))
+	g.stop()
+	g.start() // another incarnation of the first
+	for range both {
+		g.put("exesdb.events.s.o-1.placed", `{"n":3}`, nil)
+	}
+	g.eventually("the first goes on", is(first, 2*both))
+	g.reload(func(c *config.Config) {
+		c.Stores[0].Subscriptions = slices.Clone(c.Stores[0].Subscriptions)
+		for i := range c.Stores[0].Subscriptions {
+			c.Stores[0].Subscriptions[i].Type, c.Stores[0].Subscriptions[i].Selector = "by_stream", "$all"
+		}
+	})
+	g.eventually("the second has all events", is(second, 2*both+onlyAll))
+	g.eventually("so has the stream, beside those of the first", stored(4*both+onlyAll))
+	out, err := g.js.Stream(t.Context(), "OUT")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := out.GetMsg(t.Context(), 4*both+onlyAll)
+	if err != nil || m.Header.Get(event.SubscriptionHeader) != "s.by_stream.=24all.stored" || !strings.HasPrefix(m.Header.Get("Nats-Msg-Id"), "s.by_stream.=24all.stored/") {
+		t.Errorf("the last is %v, %v", m, err)
 	}
 }
 

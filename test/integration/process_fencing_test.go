@@ -57,11 +57,13 @@ func (w *deliveryWorld) tap(subject, recordKey string) *wiretap {
 	})
 	listen("$KV.example_subscriber."+recordKey, func(m *nats.Msg) {
 		var r struct {
-			Incarnation, Seq uint64
-			Counts           map[string]int
+			Places map[string]struct{ Incarnation, Seq uint64 }
+			Counts map[string]int
 		}
 		if json.Unmarshal(m.Data, &r) == nil {
-			tap.accepted, tap.counts = append(tap.accepted, receipt{seq: r.Seq, incarnation: r.Incarnation}), r.Counts
+			for _, at := range r.Places { // one: the subject is one subscription's
+				tap.accepted, tap.counts = append(tap.accepted, receipt{seq: at.Seq, incarnation: at.Incarnation}), r.Counts
+			}
 		}
 	})
 	if err := w.nc.Flush(); err != nil {
