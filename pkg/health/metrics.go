@@ -1,8 +1,6 @@
 package health
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -39,7 +37,9 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		Attempts: vec("registration_attempts_total", "Registration attempts that ended, by cause and outcome.", "cause", "outcome"),
 		Latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: "subproxy", Name: "registration_latency_seconds", Help: "From the cause being seen to the registration being verified.",
-			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100, NativeHistogramMinResetDuration: time.Hour,
+			// Above the limit the native buckets become wider. With a NativeHistogramMinResetDuration client_golang (1.25) would
+			// begin all of it anew instead: count, sum and the classic buckets too.
+			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100,
 			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 9),
 		}, []string{"cause"}),
 		Verifications: vec("verifications_total", "Registrations read back, by outcome.", "outcome"),
