@@ -150,6 +150,8 @@ func (o *Options) natsOptions() []nats.Option {
 		// What is published while there is no connection must fail, and not be sent late: a status that was true
 		// seconds ago, or a registration that was overtaken since, is worse than none.
 		nats.ReconnectBufSize(-1),
+		// A write that fails loses what was buffered for it. On the connection that is made then, nobody believes that it was sent.
+		nats.ReconnectOnFlusherError(),
 		nats.SyncQueueLen(syncQueue),
 		nats.RetryOnFailedConnect(o.RetryOnFailedConnect),
 		nats.ConnectHandler(r.connected), nats.ReconnectHandler(r.reconnected),

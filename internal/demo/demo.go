@@ -64,7 +64,7 @@ type Result struct {
 	Lost       int // wanted, appended and never delivered, by sinks request and stream
 	Duplicated int
 	Foreign    int // delivered to who did not want them
-	Dropped    int // missed by subscribers of sink publish, which promises at most once
+	Dropped    int // missed by subscribers of sink publish, which promises nothing behind the server
 }
 
 // world is all that runs.

@@ -129,7 +129,7 @@ func (l *ledger) missing(r *reader, upTo uint64) (n int, last uint64) {
 type totals struct {
 	sent, delivered, duplicated, foreign int
 	lost                                 int // wanted, appended and never delivered, by sinks request and stream
-	dropped                              int // the same by sink publish, which promises at most once
+	dropped                              int // the same by sink publish, which promises nothing behind the server
 }
 
 func (t totals) plus(u totals) totals {

@@ -148,10 +148,10 @@ func (r *report) summary(sums []totals) *Result {
 	fmt.Fprint(r.out, `
 Sent are events appended and acknowledged; the rest is the sum over a store's seven subscribers, by the store's
 sequence. Lost: wanted, appended and never delivered, by sinks request and stream. Duplicated: delivered once more;
-request is at least once, and a reply that is in a server that dies makes its event come again. Sink publish is core
-NATS, at most once: what is in a server that dies is gone, and stands under "missed by publish". The first NATS node is
-never the victim, because subscribers and publisher are connected to it, and leads the stream of the sinks: what these
-lose, or wait for, is not the point here.
+request is at least once, and a reply that is in a server that dies makes its event come again. Sink publish is
+at least once as far as the NATS server: what is in one that dies, on its way to subscribers, stands under "missed by
+publish". The first NATS node is never the victim, because subscribers and publisher are connected to it, and leads the
+stream of the sinks: what these lose, or wait for, is not the point here.
 `)
 	if r.o.Compare {
 		fmt.Fprint(r.out, `By timer only nothing is lost here either: our emitters hold a subscription's events, and a new leader finds the old

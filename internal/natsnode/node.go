@@ -166,6 +166,14 @@ func (n *Node) Restart() error {
 	return n.start()
 }
 
+// Reload makes the running server take over what Configure sets now, as far as a server can without a restart: permissions, for one.
+func (n *Node) Reload() error {
+	if err := n.Server().ReloadOptions(n.serverOptions()); err != nil {
+		return fmt.Errorf("reload nats-server: %w", err)
+	}
+	return nil
+}
+
 // Shutdown stops the server, gives its port back and removes a temporary store. It can be called again.
 func (n *Node) Shutdown() {
 	n.lifecycle.Lock()

@@ -25,15 +25,15 @@ const DeliveredPrefix = "exesdb.delivered."
 
 // sinks are where subscriptions' events go, by configuration. One that many subscriptions share is made once.
 type sinks struct {
-	js jetstream.JetStream
+	outlet sink.Outlet
 
 	mu       sync.Mutex
 	forwards map[subscription.Subscription]*config.Forward // without start versions; nil: it says nothing
 	made     map[sink.Config]sink.Sink
 }
 
-func newSinks(js jetstream.JetStream, c *config.Config) *sinks {
-	s := &sinks{js: js}
+func newSinks(o sink.Outlet, c *config.Config) *sinks {
+	s := &sinks{outlet: o}
 	s.configure(c)
 	return s
 }
@@ -76,7 +76,7 @@ func (s *sinks) of(sub subscription.Subscription) (sink.Sink, sink.Config) {
 	to := s.made[c]
 	if to == nil {
 		var err error
-		if to, err = sink.New(s.js, c); err != nil {
+		if to, err = s.outlet.New(c); err != nil {
 			return refusing{err}, c // what the configuration's check let through
 		}
 		s.made[c] = to
@@ -132,9 +132,9 @@ func (s *Service) checkSink(ctx context.Context, to sink.Config) error {
 
 // receive begins to take events. The parked stream is opened with the first event that is parked.
 func (s *Service) receive(c *config.Config) error {
-	s.sinks = newSinks(s.js, c)
+	s.sinks = newSinks(s.outlet, c)
 	s.delivery = proxy.NewDelivery(proxy.DeliveryOptions{
-		Conn: s.nc, Owner: s.owner, Sink: s.sinks.of, Park: s.lot.park, Logger: s.log, Metrics: s.metrics,
+		Conn: s.nc, Owner: s.owner, Sink: s.sinks.of, Publisher: s.outlet.Publisher, Park: s.lot.park, Logger: s.log, Metrics: s.metrics,
 	})
 	return s.delivery.Start()
 }

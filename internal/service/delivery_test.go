@@ -36,7 +36,7 @@ func TestRemovedSubscriptionKeepsItsSinkForWhatItHasInHand(t *testing.T) {
 	}
 	kept := config.Subscription{Name: "kept", Forward: &config.Forward{Sink: "request", Subject: "a"}}
 	removed := config.Subscription{Name: "removed", Forward: &config.Forward{Sink: "request", Subject: "b"}}
-	s := newSinks(js, with(kept, removed))
+	s := newSinks(sink.Outlet{JetStream: js, Publisher: sink.NewPublisher(nc)}, with(kept, removed))
 	selector := ""
 	goes := func(name string, kind sink.Kind, subject string) {
 		t.Helper()

@@ -54,10 +54,12 @@ func StartEmitter(ctx context.Context, o EmitterOptions) (_ *Emitter, err error)
 	starting, cancel := context.WithTimeout(ctx, o.StartTimeout)
 	defer cancel()
 	log := o.Logger.With("part", "emitter")
+	refused := newViolations(log)
 	nc, js, err := dial(starting, c, connect.Options{
 		Name: "subproxy emitter " + e.owner.Name, Logger: log,
 		OnReconnect:  func() { log.Info("reconnected to NATS") },
 		OnDisconnect: func() { log.Warn("disconnected from NATS; reconnecting") },
+		OnError:      func(_ *nats.Conn, _ *nats.Subscription, err error) { refused.report("", err, time.Now()) },
 	}, log)
 	if err != nil {
 		return nil, err

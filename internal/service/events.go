@@ -86,8 +86,23 @@ func (s *Service) reconnected() {
 	}
 }
 
+// sinkError is natsError for what publish sinks send.
+func (s *Service) sinkError(nc *nats.Conn, _ *nats.Subscription, err error) {
+	raw, subject := err, ""
+	var denied *connect.PermissionError
+	if errors.As(err, &denied) {
+		raw, subject = denied.Err, denied.Subject
+	}
+	s.outlet.Publisher.Report(raw, subject, err)
+	s.violations.report("", err, time.Now())
+}
+
 func (s *Service) natsError(_ *nats.Conn, sub *nats.Subscription, err error) {
-	if errors.Is(err, connect.ErrPermission) {
+	var refused *connect.PermissionError
+	if errors.As(err, &refused) {
+		s.denials.Report(refused.Subject, refused)
+	}
+	if refused != nil && !s.denials.Concern(refused.Subject) {
 		select {
 		case s.denied <- err:
 		default:
@@ -97,5 +112,5 @@ func (s *Service) natsError(_ *nats.Conn, sub *nats.Subscription, err error) {
 	if sub != nil {
 		subject = sub.Subject
 	}
-	s.log.Warn("NATS reported an error", "subject", subject, "error", err)
+	s.violations.report(subject, err, time.Now())
 }

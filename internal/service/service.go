@@ -18,6 +18,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/sink"
 )
 
 // Options are what an instance is started with. Config is required.
@@ -43,6 +44,9 @@ type Service struct {
 	nc         *nats.Conn
 	operators  *nats.Conn // their requests come here: on nc they would wait behind what a round of 100,000 has under way
 	js         jetstream.JetStream
+	sending    *nats.Conn // what publish sinks send goes here: nothing but that is reported of it, and nothing comes before the answer to a PING
+	outlet     sink.Outlet
+	denials    *sink.Denials // outlet's; there before the connection
 	bucket     *registry.Registry
 	cluster    *registry.Registry // sessions
 	members    *cluster.Membership
@@ -72,7 +76,8 @@ type Service struct {
 	unmade     rate.Sometimes // told that the bucket could not be made anew
 	unreadable rate.Sometimes // told of what other instances send
 	unanswered rate.Sometimes // told that an answer could not be sent
-	denied     chan error     // permission violations while starting
+	violations *violations
+	denied     chan error // permission violations while starting
 	// registered is closed at the first registration.
 	registered chan struct{}
 	followed   context.Context // ends with the feed
@@ -122,7 +127,7 @@ func (s *Service) Messages() (in, out uint64) {
 }
 
 func (s *Service) connections() (all []*nats.Conn) {
-	for _, nc := range []*nats.Conn{s.nc, s.operators} {
+	for _, nc := range []*nats.Conn{s.nc, s.operators, s.sending} {
 		if nc != nil {
 			all = append(all, nc)
 		}

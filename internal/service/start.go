@@ -29,13 +29,14 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	host, _ := os.Hostname()
 	s := &Service{
 		version: o.Version, log: o.Logger, metrics: o.Metrics,
-		owner:  registry.Owner{Name: o.Config.Instance.Name, ID: nuid.Next(), Host: host, PID: os.Getpid()},
-		denied: make(chan error, 16), registered: make(chan struct{}),
+		owner:   registry.Owner{Name: o.Config.Instance.Name, ID: nuid.Next(), Host: host, PID: os.Getpid()},
+		denials: &sink.Denials{}, denied: make(chan error, 16), registered: make(chan struct{}),
 		unmade: rate.Sometimes{Interval: time.Minute}, unreadable: rate.Sometimes{Interval: time.Minute}, unanswered: rate.Sometimes{Interval: time.Minute},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
+	s.violations = newViolations(s.log)
 	if s.metrics == nil {
 		s.metrics = health.NewMetrics(nil)
 	}
@@ -155,6 +156,11 @@ func (s *Service) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.sending, _, err = dial(ctx, s.cfg.Load(), connect.Options{Name: "subproxy " + s.owner.Name + " sinks", Logger: s.log, OnError: s.sinkError}, s.log)
+	if err != nil {
+		return err
+	}
+	s.outlet = sink.Outlet{JetStream: js, Publisher: sink.NewPublisher(s.sending), Denials: s.denials}
 	s.log.Info("connected to NATS", "url", nc.ConnectedUrlRedacted(), "server", nc.ConnectedServerName(), "instance", s.owner.Name, "id", s.owner.ID)
 	return nil
 }
@@ -270,13 +276,18 @@ func checkpointConfig(c *config.Config) registry.Config {
 
 // permitted asks the server whether it refused anything so far.
 func (s *Service) permitted() error {
-	for _, nc := range s.connections() {
+	for _, nc := range []*nats.Conn{s.nc, s.operators} {
+		if nc == nil {
+			continue
+		}
 		if err := nc.FlushTimeout(2 * time.Second); err != nil {
 			return nil // a connection that is just down is not refused
 		}
 		// NATS tells the handler of an error after the flush has returned, perhaps, but keeps the last error before.
-		if err := connect.Explain(nc.LastError()); errors.Is(err, connect.ErrPermission) {
-			return err
+		// What sinks may not do degrades their subscriptions and nothing else.
+		var denied *connect.PermissionError
+		if errors.As(connect.Explain(nc.LastError()), &denied) && !s.denials.Concern(denied.Subject) {
+			return denied
 		}
 	}
 	select {

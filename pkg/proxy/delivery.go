@@ -30,6 +30,9 @@ type DeliveryOptions struct {
 	// Sink returns where a subscription's events go. It is called when its first event arrives, and again after Refresh, by
 	// several goroutines at once.
 	Sink func(s subscription.Subscription) (sink.Sink, sink.Config)
+	// Publisher is the one that its publish sinks send on, so that one confirmation serves all that they have under way. Without it, or
+	// where a sink has another, events wait for their confirmations one after the other.
+	Publisher *sink.Publisher
 	// Park keeps an event that was refused too often. It is tried until it returns nil.
 	Park    func(ctx context.Context, e *sink.Event, c sink.Config, reason string, attempts int) error
 	Budget  int64 // bytes of events that wait for their sinks, in all; default 256 MiB
@@ -53,6 +56,10 @@ type Delivery struct {
 
 	mu     sync.RWMutex
 	inlets map[uint64]*inlet
+
+	confirming confirmations   // the dispatcher's, but for what is under way
+	ending     context.Context // ends drainWithin after Stop was called
+	end        context.CancelFunc
 
 	verdicts [StaleTerm + 1]prometheus.Counter
 	digest   *digest.Log
@@ -90,6 +97,8 @@ func NewDelivery(o DeliveryOptions) *Delivery {
 		messages: make(chan *nats.Msg, pendingMessages), local: make(chan event.Handoff, pendingLocal), stop: make(chan struct{}), done: make(chan struct{}), inlets: map[uint64]*inlet{},
 		digest: digest.New(o.Logger, digest.Interval),
 	}
+	d.confirming.publisher = o.Publisher
+	d.ending, d.end = context.WithCancel(context.Background())
 	for v := range d.verdicts {
 		d.verdicts[v] = o.Metrics.Received.WithLabelValues(Verdict(v).String())
 	}
@@ -119,6 +128,8 @@ func (d *Delivery) Stop() {
 		return
 	}
 	_ = d.sub.Unsubscribe() // fails only on a closed connection
+	defer d.end()
+	defer time.AfterFunc(drainWithin, d.end).Stop()
 	close(d.stop)
 	<-d.done
 	d.mu.Lock()
@@ -160,20 +171,24 @@ func (d *Delivery) dispatch() {
 	defer close(d.done)
 	pause := time.NewTimer(time.Hour)
 	defer pause.Stop()
-	for {
-		none := len(d.unacked) == 0
+	for pausing := false; ; {
 		select {
 		case m := <-d.messages:
 			d.receive(m)
 		case h := <-d.local:
 			d.receiveLocal(h)
 		case <-pause.C:
+			pausing = false
 			d.acknowledge()
 		case <-d.stop:
 			d.acknowledge()
 			return
 		}
-		if none && len(d.unacked) > 0 {
+		if d.confirming.now {
+			d.acknowledge()
+		}
+		if !pausing && len(d.unacked) > 0 {
+			pausing = true
 			pause.Reset(ackAfter)
 		}
 	}
@@ -222,13 +237,21 @@ func (d *Delivery) inletOf(m *nats.Msg) *inlet {
 	return in
 }
 
-// acknowledge says what inlets without a worker have accepted.
+// acknowledge says what inlets without a worker have accepted, and has confirmed what they have sent.
 func (d *Delivery) acknowledge() {
+	d.confirming.now = false
+	if d.confirming.under.Load() >= maxConfirmations {
+		return
+	}
+	var marks []waypoint
 	for i, f := range d.unacked {
-		f.acknowledge()
+		marks = f.acknowledge(marks)
 		d.unacked[i] = nil
 	}
 	d.unacked = d.unacked[:0]
+	if len(marks) > 0 {
+		d.confirm(marks)
+	}
 }
 
 func (d *Delivery) answer(reply string, a event.Answer) {

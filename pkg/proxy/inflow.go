@@ -30,6 +30,7 @@ type inflow struct {
 	receiver Receiver
 	history  uint64 // counts what the receiver forgot: an event of before is not acknowledged after
 	reply    string // where the emitter heard last waits for answers
+	transit  transit
 	accepted uint64 // sequence that the sink accepted last
 	unsaid   int    // accepted and not acknowledged
 	listed   bool   // in Delivery.unacked
@@ -44,6 +45,8 @@ type inflow struct {
 	cancel   context.CancelFunc // ends what the worker has in hand
 
 	to        sink.Sink
+	sender    sink.Sender // to, where that sends on the delivery's publisher; nil: it doesn't
+	waits     bool        // a worker delivers, and not whoever brings an event
 	config    sink.Config
 	asOf      uint64 // Delivery.refresh when the sink was made
 	inHand    queued // that of take: a sink has no use for an event after Deliver returned, and this is one allocation less for each
@@ -90,6 +93,11 @@ func (f *inflow) target() (sink.Sink, sink.Config) {
 	if asOf := f.d.refresh.Load(); f.asOf != asOf {
 		f.asOf = asOf
 		f.to, f.config = f.d.Sink(f.subscription)
+		sender, sends := f.to.(sink.Sender)
+		if sends && sender.Publisher() != f.d.confirming.publisher {
+			sender = nil
+		}
+		f.sender, f.waits = sender, sends || f.config.Blocks()
 		f.forwarded = f.d.Metrics.Forwarded.WithLabelValues(string(f.config.Kind))
 	}
 	return f.to, f.config
@@ -187,6 +195,7 @@ func (f *inflow) question(m *nats.Msg, term uint64) {
 	if forgot {
 		f.history++
 		f.accepted, f.unsaid = 0, 0
+		f.transit.forget()
 		f.d.Logger.Error("the store's sequences begin anew: its stream is another, or lost its end", "subscription", f.subscription.Name)
 	}
 	f.reply = m.Reply
@@ -196,7 +205,7 @@ func (f *inflow) question(m *nats.Msg, term uint64) {
 
 // take forwards an event, or queues it for the worker.
 func (f *inflow) take(m *nats.Msg, seq uint64) {
-	to, config := f.target()
+	to, _ := f.target()
 	q := &f.inHand
 	*q = queued{history: f.history, reply: m.Reply, event: sink.Event{
 		Store: f.subscription.Store, Subscription: f.subscription.Name, Key: f.key[0], Sequence: seq, Incarnation: f.incarnation.Load(), Epoch: f.receiver.epoch, Message: m,
@@ -209,9 +218,14 @@ func (f *inflow) take(m *nats.Msg, seq uint64) {
 	m.Header[event.IncarnationHeader] = f.incarnationValue(q.event.Incarnation)
 	m.Header[event.SubscriptionHeader] = f.key
 	m.Reply = ""
-	if !f.working && !config.Blocks() && isClosed(f.after) && to.Deliver(context.Background(), &q.event) == nil {
-		f.done(q)
-		return
+	if !f.working && isClosed(f.after) {
+		switch {
+		case f.sender != nil && f.send(q):
+			return
+		case !f.waits && to.Deliver(context.Background(), &q.event) == nil:
+			f.done(q)
+			return
+		}
 	}
 	q.size = int64(len(m.Data)) + 1024
 	f.d.queued.Add(q.size)
@@ -285,13 +299,18 @@ func (f *inflow) acknowledgeOverdue() {
 	}
 }
 
-func (f *inflow) acknowledge() {
+// acknowledge says what was accepted, and adds to marks what has to be confirmed first.
+func (f *inflow) acknowledge(marks []waypoint) []waypoint {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.listed = false
 	if f.unsaid > 0 {
 		f.sayAccepted()
 	}
+	if f.transit.count == f.transit.asked || f.closed { // it is asked for where the inflow was closed
+		return marks
+	}
+	return append(marks, f.transit.ask(f))
 }
 
 func (f *inflow) sayAccepted() {
@@ -317,6 +336,15 @@ func (f *inflow) close() <-chan struct{} {
 		f.rest = f.idle
 		close(f.quit)
 		time.AfterFunc(drainWithin, f.cancel)
+	} else if f.transit.underWay() {
+		f.idle = make(chan struct{})
+		f.rest = f.idle
+		f.d.work.Go(func() {
+			defer close(f.idle)
+			ctx, cancel := context.WithTimeout(context.Background(), drainWithin)
+			defer cancel()
+			f.settle(ctx)
+		})
 	}
 	return f.rest
 }

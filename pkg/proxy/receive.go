@@ -77,6 +77,13 @@ func (r *Receiver) Ask(term uint64, epoch string) (forgot, stale bool) {
 	return forgot, false
 }
 
+// Rewind goes back to what was accepted, and may be 0: what was taken after it is lost, and its sender is asked for it. What is under way
+// from that sender is a gap that it knows of.
+func (r *Receiver) Rewind(accepted uint64) {
+	r.gapAt = r.Last
+	r.Last, r.taken = accepted, accepted > 0
+}
+
 func (r *Receiver) stale(term uint64) bool {
 	if term < r.Fence {
 		return true

@@ -18,6 +18,7 @@ func (f *inflow) work(ctx context.Context) {
 	if f.after != nil {
 		<-f.after // of two runs of a subscription the later one waits, or its events would come in between
 	}
+	f.settle(ctx) // what was sent before what is queued
 	for {
 		batch, to := f.next()
 		switch {
@@ -43,7 +44,11 @@ func (f *inflow) next() ([]queued, sink.Batcher) {
 	defer f.mu.Unlock()
 	if len(f.queue) > 0 && !f.closed {
 		to, _ := f.target()
-		if many, ok := to.(sink.Batcher); ok && len(f.queue) >= leastBatch {
+		least := leastBatch
+		if f.sender != nil {
+			least = 2
+		}
+		if many, ok := to.(sink.Batcher); ok && len(f.queue) >= least && !f.transit.doubts {
 			return f.queue[:min(len(f.queue), maxBatch)], many
 		}
 		return f.queue[:1], nil
@@ -196,24 +201,38 @@ func (f *inflow) heldUp(reason string) {
 const tellAfter = 3
 
 func (f *inflow) unwell(err error) {
-	f.d.Metrics.Refused.Inc()
 	f.mu.Lock()
-	f.counts.Errors++
-	f.failing++
-	tell := f.failing >= tellAfter && !f.told && !f.closed
-	f.told = f.told || tell
+	tell := f.failed(err)
 	f.mu.Unlock()
-	if tell {
-		f.notify(err.Error())
-	}
+	tell()
 }
 
 func (f *inflow) well() {
 	f.mu.Lock()
-	tell := f.told && !f.closed
-	f.failing, f.told = 0, false
+	tell := f.healthy()
 	f.mu.Unlock()
-	if tell {
-		f.notify("")
+	tell()
+}
+
+// failed notes an attempt that failed. What it returns is called once f.mu is free. That a permission is missing is said at once.
+func (f *inflow) failed(err error) (tell func()) {
+	f.d.Metrics.Refused.Inc()
+	f.counts.Errors++
+	f.failing++
+	if f.told || f.closed || f.failing < tellAfter && !errors.Is(err, sink.ErrDenied) {
+		return nothing
 	}
+	f.told = true
+	reason := err.Error()
+	return func() { f.notify(reason) }
+}
+
+// healthy notes that the sink accepts events. What it returns is called once f.mu is free.
+func (f *inflow) healthy() (tell func()) {
+	tell = nothing
+	if f.told && !f.closed {
+		tell = func() { f.notify("") }
+	}
+	f.failing, f.told, f.transit.doubts = 0, false, false
+	return tell
 }

@@ -74,6 +74,8 @@ func (s *streamSink) deliverChunk(ctx context.Context, chunk []*Event) (accepted
 func (s *streamSink) publishBatch(ctx context.Context, chunk []*Event) (whole bool, err error) {
 	limited, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
+	limited, release := s.denials.during(limited, s.subject)
+	defer release()
 	messages := make([]*nats.Msg, len(chunk))
 	for i, e := range chunk {
 		messages[i] = s.message(e)

@@ -272,19 +272,8 @@ func (l *Lot) Replay(ctx context.Context, p Parked, s Sink) error {
 	if p.Truncated {
 		return ErrTruncated
 	}
-	nc := l.js.Conn()
-	before := nc.LastError()
 	if err := s.Deliver(ctx, p.event()); err != nil {
 		return err
-	}
-	// A publish sink accepts what the client has buffered. Here it must have reached the server, and not been forbidden.
-	flushed, cancel := context.WithTimeout(ctx, parkTimeout)
-	defer cancel()
-	if err := nc.FlushWithContext(flushed); err != nil {
-		return fmt.Errorf("forward to %s: %w", p.Subject, err)
-	}
-	if err := nc.LastError(); err != nil && err != before {
-		return fmt.Errorf("forward to %s: %w", p.Subject, err)
 	}
 	if err := l.Drop(ctx, p.Sequence); err != nil && !errors.Is(err, ErrNotParked) {
 		return fmt.Errorf("delivered, and still parked: %w", err)

@@ -24,17 +24,22 @@ type requestSink struct {
 	nc      *nats.Conn
 	subject string
 	timeout time.Duration
+	denials *Denials
 }
 
 func (s *requestSink) Deliver(ctx context.Context, e *Event) error {
 	limited, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
+	limited, release := s.denials.during(limited, s.subject)
+	defer release()
 	m := e.Message
 	m.Subject, m.Reply = s.subject, ""
 	reply, err := s.nc.RequestMsgWithContext(limited, m)
 	switch {
 	case err == nil:
 		return refusal(reply)
+	case denied(limited) != nil:
+		return fmt.Errorf("forward to %s: %w", s.subject, denied(limited))
 	case errors.Is(err, nats.ErrNoResponders):
 		return fmt.Errorf("%w on %s", ErrNoSubscriber, s.subject)
 	case ctx.Err() == nil && limited.Err() != nil:

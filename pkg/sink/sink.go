@@ -18,7 +18,7 @@ type Kind string
 
 // The kinds of sink.
 const (
-	Publish Kind = "publish" // core NATS: at most once beyond the proxy
+	Publish Kind = "publish" // core NATS: at least once as far as the server, which knows of nobody who listens or not
 	Request Kind = "request" // the subscriber replies
 	Stream  Kind = "stream"  // JetStream: once within the stream's duplicate window
 	Handler Kind = "handler" // a HandlerFunc; only in Go, never in a configuration file
@@ -65,7 +65,7 @@ type Config struct {
 	MaxDeliver int           // an event refused this many times is parked; the caller counts
 }
 
-// Blocks reports whether Deliver may wait for somebody's answer. A publish sink never does.
+// Blocks reports whether an event waits for somebody's answer to the one before it. Those of a publish sink don't: it is a Sender.
 func (c Config) Blocks() bool { return c.Kind != Publish }
 
 func (c Config) timeout() time.Duration {
@@ -120,18 +120,33 @@ type Sink interface {
 	Deliver(ctx context.Context, e *Event) error
 }
 
-// New makes the sink of a configuration. It asks nobody; Check does.
+// New makes the sink of a configuration, on one connection, and without being told what the server refuses. It asks nobody; Check does.
 func New(js jetstream.JetStream, c Config) (Sink, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	return Outlet{JetStream: js, Publisher: NewPublisher(js.Conn())}.New(c)
+}
+
+// Outlet is what a program's sinks send with.
+type Outlet struct {
+	JetStream jetstream.JetStream // of request and stream sinks
+	Publisher *Publisher          // of publish sinks; on a connection of its own
+	Denials   *Denials            // of JetStream's connection; may be nil
+}
+
+// New is New with the outlet.
+func (o Outlet) New(c Config) (Sink, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
 	switch c.Kind {
 	case Request:
-		return &requestSink{nc: js.Conn(), subject: c.Subject, timeout: c.timeout()}, nil
+		return &requestSink{nc: o.JetStream.Conn(), subject: c.Subject, timeout: c.timeout(), denials: o.Denials}, nil
 	case Stream:
-		return &streamSink{js: js, subject: c.Subject, timeout: c.timeout()}, nil
+		return &streamSink{js: o.JetStream, subject: c.Subject, timeout: c.timeout(), denials: o.Denials}, nil
 	default:
-		return &publishSink{nc: js.Conn(), subject: c.Subject}, nil
+		return &publishSink{publisher: o.Publisher, subject: c.Subject}, nil
 	}
 }
 

@@ -23,6 +23,7 @@ type streamSink struct {
 	js      jetstream.JetStream
 	subject string
 	timeout time.Duration
+	denials *Denials
 	batches atomic.Uint32 // atomicBatches
 	askAt   atomic.Int64  // Unix time in nanoseconds, before which the stream is not asked about them again
 }
@@ -30,6 +31,8 @@ type streamSink struct {
 func (s *streamSink) Deliver(ctx context.Context, e *Event) error {
 	limited, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
+	limited, release := s.denials.during(limited, s.subject)
+	defer release()
 	m := s.message(e)
 	// The client's own retries are off: the caller retries, and reports why. An acknowledgement that says "duplicate" is
 	// for an event whose first acknowledgement got lost: it is stored.
@@ -60,6 +63,8 @@ func (s *streamSink) message(e *Event) *nats.Msg {
 
 func (s *streamSink) explain(ctx, limited context.Context, m *nats.Msg, err error) error {
 	switch {
+	case denied(limited) != nil:
+		return fmt.Errorf("forward to %s: %w", s.subject, denied(limited))
 	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
 		return fmt.Errorf("%w on %s (forward.subject), or it has no leader", ErrNoStream, s.subject)
 	case ctx.Err() == nil && limited.Err() != nil:

@@ -536,6 +536,7 @@ type relay struct {
 	mu      sync.Mutex
 	open    map[net.Conn]bool
 	stalled chan struct{} // nil: it flows; closed when it does again
+	lost    atomic.Bool   // what is sent to the server goes nowhere
 }
 
 func newRelay(t testing.TB, url string) *relay {
@@ -591,6 +592,9 @@ func (r *relay) pass(to, from net.Conn) {
 		if stalled != nil {
 			<-stalled
 		}
+		if r.lost.Load() && to.RemoteAddr().String() == r.target {
+			n = 0
+		}
 		if _, failed := to.Write(b[:n]); failed != nil || err != nil {
 			return
 		}
@@ -605,6 +609,9 @@ func (r *relay) stall() {
 		r.stalled = make(chan struct{})
 	}
 }
+
+// swallow takes what is sent to the server and passes nothing on, as a network does that was cut without either side being told. A cut ends it.
+func (r *relay) swallow() { r.lost.Store(true) }
 
 func (r *relay) flow() {
 	r.mu.Lock()
@@ -633,6 +640,7 @@ func (r *relay) cut() {
 		_ = c.Close()
 	}
 	clear(r.open)
+	r.lost.Store(false)
 }
 
 func (r *relay) mend() { r.isCut.Store(false) }

@@ -1,0 +1,219 @@
+package integration
+
+import (
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+// limited is a ground whose instance is a user of its own, from which permissions can be taken.
+type limited struct {
+	*ground
+	denied atomic.Pointer[server.Permissions]
+}
+
+func newLimited(t *testing.T, subscriptions ...config.Subscription) *limited {
+	t.Helper()
+	l := &limited{}
+	l.denied.Store(&server.Permissions{})
+	l.ground = newGround(t, func(o *server.Options) {
+		o.NoAuthUser = "admin"
+		o.Users = []*server.User{{Username: "admin", Password: "admin"}, {Username: "i", Password: "i", Permissions: l.denied.Load()}}
+	}, subscriptions...)
+	l.config.NATS.URL = strings.Replace(l.url, "nats://", "nats://i:i@", 1)
+	return l
+}
+
+// deny takes the permission to publish on subjects; none gives all back.
+func (l *limited) deny(subjects ...string) {
+	l.Helper()
+	l.permit(&server.Permissions{Publish: &server.SubjectPermission{Deny: subjects}})
+}
+
+func (l *limited) permit(p *server.Permissions) {
+	l.Helper()
+	l.denied.Store(p)
+	if err := l.node.Reload(); err != nil {
+		l.Fatal(err)
+	}
+}
+
+func (l *limited) awaitRefusing(name, reason string) {
+	l.Helper()
+	s := l.awaitStatus(groundStore+"."+name, "be degraded for "+reason, func(s status) bool {
+		return s.Health == "degraded" && strings.Contains(s.LastError, reason)
+	})
+	l.Logf("%s: %s", name, s.LastError)
+}
+
+func (l *limited) awaitHealthy(name string) {
+	l.Helper()
+	l.awaitStatus(groundStore+"."+name, "be healthy", func(s status) bool { return s.Health == "healthy" && s.Registered })
+}
+
+func forwarded(name, sink, subject string) config.Subscription {
+	s := allEvents(name)
+	s.Forward = &config.Forward{Sink: sink, Subject: subject, Timeout: 30 * time.Second, MaxDeliver: 5}
+	return s
+}
+
+func TestPublishWithoutPermissionAcknowledgesNothing(t *testing.T) {
+	t.Parallel()
+	for name, whileItRuns := range map[string]bool{"taken away": true, "denied from the start": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLimited(t)
+			const subject = "exesdb.delivered.s.all"
+			first := 0
+			if whileItRuns {
+				l.start()
+				first = 10
+				l.append(1, first)
+				l.awaitDelivered("all", first)
+				l.eventually("the first events are in the checkpoint", func() bool { return l.checkpointOf("all") == uint64(first) })
+				l.deny("exesdb.delivered.>")
+			} else {
+				l.deny("exesdb.delivered.>")
+				l.start()
+			}
+			l.append(first+1, 1000)
+			l.awaitRefusing("all", "not permitted to publish to "+subject)
+			l.eventually("an alert names the permission", func() bool {
+				for _, a := range l.alerts() {
+					if a.Level == "warning" && strings.Contains(a.LastError, subject) {
+						return true
+					}
+				}
+				return false
+			})
+			if got := l.checkpointOf("all"); got != uint64(first) {
+				t.Errorf("%d events are in the checkpoint, of which %d were delivered", got, first)
+			}
+			if n := l.logged("not permitted to publish to " + subject); n == 0 || n > 4 {
+				t.Errorf("%d lines of the log have the permission", n)
+			}
+			l.deny()
+			l.awaitDelivered("all", first+1000)
+			l.awaitHealthy("all")
+			l.eventually("all are in the checkpoint", func() bool { return l.checkpointOf("all") == uint64(first+1000) })
+		})
+	}
+}
+
+// Of two subscriptions, the one that is not concerned goes on, and gets nothing twice.
+func TestPermissionOfOneSinkIsNoneOfAnothersBusiness(t *testing.T) {
+	t.Parallel()
+	l := newLimited(t, allEvents("all"), forwarded("other", "publish", "exesdb.test.other"))
+	l.deny("exesdb.test.other")
+	l.start()
+	for i := range 20 {
+		l.append(1+i*50, 50)
+	}
+	l.awaitRefusing("other", "exesdb.test.other")
+	l.awaitDelivered("all", 1000)
+	l.deny()
+	l.eventually("the other has its events", func() bool { return len(l.heard("exesdb.test.other")) >= 1000 })
+	l.awaitHealthy("other")
+	for i, n := range l.numbers(l.heard("exesdb.test.other")) {
+		if n != i+1 {
+			t.Fatalf("number %d at place %d", n, i)
+		}
+	}
+}
+
+func TestRequestAndStreamSayAtOnceWhichPermissionIsMissing(t *testing.T) {
+	t.Parallel()
+	l := newLimited(t, forwarded("requested", "request", "exesdb.test.request"), forwarded("stored", "stream", "exesdb.test.stream"))
+	l.createStream("OUT", "exesdb.test.stream")
+	answers, err := l.nc.Subscribe("exesdb.test.request", func(m *nats.Msg) { _ = m.Respond(nil) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = answers.Unsubscribe() }()
+	l.start()
+	l.append(1, 5)
+	l.eventually("both have the first", func() bool {
+		return l.checkpointOf("requested") == 5 && l.checkpointOf("stored") == 5
+	})
+	l.deny("exesdb.test.>")
+	begun := time.Now()
+	l.append(6, 500)
+	l.awaitRefusing("requested", "not permitted to publish to exesdb.test.request")
+	l.awaitRefusing("stored", "not permitted to publish to exesdb.test.stream")
+	if took := time.Since(begun); took > 20*time.Second {
+		t.Errorf("that took %v", took)
+	}
+	l.deny()
+	l.eventually("both have all", func() bool {
+		return l.checkpointOf("requested") == 505 && l.checkpointOf("stored") == 505
+	})
+	l.awaitHealthy("requested")
+	l.awaitHealthy("stored")
+}
+
+// The connection dies without being closed: nobody acknowledges what is in buffers that nobody reads.
+func TestConnectionThatDiesUnseenLosesNothing(t *testing.T) {
+	t.Parallel()
+	g := newGround(t, nil)
+	r := newRelay(t, g.url)
+	g.config.NATS.URL = r.url()
+	g.start()
+	defer g.stop() // while it can reach the server
+	const before, events = 10, 300
+	g.append(1, before)
+	g.awaitDelivered("all", before)
+	for round := range 3 {
+		from := before + 1 + round*(events/3)
+		g.append(from, 10)
+		r.swallow()
+		g.append(from+10, events/3-10)
+		time.Sleep(300 * time.Millisecond)
+		if got, has := g.checkpointOf("all"), len(g.distinct("all")); got > uint64(has) {
+			t.Errorf("%d are acknowledged, and %d were delivered", got, has)
+		}
+		r.cut()
+		r.mend()
+		g.eventually(fmt.Sprintf("all events of round %d are there", round), func() bool { return len(g.distinct("all")) == from+events/3-1 })
+	}
+	g.eventually("all are in the checkpoint", func() bool { return g.checkpointOf("all") == before+events })
+}
+
+// checkpointOf is what a subscription to all events has accepted, as the emitter has written it down.
+func (g *ground) checkpointOf(name string) uint64 {
+	g.Helper()
+	return g.checkpoint(subscription.Subscription{Store: groundStore, Type: subscription.ByStream, Selector: subscription.AllStreams, Name: name}.Key())
+}
+
+// distinct are the numbers of the events that the default sink of a subscription has published so far. Each has to come first in order.
+func (g *ground) distinct(name string) (numbers []int) {
+	g.Helper()
+	for _, n := range g.numbers(g.delivered(name)) {
+		switch {
+		case n == len(numbers)+1:
+			numbers = append(numbers, n)
+		case n > len(numbers)+1:
+			g.Fatalf("number %d comes after %d", n, len(numbers))
+		}
+	}
+	return numbers
+}
+
+func (g *ground) createStream(name, subject string, change ...func(*jetstream.StreamConfig)) {
+	g.Helper()
+	c := jetstream.StreamConfig{Name: name, Subjects: []string{subject}}
+	for _, f := range change {
+		f(&c)
+	}
+	if _, err := g.js.CreateStream(g.Context(), c); err != nil {
+		g.Fatal(err)
+	}
+}
