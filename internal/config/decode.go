@@ -20,6 +20,7 @@ type decoder struct {
 	places map[string]place // of every path that the file or the environment gives
 	bad    map[string]bool  // paths with a problem: what depends on their values is not checked
 
+	folds    folds
 	aliases  map[*ast.AliasNode]target
 	expanded int // entries visited by way of aliases
 	inAlias  int

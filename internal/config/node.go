@@ -180,9 +180,7 @@ func (d *decoder) placeOf(n ast.Node) place {
 		return d.placeOf(m.Key)
 	}
 	if tk := n.GetToken(); tk != nil && tk.Position != nil {
-		return placeOf(tk.Position)
+		return d.placeAt(tk.Position)
 	}
 	return place{line: 1, column: 1}
 }
-
-func placeOf(p *token.Position) place { return place{line: max(1, p.Line), column: max(1, p.Column)} }

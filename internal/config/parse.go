@@ -57,8 +57,13 @@ func (d *decoder) read(data []byte) (ast.Node, bool) {
 		d.report(at, "", "this byte is not UTF-8; save the file as UTF-8")
 		return nil, false
 	}
+	if len(data) > maxFile {
+		d.report(place{line: 1, column: 1}, "", "the file has %d bytes, more than %d; split its subscriptions among instances", len(data), maxFile)
+		return nil, false
+	}
+	data, d.folds = fold(data)
 	if at, ok := tooDeep(data); ok {
-		d.report(at, "", "more than %d brackets deep or %d bytes long; write shorter lines", maxBrackets, maxLine)
+		d.report(d.folds.inFile(at), "", "more than %d brackets deep or %d bytes long; write shorter lines", maxBrackets, maxLine)
 		return nil, false
 	}
 	file, err := parseYAML(data)
@@ -67,7 +72,7 @@ func (d *decoder) read(data []byte) (ast.Node, bool) {
 		if syntax, ok := err.(yaml.Error); ok {
 			message = syntax.GetMessage()
 			if tk := syntax.GetToken(); tk != nil && tk.Position != nil {
-				at = placeOf(tk.Position)
+				at = d.placeAt(tk.Position)
 			}
 		}
 		d.report(at, "", "not YAML: %s", message)
