@@ -117,9 +117,9 @@ func (s *session) run(ctx context.Context) error {
 func (s *session) send(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	// A direct get of the first event from a sequence on with a subject that fits. A consumer would be faster, and would have
-	// to be put back at every -NAK.
-	event, err := s.events.GetMsg(ctx, s.read+1, jetstream.WithGetMsgSubject("exesdb.events."+s.filter))
+	// The first event from a sequence on with a subject that fits. A consumer would be faster, and would have to be put back
+	// at every -NAK.
+	event, err := s.get(ctx, s.events.CachedInfo().Config.Name, wanted{Seq: s.read + 1, NextFor: "exesdb.events." + s.filter})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return false, nil
 	} else if err != nil {
@@ -250,14 +250,14 @@ func (s *session) hold() {
 // load finds where the subscription goes on: at its checkpoint or, without one of this stream, where start_version says
 // ("Registrations", "Leases and checkpoints").
 func (s *session) load(ctx context.Context) error {
-	entry, err := s.checkpoints.Get(ctx, s.key)
+	data, revision, err := s.checkpointOf(ctx, s.key)
 	if err != nil && !errors.Is(err, jetstream.ErrKeyNotFound) {
 		return err
 	}
 	if err == nil {
 		var c checkpoint
-		s.revision = entry.Revision()
-		if err := json.Unmarshal(entry.Value(), &c); err != nil {
+		s.revision = revision
+		if err := json.Unmarshal(data, &c); err != nil {
 			return fmt.Errorf("checkpoint: %w", err)
 		}
 		if c.Epoch == s.epoch {
@@ -304,16 +304,16 @@ func (s *session) save() error {
 	// Who wrote instead? A later leader: stop. Else it is a write of its own whose acknowledgement was lost, or an older emitter's,
 	// or it was deleted: the next tick writes over that.
 	var c checkpoint
-	entry, err := s.checkpoints.Get(ctx, s.key)
+	data, revision, err := s.checkpointOf(ctx, s.key)
 	switch {
 	case errors.Is(err, jetstream.ErrKeyNotFound):
 		s.revision = 0
 	case err != nil:
 		log.Printf("%s: checkpoint: %v", s.key, err) // no NATS perhaps
-	case json.Unmarshal(entry.Value(), &c) == nil && c.Term > s.term:
+	case json.Unmarshal(data, &c) == nil && c.Term > s.term:
 		return fmt.Errorf("%w: %d has written the checkpoint, and this is %d", errStaleTerm, c.Term, s.term)
 	default:
-		s.revision = entry.Revision()
+		s.revision = revision
 	}
 	return nil
 }

@@ -14,10 +14,10 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/synadia-io/orbit.go/jetstreamext"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/pkg/feed"
 )
 
 const (
@@ -234,17 +234,14 @@ func (w *world) readSink(ctx context.Context) {
 			places[r.subject(s.store)] = place{s.ledger, r}
 		}
 	}
+	direct := feed.NewDirect(w.js, sinkStream)
 	for next := uint64(1); ; {
 		asking, cancel := context.WithTimeout(ctx, timeout)
-		if messages, err := jetstreamext.GetBatch(asking, w.js, sinkStream, batch, jetstreamext.GetBatchSeq(next)); err == nil {
-			for m, err := range messages {
-				if err != nil {
-					break // none yet, or nobody to ask just now
-				}
-				next = m.Sequence + 1
-				if p, ok := places[m.Subject]; ok {
-					p.arrived(p.reader, sequenceOf(m.Header), m.Time)
-				}
+		messages, _ := direct.Page(asking, next, "", batch, 0) // an error is none yet, or nobody to ask just now
+		for _, m := range messages {
+			next = m.Sequence + 1
+			if p, ok := places[m.Subject]; ok {
+				p.arrived(p.reader, sequenceOf(m.Header), m.Time)
 			}
 		}
 		cancel()

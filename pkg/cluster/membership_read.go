@@ -35,7 +35,7 @@ func ReadMembers(ctx context.Context, bucket *registry.Registry) ([]Standing, er
 	}
 	var members []Standing
 	for keys := range slices.Chunk(slices.Sorted(maps.Keys(found)), registry.MaxGetLast) {
-		err := bucket.GetLast(ctx, keys, func(e registry.Entry) {
+		err := bucket.GetLastFromLeader(ctx, keys, func(e registry.Entry) {
 			if m, err := DecodeMember(e.Key, e.Data); err == nil && e.Operation == registry.Put {
 				members = append(members, Standing{m, e.Time})
 			}

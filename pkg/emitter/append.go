@@ -65,7 +65,7 @@ func isWrongVersion(err *jetstream.APIError) bool {
 // isStored looks whether what the server takes for a duplicate is one. A message that is gone by now is taken for the event.
 func isStored(ctx context.Context, js jetstream.JetStream, stream string, sequence uint64, m *nats.Msg) error {
 	id := m.Header.Get(jetstream.MsgIDHeader)
-	there, err := feed.GetFromLeader(ctx, js, stream, sequence, "")
+	there, err := feed.NewDirect(js, stream).Get(ctx, sequence)
 	switch {
 	case errors.Is(err, feed.ErrNothing):
 		return nil
@@ -85,7 +85,7 @@ func storedAfter(ctx context.Context, js jetstream.JetStream, expected uint64, m
 		return 0, fmt.Errorf("look for the stream of %s: %w", m.Subject, err)
 	}
 	subjects := m.Header.Get(jetstream.ExpectedLastSubjSeqSubjHeader)
-	there, err := feed.GetFromLeader(ctx, js, stream, expected+1, subjects)
+	there, err := feed.NewDirect(js, stream).Next(ctx, expected+1, subjects)
 	switch {
 	case errors.Is(err, feed.ErrNothing):
 		return 0, nil

@@ -86,11 +86,14 @@ func decodeInfo(m *nats.Msg) (*jetstream.StreamInfo, error) {
 	return resp.StreamInfo, nil
 }
 
+// getRequest is of a direct get, or to the leader, which knows neither MultiLast nor batches.
 type getRequest struct {
-	Seq      uint64 `json:"seq"`
-	NextFor  string `json:"next_by_subj,omitempty"`
-	Batch    int    `json:"batch,omitempty"`
-	MaxBytes int    `json:"max_bytes,omitempty"`
+	Seq       uint64   `json:"seq,omitempty"`
+	NextFor   string   `json:"next_by_subj,omitempty"`
+	LastFor   string   `json:"last_by_subj,omitempty"`
+	MultiLast []string `json:"multi_last,omitempty"`
+	Batch     int      `json:"batch,omitempty"`
+	MaxBytes  int      `json:"max_bytes,omitempty"`
 }
 
 // leaderGet returns the message at seq from the stream's leader; with next, the first one at or after seq.
@@ -104,43 +107,9 @@ func (a api) leaderGet(ctx context.Context, seq uint64, next bool) (Message, err
 	return a.askLeader(ctx, req)
 }
 
-func (a api) askLeader(ctx context.Context, req getRequest) (Message, error) {
-	seq := req.Seq
-	body, err := json.Marshal(req)
-	if err != nil {
-		return Message{}, err
-	}
-	m, err := a.nc.RequestWithContext(ctx, a.prefix+"STREAM.MSG.GET."+a.stream, body)
-	if err != nil {
-		return Message{}, fmt.Errorf("get message %d of %s from the leader: %w", seq, a.stream, err)
-	}
-	var resp struct {
-		Error   *jetstream.APIError `json:"error"`
-		Message *struct {
-			Subject  string    `json:"subject"`
-			Sequence uint64    `json:"seq"`
-			Header   []byte    `json:"hdrs"`
-			Data     []byte    `json:"data"`
-			Time     time.Time `json:"time"`
-		} `json:"message"`
-	}
-	switch err := json.Unmarshal(m.Data, &resp); {
-	case err != nil:
-		return Message{}, fmt.Errorf("get message %d of %s from the leader: %w", seq, a.stream, err)
-	case resp.Error != nil && resp.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
-		return Message{}, errNothing
-	case resp.Error != nil:
-		return Message{}, fmt.Errorf("get message %d of %s from the leader: %w", seq, a.stream, resp.Error)
-	case resp.Message == nil || resp.Message.Sequence < seq:
-		return Message{}, jetstream.ErrInvalidJetStreamResponse
-	}
-	out := Message{Subject: resp.Message.Subject, Sequence: resp.Message.Sequence, Time: resp.Message.Time, Data: resp.Message.Data}
-	if len(resp.Message.Header) > 0 {
-		if out.Header, err = nats.DecodeHeadersMsg(resp.Message.Header); err != nil {
-			return Message{}, fmt.Errorf("get message %d of %s from the leader: %w", seq, a.stream, err)
-		}
-	}
-	return out, nil
+// page reads up to batch messages, of maxBytes in all (0: as the server limits it), from sequence from on.
+func (a api) page(ctx context.Context, from uint64, batch, maxBytes int, wait time.Duration, each func(Message) bool) (more bool, err error) {
+	return a.pageOf(ctx, getRequest{Seq: from, Batch: batch, MaxBytes: maxBytes}, batch, wait, each)
 }
 
 // lookup asks the leader.
@@ -154,15 +123,15 @@ func (a api) lookup(ctx context.Context) lookup {
 	}
 }
 
-// page reads up to batch messages, of maxBytes in all (0: as the server limits it), from sequence from on by one direct get,
-// and hands them to each until it returns false. It reports whether the replica that answered has more. Every answer names the sequence before it in the batch,
-// so one that was lost is noticed; wait bounds the time to each answer.
-func (a api) page(ctx context.Context, from uint64, batch, maxBytes int, wait time.Duration, each func(Message) bool) (more bool, err error) {
-	body, err := json.Marshal(getRequest{Seq: from, Batch: batch, MaxBytes: maxBytes})
+// pageOf reads what one direct get gives, at most room messages, and hands them to each until that returns false. It reports whether
+// the replica that answered has more. Every answer names the sequence before it in the page, so one that was lost is noticed; wait
+// bounds the time to each answer.
+func (a api) pageOf(ctx context.Context, req getRequest, room int, wait time.Duration, each func(Message) bool) (more bool, err error) {
+	body, err := json.Marshal(req)
 	if err != nil {
 		return false, err
 	}
-	answers := make(chan *nats.Msg, batch+1) // all there can be, so none is dropped here
+	answers := make(chan *nats.Msg, room+1) // all there can be, so none is dropped here
 	inbox := a.nc.NewInbox()
 	sub, err := a.nc.ChanSubscribe(inbox, answers)
 	if err != nil {
@@ -198,7 +167,7 @@ func (a api) page(ctx context.Context, from uint64, batch, maxBytes int, wait ti
 			return a.pageEnd(m, previous)
 		}
 		msg, ok := decode(m, a.stream)
-		if !ok || msg.Sequence < from {
+		if !ok || msg.Sequence < req.Seq {
 			return false, errOther
 		}
 		if added(m.Header, "Nats-Num-Pending") == "" { // a server before 2.11 answers with one message, without more ado

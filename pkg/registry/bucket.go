@@ -9,8 +9,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/pkg/feed"
 )
 
 // Names that the contract fixes.
@@ -78,9 +79,9 @@ type Registry struct {
 	bucket  string
 	prefix  string // $KV.<bucket>.
 	ackWait time.Duration
-	stream  jetstream.Stream
-	// leader is the older API's handle: the newer one reads from any replica wherever the stream allows it.
-	leader nats.JetStreamContext
+	direct  feed.Direct
+	there   bool // it was made or found by Ensure
+	absent  bool // OpenExisting found none
 
 	doubted atomic.Bool  // it was made, and is not proven to take writes
 	spare   atomic.Bool  // where it takes none, it may be deleted and made once more
@@ -95,11 +96,8 @@ func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Registry, e
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", cfg.Bucket, err)
 	}
-	leader, err := js.Conn().JetStream(legacyOptions(js)...)
-	if err != nil {
-		return nil, fmt.Errorf("open bucket %s: %w", cfg.Bucket, err)
-	}
-	r := &Registry{js: pipelined, leader: leader, kind: cfg.Kind, bucket: cfg.Bucket, prefix: subjectPrefix + cfg.Bucket + ".", ackWait: cfg.AckWait}
+	r := &Registry{js: pipelined, kind: cfg.Kind, bucket: cfg.Bucket, prefix: subjectPrefix + cfg.Bucket + ".", ackWait: cfg.AckWait}
+	r.direct = feed.NewDirect(js, r.Stream())
 	if _, err := r.Ensure(ctx, cfg); err != nil {
 		return nil, err
 	}
@@ -125,11 +123,11 @@ func Inspect(ctx context.Context, js jetstream.JetStream, cfg Config) (there boo
 // there is read as an empty one.
 func OpenExisting(ctx context.Context, js jetstream.JetStream, bucket string) (*Registry, error) {
 	r := &Registry{js: js, bucket: bucket, prefix: subjectPrefix + bucket + "."}
-	stream, err := js.Stream(ctx, r.Stream())
-	if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+	r.direct = feed.NewDirect(js, r.Stream())
+	_, err := js.Stream(ctx, r.Stream())
+	if r.absent = errors.Is(err, jetstream.ErrStreamNotFound); err != nil && !r.absent {
 		return nil, fmt.Errorf("open bucket %s: %w", bucket, err)
 	}
-	r.stream = stream
 	return r, nil
 }
 
@@ -144,17 +142,6 @@ func withWriteWindow(js jetstream.JetStream, ackWait time.Duration) (jetstream.J
 		return jetstream.NewWithDomain(js.Conn(), o.Domain, opts...)
 	default:
 		return jetstream.New(js.Conn(), opts...)
-	}
-}
-
-func legacyOptions(js jetstream.JetStream) []nats.JSOpt {
-	switch o := js.Options(); {
-	case o.APIPrefix != "":
-		return []nats.JSOpt{nats.APIPrefix(o.APIPrefix)}
-	case o.Domain != "":
-		return []nats.JSOpt{nats.Domain(o.Domain)}
-	default:
-		return nil
 	}
 }
 

@@ -358,3 +358,85 @@ func TestExistingBucketIsReadWhateverItsSettings(t *testing.T) {
 		t.Errorf("got %v, %v", entries, err)
 	}
 }
+
+// nats-server 2.15 has every mirror answer direct gets for its origin, also one that has only a part of it.
+func TestMirrorOfTheBucketIsNotTakenForIt(t *testing.T) {
+	r, js, _ := open(t)
+	const n = 30
+	var keys []string
+	for i := range n {
+		keys = append(keys, fmt.Sprintf("%s.by_stream.=24all.%d", []string{"s", "other"}[i%2], i))
+		write(t, r, Write{Key: keys[i], Data: []byte(`{}`)})
+	}
+	for name, filter := range map[string]string{"HALF": r.Subject("s.>"), "LAST": r.Subject(keys[n-1])} {
+		m, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: name, Mirror: &jetstream.StreamSource{Name: r.Stream(), FilterSubject: filter}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !m.CachedInfo().Config.MirrorDirect {
+			t.Skip("a server that does not have mirrors answer for their origin by itself")
+		}
+	}
+	answered := map[string]bool{}
+	for len(answered) < 3 { // LAST has no such message, and so says no name
+		m, err := js.Conn().RequestWithContext(t.Context(), "$JS.API.DIRECT.GET."+r.Stream(), []byte(`{"seq":1}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		answered[m.Header.Get("Nats-Stream")] = true
+	}
+	count := map[int]int{}
+	for range 20 {
+		for store, want := range map[string]int{"": n, "s": n / 2, "other": n / 2} {
+			if got, err := r.List(t.Context(), store, ""); err != nil || len(got) != want {
+				t.Fatalf("%d of %d, %v", len(got), want, err)
+			}
+		}
+		found := map[string]uint64{}
+		if err := r.GetLast(t.Context(), keys[:n-1], func(e Entry) { found[e.Key] = e.Revision }); err != nil {
+			t.Fatal(err)
+		}
+		count[len(found)]++
+		all := map[string]uint64{}
+		if err := r.GetLastFromLeader(t.Context(), keys, func(e Entry) { all[e.Key] = e.Revision }); err != nil || len(all) != n || all[keys[4]] != 5 {
+			t.Fatalf("%v, %v", all, err)
+		}
+		if e, ok, err := r.Get(t.Context(), keys[5]); err != nil || ok && e.Revision != 6 {
+			t.Fatalf("%+v, %v", e, err)
+		}
+	}
+	if count[0]+count[n-1] != 20 || count[n-1] == 0 { // nothing is LAST's word, and then the leader is asked
+		t.Errorf("%v", count)
+	}
+}
+
+// Somebody deletes a key by hand, with a header that makes the marker look like an answer of the server.
+func TestMarkerWithAHeaderStatusIsRead(t *testing.T) {
+	r, js, _ := open(t)
+	for i, status := range []string{"500", "503", "204", "404", "408", "100", "open"} {
+		key := fmt.Sprintf("s.by_stream.=24all.%d", i)
+		m := nats.NewMsg(r.Subject(key))
+		m.Header["KV-Operation"], m.Header["Status"] = []string{"DEL"}, []string{status}
+		if _, err := js.PublishMsg(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+		revision := uint64(i + 1)
+		for name, get := range map[string]func(context.Context, string) (Entry, bool, error){"replica": r.Get, "leader": r.GetFromLeader} {
+			if e, ok, err := get(t.Context(), key); err != nil || !ok || e.Revision != revision || e.Operation != Deleted {
+				t.Errorf("%s, %s: %+v, %v, %v", status, name, e, ok, err)
+			}
+		}
+		found := 0
+		if err := r.GetLast(t.Context(), []string{key, "s.by_stream.=24all.none"}, func(e Entry) {
+			if found++; e.Revision != revision || e.Operation != Deleted {
+				t.Errorf("%s: %+v", status, e)
+			}
+		}); err != nil || found != 1 {
+			t.Errorf("%s: found %d, %v", status, found, err)
+		}
+	}
+	write(t, r, Write{Key: "s.by_stream.=24all.last", Data: []byte(`{}`)})
+	if got, err := r.List(t.Context(), "s", ""); err != nil || len(got) != 1 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}

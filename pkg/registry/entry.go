@@ -5,15 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/synadia-io/orbit.go/jetstreamext"
 
 	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/feed"
 	"github.com/exesdb/subproxy/pkg/payload"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -94,16 +95,21 @@ type OwnerNeedle []byte
 // Needle makes the owner's needle.
 func (o Owner) Needle() OwnerNeedle { return OwnerNeedle(`"id":"` + o.ID + `"`) }
 
-// Get reads what is under the key now, from any replica. Nothing there is ok false.
+func (r *Registry) entry(m feed.Message) Entry {
+	return r.NewEntry(m.Subject, m.Sequence, m.Header, m.Data, m.Time)
+}
+
+// Get reads what is under the key now, from any replica. Nothing there is ok false; a replica that lags says so too, and a mirror
+// of the bucket.
 func (r *Registry) Get(ctx context.Context, key string) (e Entry, ok bool, err error) {
-	m, err := r.stream.GetLastMsgForSubject(ctx, r.Subject(key))
+	m, err := r.direct.Last(ctx, r.Subject(key))
 	switch {
-	case errors.Is(err, jetstream.ErrMsgNotFound):
+	case errors.Is(err, feed.ErrNothing):
 		return Entry{}, false, nil
 	case err != nil:
 		return Entry{}, false, fmt.Errorf("read %s: %w", key, describeRead(err))
 	}
-	return r.NewEntry(m.Subject, m.Sequence, m.Header, m.Data, m.Time), true, nil
+	return r.entry(m), true, nil
 }
 
 // GetFromLeader reads what is under the key now, from the leader's own store: slower than Get, but never behind a write
@@ -111,14 +117,14 @@ func (r *Registry) Get(ctx context.Context, key string) (e Entry, ok bool, err e
 func (r *Registry) GetFromLeader(ctx context.Context, key string) (e Entry, ok bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, leaderWait)
 	defer cancel()
-	m, err := r.leader.GetLastMsg(r.Stream(), r.Subject(key), nats.Context(ctx))
+	m, err := r.direct.LeaderLast(ctx, r.Subject(key))
 	switch {
-	case errors.Is(err, nats.ErrMsgNotFound):
+	case errors.Is(err, feed.ErrNothing):
 		return Entry{}, false, nil
 	case err != nil:
 		return Entry{}, false, fmt.Errorf("read %s from the leader: %w", key, describeRead(err))
 	}
-	return r.NewEntry(m.Subject, m.Sequence, m.Header, m.Data, m.Time), true, nil
+	return r.entry(m), true, nil
 }
 
 // Keys returns a store's keys as the bucket's leader has them, those of deletion markers too.
@@ -141,8 +147,9 @@ func (r *Registry) Keys(ctx context.Context, store string) (map[string]bool, err
 	return keys, nil
 }
 
-// GetLast reads what is under each of the keys now, from any replica, and calls found for each that there is, in revision order
-// within a request: as few requests as the server takes so many keys in. A failure can come after some were found.
+// GetLast reads what is under each of the keys now, from any replica, and calls found for each that there is: in as few requests as
+// the server takes so many keys in. A key that is not shown may be there: the replica may lag, or have been a mirror. A failure can
+// come after some were found.
 func (r *Registry) GetLast(ctx context.Context, keys []string, found func(Entry)) error {
 	room := payload.Room(r.js.Conn().MaxPayload())
 	for _, part := range payload.Parts(keys, MaxGetLast, room, func(key *string) int { return len(r.prefix) + payload.Text(*key) }) {
@@ -154,20 +161,42 @@ func (r *Registry) GetLast(ctx context.Context, keys []string, found func(Entry)
 }
 
 func (r *Registry) getLast(ctx context.Context, keys []string, found func(Entry)) error {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	if err := r.direct.LastOf(ctx, r.subjects(keys), func(m feed.Message) { found(r.entry(m)) }); err != nil {
+		return fmt.Errorf("read %d keys of %s: %w", len(keys), r.bucket, describeRead(err))
+	}
+	return nil
+}
+
+// GetLastFromLeader is GetLast, with nothing left out: the leader is asked for what no replica shows.
+func (r *Registry) GetLastFromLeader(ctx context.Context, keys []string, found func(Entry)) error {
+	missing := make(map[string]bool, len(keys))
+	for _, key := range keys {
+		missing[key] = true
+	}
+	err := r.GetLast(ctx, keys, func(e Entry) {
+		delete(missing, e.Key)
+		found(e)
+	})
+	if err != nil || len(missing) == 0 {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	rest := r.subjects(slices.Collect(maps.Keys(missing)))
+	if err := r.direct.LeaderLastOf(ctx, rest, func(m feed.Message) { found(r.entry(m)) }); err != nil {
+		return fmt.Errorf("read %d keys of %s from the leader: %w", len(rest), r.bucket, describeRead(err))
+	}
+	return nil
+}
+
+func (r *Registry) subjects(keys []string) []string {
 	subjects := make([]string, len(keys))
 	for i, key := range keys {
 		subjects[i] = r.Subject(key)
 	}
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
-	batch, err := jetstreamext.GetLastMsgsFor(ctx, r.js, r.Stream(), subjects)
-	if err == nil {
-		_, err = r.drain(ctx, batch, found)
-	}
-	if err != nil {
-		return fmt.Errorf("read %d keys of %s: %w", len(keys), r.bucket, describeRead(err))
-	}
-	return nil
+	return subjects
 }
 
 // MaxGetLast is how many keys are read with one request at the most: the server answers at most 1,024 subjects a request.
@@ -179,8 +208,8 @@ const leaderWait = time.Second
 // readTimeout bounds one request for many records; 1,000 records take some 10 ms.
 const readTimeout = 5 * time.Second
 
-// List reads every record that is there now, in revision order, from any replica. Store and name narrow it; empty
-// means all of them. Markers are left out.
+// List reads every record that is there now, in revision order, from any replica; that there are no more is the leader's word. Store
+// and name narrow it; empty means all of them. Markers are left out.
 func (r *Registry) List(ctx context.Context, store, name string) ([]Entry, error) {
 	var entries []Entry
 	err := r.each(ctx, store, name, func(e Entry) {
@@ -193,47 +222,29 @@ func (r *Registry) List(ctx context.Context, store, name string) ([]Entry, error
 
 // each reads every record and marker that is there now, as List does.
 func (r *Registry) each(ctx context.Context, store, name string, found func(Entry)) error {
-	if r.stream == nil {
-		return nil // OpenExisting found no bucket
+	if r.absent {
+		return nil
 	}
 	filter := r.prefix + tokenOrStar(store) + ".*.*." + tokenOrStar(name)
-	from := uint64(1)
-	page := func() (int, error) {
-		ctx, cancel := context.WithTimeout(ctx, readTimeout)
-		defer cancel()
-		batch, err := jetstreamext.GetBatch(ctx, r.js, r.Stream(), MaxGetLast, jetstreamext.GetBatchSeq(from), jetstreamext.GetBatchSubject(filter))
-		if err != nil {
-			return 0, err
+	for from := uint64(1); ; {
+		page, err := r.page(ctx, from, filter)
+		if errors.Is(err, feed.ErrNothing) {
+			return nil
 		}
-		return r.drain(ctx, batch, func(e Entry) {
-			from = e.Revision + 1
-			found(e)
-		})
-	}
-	for {
-		n, err := page()
 		if err != nil {
 			return fmt.Errorf("list %s: %w", r.bucket, describeRead(err))
 		}
-		if n == 0 {
-			return nil
+		for _, m := range page {
+			found(r.entry(m))
 		}
+		from = page[len(page)-1].Sequence + 1
 	}
 }
 
-// drain reads a batch to its end. An expired context ends a batch without an error, so it is asked as well.
-func (r *Registry) drain(ctx context.Context, batch iter.Seq2[*jetstream.RawStreamMsg, error], found func(Entry)) (n int, err error) {
-	for m, err := range batch {
-		if errors.Is(err, jetstreamext.ErrNoMessages) {
-			return n, nil
-		}
-		if err != nil {
-			return n, err
-		}
-		n++
-		found(r.NewEntry(m.Subject, m.Sequence, m.Header, m.Data, m.Time))
-	}
-	return n, ctx.Err()
+func (r *Registry) page(ctx context.Context, from uint64, filter string) ([]feed.Message, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	return r.direct.Page(ctx, from, filter, MaxGetLast, 0)
 }
 
 func tokenOrStar(name string) string {

@@ -36,9 +36,7 @@ func (r *Registry) Ensure(ctx context.Context, cfg Config) (created bool, err er
 	if err != nil {
 		return false, fmt.Errorf("open bucket %s: %w", r.bucket, err)
 	}
-	if r.stream == nil {
-		r.stream = stream // a handle is a name and its direct-get setting, both the same after a re-creation
-	}
+	r.there = true
 	if err := r.check(stream.CachedInfo().Config, cfg.Records); err != nil || !r.doubted.Load() {
 		return created, err
 	}
@@ -62,7 +60,7 @@ func (r *Registry) findOrCreate(ctx context.Context, cfg Config) (stream jetstre
 	if !errors.Is(err, jetstream.ErrStreamNotFound) {
 		return stream, false, err
 	}
-	anew := r.stream != nil // it was there
+	anew := r.there
 	if anew && !sleep(ctx, remakePause) {
 		return nil, false, ctx.Err()
 	}

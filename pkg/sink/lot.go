@@ -10,9 +10,9 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/synadia-io/orbit.go/jetstreamext"
 
 	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/feed"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -48,6 +48,7 @@ type ParkedConfig struct {
 type Lot struct {
 	js     jetstream.JetStream
 	cfg    ParkedConfig
+	direct feed.Direct
 	stream jetstream.Stream // nil where OpenExistingParked found none
 	marks  parkedMarks
 }
@@ -55,7 +56,7 @@ type Lot struct {
 // OpenParked opens the lot, creating it where it is absent. An existing stream is the user's and stays as it is; one that
 // can't be the lot is ErrParkedStream.
 func OpenParked(ctx context.Context, js jetstream.JetStream, cfg ParkedConfig) (*Lot, error) {
-	l := &Lot{js: js, cfg: cfg}
+	l := &Lot{js: js, cfg: cfg, direct: feed.NewDirect(js, ParkedStream)}
 	stream, err := l.ensure(ctx)
 	if err != nil {
 		return nil, err
@@ -73,7 +74,7 @@ func OpenExistingParked(ctx context.Context, js jetstream.JetStream) (*Lot, erro
 	case err != nil:
 		return nil, fmt.Errorf("open stream %s: %w", ParkedStream, err)
 	default:
-		return &Lot{js: js, stream: stream}, checkParked(stream)
+		return &Lot{js: js, direct: feed.NewDirect(js, ParkedStream), stream: stream}, checkParked(stream)
 	}
 }
 
@@ -196,63 +197,57 @@ func (l *Lot) List(ctx context.Context, store, name string) iter.Seq2[Parked, er
 			return
 		}
 		for from, last := uint64(1), info.State.LastSeq; from <= last; {
-			page, read, err := l.page(ctx, from, parkedSubject(store, name))
-			for _, p := range page {
-				if p.Sequence > last || !yield(p, nil) {
-					return
-				}
+			page, err := l.page(ctx, from, parkedSubject(store, name))
+			if errors.Is(err, feed.ErrNothing) {
+				return
 			}
 			if err != nil {
 				yield(Parked{}, fmt.Errorf("list %s: %w", ParkedStream, err))
-			}
-			if err != nil || read < from {
 				return
 			}
-			from = read + 1
+			for i := range page {
+				if page[i].Sequence > last {
+					return
+				}
+				if p, ok := parked(&page[i]); ok && !yield(p, nil) {
+					return
+				}
+				from = page[i].Sequence + 1
+			}
 		}
 	}
 }
 
-// page reads events, but for markers of those that expired, up to the sequence that it read last.
-func (l *Lot) page(ctx context.Context, from uint64, filter string) (page []Parked, read uint64, err error) {
+func (l *Lot) page(ctx context.Context, from uint64, filter string) ([]feed.Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, parkTimeout)
 	defer cancel()
-	batch, err := jetstreamext.GetBatch(ctx, l.js, ParkedStream, pageSize,
-		jetstreamext.GetBatchSeq(from), jetstreamext.GetBatchSubject(filter), jetstreamext.GetBatchMaxBytes(pageBytes))
-	if err != nil {
-		return nil, 0, err
+	return l.direct.Page(ctx, from, filter, pageSize, pageBytes)
+}
+
+// parked reads a message of the lot. It is false for the marker of one that expired.
+func parked(m *feed.Message) (Parked, bool) {
+	if event.KindOf(m.Header) == event.Marker {
+		return Parked{}, false
 	}
-	for m, err := range batch {
-		if errors.Is(err, jetstreamext.ErrNoMessages) {
-			return page, read, nil
-		}
-		if err != nil {
-			return page, read, err
-		}
-		read = m.Sequence
-		if event.KindOf(m.Header) != event.Marker {
-			page = append(page, parseParked(m.Sequence, m.Subject, m.Time, m.Header, m.Data))
-		}
-	}
-	return page, read, ctx.Err() // an expired context ends a batch without an error
+	return parseParked(m.Sequence, m.Subject, m.Time, m.Header, m.Data), true
 }
 
 // Get reads one event by its sequence in the lot, or ErrNotParked.
 func (l *Lot) Get(ctx context.Context, sequence uint64) (Parked, error) {
-	if l.stream == nil || sequence == 0 {
+	if l.stream == nil {
 		return Parked{}, fmt.Errorf("%d: %w", sequence, ErrNotParked)
 	}
-	m, err := l.stream.GetMsg(ctx, sequence)
-	switch {
-	case errors.Is(err, jetstream.ErrMsgNotFound):
-		return Parked{}, fmt.Errorf("%d: %w", sequence, ErrNotParked)
-	case err != nil:
+	ctx, cancel := context.WithTimeout(ctx, parkTimeout)
+	defer cancel()
+	m, err := l.direct.Get(ctx, sequence)
+	if err != nil && !errors.Is(err, feed.ErrNothing) {
 		return Parked{}, fmt.Errorf("read %d of %s: %w", sequence, ParkedStream, err)
-	case event.KindOf(m.Header) == event.Marker:
-		return Parked{}, fmt.Errorf("%d: %w", sequence, ErrNotParked)
-	default:
-		return parseParked(m.Sequence, m.Subject, m.Time, m.Header, m.Data), nil
 	}
+	p, ok := parked(&m)
+	if err != nil || !ok {
+		return Parked{}, fmt.Errorf("%d: %w", sequence, ErrNotParked)
+	}
+	return p, nil
 }
 
 // Drop removes one event, or returns ErrNotParked. It is not overwritten on disk.

@@ -429,3 +429,84 @@ func TestFullLotSaysWhatToDo(t *testing.T) {
 	}
 	w.park(l, newEvent(2, ""), c)
 }
+
+// An event without data and with a header Status looks like an answer of the server; it is one like any other.
+func TestParkedEventWithAHeaderStatusIsListedShownReplayedAndDropped(t *testing.T) {
+	w := start(t, nil)
+	l, c := w.lot(), Config{Kind: Publish, Subject: "in"}
+	statuses := []string{"500", "503", "204", "404", "408", "100", "open"}
+	parked := func() (all []string) {
+		for _, p := range w.list(l, "", "") {
+			all = append(all, p.Header.Get("Status"))
+		}
+		return all
+	}
+	incarnation := uint64(3)
+	for round, act := range map[string]func(Parked) error{
+		"replayed": func(p Parked) error { return l.Replay(w.ctx, p, w.sink(c.Kind, c.Subject)) },
+		"dropped":  func(p Parked) error { return l.Drop(w.ctx, p.Sequence) },
+	} {
+		incarnation++        // or what was dropped in the other round is remembered
+		want := []string{""} // before, and after
+		w.park(l, newEvent(1, "before"), c)
+		for i, status := range statuses {
+			e := newEvent(uint64(2+i), "")
+			e.Message.Header["Status"], e.Incarnation = []string{status}, incarnation
+			for range 2 { // the second is a duplicate, and looked for
+				w.park(l, e, c)
+			}
+			want = append(want, status)
+		}
+		w.park(l, newEvent(100, "after"), c)
+		if want = append(want, ""); !slices.Equal(parked(), want) {
+			t.Fatalf("%s: listed %q", round, parked())
+		}
+		for _, p := range w.list(l, "", "") {
+			shown, err := l.Get(w.ctx, p.Sequence)
+			if err != nil || shown.Header.Get("Status") != p.Header.Get("Status") || shown.StoreSequence != p.StoreSequence {
+				t.Errorf("%s: shown %+v, %v", round, shown, err)
+			}
+			if err := act(p); err != nil {
+				t.Errorf("%s: %q: %v", round, p.Header.Get("Status"), err)
+			}
+		}
+		if left := parked(); len(left) > 0 {
+			t.Errorf("not %s: %q", round, left)
+		}
+	}
+}
+
+// nats-server 2.15 has every mirror answer direct gets for its origin, also one that has only a part of it.
+func TestMirrorOfTheLotIsNotTakenForIt(t *testing.T) {
+	w := start(t, nil)
+	l, c := w.lot(), Config{Kind: Publish, Subject: "in"}
+	for i := range 13 {
+		e := newEvent(uint64(i+1), "")
+		e.Store = []string{"s", "other"}[i%2]
+		w.park(l, e, c)
+	}
+	m := w.stream(jetstream.StreamConfig{Name: "HALF", Mirror: &jetstream.StreamSource{Name: ParkedStream, FilterSubject: "exesdb.parked.s.*"}})
+	if !m.CachedInfo().Config.MirrorDirect {
+		t.Skip("a server that does not have mirrors answer for their origin by itself")
+	}
+	for joined := false; !joined; {
+		answer, err := w.nc.RequestWithContext(w.ctx, "$JS.API.DIRECT.GET."+ParkedStream, []byte(`{"seq":1}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		joined = answer.Header.Get("Nats-Stream") == "HALF"
+	}
+	for range 20 {
+		if all, s, other := w.list(l, "", ""), w.list(l, "s", ""), w.list(l, "other", ""); len(all) != 13 || len(s) != 7 || len(other) != 6 {
+			t.Fatalf("listed %d, %d and %d", len(all), len(s), len(other))
+		}
+		if p, err := l.Get(w.ctx, 2); err != nil || p.StoreSequence != 2 {
+			t.Fatalf("%+v, %v", p, err)
+		}
+	}
+	for i := range uint64(13) {
+		if err := l.Drop(w.ctx, i+1); err != nil {
+			t.Error(err)
+		}
+	}
+}

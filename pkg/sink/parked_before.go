@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/synadia-io/orbit.go/jetstreamext"
+
+	"github.com/exesdb/subproxy/pkg/feed"
 )
 
 // parkedMarks are up to where a subscription's events were parked, by message id without the sequence. JetStream drops what is repeated
@@ -82,8 +82,8 @@ func (p *parkedMarks) has(ctx context.Context, l *Lot, subject, id string, seque
 
 // lastParked is the sequence of the subscription's event that was parked last; 0: none, or of another selector or history.
 func (l *Lot) lastParked(ctx context.Context, subject, of string) (uint64, error) {
-	m, err := l.stream.GetLastMsgForSubject(ctx, subject)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
+	m, err := l.direct.LeaderLast(ctx, subject)
+	if errors.Is(err, feed.ErrNothing) {
 		return 0, nil
 	}
 	if err != nil {
@@ -101,26 +101,18 @@ func (l *Lot) lastParked(ctx context.Context, subject, of string) (uint64, error
 // find reports whether an event with the id, or with one that begins with it since it was parked before, is there.
 func (l *Lot) find(ctx context.Context, subject, id string) (bool, error) {
 	for from := uint64(1); ; {
-		batch, err := jetstreamext.GetBatch(ctx, l.js, ParkedStream, pageSize,
-			jetstreamext.GetBatchSeq(from), jetstreamext.GetBatchSubject(subject), jetstreamext.GetBatchMaxBytes(pageBytes))
+		page, err := l.page(ctx, from, subject)
+		if errors.Is(err, feed.ErrNothing) {
+			return false, nil
+		}
 		if err != nil {
 			return false, err
 		}
-		before := from
-		for m, err := range batch {
-			if errors.Is(err, jetstreamext.ErrNoMessages) {
-				return false, nil
-			}
-			if err != nil {
-				return false, err
-			}
-			if is := m.Header.Get(nats.MsgIdHdr); is == id || strings.HasPrefix(is, id+"/") {
+		for i := range page {
+			if is := page[i].Header.Get(nats.MsgIdHdr); is == id || strings.HasPrefix(is, id+"/") {
 				return true, nil
 			}
-			from = m.Sequence + 1
-		}
-		if from == before {
-			return false, ctx.Err()
+			from = page[i].Sequence + 1
 		}
 	}
 }
