@@ -13,6 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"github.com/exesdb/subproxy/pkg/digest"
 	"github.com/exesdb/subproxy/pkg/event"
@@ -63,7 +64,9 @@ type Delivery struct {
 
 	verdicts [StaleTerm + 1]prometheus.Counter
 	digest   *digest.Log
-	unacked  []*inflow // accepted by their sinks, and not acknowledged yet; the dispatcher's
+
+	resending *rate.Limiter // bytes
+	unacked   []*inflow     // accepted by their sinks, and not acknowledged yet; the dispatcher's
 }
 
 const (
@@ -95,7 +98,7 @@ func NewDelivery(o DeliveryOptions) *Delivery {
 	d := &Delivery{
 		DeliveryOptions: o, prefix: len(DeliverPrefix) + len(o.Owner.ID) + 1,
 		messages: make(chan *nats.Msg, pendingMessages), local: make(chan event.Handoff, pendingLocal), stop: make(chan struct{}), done: make(chan struct{}), inlets: map[uint64]*inlet{},
-		digest: digest.New(o.Logger, digest.Interval),
+		digest: digest.New(o.Logger, digest.Interval), resending: rate.NewLimiter(resentPerSecond, resentPerSecond),
 	}
 	d.confirming.publisher = o.Publisher
 	d.ending, d.end = context.WithCancel(context.Background())

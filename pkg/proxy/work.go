@@ -131,7 +131,11 @@ func (f *inflow) deliver(ctx context.Context, q *queued) bool {
 			f.superseded(ctx, q.event.Incarnation)
 		}
 		f.unwell(err)
-		timer := time.NewTimer(breaker.Spread(min(firstRetry<<min(attempt, 10), maxRetry), 2*rand.Float64()-1))
+		wait := breaker.Spread(min(firstRetry<<min(attempt, 10), maxRetry), 2*rand.Float64()-1)
+		if !errors.Is(err, sink.ErrNotSent) {
+			wait = max(wait, f.d.resent(len(q.event.Message.Data)))
+		}
+		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
 		case <-f.quit:
@@ -195,6 +199,15 @@ func (f *inflow) heldUp(reason string) {
 	if tell {
 		f.inlet.heldUp(reason)
 	}
+}
+
+// What is sent again is bounded in bytes a second, for all sinks together: thousands of large events for subscribers that hang would
+// take from all others what a server can carry.
+const resentPerSecond = 32 << 20
+
+// resent takes an attempt that failed, and returns how long the next one has to wait for its turn.
+func (d *Delivery) resent(bytes int) time.Duration {
+	return d.resending.ReserveN(time.Now(), min(bytes, resentPerSecond)).Delay()
 }
 
 // tellAfter is how many attempts in a row fail before it is said.

@@ -57,7 +57,7 @@ func TestBatchIsStoredOnceAndInOrder(t *testing.T) {
 				}
 			}
 			w.holds("OUT", 2*largestBatch+6)
-			if known := atomicBatches(s.(*streamSink).batches.Load()); known == batchesUnknown || (known == batchesAllowed) != atomic {
+			if known := atomicBatches(s.(*sparingBatcher).batcher.(*streamSink).batches.Load()); known == batchesUnknown || (known == batchesAllowed) != atomic {
 				t.Errorf("got %d", known)
 			}
 		})

@@ -142,9 +142,11 @@ func (o Outlet) New(c Config) (Sink, error) {
 	}
 	switch c.Kind {
 	case Request:
-		return &requestSink{nc: o.JetStream.Conn(), subject: c.Subject, timeout: c.timeout(), denials: o.Denials}, nil
+		nc := o.JetStream.Conn()
+		return newSparing(&requestSink{nc: nc, subject: c.Subject, timeout: c.timeout(), denials: o.Denials}, nc, c, ErrNoSubscriber), nil
 	case Stream:
-		return &streamSink{js: o.JetStream, subject: c.Subject, timeout: c.timeout(), denials: o.Denials}, nil
+		to := &streamSink{js: o.JetStream, subject: c.Subject, timeout: c.timeout(), denials: o.Denials}
+		return &sparingBatcher{newSparing(to, o.JetStream.Conn(), c, ErrNoStream), to}, nil
 	default:
 		return &publishSink{publisher: o.Publisher, subject: c.Subject}, nil
 	}

@@ -391,3 +391,61 @@ func TestGroundFullParkedStreamHoldsItsSubscriptions(t *testing.T) {
 		return raised == 2
 	})
 }
+
+// large appends an event of so many bytes, number n.
+func (g *ground) large(n, size int) {
+	g.Helper()
+	if _, err := g.js.Publish(g.Context(), "exesdb.events.s.o-1.created", fmt.Appendf(nil, `{"n":%d,"x":"%s"}`, n, strings.Repeat("x", size))); err != nil {
+		g.Fatal(err)
+	}
+}
+
+// sent is how many bytes the server got from its clients so far.
+func (g *ground) sent() int64 {
+	g.Helper()
+	v, err := g.node.Server().Varz(nil)
+	if err != nil {
+		g.Fatal(err)
+	}
+	return v.InBytes
+}
+
+// TestGroundLargeEventGoesWhereSomebodyListens: retries to subscribers that are not there don't send it again and again, and whoever comes
+// gets nothing but the event, soon.
+func TestGroundLargeEventGoesWhereSomebodyListens(t *testing.T) {
+	t.Parallel()
+	const subscriptions, size = 100, 300 << 10
+	var all []config.Subscription
+	for n := range subscriptions {
+		s := requesting(fmt.Sprintf("r%d", n))
+		if n%2 == 0 {
+			s.Forward.Subject = "in.shared"
+		}
+		all = append(all, s)
+	}
+	g := newGround(t, nil, append(all, allEvents("well"))...)
+	g.start()
+	before := g.sent()
+	g.large(1, size)
+	g.awaitDelivered("well", 1)
+	retried := g.metric("forward_errors_total") + 5*subscriptions
+	g.eventually("they are tried again and again", func() bool { return g.metric("forward_errors_total") > retried })
+	if n := g.sent() - before; n > 10*size {
+		t.Errorf("%d attempts sent %d bytes", 5*subscriptions, n)
+	}
+	var got, odd atomic.Int64
+	if _, err := g.nc.Subscribe("in.*", func(m *nats.Msg) {
+		if m.Header.Get("Exesdb-Seq") == "1" && len(m.Data) > size {
+			got.Add(1)
+		} else {
+			odd.Add(1)
+		}
+		_ = m.Respond(nil)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	g.eventually("all have it", func() bool { return got.Load() == subscriptions })
+	if n := odd.Load(); n > 0 {
+		t.Errorf("%d strange messages came", n)
+	}
+}
