@@ -115,9 +115,12 @@ func (s *Service) checkSinks(ctx context.Context, c *config.Config) error {
 func (s *Service) checkSink(ctx context.Context, to sink.Config) error {
 	for {
 		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
-		err := sink.Check(attempt, s.js, to)
+		target, err := s.outlet.Check(attempt, to)
 		cancel()
-		if err == nil || errors.Is(err, sink.ErrNoStream) || errors.Is(err, sink.ErrConfig) {
+		if err == nil || errors.Is(err, sink.ErrNoStream) || errors.Is(err, sink.ErrConfig) || errors.Is(err, sink.ErrUnfit) {
+			if err == nil {
+				s.warnOfWindow(target, to)
+			}
 			return err
 		}
 		if denied := s.permitted(); denied != nil {
@@ -128,6 +131,25 @@ func (s *Service) checkSink(ctx context.Context, to sink.Config) error {
 			return err
 		}
 	}
+}
+
+// warnOfWindow says where a stream forgets message ids before all that may be sent again was: an attempt takes the timeout, the next one may come
+// after the longest wait, and it may be another instance's, which has the subscription when the session of the first has ended.
+func (s *Service) warnOfWindow(target sink.Target, to sink.Config) {
+	least := leastWindow(to.Timeout, s.cfg.Load().Instance.SessionTTL)
+	if target.Window == 0 || target.Window >= least {
+		return
+	}
+	s.log.Warn("a stream's duplicate window is shorter than what may pass until an event is sent again: it may be stored twice",
+		"stream", target.Stream, "forward.subject", to.Subject, "window", target.Window, "least", least,
+		"mend", fmt.Sprintf("nats stream edit %s --dupe-window=%v", target.Stream, least))
+}
+
+func leastWindow(timeout, sessionTTL time.Duration) time.Duration {
+	if timeout == 0 {
+		timeout = sink.DefaultTimeout
+	}
+	return timeout + proxy.LongestWait + sessionTTL + time.Second
 }
 
 // receive begins to take events. The parked stream is opened with the first event that is parked.

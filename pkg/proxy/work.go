@@ -106,6 +106,9 @@ func (f *inflow) finished(q *queued) {
 const (
 	firstRetry = 50 * time.Millisecond
 	maxRetry   = 2 * time.Second
+
+	// LongestWait bounds the wait between two attempts to deliver an event.
+	LongestWait = maxRetry * 5 / 4 // spread
 )
 
 // deliver tries until the event is accepted or parked. It reports false where the proxy stopped before.

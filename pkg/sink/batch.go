@@ -3,6 +3,8 @@ package sink
 import (
 	"context"
 	"errors"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -23,8 +25,13 @@ const (
 	// largestBatch is half of what the server takes at the most.
 	largestBatch = 500
 
-	errCodeAtomicPublishDisabled jetstream.ErrorCode = 10174 // has no name in nats.go
+	// These have no names in nats.go.
+	errCodeAtomicPublishDisabled jetstream.ErrorCode = 10174
+	errCodeAtomicPublishTooLarge jetstream.ErrorCode = 10199
 )
+
+// errSmaller is for a batch that is larger than the server takes, where it is known now how large it may be.
+var errSmaller = errors.New("the server takes smaller batches")
 
 var batchHeaders = [...]string{jetstreamext.BatchIDHeader, jetstreamext.BatchSeqHeader, jetstreamext.BatchCommitHeader}
 
@@ -42,13 +49,32 @@ func (s *streamSink) note(b atomicBatches) { s.batches.Store(uint32(b)) }
 // DeliverBatch implements Batcher. A batch is stored whole or not at all, so that one is in flight and the order holds.
 func (s *streamSink) DeliverBatch(ctx context.Context, events []*Event) (accepted int, err error) {
 	for accepted < len(events) {
-		chunk := events[accepted:min(len(events), accepted+largestBatch)]
+		chunk := events[accepted:min(len(events), accepted+s.largest())]
 		n, err := s.deliverChunk(ctx, chunk)
+		if errors.Is(err, errSmaller) {
+			continue
+		}
 		if accepted += n; err != nil {
 			return accepted, err
 		}
 	}
 	return accepted, nil
+}
+
+func (s *streamSink) largest() int {
+	if most := int(s.most.Load()); most > 0 {
+		return most
+	}
+	return largestBatch
+}
+
+// learn takes the server's refusal of a batch of n events, which ends in the number that it takes (jetstream.limits.batch.max_msgs).
+func (s *streamSink) learn(n int, refusal string) {
+	most, err := strconv.Atoi(refusal[strings.LastIndexByte(refusal, ' ')+1:])
+	if err != nil || most < 1 || most >= n {
+		most = n / 2
+	}
+	s.most.Store(int32(most))
 }
 
 func (s *streamSink) deliverChunk(ctx context.Context, chunk []*Event) (accepted int, err error) {
@@ -87,8 +113,12 @@ func (s *streamSink) publishBatch(ctx context.Context, chunk []*Event) (whole bo
 	case err == nil:
 		return true, nil
 	case errors.As(err, &api):
-		if api.ErrorCode == errCodeAtomicPublishDisabled {
+		switch api.ErrorCode {
+		case errCodeAtomicPublishDisabled:
 			s.note(batchesRefused)
+		case errCodeAtomicPublishTooLarge:
+			s.learn(len(chunk), api.Description)
+			return false, errSmaller
 		}
 		return false, nil
 	// An acknowledgement that is none of a batch is one of a server that does not know batches.

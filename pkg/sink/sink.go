@@ -153,21 +153,19 @@ func (o Outlet) New(c Config) (Sink, error) {
 }
 
 // Check tells at the start what would otherwise be told by the first event. The error is ErrConfig, or for a stream sink
-// ErrNoStream if no stream listens on the subject. Other kinds need nobody to be there yet.
+// ErrNoStream if no stream listens on the subject, or ErrUnfit. Other kinds need nobody to be there yet.
 func Check(ctx context.Context, js jetstream.JetStream, c Config) error {
+	_, err := Outlet{JetStream: js}.Check(ctx, c)
+	return err
+}
+
+// Check is Check, and returns the target of a stream sink.
+func (o Outlet) Check(ctx context.Context, c Config) (Target, error) {
 	if c.Kind == Handler {
-		return nil
+		return Target{}, nil
 	}
 	if err := c.check(); err != nil || c.Kind != Stream {
-		return err
+		return Target{}, err
 	}
-	_, err := js.StreamNameBySubject(ctx, c.Subject)
-	switch {
-	case errors.Is(err, jetstream.ErrStreamNotFound):
-		return fmt.Errorf("%w on %s; change forward.subject, or create one: nats stream add NAME --subjects='%s' --defaults", ErrNoStream, c.Subject, c.Subject)
-	case err != nil:
-		return fmt.Errorf("look for the stream that listens on %s (forward.subject): %w", c.Subject, err)
-	default:
-		return nil
-	}
+	return look(ctx, o.JetStream, o.Denials, c.Subject)
 }

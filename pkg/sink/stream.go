@@ -24,11 +24,16 @@ type streamSink struct {
 	subject string
 	timeout time.Duration
 	denials *Denials
+	unfit   atomic.Bool   // the stream was so, and is looked at before each event
+	most    atomic.Int32  // events in a batch, where the server takes fewer than largestBatch
 	batches atomic.Uint32 // atomicBatches
 	askAt   atomic.Int64  // Unix time in nanoseconds, before which the stream is not asked about them again
 }
 
 func (s *streamSink) Deliver(ctx context.Context, e *Event) error {
+	if err := s.fits(ctx); err != nil {
+		return err
+	}
 	limited, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	limited, release := s.denials.during(limited, s.subject)
@@ -68,10 +73,19 @@ func (s *streamSink) explain(ctx, limited context.Context, m *nats.Msg, err erro
 	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):
 		return fmt.Errorf("%w on %s (forward.subject), or it has no leader", ErrNoStream, s.subject)
 	case ctx.Err() == nil && limited.Err() != nil:
+		if unfit := s.unfitNow(ctx); unfit != nil {
+			return unfit
+		}
 		return fmt.Errorf("%w from a stream on %s within %v", ErrNoReply, s.subject, s.timeout)
 	case tooLarge(err):
 		return &RefusedError{Reason: err.Error(), Err: err}
 	default:
+		var api *jetstream.APIError
+		if errors.As(err, &api) {
+			if unfit := s.unfitNow(ctx); unfit != nil {
+				return unfit
+			}
+		}
 		return undeliverable(s.js.Conn(), s.subject, m, err)
 	}
 }

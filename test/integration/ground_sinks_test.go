@@ -217,3 +217,32 @@ func (g *ground) createStream(name, subject string, change ...func(*jetstream.St
 		g.Fatal(err)
 	}
 }
+
+func TestUnfitTargetIsAStartUpErrorAndAReasonLater(t *testing.T) {
+	t.Parallel()
+	s := forwarded("stored", "stream", "exesdb.test.unfit")
+	s.Forward.Timeout = 500 * time.Millisecond
+	g := newGround(t, nil, s)
+	g.createStream("OUT", "exesdb.test.unfit", func(c *jetstream.StreamConfig) { c.NoAck, c.Duplicates = true, time.Second })
+	if err := g.tryStart(); err == nil || !strings.Contains(err.Error(), "nats stream edit OUT --ack") {
+		t.Fatalf("it starts: %v", err)
+	}
+	noAck := func(is bool) func(*jetstream.StreamConfig) { return func(c *jetstream.StreamConfig) { c.NoAck = is } }
+	g.editStream("OUT", noAck(false))
+	g.start()
+	if g.logged("a stream's duplicate window is shorter") != 1 || g.logged("--dupe-window=7s") != 1 { // 0.5 + 2.5 + 3 + 1
+		t.Error("nothing is said of a duplicate window of a second")
+	}
+	g.append(1, 3)
+	g.eventually("all are accepted", func() bool { return g.checkpointOf("stored") == 3 })
+	g.editStream("OUT", noAck(true))
+	g.append(4, 3)
+	g.awaitStatus(groundStore+".stored", "say why", func(s status) bool { return strings.Contains(s.LastError, "no_ack") })
+	bad := *g.config
+	bad.Stores = []config.Store{store(groundStore, s, allEvents("another"))}
+	if err := g.instance.Reload(&bad); err == nil || !strings.Contains(err.Error(), "no_ack") {
+		t.Errorf("SIGHUP: %v", err)
+	}
+	g.editStream("OUT", noAck(false))
+	g.eventually("all are accepted", func() bool { return g.checkpointOf("stored") == 6 })
+}

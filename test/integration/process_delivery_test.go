@@ -259,7 +259,7 @@ func deliveryRefused(w *deliveryWorld) {
 		}
 	})
 	w.flowing()
-	w.eventually("an event parked", func() bool { return w.logged("an event was refused and is parked") > 0 })
+	w.eventually("an event parked", func() bool { return w.logged("events were refused and are parked") > 0 })
 	w.more(50)
 	w.stopPublishing()
 	store := w.store()
