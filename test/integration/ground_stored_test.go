@@ -1,13 +1,22 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/feed"
+	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/sink"
 )
 
 // ordered is a store in a stream of the user's own, ORD, on ord.<stream id>.<type>.
@@ -189,5 +198,247 @@ func TestRetentionChangedWhileItRunsIsSaid(t *testing.T) {
 				t.Errorf("%d lines", n)
 			}
 		})
+	}
+}
+
+// statuses are values of a header Status with which an event without data looks like an answer of the server.
+var statuses = []string{"500", "503", "204", "404", "408", "409", "100", "open"}
+
+// appendStatuses appends an event, one of each status without data, and another event.
+func (g *ground) appendStatuses(prefix string) {
+	g.Helper()
+	add := func(kind, status string, data []byte) {
+		m := nats.NewMsg(prefix + kind)
+		m.Data = data
+		if status != "" {
+			m.Header["Status"] = []string{status}
+		}
+		if _, err := g.js.PublishMsg(g.Context(), m); err != nil {
+			g.Fatal(err)
+		}
+	}
+	add("created", "", []byte(`{"n":1}`))
+	for _, status := range statuses {
+		add("shipped", status, nil)
+	}
+	add("created", "", []byte(`{"n":3}`))
+}
+
+// awaitStatuses waits for what appendStatuses appended, each once and in order.
+func (g *ground) awaitStatuses(what string, get func() []*nats.Msg) {
+	g.Helper()
+	want := append(append([]string{"created "}, statuses...), "created ")
+	for i := range statuses {
+		want[i+1] = "shipped " + statuses[i]
+	}
+	var got []string
+	defer func() {
+		if g.Failed() {
+			g.Logf("%s: %q", what, got)
+		}
+	}()
+	g.eventually(what+" has all", func() bool {
+		got = nil
+		for _, m := range get() {
+			got = append(got, m.Header.Get("ce-type")+" "+m.Header.Get("Status"))
+		}
+		return len(got) >= len(want)
+	})
+	if !slices.Equal(got, want) {
+		g.Fatalf("%s got %q, want %q", what, got, want)
+	}
+}
+
+func TestEventWithAHeaderStatusIsDeliveredByEveryPath(t *testing.T) {
+	t.Parallel()
+	for _, apart := range []bool{false, true} {
+		for _, republished := range []bool{true, false} {
+			t.Run(fmt.Sprintf("emitter apart %v, republished %v", apart, republished), func(t *testing.T) {
+				t.Parallel()
+				g := newGround(t, nil)
+				g.ordered(func(c *jetstream.StreamConfig) {
+					if republished {
+						stored(c)
+					}
+				})
+				if apart {
+					g.startApart()
+				} else {
+					g.start()
+				}
+				g.eventually("it is registered", func() bool { return len(g.writes()) > 0 })
+				g.appendStatuses("ord.o-1.")
+				g.awaitStatuses("live", func() []*nats.Msg { return g.delivered("all") })
+				g.reload(func(c *config.Config) {
+					c.Stores[0].Subscriptions = append(c.Stores[0].Subscriptions, allEvents("later"))
+				})
+				g.awaitStatuses("catch-up", func() []*nats.Msg { return g.delivered("later") })
+			})
+		}
+	}
+}
+
+// What a sink sends looks like an answer of the server, too; and what a subscriber refuses is parked, and replayed.
+func TestEventWithAHeaderStatusGoesToEverySink(t *testing.T) {
+	t.Parallel()
+	to := func(name, sink, subject string) config.Subscription {
+		s := allEvents(name)
+		s.Forward = &config.Forward{Sink: sink, Subject: subject, Timeout: patience, MaxDeliver: 1}
+		return s
+	}
+	g := newGround(t, nil, to("request", "request", "app.request"), to("stream", "stream", "app.stream"), to("refusing", "request", "app.refuse"))
+	app, err := g.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "APP", Subjects: []string{"app.stream"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var requested, replayed []*nats.Msg
+	refuse := true
+	for subject, answer := range map[string]func(*nats.Msg) string{
+		"app.request": func(m *nats.Msg) string { requested = append(requested, m); return "" },
+		"app.refuse": func(m *nats.Msg) string {
+			if refuse {
+				return "-ERR not now"
+			}
+			replayed = append(replayed, m)
+			return "+ACK"
+		},
+	} {
+		_, err := g.nc.Subscribe(subject, func(m *nats.Msg) {
+			mu.Lock()
+			defer mu.Unlock()
+			_ = m.Respond([]byte(answer(m)))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	heard := func(messages *[]*nats.Msg) func() []*nats.Msg {
+		return func() []*nats.Msg {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(*messages)
+		}
+	}
+	g.start()
+	g.appendStatuses("exesdb.events.s.o-1.")
+	g.awaitStatuses("request", heard(&requested))
+	g.awaitStatuses("stream", func() (messages []*nats.Msg) {
+		info, err := app.Info(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for seq := range info.State.LastSeq {
+			m, err := feed.NewDirect(g.js, "APP").Get(t.Context(), seq+1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			messages = append(messages, &nats.Msg{Header: m.Header})
+		}
+		return messages
+	})
+	lot, err := sink.OpenParked(t.Context(), g.js, sink.ParkedConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	parked := func() (all []sink.Parked) {
+		for p, err := range lot.List(t.Context(), "s", "refusing") {
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, p)
+		}
+		return all
+	}
+	g.awaitStatuses("parked", func() (messages []*nats.Msg) {
+		for _, p := range parked() {
+			messages = append(messages, &nats.Msg{Header: p.Header})
+		}
+		return messages
+	})
+	mu.Lock()
+	refuse = false
+	mu.Unlock()
+	for _, p := range parked() {
+		c := p.Config()
+		c.Timeout = patience
+		s, err := sink.New(g.js, c)
+		if err == nil {
+			err = lot.Replay(t.Context(), p, s)
+		}
+		if err != nil {
+			t.Errorf("replay %d: %v", p.StoreSequence, err)
+		}
+	}
+	g.awaitStatuses("replayed", heard(&replayed))
+	if left := parked(); len(left) > 0 {
+		t.Errorf("%d are left", len(left))
+	}
+}
+
+// A mirror of the registry's bucket, as of the one of checkpoints, answers direct gets for it, and has half of it. Nothing is taken from
+// it, and nothing is taken to be missing.
+func TestMirrorsBesideTheBucketsAreNotTakenForThem(t *testing.T) {
+	t.Parallel()
+	var subscriptions []config.Subscription
+	const n = 40
+	name := func(i int) string { return fmt.Sprint("s", 10+i) }
+	for i := range n {
+		subscriptions = append(subscriptions, allEvents(name(i)))
+	}
+	g := newGround(t, nil, subscriptions...)
+	g.start()
+	g.append(1, 3)
+	for i := range n {
+		g.awaitDelivered(name(i), 3)
+	}
+	g.stop() // the checkpoints are written
+	for bucket, keys := range map[string]string{
+		"exesdb_subscriptions": "s.by_stream.*.s10", "exesdb_checkpoints": "s.by_stream.*.s10", "exesdb_cluster": "leader.s",
+	} {
+		m, err := g.js.CreateStream(t.Context(), jetstream.StreamConfig{
+			Name: "MIRROR_" + bucket, Mirror: &jetstream.StreamSource{Name: "KV_" + bucket, FilterSubject: "$KV." + bucket + "." + keys},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !m.CachedInfo().Config.MirrorDirect {
+			t.Skip("a server that does not have mirrors answer for their origin by itself")
+		}
+	}
+	mirrorAnswers := func(bucket, key string) {
+		kv, err := g.js.KeyValue(t.Context(), bucket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.eventually("the mirror of "+bucket+" answers", func() bool {
+			_, err := kv.Get(t.Context(), key) // which it does not have
+			return errors.Is(err, jetstream.ErrKeyNotFound)
+		})
+	}
+	mirrorAnswers("exesdb_checkpoints", "s.by_stream.=24all.s11")
+	g.start()
+	g.append(4, 2)
+	for i := range n {
+		g.awaitDelivered(name(i), 5) // and no event again
+		g.awaitStatus("s."+name(i), "verified", func(s status) bool { return s.Verified })
+	}
+	mirrorAnswers("exesdb_subscriptions", "s.by_stream.=24all.s11")
+	mirrorAnswers("exesdb_cluster", "member."+g.config.Instance.Name)
+	records, err := registry.OpenExisting(t.Context(), g.js, "exesdb_subscriptions")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sessions, err := registry.OpenExisting(t.Context(), g.js, "exesdb_cluster")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 { // as subproxy list and subproxy members do
+		if all, err := records.List(t.Context(), "s", ""); err != nil || len(all) != n {
+			t.Fatalf("%d registrations, %v", len(all), err)
+		}
+		if members, err := cluster.ReadMembers(t.Context(), sessions); err != nil || len(members) != 1 {
+			t.Fatalf("%d members, %v", len(members), err)
+		}
 	}
 }
