@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -33,7 +34,7 @@ func (s *Service) join(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := follower.WatchLeases(s.leads); err != nil {
+	if err := errors.Join(follower.WatchLeases(s.leads), s.watchAlerts(follower)); err != nil {
 		return err
 	}
 	for subject, handle := range map[string]nats.MsgHandler{
@@ -62,6 +63,7 @@ func (s *Service) join(ctx context.Context) error {
 		}
 	})
 	s.work.Go(func() { _ = s.members.Run(s.followed) }) // it returns nil
+	s.work.Go(func() { s.alerts.run(s.followed) })
 	return s.joined(ctx)
 }
 
@@ -146,6 +148,11 @@ func (s *Service) share(v *cluster.View) {
 			return proxy.Unknown
 		}
 	})
+	for _, a := range s.alerts.others() {
+		if a.Scope == "store" {
+			s.inherit(a)
+		}
+	}
 	s.gate.open(membersKnown)
 }
 

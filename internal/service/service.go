@@ -58,6 +58,7 @@ type Service struct {
 	sinks      *sinks
 	lot        *lot
 	control    *responder
+	alerts     *alertBook
 	serving    sync.Mutex // guards session against requests that come while it is opened
 
 	mu       sync.Mutex // guards listener
@@ -143,6 +144,7 @@ func (s *Service) Stop(ctx context.Context) {
 	s.control.stop()
 	s.drain(ctx)
 	s.supervisor.Stop(ctx)
+	s.alerts.finish(ctx)
 	s.leave(ctx)
 	for _, nc := range s.connections() {
 		if !nc.IsConnected() {

@@ -64,9 +64,10 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	if err := s.receive(o.Config); err != nil {
 		return nil, err
 	}
+	s.alerts = newAlertBook(s.cluster, s.owner, s.nc.IsConnected, s.publishAlert, s.log)
 	s.supervisor = proxy.New(proxy.Options{
 		Owner: s.owner, Bucket: s.bucket, Delivery: s.delivery, Settings: settings(o.Config), Publish: s.nc.Publish, Connected: s.nc.IsConnected, MaxPayload: s.nc.MaxPayload,
-		Shares: true, OnRetired: s.superseded, Ensure: s.ensure, Logger: s.log, Metrics: s.metrics, OnRegistered: s.tellFirst(o.OnRegistered),
+		Shares: true, Alerts: s.alerts, OnRetired: s.superseded, Ensure: s.ensure, Logger: s.log, Metrics: s.metrics, OnRegistered: s.tellFirst(o.OnRegistered),
 	})
 	if err := s.followProgress(); err != nil {
 		return nil, err

@@ -2,10 +2,12 @@ package proxy
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/registry"
 )
 
 const (
@@ -23,6 +25,8 @@ type storeAlert struct {
 	covered int          // proxies that it stands for
 	trouble bool         // it stands for what keeps the store's events from coming
 	lot     bool         // it stands for what can't be parked
+	// inherited are the runs, by instance, that raised one and are gone.
+	inherited map[string]registry.Owner
 }
 
 // alert sends what the gathered health changes amount to: one alert for the store where most of its proxies are failing,
@@ -118,6 +122,7 @@ func (l *loop) alertStore(trouble string, now time.Time) {
 	switch {
 	case trouble != "":
 		a.trouble = true
+		delete(a.inherited, l.owner.Name) // this one is in its place
 		if a.level == "" {
 			a.level = health.Warning
 		}
@@ -217,14 +222,24 @@ func (l *loop) sendStoreAlert(level health.Level, message string, sample *item, 
 
 func (l *loop) sendOrKeep(a health.Alert) {
 	if l.connected() {
-		l.send("alert", health.AlertSubject(a.Store, a.Name), a)
+		l.publishAlert(a)
 		return
 	}
 	r := &l.report
 	if len(r.kept) == maxKept {
-		r.kept = r.kept[1:]
+		// The oldest goes, but no resolved: what was raised before is waiting for it.
+		oldest := slices.IndexFunc(r.kept, func(a health.Alert) bool { return a.Level != health.Resolved })
+		r.kept = slices.Delete(r.kept, max(oldest, 0), max(oldest, 0)+1)
 	}
 	r.kept = append(r.kept, a)
+}
+
+func (l *loop) publishAlert(a health.Alert) {
+	if l.alerts != nil {
+		l.alerts.Publish(a)
+		return
+	}
+	l.send("alert", health.AlertSubject(a.Store, a.Name), a)
 }
 
 func (l *loop) logAlert(a *health.Alert, key string, value any) {

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -248,6 +249,9 @@ func (l *loop) step(it *item, in Input, now time.Time) {
 		l.superseded(it, *fx.Superseded, now)
 	}
 	if fx.Entered != "" {
+		if l.alerts != nil && fx.Entered == breaker.Healthy && l.alerts.Inherited(l.store, it.proxy.Name) {
+			it.alone = true // another run raised it, and is gone
+		}
 		l.report.entered(it, fx.Entered, now)
 	}
 	l.mark(it, fx.Publish)

@@ -74,7 +74,7 @@ func (l *loop) publish(now time.Time, wake *time.Time) {
 	}
 	r := &l.report
 	for _, a := range r.kept {
-		l.send("alert", health.AlertSubject(a.Store, a.Name), a)
+		l.publishAlert(a)
 	}
 	r.kept = nil
 	left := publishSlice

@@ -33,6 +33,8 @@ type Options struct {
 	// Shares says that subscriptions are shared with other instances, of which Share tells. Else this one takes every
 	// subscription from whoever holds it when it starts.
 	Shares bool
+	// Alerts, where set, publishes the alerts, and knows those that runs which are gone left unresolved.
+	Alerts Alerts
 	// Ensure opens the bucket again where a write found it gone.
 	Ensure  func(context.Context) error
 	Logger  *slog.Logger
@@ -56,6 +58,7 @@ type shared struct {
 	logger     *slog.Logger
 	metrics    *health.Metrics
 	delivery   *Delivery
+	alerts     Alerts                  // nil: they are only published
 	slots      chan struct{}           // one for each batch under way
 	members    atomic.Pointer[Members] // nil inside: subscriptions are not shared
 	stopping   atomic.Bool             // what can't be released now stays
@@ -116,7 +119,7 @@ func New(o Options) *Supervisor {
 	s := &Supervisor{
 		shared: shared{
 			owner: o.Owner, publisher: o.Publish, connected: o.Connected, logger: o.Logger, metrics: o.Metrics,
-			maxPayload: o.MaxPayload, unsent: rate.Sometimes{Interval: time.Minute}, slots: make(chan struct{}, maxBatches), delivery: o.Delivery,
+			maxPayload: o.MaxPayload, unsent: rate.Sometimes{Interval: time.Minute}, slots: make(chan struct{}, maxBatches), delivery: o.Delivery, alerts: o.Alerts,
 		},
 		loops: map[string]*loop{}, tokens: map[string]*loop{}, begun: make(chan struct{}),
 	}
@@ -251,6 +254,18 @@ func (s *Supervisor) Progress(p event.Progress) {
 	if l := s.loops[p.Store]; l != nil {
 		l.inbox.ask(request{do: func(l *loop, now time.Time) { l.progressed(&p, now) }})
 	}
+}
+
+// Inherit passes on an alert that another run raised, and is gone: the store's proxies resolve it once they are well. False: nothing
+// of the store is configured here.
+func (s *Supervisor) Inherit(a health.Standing) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	l := s.loops[a.Store]
+	if l != nil {
+		l.inbox.ask(request{do: func(l *loop, now time.Time) { l.inherit(a, now) }})
+	}
+	return l != nil
 }
 
 // Leads passes on that an emitter renewed the lease by which it leads a store's.

@@ -96,6 +96,7 @@ func (l *loop) look(now time.Time) {
 		}
 	}
 	l.hinder(trouble, now)
+	l.lowerInherited(now)
 }
 
 // storeTrouble is why none of the proxies gets events, and whether the store has an emitter, as far as is known.

@@ -2,11 +2,13 @@ package integration
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/exesdb/subproxy/internal/config"
@@ -14,6 +16,7 @@ import (
 	"github.com/exesdb/subproxy/internal/web"
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/registry"
 )
 
 // host starts an emitter in the instance's process.
@@ -184,4 +187,95 @@ func TestOperatorsAreAnsweredInFull(t *testing.T) {
 		answers := g.ask("status", `{"store":"s","held":true}`, func(a []answer) bool { return len(a) == 2 })
 		return len(answers) == 2 && len(answers[0].Proxies)+len(answers[1].Proxies) == 1 && answers[0].Proxies != nil && answers[1].Proxies != nil
 	})
+}
+
+// standing are the keys of alerts in the cluster bucket.
+func (g *ground) standing() (keys []string) {
+	g.Helper()
+	kv, err := g.js.KeyValue(g.Context(), "exesdb_cluster")
+	if err != nil {
+		return nil
+	}
+	lister, err := kv.ListKeysFiltered(g.Context(), "alert.>")
+	if err != nil {
+		g.Fatal(err)
+	}
+	for key := range lister.Keys() {
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+func TestAlertsOfAKilledRunAreResolved(t *testing.T) {
+	t.Parallel()
+	refused := config.Subscription{
+		Name: "billing", Type: "by_stream", Selector: "$all",
+		Forward: &config.Forward{Sink: "request", Subject: "app.billing", Timeout: time.Second, MaxDeliver: 5},
+	}
+	g := newGround(t, nil, allEvents("all"), allEvents("audit"), refused)
+	g.start()
+	g.append(1, 3)
+	g.awaitRaised("warning proxy billing")
+	if keys := g.standing(); len(keys) != 1 || keys[0] != "alert.proxy.s.billing" {
+		t.Fatalf("keys of standing alerts: %q", keys)
+	}
+	sub, err := g.nc.Subscribe("app.billing", func(m *nats.Msg) { _ = m.Respond(nil) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.awaitRaised("warning proxy billing", "resolved proxy billing")
+	g.eventually("no alert stands", func() bool { return len(g.standing()) == 0 })
+	g.stop()
+
+	// What runs that were killed left behind: of this instance, and of one that never comes back.
+	kv, err := g.js.KeyValue(t.Context(), "exesdb_cluster")
+	if err != nil {
+		t.Fatal(err)
+	}
+	leave := func(a health.Standing) {
+		t.Helper()
+		data, err := json.Marshal(a)
+		if err == nil {
+			_, err = kv.Put(t.Context(), a.Key(), data)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	former := registry.Owner{Name: g.config.Instance.Name, ID: "former"}
+	gone := registry.Owner{Name: "gone", ID: "gone"}
+	for _, a := range []health.Standing{
+		{Scope: "proxy", Store: "s", Name: "all", Level: health.Warning, Owner: former},
+		{Scope: "proxy", Store: "s", Name: "billing", Level: health.Critical, Owner: gone},
+		{Scope: "proxy", Store: "s", Name: "removed", Level: health.Warning, Owner: former},
+		{Scope: "store", Store: "s", Level: health.Warning, Owner: former},
+		{Scope: "store", Store: "s", Level: health.Critical, Owner: gone},
+		{Scope: "store", Store: "other", Level: health.Critical, Owner: former},
+	} {
+		leave(a)
+	}
+	before := len(g.raised())
+	g.start()
+	g.eventually("all are resolved", func() bool { return len(g.standing()) == 0 })
+	counts := map[string]int{}
+	for _, a := range g.alerts()[before:] {
+		counts[a.Level+" "+a.Scope+" "+a.Store+" "+a.Name]++
+	}
+	for what, n := range map[string]int{
+		"resolved proxy s all": 1, "resolved proxy s billing": 1, "resolved proxy s removed": 1, "resolved store s ": 2, "resolved store other ": 1,
+	} {
+		if counts[what] < n {
+			t.Errorf("%s: %d times, want %d", what, counts[what], n)
+		}
+		delete(counts, what)
+	}
+	if len(counts) > 0 {
+		t.Errorf("alerts besides: %v", counts)
+	}
+	// An alert that stands on is not resolved before what it tells of has ended.
+	if err := sub.Unsubscribe(); err != nil {
+		t.Fatal(err)
+	}
+	g.append(4, 1)
+	g.eventually("raised again", func() bool { all := g.raised(); return all[len(all)-1] == "warning proxy billing" })
 }
