@@ -5,23 +5,31 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
 	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/internal/service"
 )
 
 func newCheck() *cobra.Command {
 	var file string
-	var defaults bool
+	var defaults, connected bool
 	cmd := &cobra.Command{
 		Use: "check --config FILE | --defaults", Short: "Check a configuration, or print a complete one",
 		Long: `Check a configuration file as subproxy run would read it, environment included, and print every mistake at once,
 each with its line, its column and what would be right. With --defaults, print a complete commented configuration:
-every key, its default, unit, range and environment variable.`,
-		Example: "  subproxy check --config subproxy.yaml\n  subproxy check --defaults > subproxy.yaml",
+every key, its default, unit, range and environment variable.
+
+With --connect, connect as the configuration says and look at what it needs of NATS as well: server, buckets and the stream of parked
+events (those that are absent will be created), stores' streams where emitter.enabled, what stream sinks store in, bridged streams.
+Nothing is started, created or changed. The exit status is 1 where something keeps subproxy from starting.`,
+		Example: "  subproxy check --config subproxy.yaml\n  subproxy check --config subproxy.yaml --connect\n  subproxy check --defaults > subproxy.yaml",
 		Args:    args(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
+			case defaults && connected:
+				return usagef("--connect needs --config FILE")
 			case defaults && file != "":
 				return usagef("--config and --defaults exclude each other")
 			case defaults:
@@ -45,10 +53,45 @@ every key, its default, unit, range and environment variable.`,
 				n += len(s.Subscriptions)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: good; stores %d, subscriptions %d, instance %s\n", file, len(c.Stores), n, c.Instance.Name)
+			if connected {
+				return inspect(cmd, c)
+			}
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&connected, "connect", false, "look at what the configuration needs of NATS, too")
 	cmd.Flags().StringVarP(&file, "config", "c", "", "configuration `FILE`")
 	cmd.Flags().BoolVar(&defaults, "defaults", false, "print a complete commented configuration")
 	return cmd
+}
+
+// inspect prints what NATS has of what the configuration needs, and then each problem with its cure.
+func inspect(cmd *cobra.Command, c *config.Config) error {
+	findings, err := service.Inspect(cmd.Context(), c)
+	if err != nil {
+		return err
+	}
+	t := newTable(cmd, "WHAT", "NAME", "FOUND", "")
+	problems := 0
+	for _, f := range findings {
+		verdict := "good"
+		switch {
+		case f.Warning:
+			verdict = "warning"
+		case f.Problem != nil:
+			verdict = "problem"
+			problems++
+		}
+		t.AppendRow(table.Row{f.What, f.Name, f.State, verdict})
+	}
+	t.Render()
+	for _, f := range findings {
+		if f.Problem != nil {
+			fmt.Fprintf(cmd.OutOrStdout(), "\n%s %s: %v\n", f.What, f.Name, f.Problem)
+		}
+	}
+	if problems > 0 {
+		return fmt.Errorf("%d of %d to mend", problems, len(findings))
+	}
+	return nil
 }

@@ -88,7 +88,7 @@ type Bridge struct {
 
 // BridgeStream turns the elections of one stream into events of one store.
 type BridgeStream struct {
-	Stream string `yaml:"stream" required:"true" format:"stream" example:"EVENTS" doc:"The stream's name."`
+	Stream string `yaml:"stream" required:"true" format:"stream" example:"EVENTS" doc:"The stream's name. It needs more than one replica: of a stream with one no server tells of an election."`
 	Store  string `yaml:"store" required:"true" example:"greenhouse_tycoon" doc:"The id of one of the stores below."`
 	Event  string `yaml:"event" default:"leader_changed" oneof:"leader_changed emitter_restarted" doc:"What the election counts as."`
 }

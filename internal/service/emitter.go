@@ -81,7 +81,7 @@ func StartEmitter(ctx context.Context, o EmitterOptions) (_ *Emitter, err error)
 	}
 	for _, s := range c.Stores {
 		cfg.Stores = append(cfg.Stores, emitter.Store{
-			Stream: emitter.StreamConfig{Store: s.ID, Name: s.Stream.Name, Replicas: s.Stream.Replicas, Memory: s.Stream.Storage == "memory"},
+			Stream: streamConfig(&s),
 			Layout: emitter.Layout{
 				StreamToken: s.Stream.StreamToken, TypeToken: s.Stream.EventTypeToken,
 				StreamHeader: s.Stream.StreamHeader, TypeHeader: s.Stream.EventTypeHeader,

@@ -87,5 +87,8 @@ func (s *Service) Reload(c *config.Config) error {
 		}
 	}
 	s.supervisor.Apply(subscriptions(c))
+	if !reflect.DeepEqual(old.Bridge, c.Bridge) {
+		s.work.Go(func() { s.warnOfBridges(c) })
+	}
 	return nil
 }

@@ -92,6 +92,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 		return nil, err
 	}
 	s.running.Store(true)
+	s.work.Go(func() { s.warnOfBridges(o.Config) })
 	return s, s.tried(starting)
 }
 

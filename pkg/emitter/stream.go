@@ -62,7 +62,7 @@ func OpenStream(ctx context.Context, js jetstream.JetStream, cfg StreamConfig) (
 		}
 	}
 	if errors.Is(err, jetstream.ErrStreamNotFound) && cfg.Name != "" {
-		return nil, fmt.Errorf("%w: %s, which stores[].stream.name says holds the events of store %s; create it, or leave the name out", ErrNoStream, name, cfg.Store)
+		return nil, missing(&cfg)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open stream %s of store %s: %w", name, cfg.Store, err)
@@ -109,4 +109,22 @@ func unfit(store string, r *feed.RetentionError) *UnfitStreamError {
 // republishFlags make a stream republish as ours do.
 func republishFlags(store string) string {
 	return "--republish-source='>' --republish-destination='" + StoredSubject + subscription.EncodeToken(store) + ".>'"
+}
+
+// InspectStream looks whether the store's stream is there and can be followed, and changes nothing.
+func InspectStream(ctx context.Context, js jetstream.JetStream, cfg StreamConfig) (there bool, err error) {
+	stream, err := js.Stream(ctx, cfg.name())
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound) && cfg.name() != StreamName(cfg.Store):
+		return false, missing(&cfg)
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("look at stream %s of store %s: %w", cfg.name(), cfg.Store, err)
+	}
+	return true, CheckStream(cfg.Store, stream.CachedInfo().Config)
+}
+
+func missing(cfg *StreamConfig) error {
+	return fmt.Errorf("%w: %s, which stores[].stream.name says holds the events of store %s; create it, or leave the name out", ErrNoStream, cfg.name(), cfg.Store)
 }

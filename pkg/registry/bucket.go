@@ -48,6 +48,21 @@ var (
 	Checkpoints   = Kind{"exesdb_checkpoints", "Event-store subscriptions: what each has acknowledged", "", false}
 )
 
+// DefaultBucket is the name of the kind's bucket, where no other is given.
+func (k Kind) DefaultBucket() string { return k.bucket }
+
+// Flags are those of nats kv add, but for history and size, with which a bucket of that name is one of the kind; a blank follows each.
+func (k Kind) Flags(bucket string) string {
+	flags := ""
+	if k.markers {
+		flags += "--marker-ttl=1h "
+	}
+	if to := k.republishTo; to != "" {
+		flags += fmt.Sprintf("--republish-source='%s%s.>' --republish-destination='%s>' ", subjectPrefix, bucket, to)
+	}
+	return flags
+}
+
 // Config says which bucket, and how to create it where it is absent.
 type Config struct {
 	Kind     Kind          // default Registrations

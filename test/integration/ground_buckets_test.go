@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/sink"
 )
@@ -94,4 +95,21 @@ func TestDeletedBucketsAreMadeAnewAfterAPauseAndProven(t *testing.T) {
 	}
 	g.awaitStatus("s.all", "healthy and registered anew", func(s status) bool { return s.Health == "healthy" && s.Verified })
 	g.eventually("the checkpoint is there again", func() bool { return g.checkpoint("s.by_stream.=24all.all") == 8 })
+}
+
+func TestBridgedStreamOfOneReplicaIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	g := newGround(t, nil)
+	if _, err := g.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders"}}); err != nil {
+		t.Fatal(err)
+	}
+	g.config.Bridge.Streams = []config.BridgeStream{{Stream: "ORDERS", Store: groundStore, Event: "leader_changed"}}
+	g.start()
+	g.eventually("the bridge is warned of", func() bool { return g.logged("stream ORDERS has one replica") == 1 })
+	next := *g.config // as after SIGHUP, which reads another
+	next.Bridge.Streams = []config.BridgeStream{{Stream: "OTHER", Store: groundStore, Event: "leader_changed"}}
+	if err := g.instance.Reload(&next); err != nil {
+		t.Fatal(err)
+	}
+	g.eventually("the new bridge is warned of", func() bool { return g.logged("there is no stream OTHER") == 1 })
 }

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/internal/natsnode"
+)
+
+// checkConnected runs check --connect against a server that was prepared, and returns what it prints and what is there afterwards.
+func checkConnected(t *testing.T, extra string, prepare func(jetstream.JetStream) error) (out string, err error, streams []string) {
+	t.Helper()
+	node, err := natsnode.Start(natsnode.Options{StoreDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(node.Shutdown)
+	nc, err := nats.Connect(node.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := prepare(js); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "subproxy.yaml")
+	if err := os.WriteFile(file, []byte("nats: {url: "+node.URL()+"}\nemitter: {enabled: true}\n"+extra), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err = execute(t, "check", "--connect", "--config", file)
+	for name := range js.StreamNames(t.Context()).Name() {
+		streams = append(streams, name)
+	}
+	return out, err, streams
+}
+
+const checkedStore = "stores: [{id: s, subscriptions: [{name: all, type: by_stream, selector: $all}]}]\n"
+
+func TestCheckConnectFindsThatAllIsWellAndCreatesNothing(t *testing.T) {
+	out, err, streams := checkConnected(t, checkedStore, func(jetstream.JetStream) error { return nil })
+	if err != nil || len(streams) > 0 {
+		t.Errorf("%v; streams %v", err, streams)
+	}
+	for _, text := range []string{"nats-server 2.", "max_payload 1048576", "exesdb_subscriptions", "exesdb_cluster", "exesdb_checkpoints", "EXESDB_PARKED", "EXESDB_s", "absent; it will be created"} {
+		if !strings.Contains(out, text) {
+			t.Errorf("%q is not in\n%s", text, out)
+		}
+	}
+	if strings.Contains(out, "problem") || strings.Contains(out, "warning") {
+		t.Errorf("it says\n%s", out)
+	}
+}
+
+func TestCheckConnectNamesEveryProblemWithItsCure(t *testing.T) {
+	out, err, streams := checkConnected(t, `
+stores:
+  - id: s
+    subscriptions:
+      - {name: all, type: by_stream, selector: $all, forward: {subject: nowhere.x, sink: stream}}
+  - id: own
+    stream: {name: OWN}
+    subscriptions: [{name: all, type: by_stream, selector: $all}]
+bridge:
+  streams: [{stream: ONE, store: s}, {stream: NONE, store: s}]
+`, func(js jetstream.JetStream) error {
+		ctx := t.Context()
+		for _, cfg := range []jetstream.StreamConfig{
+			{Name: "EXESDB_s", Subjects: []string{"exesdb.events.s.>"}, Retention: jetstream.InterestPolicy},
+			{Name: "ONE", Subjects: []string{"one"}}, {Name: "EXESDB_PARKED", Subjects: []string{"exesdb.parked.>"}},
+		} {
+			if _, err := js.CreateStream(ctx, cfg); err != nil {
+				return err
+			}
+		}
+		_, err := js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "exesdb_subscriptions", TTL: time.Hour})
+		return err
+	})
+	if err == nil || !strings.HasSuffix(err.Error(), "5 of 10 to mend") {
+		t.Errorf("%v", err)
+	}
+	for _, text := range []string{
+		"nats stream edit KV_exesdb_subscriptions --allow-msg-ttl", "--max-age=0s",
+		"nats stream edit EXESDB_PARKED --allow-direct",
+		"nats stream edit EXESDB_s --retention=limits",
+		"OWN, which stores[].stream.name says holds the events of store own",
+		"nats stream add NAME --subjects='nowhere.x'",
+		"stream ONE has one replica", "there is no stream NONE",
+	} {
+		if !strings.Contains(out, text) {
+			t.Errorf("%q is not in\n%s", text, out)
+		}
+	}
+	if len(streams) != 4 {
+		t.Errorf("it created something: %v", streams)
+	}
+}
+
+func TestCheckConnectKnowsWhatCannotBeCreated(t *testing.T) {
+	out, err, _ := checkConnected(t, "registry: {replicas: 3}\n"+checkedStore, func(jetstream.JetStream) error { return nil })
+	if err == nil || !strings.Contains(out, "it can't be created with registry.replicas: 3 on a server that is in no cluster") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if _, err := execute(t, "check", "--connect", "--defaults"); err == nil || !strings.Contains(err.Error(), "--connect needs --config FILE") {
+		t.Errorf("without a file: %v", err)
+	}
+}
