@@ -71,6 +71,11 @@ func (c *campaign) run() error {
 
 // step lets the rules decide, and does what they say.
 func (c *campaign) step(in input) (done bool) {
+	if c.lease != nil {
+		if witness := c.lease.witness.Swap(nil); witness != nil {
+			c.rules.mine.Witness = *witness
+		}
+	}
 	fx := c.rules.Step(in, time.Now())
 	c.report(leaseFailed, fx.Failed, "leading", c.rules.leading)
 	if in.kind == answered {

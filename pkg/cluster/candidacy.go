@@ -110,6 +110,7 @@ type input struct {
 	err      error
 	term     uint64        // a term that the lease's must be above
 	epoch    *string       // the new epoch
+	witness  string        // of the new epoch
 	edit     func(*Member) // asked of a session
 }
 
@@ -145,7 +146,7 @@ func (c *candidacy) Step(in input, now time.Time) (fx effects) {
 	case asked:
 		c.mine.Term = max(c.mine.Term, above(in.term))
 		if in.epoch != nil {
-			c.mine.Epoch = *in.epoch
+			c.mine.Epoch, c.mine.Witness = *in.epoch, in.witness
 		}
 		c.changed = true
 	case returned:

@@ -227,7 +227,7 @@ func (c *candidacy) win(now time.Time, fx *effects) {
 	}
 	c.mine = Record{
 		Store: c.store, Leader: c.self.Name, ID: c.self.ID, Host: c.self.Host, PID: c.self.PID,
-		Term: above(c.floor()), Epoch: c.last.Epoch, Since: now.UTC().Round(0), TTLMillis: c.ttl.Milliseconds(),
+		Term: above(c.floor()), Epoch: c.last.Epoch, Witness: c.last.Witness, Since: now.UTC().Round(0), TTLMillis: c.ttl.Milliseconds(),
 	}
 	c.write(true, now, fx)
 }

@@ -216,8 +216,12 @@ func TestLeaderThatStopsHandsOverAtOnce(t *testing.T) {
 	a, b := startCandidate(t, n, "a"), startCandidate(t, n, "b")
 	pa := a.start(t, "s", never)
 	first := next(t, pa.leases)
-	if err := first.SetEpoch(t.Context(), "e1"); err != nil || first.Epoch() != "e1" {
-		t.Errorf("epoch %q, %v", first.Epoch(), err)
+	if err := first.SetEpoch(t.Context(), "e1", "w1"); err != nil || first.Epoch() != "e1" || first.Witness() != "w1" {
+		t.Errorf("epoch %q, witness %q, %v", first.Epoch(), first.Witness(), err)
+	}
+	first.Remember("w2")
+	if err := first.Verify(t.Context()); err != nil || first.Witness() != "w2" {
+		t.Errorf("witness %q, %v", first.Witness(), err)
 	}
 	pb := b.start(t, "s", never)
 	eventually(t, "b knows a", knows(pb, "a"))
@@ -236,7 +240,7 @@ func TestLeaderThatStopsHandsOverAtOnce(t *testing.T) {
 	if previous, why := second.Previous(); why != VacantResigned || previous.Leader != "a" || previous.Epoch != "e1" {
 		t.Errorf("previous %+v, %s", previous, why)
 	}
-	if second.Term() <= first.Term() || second.Epoch() != "e1" {
+	if second.Term() <= first.Term() || second.Epoch() != "e1" || second.Witness() != "w2" {
 		t.Errorf("term %d after %d, epoch %q", second.Term(), first.Term(), second.Epoch())
 	}
 	if err := first.Verify(t.Context()); !errors.Is(err, ErrDeposed) {

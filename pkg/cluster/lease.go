@@ -21,7 +21,9 @@ type Record struct {
 	PID    int    `json:"pid"`
 	Term   uint64 `json:"term"`
 	// Epoch is the leader's to use (Lease.SetEpoch). A new leader carries it over until it sets another.
-	Epoch     string    `json:"epoch"`
+	Epoch string `json:"epoch"`
+	// Witness is the leader's to use likewise (Lease.SetEpoch, Lease.Remember): what proves that the epoch is of what is there.
+	Witness   string    `json:"witness,omitempty"`
 	Since     time.Time `json:"since"`  // when the leader began to contend, by its clock: it marks the leadership, no rule counts with it
 	TTLMillis int64     `json:"ttl_ms"` // how long the lease outlives its last renewal
 }
@@ -73,6 +75,7 @@ const (
 // Lease is a leadership. Its methods may be called from any goroutine, also after it ended.
 type Lease struct {
 	held     atomic.Pointer[Record]
+	witness  atomic.Pointer[string] // to be written with the next renewal; nil: as it is
 	previous Record
 	vacancy  Vacancy
 	asks     chan<- *ask
@@ -86,13 +89,19 @@ func (l *Lease) Term() uint64 { return l.held.Load().Term }
 // Epoch is what the last SetEpoch set, this leader's or one's before.
 func (l *Lease) Epoch() string { return l.held.Load().Epoch }
 
+// Witness is what the last SetEpoch or Remember that was written set, this leader's or one's before.
+func (l *Lease) Witness() string { return l.held.Load().Witness }
+
 // Previous is the leader before, and why it no longer was one. The record is zero where none is known.
 func (l *Lease) Previous() (Record, Vacancy) { return l.previous, l.vacancy }
 
-// SetEpoch writes the epoch to the lease.
-func (l *Lease) SetEpoch(ctx context.Context, epoch string) error {
-	return l.renew(ctx, "set epoch", input{kind: asked, epoch: &epoch})
+// SetEpoch writes the epoch to the lease, and the witness of it.
+func (l *Lease) SetEpoch(ctx context.Context, epoch, witness string) error {
+	return l.renew(ctx, "set epoch", input{kind: asked, epoch: &epoch, witness: witness})
 }
+
+// Remember has the witness written with the next renewal.
+func (l *Lease) Remember(witness string) { l.witness.Store(&witness) }
 
 // Verify renews the lease now. Nil says that it was held at some time during the call. Failing renewals are
 // tried again until ctx ends; ErrDeposed says that the lease is lost.

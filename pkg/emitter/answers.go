@@ -46,7 +46,7 @@ func (l *leader) open(s *sub) {
 
 // follows reports whether it is known what the proxy of a new registration took last, without asking it.
 func (l *leader) follows(s *sub, stopped registry.Place) bool {
-	return stopped.Epoch != "" && stopped.Epoch == l.epoch && l.tail != nil && !l.resetting && s.recorded && (s.registration.StartVersion >= 0 || s.durable)
+	return stopped.Epoch != "" && stopped.Epoch == l.history.epoch && l.tail != nil && !l.resetting && s.recorded && (s.registration.StartVersion >= 0 || s.durable)
 }
 
 // goOnFrom begins a session where the holder before stopped, which said so when it handed the subscription over: asking would be
@@ -65,7 +65,7 @@ func (l *leader) question(s *sub, now time.Time) bool {
 	s.askedAt = now
 	s.askWait = min(max(2*s.askWait, firstAsk), maxAsk)
 	m := &nats.Msg{Subject: s.registration.DeliverSubject, Reply: s.reply, Header: nats.Header{
-		event.SequenceHeader: {"0"}, event.TermHeader: l.termValue, event.EpochHeader: {l.epoch},
+		event.SequenceHeader: {"0"}, event.TermHeader: l.termValue, event.EpochHeader: {l.history.epoch},
 	}}
 	return s.local && l.local.Offer(event.Handoff{Message: m, Term: l.term}) || l.nc.PublishMsg(m) == nil
 }

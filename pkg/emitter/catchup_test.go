@@ -24,6 +24,7 @@ import (
 // catchingUp is a leader with its passes, windows and tail, a stream that it reads when the test says so, and a proxy for each of its
 // subscriptions. Only NATS is not there.
 type catchingUp struct {
+	reader  // what is not asked for here
 	t       *rapid.T
 	leader  *leader
 	stream  []feed.Message // what is stored, the sequence less one is the index; without subject: gone
@@ -151,7 +152,7 @@ func (w *catchingUp) subscribe(typ subscription.Type, selector string, start int
 	}, uint64(n + 1)}, time.Now())
 	p.sub = w.leader.subs[s.Key()]
 	w.leader.unloaded = nil
-	w.leader.loaded([]loaded{{sub: p.sub}})
+	w.leader.loaded([]loaded{{sub: p.sub}}, w.leader.resets)
 	w.turn()
 }
 

@@ -12,10 +12,11 @@ import (
 
 // Checkpoint is a record of the bucket of checkpoints, under the registration's key.
 type Checkpoint struct {
-	Sequence  uint64    `json:"seq"`     // of the store: everything up to here was acknowledged, or is not wanted
-	Term      uint64    `json:"term"`    // of the leader that wrote it
-	Emitter   string    `json:"emitter"` // that leader's name
-	Epoch     string    `json:"epoch"`   // which history of the store the sequence is of
+	Sequence  uint64    `json:"seq"`               // of the store: everything up to here was acknowledged, or is not wanted
+	Term      uint64    `json:"term"`              // of the leader that wrote it
+	Emitter   string    `json:"emitter"`           // that leader's name
+	Epoch     string    `json:"epoch"`             // which history of the store the sequence is of
+	Witness   string    `json:"witness,omitempty"` // events of that history, which prove that it is what the stream holds; see witnessText
 	UpdatedAt time.Time `json:"updated_at"`
 }
 
@@ -25,6 +26,7 @@ type checkpoints interface {
 	GetLast(ctx context.Context, keys []string, found func(registry.Entry)) error
 	GetFromLeader(ctx context.Context, key string) (registry.Entry, bool, error)
 	Keys(ctx context.Context, store string) (map[string]bool, error)
+	Newest(ctx context.Context, store string) (registry.Entry, bool, error)
 }
 
 const (
@@ -65,7 +67,7 @@ func (l *leader) write() {
 func (l *leader) due() ([]*sub, []registry.Write) {
 	n := min(len(l.dirty), maxWrites)
 	subs, writes := make([]*sub, 0, n), make([]registry.Write, 0, n)
-	now := time.Now().UTC()
+	now, witness := time.Now().UTC(), witnessText(l.history.ends(l.resetting))
 	for s := range l.dirty {
 		if len(subs) == n {
 			break
@@ -74,7 +76,7 @@ func (l *leader) due() ([]*sub, []registry.Write) {
 		if !s.recorded {
 			continue // its place in the stream is not known yet
 		}
-		data, _ := json.Marshal(Checkpoint{Sequence: s.sender.Acked, Term: l.lease.Term(), Emitter: l.name, Epoch: l.epoch, UpdatedAt: now})
+		data, _ := json.Marshal(Checkpoint{Sequence: s.sender.Acked, Term: l.lease.Term(), Emitter: l.name, Epoch: l.history.epoch, Witness: witness, UpdatedAt: now})
 		s.writing = true
 		subs = append(subs, s)
 		writes = append(writes, registry.Write{Key: s.key, Data: data, Revision: s.revision})

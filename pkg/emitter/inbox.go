@@ -42,6 +42,7 @@ const (
 	isMessage streamKind = iota
 	isLevel
 	isReset
+	isSeen
 )
 
 type streamItem struct {
@@ -49,6 +50,7 @@ type streamItem struct {
 	message  feed.Message
 	sequence uint64
 	reason   error
+	seen     []feed.Witness
 }
 
 func newInbox() *inbox {
@@ -134,6 +136,8 @@ func (h *tailHandler) Message(m feed.Message) { h.put(streamItem{kind: isMessage
 
 // Level implements feed.Handler.
 func (h *tailHandler) Level(seq uint64) { h.put(streamItem{kind: isLevel, sequence: seq}) }
+
+func (h *tailHandler) seen(all []feed.Witness) { h.put(streamItem{kind: isSeen, seen: all}) }
 
 // Reset implements feed.Handler.
 func (h *tailHandler) Reset(reason error) {

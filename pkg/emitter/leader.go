@@ -25,7 +25,11 @@ type lease interface {
 	Term() uint64
 	// Epoch is what the lease's record says of the store's history; empty: nothing.
 	Epoch() string
-	SetEpoch(ctx context.Context, epoch string) error
+	// Witness is what it says to prove it.
+	Witness() string
+	SetEpoch(ctx context.Context, epoch, witness string) error
+	// Remember has the witness written with the next renewal.
+	Remember(witness string)
 	// RaiseTerm makes the term higher than the one given, by a conditional write.
 	RaiseTerm(ctx context.Context, above uint64) error
 }
@@ -54,8 +58,7 @@ type leader struct {
 	work      sync.WaitGroup
 	replies   string // prefix of reply subjects
 	reader    reader
-	created   string // the stream's creation: the epoch, unless it went back
-	epoch     string
+	history   history
 	term      uint64 // what is sent with; the lease's may have risen since
 	termValue []string
 
@@ -107,14 +110,15 @@ func (l *leader) run(ctx context.Context) error {
 		return err
 	}
 	l.reader = feed.NewReader(l.js, info)
-	l.created = strconv.FormatInt(info.Created.UnixNano(), 10)
-	l.epoch = currentEpoch(l.lease.Epoch(), l.created)
 	l.setTerm()
 
 	working, cancel := context.WithCancel(ctx)
 	l.ended = working.Done()
 	defer l.work.Wait()
 	defer cancel()
+	if err := l.recall(working, info.Created); err != nil {
+		return err
+	}
 	l.replies = l.nc.NewInbox()
 	answers, err := l.nc.Subscribe(l.replies+".*.*", l.inbox.answer)
 	if err != nil {
@@ -124,7 +128,8 @@ func (l *leader) run(ctx context.Context) error {
 	if err := answers.SetPendingLimits(-1, 64<<20); err != nil {
 		return fmt.Errorf("subscribe to answers: %w", err)
 	}
-	tail, err := feed.New(l.js, feed.Config{Stream: l.stream, Handler: &tailHandler{l.inbox, working.Done()}, First: l.inbox.setFirst, Trouble: l.hindered, Logger: l.log})
+	handler := &tailHandler{l.inbox, working.Done()}
+	tail, err := feed.New(l.js, feed.Config{Stream: l.stream, Handler: handler, First: l.inbox.setFirst, Seen: handler.seen, Trouble: l.hindered, Logger: l.log})
 	if err != nil {
 		return err
 	}
@@ -227,6 +232,7 @@ func (l *leader) streamed(ctx context.Context, item streamItem) {
 	switch item.kind {
 	case isMessage:
 		l.know(item.message.Sequence - 1)
+		l.history.heard = feed.Witness{Sequence: item.message.Sequence, Time: item.message.Time}
 		if e := l.entryOf(item.message); e != nil {
 			l.tail.add(e)
 			l.dispatch(l.tail, e)
@@ -235,7 +241,9 @@ func (l *leader) streamed(ctx context.Context, item streamItem) {
 		l.tail.trim(maxEvents, maxBytes)
 	case isLevel:
 		l.know(item.sequence)
-		l.level(ctx, item.sequence)
+		l.level(ctx)
+	case isSeen:
+		l.seen(item.seen)
 	default:
 		l.reset(item.reason)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/exesdb/subproxy/pkg/feed"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
@@ -17,8 +18,9 @@ type loaded struct {
 	found    bool
 	revision uint64
 	point    Checkpoint
-	odd      error // the record can't be read
-	answered bool  // its record was found, or the bucket's leader has none
+	odd      error           // the record can't be read
+	answered bool            // its record was found, or the bucket's leader has none
+	compared feed.Comparison // of its witness, where its epoch is another
 }
 
 // fewKeys is how many checkpoints are looked for one by one. For more the bucket's leader is asked which there are.
@@ -34,9 +36,10 @@ func (l *leader) load(ctx context.Context) {
 		got[i].sub = s
 	}
 	l.unloaded, l.loading = nil, true
+	in := present{l.history.epoch, l.history.former, l.reader, l.resets}
 	l.work.Go(func() {
 		defer l.inbox.call(func() { l.loading = false })
-		for !l.loadAll(ctx, got) {
+		for !l.loadAll(ctx, got, in) {
 			select {
 			case <-time.After(250 * time.Millisecond):
 			case <-ctx.Done():
@@ -46,9 +49,17 @@ func (l *leader) load(ctx context.Context) {
 	})
 }
 
+// present is what checkpoints are held against: the history when they were read.
+type present struct {
+	epoch  string
+	former map[string]feed.Comparison // not written to
+	reader reader
+	resets int
+}
+
 // loadAll reads a page at a time, hands over each that is complete, and reports whether all are. What was answered is not
 // asked for again.
-func (l *leader) loadAll(ctx context.Context, got []loaded) (complete bool) {
+func (l *leader) loadAll(ctx context.Context, got []loaded, in present) (complete bool) {
 	if err := l.absent(ctx, got); err != nil {
 		l.log.Warn("checkpoints can't be read yet; nothing is sent to their subscriptions", "subscriptions", len(got), "error", err)
 		return false
@@ -58,14 +69,18 @@ func (l *leader) loadAll(ctx context.Context, got []loaded) (complete bool) {
 		if page[0].sub == nil {
 			continue // handed over before
 		}
-		if err := readCheckpoints(ctx, l.points, page); err != nil {
+		err := readCheckpoints(ctx, l.points, page)
+		if err == nil {
+			err = compareCheckpoints(ctx, in, page)
+		}
+		if err != nil {
 			l.log.Warn("checkpoints can't be read yet; nothing is sent to their subscriptions", "subscriptions", len(page), "error", err)
 			complete = false
 			continue
 		}
 		done := slices.Clone(page)
 		page[0].sub = nil
-		l.inbox.call(func() { l.loaded(done) })
+		l.inbox.call(func() { l.loaded(done, in.resets) })
 	}
 	return complete
 }
@@ -125,6 +140,35 @@ func readCheckpoints(ctx context.Context, points checkpoints, got []loaded) erro
 	return g.Wait()
 }
 
+// compareCheckpoints finds out what checkpoints of other epochs have in common with the stream. Those that were written together
+// have one witness.
+func compareCheckpoints(ctx context.Context, in present, got []loaded) error {
+	byWitness := map[string][]*loaded{}
+	for i := range got {
+		c := &got[i]
+		compared, ok := in.former[c.point.Epoch]
+		switch {
+		case !c.found || c.point.Epoch == "" || c.point.Epoch == in.epoch:
+		case ok:
+			c.compared = compared
+		case c.point.Witness != "":
+			byWitness[c.point.Witness] = append(byWitness[c.point.Witness], c)
+		}
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(fewKeys)
+	for witness, all := range byWitness {
+		g.Go(func() error {
+			compared, err := in.reader.Compare(ctx, parseWitness(witness))
+			for _, c := range all {
+				c.compared = compared
+			}
+			return err
+		})
+	}
+	return g.Wait()
+}
+
 func (c *loaded) read(e *registry.Entry) {
 	c.revision = e.Revision
 	if e.Operation != registry.Put {
@@ -142,10 +186,14 @@ func (l *leader) isNews(c *loaded) bool {
 	return c.revision > c.sub.revision && !own && !c.sub.writing
 }
 
-func (l *leader) loaded(got []loaded) {
+func (l *leader) loaded(got []loaded, resets int) {
 	now := time.Now()
 	for _, c := range got {
 		s := c.sub
+		if resets != l.resets && s.phase == loading { // they were held against a history that is no more
+			l.unloaded = append(l.unloaded, s)
+			continue
+		}
 		if s.recorded && (s.phase != loading || !l.isNews(&c)) {
 			if s.phase == loading {
 				l.ask(s, now)
@@ -157,21 +205,16 @@ func (l *leader) loaded(got []loaded) {
 			delete(l.dirty, s)
 		}
 		s.revision = c.revision
+		at, counts := c.point.placeIn(l.history.epoch, c.compared, s.least())
 		switch {
 		case c.odd != nil:
 			l.log.Error("a checkpoint can't be read; the position is the proxy's, or the start", "subscription", s.name, "error", c.odd)
-		case c.found && ofStream(c.point.Epoch, l.created):
-			at := c.point.Sequence
-			if c.point.Epoch != l.epoch { // the stream went back while the subscription was not registered
-				at = min(at, max(shared(l.epoch, l.created), s.least()))
-			}
+		case c.found && counts:
 			s.sender, s.recorded, s.durable = NewSender(at), true, true
-		case c.found && c.point.Epoch != "":
+		case c.found:
 			// Of a stream that is no more: everything in this one is new.
 			s.sender, s.recorded, s.durable = NewSender(s.least()), true, true
 			l.voided++
-		case c.found: // written by somebody else's emitter, or by hand
-			s.sender, s.recorded, s.durable = NewSender(c.point.Sequence), true, true
 		}
 		if s.phase == loading {
 			l.ask(s, now)

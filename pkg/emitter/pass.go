@@ -35,6 +35,7 @@ type reader interface {
 	Read(ctx context.Context, from uint64, batch, maxBytes int) ([]feed.Message, error)
 	Stretch(log *slog.Logger) *feed.Stretch
 	Last(ctx context.Context) (uint64, error)
+	Compare(ctx context.Context, known []feed.Witness) (feed.Comparison, error)
 }
 
 // plan lets passes read on, ends those that have caught up or are abandoned, and begins one where somebody waits. More at once would

@@ -159,7 +159,7 @@ func (l *leader) unsent(s *sub, e *entry, err error) bool {
 
 // parkAside parks an event that can't be sent beside the loop, and lets its subscription go on then.
 func (l *leader) parkAside(s *sub, e *entry, reason error) {
-	r, ev, epoch := s.registration, e.event, l.epoch
+	r, ev, epoch := s.registration, e.event, l.history.epoch
 	ev.Header = maps.Clone(ev.Header)
 	l.work.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), checkpointIO)

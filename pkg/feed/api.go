@@ -123,6 +123,23 @@ func (a api) lookup(ctx context.Context) lookup {
 	}
 }
 
+// ends are the first and the last message of a stream, as far as they are there.
+func (a api) ends(ctx context.Context, info *jetstream.StreamInfo) (ends []Witness, err error) {
+	if info.State.Msgs == 0 {
+		return nil, nil
+	}
+	for _, seq := range []uint64{info.State.FirstSeq, info.State.LastSeq} {
+		m, ok, err := a.lookup(ctx)(seq, false)
+		if err != nil {
+			return ends, err
+		}
+		if ok {
+			ends = append(ends, m)
+		}
+	}
+	return ends, nil
+}
+
 // pageOf reads what one direct get gives, at most room messages, and hands them to each until that returns false. It reports whether
 // the replica that answered has more. Every answer names the sequence before it in the page, so one that was lost is noticed; wait
 // bounds the time to each answer.

@@ -32,7 +32,7 @@ func (v verdict) String() string {
 type cursor struct {
 	created time.Time // creation of the stream followed, as it was told last
 	last    uint64    // last sequence delivered, or the one before the first wanted
-	at      time.Time // when last was stored; zero if it was not delivered
+	at      time.Time // when last was stored; zero where that is not known
 	target  uint64    // highest sequence known to have been given out
 	live    uint64    // highest sequence heard live
 	ordered bool      // the live source skips only what is gone, so its jumps are no gaps
@@ -49,7 +49,7 @@ func (c *cursor) hear(seq uint64, stored time.Time) verdict {
 	back := seq <= c.live
 	c.live = max(c.live, seq)
 	switch {
-	case seq <= c.last && back:
+	case seq <= c.last && (back || !c.at.IsZero() && stored.After(c.at)):
 		return suspect
 	case seq <= c.last:
 		return drop

@@ -23,6 +23,7 @@ func TestLiveMessagesAreJudgedBySequence(t *testing.T) {
 		"jump of an ordered source":    {cursor{last: 4, live: 4, ordered: true}, 6, storedAt(6), deliver},
 		"filled before":                {cursor{last: 4, live: 2}, 3, storedAt(3), drop},
 		"back":                         {cursor{last: 4, live: 4}, 1, storedAt(1), suspect},
+		"stored later than the last":   {cursor{last: 4, at: storedAt(4)}, 1, storedAt(5), suspect},
 		"older than the stream":        {cursor{last: 4, live: 4, created: epoch}, 5, epoch.Add(-1), fill},
 		"older, as the leader's are":   {cursor{last: 4, live: 4, created: epoch, asOld: true}, 5, epoch.Add(-1), deliver},
 		"stored as it was created":     {cursor{created: epoch}, 1, epoch, deliver},

@@ -127,6 +127,7 @@ type Feed struct {
 	seen    Witnesses // of the stream followed
 	ends    []Witness // the stream's at the start; seen once a look has found the same stream
 	doubts  []Witness // what was last when something told that the stream may be another
+	doubted time.Time // when the last of them was added
 	started bool      // cur stands where the caller asked it to
 	absent  bool      // the stream was not there when Run began
 	level   bool      // Level has been called since the start or the last reset
@@ -264,13 +265,16 @@ func (f *Feed) place(ctx context.Context, info *jetstream.StreamInfo) error {
 	if f.started {
 		return nil
 	}
-	f.survey(ctx, info)
+	f.ends, _ = f.api.ends(ctx, info) // what fails is done without
 	f.started = true
 	switch {
 	case f.cfg.StartSeq > 0:
 		f.cur.last = f.cfg.StartSeq - 1
 	case !f.absent: // all that is in a stream which appears after the start came after the start
 		f.cur.last = info.State.LastSeq
+		if n := len(f.ends); n > 0 && f.ends[n-1].Sequence == f.cur.last {
+			f.cur.at = f.ends[n-1].Time
+		}
 	}
 	f.counts.last.Store(f.cur.last)
 	return nil
@@ -306,8 +310,14 @@ func (f *Feed) recognize(ctx context.Context, info *jetstream.StreamInfo) error 
 // doubt remembers what is last now: what comes next may be of another stream.
 func (f *Feed) doubt() {
 	if n := len(f.doubts); !f.cur.at.IsZero() && (n == 0 || f.doubts[n-1].Sequence != f.cur.last) {
-		f.doubts = append(f.doubts, Witness{f.cur.last, f.cur.at})
+		f.doubts, f.doubted = append(f.doubts, Witness{f.cur.last, f.cur.at}), time.Now()
 	}
+}
+
+// doubtful reports whether live messages are to wait, since they may be of another stream. Where the leader does not say, they do
+// not wait for long. Those of a consumer need not: it ends with its stream.
+func (f *Feed) doubtful() bool {
+	return len(f.doubts) > 0 && !f.cur.ordered && time.Since(f.doubted) < leaderWait
 }
 
 // dispel finds out whether what was last is still there. That it is gone says nothing; that another message stands there
@@ -333,18 +343,6 @@ func (f *Feed) see(first uint64, all ...Witness) {
 	f.seen.Add(all...)
 	if f.cfg.Seen != nil && f.seen != before {
 		f.cfg.Seen(f.seen.List(first))
-	}
-}
-
-// survey looks at the stream's ends, for as long as nothing else is known of it. What fails is done without.
-func (f *Feed) survey(ctx context.Context, info *jetstream.StreamInfo) {
-	if info.State.Msgs == 0 {
-		return
-	}
-	for _, seq := range []uint64{info.State.FirstSeq, info.State.LastSeq} {
-		if m, ok, err := f.api.lookup(ctx)(seq, false); ok && err == nil {
-			f.ends = append(f.ends, m)
-		}
 	}
 }
 

@@ -130,12 +130,14 @@ func (s *follower) hear(ctx context.Context, m Message) {
 	if s.back.Load() {
 		s.doubt()
 	}
-	switch s.cur.hear(m.Sequence, m.Time) {
-	case deliver:
+	switch v := s.cur.hear(m.Sequence, m.Time); {
+	case (v == deliver || v == fill) && s.doubtful(): // it is read once the doubt is dispelled
+		s.cur.target = max(s.cur.target, m.Sequence)
+	case v == deliver:
 		s.deliver(m)
-	case fill:
+	case v == fill:
 		s.gap(ctx)
-	case suspect:
+	case v == suspect:
 		s.doubt()
 		s.checkLast = true
 		s.lookSoon(0)
@@ -173,7 +175,7 @@ func (s *follower) attend(ctx context.Context) error {
 			return err
 		}
 	}
-	if s.cur.target > s.cur.last && !time.Now().Before(s.retryAt) {
+	if s.cur.target > s.cur.last && !time.Now().Before(s.retryAt) && !s.doubtful() {
 		s.fill(ctx)
 	}
 	now := time.Now()

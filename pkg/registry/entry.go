@@ -127,6 +127,11 @@ func (r *Registry) GetFromLeader(ctx context.Context, key string) (e Entry, ok b
 	return r.entry(m), true, nil
 }
 
+// Newest reads what was written last of all keys of a store, from the leader's own store. It may be the marker of a deletion.
+func (r *Registry) Newest(ctx context.Context, store string) (e Entry, ok bool, err error) {
+	return r.GetFromLeader(ctx, subscription.EncodeToken(store)+".>")
+}
+
 // Keys returns a store's keys as the bucket's leader has them, those of deletion markers too.
 func (r *Registry) Keys(ctx context.Context, store string) (map[string]bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)

@@ -1,0 +1,284 @@
+package emitter
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/exesdb/subproxy/pkg/cluster"
+	"github.com/exesdb/subproxy/pkg/feed"
+	"github.com/exesdb/subproxy/pkg/registry"
+)
+
+// recall finds out, before anything is sent, which history of the store the stream holds: the one that the lease says, or the
+// newest checkpoint, unless it is compared with what proves that one and is found to be another, or to have gone back.
+func (l *leader) recall(ctx context.Context, created time.Time) error {
+	l.history.created = strconv.FormatInt(created.UnixNano(), 10)
+	newest, err := l.newestCheckpoint(ctx)
+	if err != nil {
+		return err
+	}
+	recorded, proof := l.lease.Epoch(), []string{l.lease.Witness()}
+	switch recorded {
+	case "": // it was given back, or lost
+		recorded, proof = newest.Epoch, []string{newest.Witness}
+	case newest.Epoch:
+		proof = append(proof, newest.Witness)
+	}
+	known := parseWitness(proof...)
+	compared, err := l.compare(ctx, l.reader, known)
+	if err != nil {
+		return err
+	}
+	epoch, upTo := successor(recorded, l.history.created, compared)
+	l.history.known.Add(known...)
+	l.history.compared(recorded, epoch, compared)
+	l.history.begin(epoch, upTo)
+	switch {
+	case recorded != "" && epoch != recorded:
+		l.sayHistory(compared, upTo)
+		if !l.setEpoch(epoch, witnessText(l.history.known.List(0))) {
+			return fmt.Errorf("write epoch %s: %w", epoch, cluster.ErrDeposed)
+		}
+	case epoch != l.lease.Epoch():
+		witness := witnessText(l.history.known.List(0))
+		l.work.Go(func() { l.setEpoch(epoch, witness) })
+	}
+	return nil
+}
+
+// newestCheckpoint is the one of the store that was written last; the zero value where there is none.
+func (l *leader) newestCheckpoint(ctx context.Context) (newest Checkpoint, err error) {
+	err = l.persist(ctx, "the newest checkpoint can't be read yet", func() error {
+		e, ok, err := l.points.Newest(ctx, l.store)
+		if errors.Is(err, registry.ErrNoStream) || err == nil && !ok {
+			return nil
+		}
+		if err == nil && e.Operation != registry.Put {
+			e, err = l.newestOfSome(ctx)
+		}
+		if err == nil && json.Unmarshal(e.Data, &newest) != nil {
+			newest = Checkpoint{} // by hand it may be anything
+		}
+		return err
+	})
+	return newest, err
+}
+
+// newestOfSome is for when the last thing written is the marker of a deletion.
+func (l *leader) newestOfSome(ctx context.Context) (newest registry.Entry, err error) {
+	there, err := l.points.Keys(ctx, l.store)
+	if err != nil {
+		return newest, err
+	}
+	keys := make([]string, 0, registry.MaxGetLast)
+	for key := range there {
+		if keys = append(keys, key); len(keys) == registry.MaxGetLast {
+			break
+		}
+	}
+	if len(keys) == 0 {
+		return newest, nil
+	}
+	newest.Data = []byte("{}")
+	err = l.points.GetLast(ctx, keys, func(e registry.Entry) {
+		if e.Operation == registry.Put && e.Revision > newest.Revision {
+			newest = e
+		}
+	})
+	return newest, err
+}
+
+// compare asks until it is answered, or ctx ends.
+func (l *leader) compare(ctx context.Context, r reader, known []feed.Witness) (c feed.Comparison, err error) {
+	err = l.persist(ctx, "the store's stream can't be compared with what was delivered of it yet; nothing is sent before", func() (err error) {
+		c, err = r.Compare(ctx, known)
+		return err
+	})
+	return c, err
+}
+
+// persist does what it is given until that has no error, or ctx ends.
+func (l *leader) persist(ctx context.Context, failing string, do func() error) error {
+	say := rate.Sometimes{Interval: time.Minute}
+	for {
+		err := do()
+		if err == nil || ctx.Err() != nil {
+			return errors.Join(err, ctx.Err())
+		}
+		say.Do(func() { l.log.Warn(failing, "error", err) })
+		select {
+		case <-time.After(firstAsk):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// checkHistory looks whether the stream has lost events that a proxy took, or a checkpoint knows of. The tail may also just be
+// behind.
+func (l *leader) checkHistory(delivered uint64) {
+	if l.checking {
+		return
+	}
+	l.checking = true
+	reader, known, resets := l.reader, l.history.known.List(0), l.resets
+	l.work.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		last, err := reader.Last(ctx)
+		upTo := last // the same as far as it goes, where nothing says otherwise
+		if err == nil && last < delivered {
+			var c feed.Comparison
+			if c, err = reader.Compare(ctx, known); c.Kinship != feed.Same {
+				upTo = min(last, c.Shared)
+			}
+		}
+		l.inbox.call(func() {
+			l.checking = false
+			if err == nil && last < delivered && l.tail != nil && resets == l.resets {
+				l.log.Error("the store's stream ends before events that were delivered: it went back to an earlier state", "last", last, "delivered", delivered, "same_up_to", upTo)
+				l.newHistory(laterEpoch(creationIn(l.history.epoch), upTo), upTo)
+			}
+		})
+	})
+}
+
+// reset is the feed's word that the stream is another, or went back.
+func (l *leader) reset(reason error) {
+	l.log.Warn("the store's stream may not be what it was; it is compared with what was delivered of it", "stream", l.stream, "reason", reason)
+	for _, s := range l.subs {
+		l.leave(s)
+	}
+	for len(l.catchUp.passes) > 0 {
+		l.catchUp.end(l.catchUp.passes[0])
+	}
+	l.tail, l.first = newTrack(0), 0
+	l.history.unsure, l.history.heard = feed.Witnesses{}, feed.Witness{}
+	l.pauseAll()
+}
+
+// level is the feed's word that it has shown all there is. Nothing is sent before it is known what that has in common with what
+// was delivered.
+func (l *leader) level(ctx context.Context) {
+	if !l.resetting {
+		return
+	}
+	resets, known := l.resets, l.history.known.List(0)
+	l.work.Go(func() {
+		info, err := l.streamInfo(ctx)
+		if err != nil {
+			return // the leader ends
+		}
+		reader := feed.NewReader(l.js, info)
+		compared, err := l.compare(ctx, reader, known)
+		if err != nil {
+			return
+		}
+		l.inbox.call(func() {
+			if resets != l.resets {
+				return
+			}
+			if compared.Kinship == feed.Unproven { // and the feed knows better
+				compared.Kinship = feed.Another
+			}
+			l.reader = reader
+			l.history.created = strconv.FormatInt(info.Created.UnixNano(), 10)
+			epoch, upTo := successor(l.history.epoch, l.history.created, compared)
+			l.sayHistory(compared, upTo)
+			l.history.compared(l.history.epoch, epoch, compared)
+			l.newHistory(epoch, upTo)
+		})
+	})
+}
+
+// sayHistory says what became of the store's history.
+func (l *leader) sayHistory(c feed.Comparison, upTo uint64) {
+	switch c.Kinship {
+	case feed.Same:
+		l.log.Info("the store's stream holds what was delivered of it, and goes on", "stream", l.stream)
+	case feed.Shorter, feed.Forked:
+		l.log.Error("the store's stream went back to an earlier state; what lies after is new", "stream", l.stream, "same_up_to", upTo)
+	default:
+		l.log.Error("the store's stream is not what it was; sequences begin anew", "stream", l.stream)
+	}
+}
+
+// newHistory begins an epoch, or goes on with the one that there is: what lies after last is new, whatever was sent under the same
+// sequences before. The lease knows of it first: a leader after this one that went on with the epoch before would make the
+// proxies forget once more.
+func (l *leader) newHistory(epoch string, last uint64) {
+	l.pauseAll()
+	resets := l.resets
+	witness := witnessText(slices.DeleteFunc(l.history.known.List(0), func(w feed.Witness) bool { return w.Sequence > last }))
+	l.work.Go(func() {
+		if !l.setEpoch(epoch, witness) {
+			return
+		}
+		l.inbox.call(func() {
+			if resets != l.resets {
+				return // it is another stream again
+			}
+			another := epoch != l.history.epoch
+			l.resetting = false
+			l.history.begin(epoch, last)
+			for _, s := range l.subs {
+				if !another {
+					continue
+				}
+				s.since = s.session + 1
+				s.sender = NewSender(max(min(s.sender.Acked, last), s.least()))
+				if s.phase != loading {
+					l.dirty[s] = struct{}{}
+				}
+			}
+			l.askAll(time.Now())
+		})
+	})
+}
+
+// pauseAll sends nothing more to anybody until the history is known.
+func (l *leader) pauseAll() {
+	l.resetting = true
+	l.resets++
+	for _, s := range l.subs {
+		if s.phase == running || s.phase == placing || s.phase == asking {
+			l.hold(s, time.Now())
+		}
+	}
+}
+
+// setEpoch reports false where the leader ends before the lease has the epoch.
+func (l *leader) setEpoch(epoch, witness string) bool {
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		err := l.lease.SetEpoch(ctx, epoch, witness)
+		cancel()
+		switch {
+		case err == nil:
+			return true
+		case errors.Is(err, cluster.ErrDeposed):
+			return false
+		}
+		l.log.Warn("the new epoch could not be written to the lease yet; nothing is sent before", "error", err)
+		select {
+		case <-l.ended:
+			return false
+		case <-time.After(firstAsk):
+		}
+	}
+}
+
+// seen takes messages that the feed saw the stream to have.
+func (l *leader) seen(all []feed.Witness) {
+	l.history.see(all, l.resetting)
+	if !l.resetting {
+		l.lease.Remember(witnessText(l.history.known.List(l.history.first)))
+	}
+}
