@@ -23,8 +23,8 @@ const (
 
 	// probedFrom is the size of an event from which on its subject is probed: less costs the server as much as a probe.
 	probedFrom = 4 << 10
-	// probeWithin is how long the server may take to answer. Then the event is sent.
-	probeWithin = time.Second
+	// probeWithin is how long the server may take to answer.
+	probeWithin = 2 * time.Second
 	// probeAgain is how long the answer that nobody listens holds for all that forward to the subject.
 	probeAgain = 200 * time.Millisecond
 	// trustProbes is how long nobody is said to listen before the event is sent all the same: somebody whom no probe finds would
@@ -89,42 +89,55 @@ func (i *interest) nobody(ctx context.Context) bool {
 			i.sentAt = time.Now()
 		}
 		i.mu.Unlock()
-		found := i.probe(ctx)
+		said := i.probe(ctx)
 		i.mu.Lock()
 		close(i.asking)
 		i.asking = nil
-		if found {
+		nobody := said == findsNobody
+		switch said {
+		case findsSomebody:
 			i.known, i.absent = true, time.Time{} // until an event finds nobody
-		} else {
+		case findsNobody:
 			i.absent = time.Now()
+			nobody = i.absent.Sub(i.sentAt) <= trustProbes
 		}
-		doubted := !found && time.Since(i.sentAt) > trustProbes
 		i.mu.Unlock()
-		return !found && !doubted
+		return nobody
 	}
 }
 
-// probe reports whether anybody listens, or whether it can't be told.
-func (i *interest) probe(ctx context.Context) bool {
+// finding is what came of a probe.
+type finding uint8
+
+const (
+	findsNothing finding = iota // no answer: the event of the one that asked is sent, and the others ask themselves
+	findsNobody
+	findsSomebody
+)
+
+func (i *interest) probe(ctx context.Context) finding {
 	if !traces(i.nc.ConnectedServerVersion()) {
-		return true
+		return findsNothing
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeWithin)
 	defer cancel()
 	inbox, answers := i.nc.NewInbox(), make(chan *nats.Msg, 8)
 	sub, err := i.nc.ChanSubscribe(inbox, answers)
 	if err != nil {
-		return true
+		return findsNothing
 	}
 	defer func() { _ = sub.Unsubscribe() }() // fails only on a closed connection
 	if err := i.nc.PublishMsg(&nats.Msg{Subject: i.subject, Reply: inbox, Header: nats.Header{traceDestHeader: {inbox}, traceOnlyHeader: {"true"}}}); err != nil {
-		return true
+		return findsNothing
 	}
 	select {
 	case m := <-answers: // the status comes before the trace
-		return len(m.Data) > 0 || m.Header.Get("Status") != "503"
+		if len(m.Data) == 0 && m.Header.Get("Status") == "503" {
+			return findsNobody
+		}
+		return findsSomebody
 	case <-ctx.Done():
-		return true
+		return findsNothing
 	}
 }
 

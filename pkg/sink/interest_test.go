@@ -101,7 +101,7 @@ func TestSubscriberWhoLeavesIsSentOneLargeEvent(t *testing.T) {
 	}
 }
 
-// TestProbeFindsWhoeverListensElsewhere: on another server, by a wildcard, in a queue group, and one who does not answer.
+// TestProbeFindsWhoeverListens: by a wildcard, in a queue group, and one who does not answer.
 func TestProbeFindsWhoeverListens(t *testing.T) {
 	w := start(t, nil)
 	for subject, listen := range map[string]func() (*nats.Subscription, error){
