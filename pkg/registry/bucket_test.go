@@ -440,3 +440,40 @@ func TestMarkerWithAHeaderStatusIsRead(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
+
+// Registrations are written again and again while somebody lists them: each is listed once, as it is now.
+func TestListShowsARecordOnceThoughItIsWrittenMeanwhile(t *testing.T) {
+	r, _, _ := open(t)
+	const n = 50
+	revisions := map[string]uint64{}
+	key := func(i int) string { return fmt.Sprintf("s.by_stream.=24all.%d", i%n) }
+	for i := range n {
+		revisions[key(i)] = write(t, r, Write{Key: key(i), Data: []byte(`{}`)})
+	}
+	ended, stop := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			result := r.Put(t.Context(), []Write{{Key: key(i), Data: []byte(`{}`), Revision: revisions[key(i)]}})[0]
+			if result.Err != nil {
+				t.Error(result.Err)
+				return
+			}
+			revisions[key(i)] = result.Revision
+		}
+	}()
+	for range 100 {
+		got, err := r.List(t.Context(), "", "")
+		if err != nil || len(got) != n || !slices.IsSortedFunc(got, func(a, b Entry) int { return int(a.Revision) - int(b.Revision) }) {
+			t.Errorf("%d of %d, %v", len(got), n, err)
+			break
+		}
+	}
+	close(stop)
+	<-ended
+}

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -214,15 +215,20 @@ const leaderWait = time.Second
 const readTimeout = 5 * time.Second
 
 // List reads every record that is there now, in revision order, from any replica; that there are no more is the leader's word. Store
-// and name narrow it; empty means all of them. Markers are left out.
+// and name narrow it; empty means all of them. Markers are left out. What is written meanwhile shows its last revision only.
 func (r *Registry) List(ctx context.Context, store, name string) ([]Entry, error) {
-	var entries []Entry
+	latest := map[string]Entry{}
 	err := r.each(ctx, store, name, func(e Entry) {
 		if e.Operation == Put {
-			entries = append(entries, e)
+			latest[e.Key] = e
+		} else {
+			delete(latest, e.Key)
 		}
 	})
-	return entries, err
+	if err != nil {
+		return nil, err
+	}
+	return slices.SortedFunc(maps.Values(latest), func(a, b Entry) int { return cmp.Compare(a.Revision, b.Revision) }), nil
 }
 
 // each reads every record and marker that is there now, as List does.
