@@ -66,7 +66,8 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	}
 	s.alerts = newAlertBook(s.cluster, s.owner, s.nc.IsConnected, s.publishAlert, s.log)
 	s.supervisor = proxy.New(proxy.Options{
-		Owner: s.owner, Bucket: s.bucket, Delivery: s.delivery, Settings: settings(o.Config), Publish: s.nc.Publish, Connected: s.nc.IsConnected, MaxPayload: s.nc.MaxPayload,
+		Owner: s.owner, Bucket: s.bucket, Delivery: s.delivery, Settings: settings(o.Config), Publish: s.nc.Publish, Connected: s.nc.IsConnected,
+		Hindered: func() string { return s.violations.hindering(time.Now()) }, MaxPayload: s.nc.MaxPayload,
 		Shares: true, Alerts: s.alerts, OnRetired: s.superseded, Ensure: s.ensure, Logger: s.log, Metrics: s.metrics, OnRegistered: s.tellFirst(o.OnRegistered),
 	})
 	if err := s.followProgress(); err != nil {

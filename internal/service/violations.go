@@ -3,6 +3,7 @@ package service
 import (
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -14,33 +15,35 @@ import (
 	"github.com/exesdb/subproxy/pkg/sink"
 )
 
-// stops is what a missing permission stops, by what the subject begins with.
-var stops = []struct{ prefix, part string }{
-	{proxy.DeliverPrefix, "events on their way from emitters to proxies"},
-	{health.StatusPrefix, "statuses"},
-	{health.SummaryPrefix, "summaries"},
-	{health.AlertPrefix, "alerts"},
-	{health.HandOverPrefix, "hand-overs between instances"},
-	{health.SupersededPrefix, "runs telling each other that they are superseded"},
-	{health.ControlPrefix, "operators' requests"},
-	{"$SRV.", "operators' requests"},
-	{event.ProgressPrefix, "the emitters' progress"},
-	{"exesdb.emitter.", "answers between proxies and emitters"},
-	{sink.ParkedPrefix, "parking"},
-	{DeliveredPrefix, "a sink"},
-	{"$KV.", "writes to a bucket"},
-	{"$JS.", "requests to JetStream"},
-	{"_INBOX.", "answers to requests"},
+// stops is what a missing permission stops, by what the subject begins with, and whether all that the instance is for is hindered by it.
+var stops = []struct {
+	prefix, part string
+	hinders      bool
+}{
+	{proxy.DeliverPrefix, "events on their way from emitters to proxies", true},
+	{health.StatusPrefix, "statuses", true},
+	{health.SummaryPrefix, "summaries", true},
+	{health.AlertPrefix, "alerts", true},
+	{health.HandOverPrefix, "hand-overs between instances", true},
+	{health.SupersededPrefix, "runs telling each other that they are superseded", true},
+	{health.ControlPrefix, "operators' requests", true},
+	{"$SRV.", "operators' requests", true},
+	{event.ProgressPrefix, "the emitters' progress", true},
+	{sink.ParkedPrefix, "parking", false}, // the subscription says it
+	{DeliveredPrefix, "a sink", false},    // likewise
+	{"$KV.", "writes to a bucket", true},
+	{"$JS.", "requests to JetStream", false}, // some of them can be done without
+	{"_INBOX.", "answers, to emitters and others", true},
 }
 
 // stopped is what a missing permission stops.
-func stopped(subject string) string {
+func stopped(subject string) (part string, hinders bool) {
 	for _, s := range stops {
 		if strings.HasPrefix(subject, s.prefix) {
-			return s.part
+			return s.part, s.hinders
 		}
 	}
-	return "what is sent or heard on " + subject
+	return "what is sent or heard on " + subject, false
 }
 
 // sayAgain is how often it is logged that the same part lacks a permission.
@@ -56,8 +59,11 @@ type violations struct {
 }
 
 type violation struct {
-	saidAt time.Time
-	since  int // since then
+	saidAt  time.Time
+	since   int // since then
+	hinders bool
+	err     error
+	at      time.Time // reported last
 }
 
 func newViolations(log *slog.Logger) *violations {
@@ -71,7 +77,7 @@ func (v *violations) report(subject string, err error, now time.Time) {
 		v.log.Warn("NATS reported an error", "subject", subject, "error", err)
 		return
 	}
-	part := stopped(denied.Subject)
+	part, hinders := stopped(denied.Subject)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	was := v.parts[part]
@@ -80,9 +86,24 @@ func (v *violations) report(subject string, err error, now time.Time) {
 		v.parts[part] = was
 	}
 	was.since++
+	was.hinders, was.err, was.at = hinders, denied, now
 	if now.Sub(was.saidAt) < sayAgain {
 		return
 	}
 	v.log.Warn("a permission is missing", "stops", part, "messages", was.since, "error", denied)
 	was.saidAt, was.since = now, 0
+}
+
+// hindering is what the instance can't do at present, as far as it has tried in the last minute; empty: nothing.
+func (v *violations) hindering(now time.Time) string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var parts []string
+	for part, was := range v.parts {
+		if was.hinders && now.Sub(was.at) < sayAgain {
+			parts = append(parts, part+": "+was.err.Error())
+		}
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, "; ")
 }

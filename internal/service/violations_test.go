@@ -42,3 +42,20 @@ func TestMissingPermissionIsLoggedOnceAMinuteForEachPart(t *testing.T) {
 		t.Errorf("%d lines for two other errors", n)
 	}
 }
+
+func TestMissingPermissionHindersWhileItIsTried(t *testing.T) {
+	now := time.Now()
+	for subject, hinders := range map[string]bool{
+		"exesdb.proxy.status.s.a": true, "_INBOX.x.1": true, "exesdb.proxy.deliver.id.*": true, "$KV.exesdb_subscriptions.k": true,
+		"app.x": false, "exesdb.delivered.s.a": false, "$JS.API.STREAM.INFO.OUT": false, "exesdb.parked.s.a": false,
+	} {
+		v := newViolations(slog.New(slog.DiscardHandler))
+		v.report("", &connect.PermissionError{Operation: "publish to", Subject: subject, Err: errors.New("no")}, now)
+		if got := v.hindering(now.Add(sayAgain - 1)); strings.Contains(got, "not permitted to publish to "+subject) != hinders {
+			t.Errorf("%s: %q", subject, got)
+		}
+		if got := v.hindering(now.Add(sayAgain)); got != "" {
+			t.Errorf("%s a minute later: %q", subject, got)
+		}
+	}
+}

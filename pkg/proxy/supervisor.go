@@ -26,6 +26,8 @@ type Options struct {
 	Settings  Settings
 	Publish   func(subject string, data []byte) error
 	Connected func() bool
+	// Hindered is why the instance can't do its work, whatever the subscription; empty: it can. It may be nil.
+	Hindered func() string
 	// MaxPayload, where set, is how many bytes of one message the server takes that Publish sends to; else NATS's default.
 	MaxPayload func() int64
 	// Delivery, where set, receives the proxies' events and forwards them. It is the caller's to start and to stop.
@@ -53,6 +55,7 @@ type shared struct {
 	registrar  *registrar
 	publisher  func(subject string, data []byte) error
 	connected  func() bool
+	hindered   func() string // nil: nothing is known
 	maxPayload func() int64
 	unsent     rate.Sometimes // told that a message could not be published
 	logger     *slog.Logger
@@ -118,7 +121,7 @@ func New(o Options) *Supervisor {
 	}
 	s := &Supervisor{
 		shared: shared{
-			owner: o.Owner, publisher: o.Publish, connected: o.Connected, logger: o.Logger, metrics: o.Metrics,
+			owner: o.Owner, publisher: o.Publish, connected: o.Connected, hindered: o.Hindered, logger: o.Logger, metrics: o.Metrics,
 			maxPayload: o.MaxPayload, unsent: rate.Sometimes{Interval: time.Minute}, slots: make(chan struct{}, maxBatches), delivery: o.Delivery, alerts: o.Alerts,
 		},
 		loops: map[string]*loop{}, tokens: map[string]*loop{}, begun: make(chan struct{}),

@@ -108,6 +108,11 @@ func (l *loop) storeTrouble(fresh bool, now time.Time) (trouble string, present 
 	case !l.connected():
 		return w.trouble, true // nothing can be heard of it now
 	}
+	if l.hindered != nil {
+		if reason := l.hindered(); reason != "" {
+			return reason, true
+		}
+	}
 	if after > 0 {
 		if absent := w.absent(l.store, now, after, l.spoken); absent != "" {
 			return absent, false

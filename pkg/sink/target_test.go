@@ -94,7 +94,7 @@ func TestServerThatTakesSmallerBatchesIsLearntFrom(t *testing.T) {
 		t.Errorf("%d messages more than events were sent", sent)
 	}
 	w.holds("OUT", 1000)
-	if most := s.(*streamSink).largest(); most != 100 {
+	if most := s.(*sparingBatcher).batcher.(*streamSink).largest(); most != 100 {
 		t.Errorf("it has learnt %d", most)
 	}
 	for refusal, want := range map[string]int32{"too large: 50": 50, "too large: 300": 100, "too large": 100, "": 100, "too large: 0": 100} {

@@ -246,3 +246,25 @@ func TestUnfitTargetIsAStartUpErrorAndAReasonLater(t *testing.T) {
 	g.editStream("OUT", noAck(false))
 	g.eventually("all are accepted", func() bool { return g.checkpointOf("stored") == 6 })
 }
+
+// Answers to emitters: what is accepted can't be acknowledged, and that is said with the permission's name.
+func TestPermissionToAnswerIsNamedAndNothingIsLost(t *testing.T) {
+	t.Parallel()
+	l := newLimited(t)
+	l.config.Status.EmitterSilentAfter = 2 * time.Second // how often it is looked
+	l.start()
+	l.append(1, 10)
+	l.eventually("the first events are in the checkpoint", func() bool { return l.checkpointOf("all") == 10 })
+	l.deny("_INBOX.>")
+	l.append(11, 1000)
+	l.awaitRefusing("all", "not permitted to publish to _INBOX.")
+	if n := l.logged("not permitted to publish to _INBOX."); n > 6 {
+		t.Errorf("%d lines of the log have the permission", n)
+	}
+	if got := l.checkpointOf("all"); got != 10 {
+		t.Errorf("%d are in the checkpoint, and only 10 could be acknowledged", got)
+	}
+	l.deny()
+	l.awaitDelivered("all", 1010)
+	l.eventually("all are in the checkpoint", func() bool { return l.checkpointOf("all") == 1010 })
+}
