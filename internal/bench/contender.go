@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -210,9 +211,11 @@ func createTarget(ctx context.Context, nc *nats.Conn, replicas int) error {
 	if err != nil {
 		return err
 	}
-	_, err = js.CreateStream(ctx, jetstream.StreamConfig{
-		Name: "BENCH_OUT", Subjects: []string{outPrefix + "stream.*"}, Replicas: replicas, AllowAtomicPublish: true,
-		RePublish: &jetstream.RePublish{Source: outPrefix + "stream.>", Destination: storedPrefix + ">"},
+	_, err = connect.Ask(ctx, func(ctx context.Context) (jetstream.Stream, error) {
+		return js.CreateStream(ctx, jetstream.StreamConfig{
+			Name: "BENCH_OUT", Subjects: []string{outPrefix + "stream.*"}, Replicas: replicas, AllowAtomicPublish: true,
+			RePublish: &jetstream.RePublish{Source: outPrefix + "stream.>", Destination: storedPrefix + ">"},
+		})
 	})
 	return err
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
 
+	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/feed"
@@ -36,7 +37,10 @@ func embed(ctx context.Context, nc *nats.Conn, replicas int) (*embedded, error) 
 		return nil, err
 	}
 	e := &embedded{followed: make(chan error, 1)}
-	if e.bucket, err = registry.Open(ctx, js, registry.Config{Replicas: replicas}); err != nil {
+	e.bucket, err = connect.Ask(ctx, func(ctx context.Context) (*registry.Registry, error) {
+		return registry.Open(ctx, js, registry.Config{Replicas: replicas})
+	})
+	if err != nil {
 		return nil, err
 	}
 	owner := registry.Owner{Name: "bench-handler", ID: nuid.Next()}

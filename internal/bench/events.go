@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
 
+	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/event"
 )
@@ -135,5 +136,7 @@ func createStore(ctx context.Context, nc *nats.Conn, store string, replicas int)
 	if err != nil {
 		return nil, err
 	}
-	return emitter.OpenStream(ctx, js, emitter.StreamConfig{Store: store, Replicas: replicas})
+	return connect.Ask(ctx, func(ctx context.Context) (jetstream.Stream, error) {
+		return emitter.OpenStream(ctx, js, emitter.StreamConfig{Store: store, Replicas: replicas})
+	})
 }

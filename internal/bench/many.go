@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/internal/service"
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/subscription"
@@ -188,7 +189,9 @@ func (d *delivery) tooMany(ctx context.Context, n int) error {
 		return err
 	}
 	name := fmt.Sprintf("BENCH_CONSUMERS_%d", n)
-	stream, err := js.CreateStream(ctx, jetstream.StreamConfig{Name: name, Subjects: []string{"bench.consumers"}, Replicas: d.Servers})
+	stream, err := connect.Ask(ctx, func(ctx context.Context) (jetstream.Stream, error) {
+		return js.CreateStream(ctx, jetstream.StreamConfig{Name: name, Subjects: []string{"bench.consumers"}, Replicas: d.Servers})
+	})
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/jetstreamext"
 
+	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -31,9 +32,11 @@ func newRaw(ctx context.Context, nc *nats.Conn, n, replicas int) (*raw, error) {
 		return nil, err
 	}
 	r := &raw{js: js, bucket: fmt.Sprintf("bench_raw_%d", n)}
-	r.kv, err = js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
-		Bucket: r.bucket, History: 1, Replicas: replicas, LimitMarkerTTL: time.Hour,
-		RePublish: &jetstream.RePublish{Source: "$KV." + r.bucket + ".>", Destination: "bench.registry." + r.bucket + ".>"},
+	r.kv, err = connect.Ask(ctx, func(ctx context.Context) (jetstream.KeyValue, error) {
+		return js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+			Bucket: r.bucket, History: 1, Replicas: replicas, LimitMarkerTTL: time.Hour,
+			RePublish: &jetstream.RePublish{Source: "$KV." + r.bucket + ".>", Destination: "bench.registry." + r.bucket + ".>"},
+		})
 	})
 	if err != nil {
 		return nil, err

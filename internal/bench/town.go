@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/pkg/feed"
 	"github.com/exesdb/subproxy/pkg/health"
@@ -121,7 +122,9 @@ func (t *town) dial() (*nats.Conn, jetstream.JetStream, error) {
 
 // follow begins to see who holds what.
 func (t *town) follow(ctx context.Context, js jetstream.JetStream) error {
-	bucket, err := registry.Open(ctx, js, registry.Config{Replicas: t.Servers})
+	bucket, err := connect.Ask(ctx, func(ctx context.Context) (*registry.Registry, error) {
+		return registry.Open(ctx, js, registry.Config{Replicas: t.Servers})
+	})
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/pkg/feed"
 )
@@ -140,7 +141,10 @@ func (w *world) start(ctx context.Context) (err error) {
 	if w.nc, w.js, err = w.connect("subproxy demo"); err != nil {
 		return err
 	}
-	if _, err := w.js.CreateStream(ctx, jetstream.StreamConfig{Name: sinkStream, Subjects: []string{sinkSubjects + ">"}, Replicas: nodes, AllowDirect: true}); err != nil {
+	_, err = connect.Ask(ctx, func(ctx context.Context) (jetstream.Stream, error) {
+		return w.js.CreateStream(ctx, jetstream.StreamConfig{Name: sinkStream, Subjects: []string{sinkSubjects + ">"}, Replicas: nodes, AllowDirect: true})
+	})
+	if err != nil {
 		return fmt.Errorf("create the stream that the sinks deliver to: %w", err)
 	}
 	interval := time.Second / time.Duration(w.Rate)
