@@ -233,7 +233,7 @@ func (e *Emitter) lead(ctx context.Context, s Store, r *roster, lease *cluster.L
 	defer e.metrics.Trouble.DeleteLabelValues(store)
 	l := &leader{
 		store: store, stream: s.Stream.name(), local: e.cfg.Local, layout: s.Layout, lease: lease, nc: e.nc, js: e.js, points: e.points, name: e.cfg.Candidate.Name,
-		log: e.log.With("store", store), digest: e.digest, large: rate.Sometimes{Interval: time.Minute}, metrics: e.metrics, announce: announce, interval: e.cfg.CheckpointInterval, inbox: newInbox(),
+		log: e.log.With("store", store), digest: e.digest, large: rate.Sometimes{Interval: time.Minute}, looks: rate.Sometimes{Interval: time.Minute}, metrics: e.metrics, announce: announce, interval: e.cfg.CheckpointInterval, inbox: newInbox(),
 		ensure: func(ctx context.Context) (bool, error) { return e.ensure(ctx, e.points, registry.Checkpoints) },
 		park: func(ctx context.Context, r *registration, ev *event.Event, epoch, reason string) error {
 			if e.cfg.Park == nil {
@@ -243,6 +243,13 @@ func (e *Emitter) lead(ctx context.Context, s Store, r *roster, lease *cluster.L
 		},
 		subs: map[string]*sub{}, byID: map[uint64]*sub{}, index: newIndex(),
 		attention: map[*sub]struct{}{}, dirty: map[*sub]struct{}{},
+	}
+	l.remaking.fails = rate.Sometimes{Interval: time.Minute}
+	if s.Stream.name() == StreamName(store) && s.Stream.Name == "" {
+		l.remaking.open = func(ctx context.Context) error {
+			_, err := OpenStream(ctx, e.js, s.Stream)
+			return err
+		}
 	}
 	r.attach(l)
 	defer r.detach()

@@ -49,6 +49,7 @@ type leader struct {
 	name      string                                          // of the emitter
 	log       *slog.Logger
 	digest    *digest.Log    // of what may concern many events
+	looks     rate.Sometimes // said that the stream can't be looked at
 	large     rate.Sometimes // told that progress is larger than the server takes
 	metrics   *Metrics
 	announce  func(term uint64)
@@ -86,6 +87,8 @@ type leader struct {
 	voided    int  // checkpoints of another stream, since the last report
 	oddAt     time.Time
 	wroteAt   time.Time
+	pointsAt  time.Time // when it was looked last whether the bucket of checkpoints is there
+	remaking  remaking
 	sweptAt   time.Time
 	told      progressMark
 	obstacles obstacles // why events are not sent
@@ -129,7 +132,7 @@ func (l *leader) run(ctx context.Context) error {
 		return fmt.Errorf("subscribe to answers: %w", err)
 	}
 	handler := &tailHandler{l.inbox, working.Done()}
-	tail, err := feed.New(l.js, feed.Config{Stream: l.stream, Handler: handler, First: l.inbox.setFirst, Seen: handler.seen, Trouble: l.hindered, Logger: l.log})
+	tail, err := feed.New(l.js, feed.Config{Stream: l.stream, Handler: handler, First: l.inbox.setFirst, Seen: handler.seen, Absent: func() { l.remaking.stream(l) }, Trouble: l.hindered, Logger: l.log})
 	if err != nil {
 		return err
 	}
@@ -170,7 +173,10 @@ func (l *leader) streamInfo(ctx context.Context) (*jetstream.StreamInfo, error) 
 		if err == nil {
 			return stream.CachedInfo(), nil
 		}
-		l.log.Warn("the store's stream can't be looked at yet", "stream", l.stream, "error", err)
+		if isGone(err) && l.remaking.due(time.Now()) {
+			l.remaking.now(ctx, l)
+		}
+		l.looks.Do(func() { l.log.Warn("the store's stream can't be looked at yet", "stream", l.stream, "error", err) })
 		l.tellTrouble(fmt.Sprintf("the emitter can't look at stream %s: %v", l.stream, err))
 		select {
 		case <-time.After(250 * time.Millisecond):

@@ -23,6 +23,7 @@ func (l *leader) tick(ctx context.Context, now time.Time) {
 	if now.Sub(l.wroteAt) >= l.interval {
 		l.wroteAt = now
 		l.skip(skipAfter)
+		l.lookForPoints(now)
 		l.write()
 	}
 	if now.Sub(l.sweptAt) >= forgetAfter {

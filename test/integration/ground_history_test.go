@@ -332,3 +332,26 @@ func TestMirrorIsAStore(t *testing.T) {
 		t.Errorf("%d messages were asked for one by one", asked)
 	}
 }
+
+func TestStreamAndCheckpointsThatAreDeletedAreMadeAgain(t *testing.T) {
+	t.Parallel()
+	g := newGround(t, nil)
+	g.start()
+	g.append(1, 10)
+	g.awaitDelivered("all", 10)
+	const key = "s.by_stream.=24all.all"
+	g.eventually("the checkpoint is written", func() bool { return g.checkpoint(key) == 10 })
+	for _, name := range []string{groundStream, "KV_exesdb_checkpoints"} {
+		if err := g.js.DeleteStream(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.eventually("the stream is there", func() bool { _, err := g.js.Stream(t.Context(), groundStream); return err == nil })
+	g.append(11, 5)
+	g.awaitDelivered("all", 15)
+	g.eventually("the checkpoint is written", func() bool { return g.checkpoint(key) == 5 })
+	if err := g.js.DeleteStream(t.Context(), "KV_exesdb_checkpoints"); err != nil {
+		t.Fatal(err)
+	}
+	g.eventually("the checkpoint is written again, though nothing happens", func() bool { return g.checkpoint(key) == 5 })
+}

@@ -1,0 +1,88 @@
+package emitter
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/time/rate"
+)
+
+const (
+	// pointsInterval is how often it is looked whether the bucket of checkpoints is there: nothing may be written to it for long.
+	pointsInterval = 5 * time.Second
+	// remakeAfter is how long the stream must be gone: whoever deletes it to restore a backup must find the name free.
+	remakeAfter  = 5 * time.Second
+	absentAgain  = 3 * time.Second // looks further apart are of different absences
+	remakeWithin = 5 * time.Second
+)
+
+// remaking makes a store's own stream again where it is gone. A stream that the user named is the user's to make: that it is gone
+// is told as what keeps the store from being followed. It is safe for concurrent use.
+type remaking struct {
+	open  func(ctx context.Context) error // creates the stream where it is absent; nil: it is the user's
+	busy  atomic.Bool
+	fails rate.Sometimes
+
+	mu          sync.Mutex
+	since, last time.Time // of looks that found it gone
+}
+
+// due takes a look that found the stream gone, and reports whether it is to be made again.
+func (r *remaking) due(now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now.Sub(r.last) > absentAgain {
+		r.since = now
+	}
+	r.last = now
+	return r.open != nil && now.Sub(r.since) >= remakeAfter
+}
+
+// stream makes it again beside the caller, one try at a time.
+func (r *remaking) stream(l *leader) {
+	if !r.due(time.Now()) || !r.busy.CompareAndSwap(false, true) {
+		return
+	}
+	l.work.Go(func() {
+		defer r.busy.Store(false)
+		ctx, cancel := context.WithTimeout(context.Background(), remakeWithin)
+		defer cancel()
+		r.now(ctx, l)
+	})
+}
+
+func (r *remaking) now(ctx context.Context, l *leader) {
+	if err := r.open(ctx); err != nil {
+		r.fails.Do(func() {
+			l.log.Error("the store's stream is gone and can't be created anew yet", "stream", l.stream, "error", err)
+		})
+		return
+	}
+	l.log.Error("the store's stream was gone and is created anew", "stream", l.stream)
+}
+
+// lookForPoints finds out whether the bucket of checkpoints is there, and writes all of them again where it was not.
+func (l *leader) lookForPoints(now time.Time) {
+	if l.writing || now.Sub(l.pointsAt) < pointsInterval {
+		return
+	}
+	l.pointsAt, l.writing = now, true
+	l.work.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), checkpointIO)
+		defer cancel()
+		anew, err := l.ensure(ctx)
+		l.inbox.call(func() {
+			l.writing = false
+			if err == nil && anew {
+				l.log.Error("the bucket of checkpoints lost what it held; all are written again", "subscriptions", len(l.subs))
+				l.writeAll(true)
+			}
+		})
+	})
+}
+
+func isGone(err error) bool { return errors.Is(err, jetstream.ErrStreamNotFound) }
