@@ -84,7 +84,7 @@ Start with the built-in example, which needs nothing installed:
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(newRun(), newCheck(), newList(), newStatus(), newRestart(), newReregister(), newResetTerm(), newMembers(), newDrain(), newPublish(), newEmitter(), newParked(), newBench(), newDemo(), newServerNode(), newBenchInstance(), newVersion())
+	root.AddCommand(newRun(), newCheck(), newList(), newStatus(), newRestart(), newReregister(), newResetTerm(), newMembers(), newDrain(), newPublish(), newEmitter(), newParked(), newCheckpoints(), newBench(), newDemo(), newServerNode(), newBenchInstance(), newVersion())
 	return root
 }
 

@@ -146,7 +146,7 @@ func (d *decoder) checkSubscription(store *Store, s *Subscription, storePath, pa
 	}
 	full := subscription.Subscription{
 		Store: store.ID, Type: subscription.Type(s.Type), Selector: s.Selector, Name: s.Name, StartVersion: s.StartVersion,
-	}
+	}.Canonical()
 	err := full.Validate()
 	switch {
 	case err == nil:

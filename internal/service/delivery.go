@@ -59,9 +59,10 @@ func (s *sinks) configure(c *config.Config) {
 	}
 }
 
-// configured is a subscription as its proxy has it, but for the start version.
+// configured is a subscription as its proxy has it, but for the start version: a selector that is JSON as everybody writes it who means the
+// same.
 func configured(store string, s *config.Subscription) subscription.Subscription {
-	return subscription.Subscription{Store: store, Type: subscription.Type(s.Type), Selector: s.Selector, Name: s.Name}
+	return subscription.Subscription{Store: store, Type: subscription.Type(s.Type), Selector: s.Selector, Name: s.Name}.Canonical()
 }
 
 // of returns where a subscription's events go.

@@ -77,6 +77,7 @@ func (s *Service) Reload(c *config.Config) error {
 		s.log.Debug("stop listening", "error", err)
 	}
 	s.listener = listener
+	s.sayOthers(old, c)
 	s.cfg.Store(c)
 	s.sinks.configure(c)
 	s.delivery.Refresh()

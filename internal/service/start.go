@@ -94,6 +94,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	}
 	s.running.Store(true)
 	s.work.Go(func() { s.warnOfBridges(o.Config) })
+	s.work.Go(s.retireRespelled)
 	return s, s.tried(starting)
 }
 

@@ -136,6 +136,7 @@ func (l *leader) wrote(subs []*sub, writes []registry.Write, results []written, 
 		switch {
 		case r.err == nil:
 			s.revision, s.durable = r.revision, true
+			l.dropFormer(s)
 			l.metrics.Checkpoints.Inc()
 			if s.phase == placing {
 				l.ask(s, time.Now())

@@ -21,6 +21,8 @@ type loaded struct {
 	odd      error           // the record can't be read
 	answered bool            // its record was found, or the bucket's leader has none
 	compared feed.Comparison // of its witness, where its epoch is another
+	former   former
+	other    other
 }
 
 // fewKeys is how many checkpoints are looked for one by one. For more the bucket's leader is asked which there are.
@@ -70,6 +72,9 @@ func (l *leader) loadAll(ctx context.Context, got []loaded, in present) (complet
 			continue // handed over before
 		}
 		err := readCheckpoints(ctx, l.points, page)
+		if err == nil {
+			err = l.inherit(ctx, page)
+		}
 		if err == nil {
 			err = compareCheckpoints(ctx, in, page)
 		}
@@ -188,6 +193,7 @@ func (l *leader) isNews(c *loaded) bool {
 
 func (l *leader) loaded(got []loaded, resets int) {
 	now := time.Now()
+	l.sayOthers(got)
 	for _, c := range got {
 		s := c.sub
 		if resets != l.resets && s.phase == loading { // they were held against a history that is no more
@@ -215,6 +221,10 @@ func (l *leader) loaded(got []loaded, resets int) {
 			// Of a stream that is no more: everything in this one is new.
 			s.sender, s.recorded, s.durable = NewSender(s.least()), true, true
 			l.voided++
+		}
+		if c.former.key != "" && s.recorded {
+			s.former = c.former
+			l.dirty[s] = struct{}{}
 		}
 		if s.phase == loading {
 			l.ask(s, now)

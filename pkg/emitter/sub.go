@@ -69,6 +69,7 @@ type sub struct {
 	recorded   bool   // its place is known: there is a record of this epoch, or it began
 	durable    bool   // the bucket had a record of this epoch
 	writing    bool
+	former     former // its checkpoint under another key, until it has one of its own
 	absentFrom time.Time
 }
 

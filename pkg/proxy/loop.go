@@ -319,6 +319,7 @@ func (l *loop) withKey(key string) *item {
 func (l *loop) seen(e *registry.Entry, now time.Time) {
 	it := l.withKey(e.Key)
 	if it == nil {
+		l.respelled(e)
 		return
 	}
 	l.passed(it, e, now)

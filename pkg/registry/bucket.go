@@ -41,6 +41,9 @@ type Kind struct {
 	markers     bool   // deletions and expiries leave a marker, for those who follow it
 }
 
+// Bucket is the kind's bucket where no other is named.
+func (k Kind) Bucket() string { return k.bucket }
+
 // The kinds of bucket.
 var (
 	Registrations = Kind{DefaultBucket, "Event-store subscriptions: who holds each, and where its events go", RepublishTo, true}

@@ -10,7 +10,7 @@ import (
 //
 // A by_event_pattern selector keeps its numbers as they are written: attributes are compared as text.
 func (s Subscription) Canonical() Subscription {
-	if s.Type == ByEventPattern || s.Type == ByEventPayload {
+	if s.Type.IsJSON() {
 		if value, ok := DecodeJSON([]byte(s.Selector)); ok {
 			p := newPattern(value)
 			s.Selector = string(p.append(make([]byte, 0, len(s.Selector)), s.Type))

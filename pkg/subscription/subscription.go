@@ -20,6 +20,9 @@ const (
 // Types lists every type, in the order of the documentation.
 func Types() []Type { return []Type{ByStream, ByEventType, ByEventPattern, ByEventPayload} }
 
+// IsJSON reports whether the type's selectors are JSON objects.
+func (t Type) IsJSON() bool { return t == ByEventPattern || t == ByEventPayload }
+
 // MaxKeyLength bounds a registration's key, in bytes. NATS reads a protocol line of at most 4,096 bytes by default
 // (max_control_line), which has to hold the key twice (subject and reply) with room to spare.
 const MaxKeyLength = 1024

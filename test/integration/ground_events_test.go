@@ -203,6 +203,123 @@ func TestAnotherSelectorWithTheSameForwardBeginsAnew(t *testing.T) {
 	}
 }
 
+// keysOf are the keys of a bucket that have a record of that subscription's name.
+func (g *ground) keysOf(bucket, name string) (keys []string) {
+	g.Helper()
+	kv, err := g.js.KeyValue(g.Context(), bucket)
+	if err != nil {
+		g.Fatal(err)
+	}
+	all, err := kv.ListKeys(g.Context())
+	if err != nil {
+		g.Fatal(err)
+	}
+	for key := range all.Keys() {
+		if strings.HasSuffix(key, "."+name) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// A selector that means the same is the same subscription: no replay, whoever wrote it into a key, and in which way.
+func TestSelectorThatMeansTheSameIsTheSameSubscription(t *testing.T) {
+	t.Parallel()
+	payload := config.Subscription{Name: "p", Type: "by_event_payload", Selector: `{"kind":"x","area":12}`}
+	pattern := config.Subscription{Name: "q", Type: "by_event_pattern", Selector: `{"type":"created","subject":"o-1"}`}
+	g := newGround(t, nil, payload, pattern)
+	g.start()
+	next := 0
+	more := func() {
+		t.Helper()
+		next++
+		g.put("exesdb.events.s.o-1.created", fmt.Sprintf(`{"n":%d,"area":12.0,"kind":"x"}`, next), nil)
+	}
+	await := func() {
+		t.Helper()
+		var want []int
+		for n := range next {
+			want = append(want, n+1)
+		}
+		g.awaitNumbers("p", want...)
+		g.awaitNumbers("q", want...)
+	}
+	selectors := func(p, q string) {
+		t.Helper()
+		read := *g.config // anew, as SIGHUP does
+		g.config = &read
+		g.reload(func(c *config.Config) {
+			payload.Selector, pattern.Selector = p, q
+			c.Stores = []config.Store{store(groundStore, payload, pattern)}
+		})
+	}
+	more()
+	more()
+	await()
+	selectors(`{"area": 1.2e1, "kind": "\u0078"}`, `{ "subject":"o-1", "type":"created" }`)
+	more()
+	await()
+	const now = "s.by_event_payload.=7B=22area=22=3A12=2C=22kind=22=3A=22x=22=7D.p"
+	const before = "s.by_event_payload.=7B=22kind=22=3A=22x=22=2C=22area=22=3A12=7D.p" // as the version of before had it
+	for _, bucket := range []string{"exesdb_subscriptions", "exesdb_checkpoints"} {
+		g.eventually("there is one key in "+bucket, func() bool { return slices.Equal(g.keysOf(bucket, "p"), []string{now}) })
+	}
+	if g.logged("is another subscription") != 0 {
+		t.Error("the same is said to be another")
+	}
+	g.eventually("the checkpoint is written", func() bool { return g.checkpoint(now) == 3 })
+	g.stop()
+
+	// A deployment of the version before, that was killed.
+	for _, bucket := range []string{"exesdb_subscriptions", "exesdb_checkpoints"} {
+		kv, err := g.js.KeyValue(t.Context(), bucket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		record := `{"store":"s","type":"by_event_payload","selector":"{\"kind\":\"x\",\"area\":12}","name":"p","start_version":0,"owner":{"name":"gone","id":"GONE","host":"h","pid":1},"incarnation":7,"deliver_subject":"exesdb.proxy.deliver.GONE.1","term":0,"cause":"initial","registered_at":"2026-11-23T07:00:00Z"}`
+		if bucket == "exesdb_checkpoints" {
+			entry, err := kv.Get(t.Context(), now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			record = string(entry.Value())
+		}
+		if _, err := kv.PutString(t.Context(), before, record); err != nil {
+			t.Fatal(err)
+		}
+		stream, err := g.js.Stream(t.Context(), "KV_"+bucket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.Purge(t.Context(), jetstream.WithPurgeSubject("$KV."+bucket+"."+now)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.start()
+	more()
+	await()
+	for _, bucket := range []string{"exesdb_subscriptions", "exesdb_checkpoints"} {
+		g.eventually("the key of before is gone from "+bucket, func() bool { return slices.Equal(g.keysOf(bucket, "p"), []string{now}) })
+	}
+	if got := g.delivered("p"); got[len(got)-1].Header.Get(event.IncarnationHeader) != "8" {
+		t.Errorf("the last is of incarnation %s", got[len(got)-1].Header.Get(event.IncarnationHeader))
+	}
+
+	g.eventually("the checkpoint is written again", func() bool { return g.checkpoint(now) == 4 })
+
+	// Another one is said to be one, with where it begins, and begins there.
+	selectors(`{"area":12}`, pattern.Selector)
+	g.eventually("all events come again", func() bool { return len(g.delivered("p")) == 2*next })
+	g.eventually("instance and emitter say so", func() bool { return g.logged("another type or selector is another subscription") == 2 })
+	if g.logged("begins_at=0") != 2 || g.logged("sequence_before=4") != 1 {
+		t.Error("nothing says where it begins, or what stays")
+	}
+	g.eventually("both have checkpoints", func() bool {
+		got := g.keysOf("exesdb_checkpoints", "p")
+		return slices.Contains(got, now) && len(got) == 2
+	})
+}
+
 // awaitNumbers waits until a subscription has exactly these events, in this order.
 func (g *ground) awaitNumbers(name string, want ...int) {
 	g.Helper()
