@@ -109,7 +109,15 @@ func makeSchedule(seed uint64, readers []*reader) *schedule {
 	}
 	for range 4 + rng.IntN(6) {
 		one := step{after: time.Duration(rng.Int64N(int64(500 * time.Millisecond)))}
-		switch roll := rng.IntN(100); {
+		switch roll := rng.IntN(112); {
+		case roll >= 109 && !s.hosted:
+			one.fault = "restore store"
+		case roll >= 106:
+			one.fault = "marker"
+		case roll >= 103:
+			one.fault = "limit store"
+		case roll >= 100:
+			one.fault = "purge store"
 		case roll < 55:
 			one.target = pick(names...)
 			switch state[one.target] {
@@ -269,6 +277,14 @@ func (c *chaos) do(s *step) {
 		c.hand(func() bool { return c.drop(clusterBucket, leaseKey) })
 	case "delete checkpoint":
 		c.hand(func() bool { return c.drop(pointBucket, c.reader(s.target).key()) })
+	case "restore store":
+		c.restoreStore()
+	case "marker":
+		c.hand(c.mark)
+	case "limit store":
+		c.hand(func() bool { return c.shorten(c.limit) })
+	case "purge store":
+		c.hand(func() bool { return c.shorten(c.purge) })
 	case "subscriber leaves":
 		c.leave(c.reader(s.target))
 	case "subscriber is back":

@@ -111,6 +111,8 @@ type deliveryWorld struct {
 	quit       chan struct{} // closed to end the publishers
 	failed     chan error    // a publisher that could not go on; holds one
 	count      atomic.Int64  // events acknowledged
+	appending  sync.RWMutex  // held by each append: who holds it alone sees a store that stands still
+	gone       []appended    // events that the store had, and lost by a purge or a limit
 }
 
 // special is what a process is configured with besides.
@@ -386,9 +388,11 @@ func (w *deliveryWorld) appendBy(js jetstream.JetStream) error {
 		Data:    fmt.Appendf(nil, `{"bed":{"row":%d,"of":7},"n":%d}`, n%5, n),
 	}
 	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		w.appending.RLock()
 		ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
 		_, err := js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
 		cancel()
+		w.appending.RUnlock()
 		if err == nil {
 			w.count.Add(1)
 			return nil
@@ -656,10 +660,19 @@ func (w *deliveryWorld) read(stream string) (messages []*jetstream.RawStreamMsg)
 	return messages
 }
 
-// store is what the store's stream holds: the truth.
+// store is what the store's stream holds, and what it held: the truth.
 func (w *deliveryWorld) store() (all []appended) {
 	w.Helper()
+	return append(slices.Clone(w.gone), w.stored()...)
+}
+
+// stored is what the store's stream holds now.
+func (w *deliveryWorld) stored() (all []appended) {
+	w.Helper()
 	for _, m := range w.read(storeStream) {
+		if m.Header.Get("Nats-Marker-Reason") != "" {
+			continue // no event
+		}
 		e := appended{seq: m.Sequence, id: m.Header.Get("ce-id"), stream: m.Header.Get("ce-subject"), typ: m.Header.Get("ce-type"), tenant: m.Header.Get("ce-tenant")}
 		var data struct{ Bed struct{ Row int } }
 		if json.Unmarshal(m.Data, &data) == nil {
@@ -699,6 +712,12 @@ func (w *deliveryWorld) rules(r *reader, repeats bool) allowed {
 	a := allowed{fresh: r.start < 0, repeats: repeats && r.sink != "stream", holes: r.sink == "publish" && w.holes.Load()}
 	if r.start < 0 {
 		a.after = w.before
+	}
+	if len(w.gone) > 0 {
+		a.parked = map[uint64]bool{} // who had not had it when it went need not get it
+		for _, e := range w.gone {
+			a.parked[e.seq] = true
+		}
 	}
 	return a
 }
