@@ -100,7 +100,7 @@ func TestWrongSettingsAreNamedAllAtOnceWithTheOneCommandThatMendsThem(t *testing
 		"a TTL of the bucket":     {func(c *config) { c.MaxAge = 10 * time.Second }, []string{"max_age 0"}, `MaxAge: s"0s"`},
 		"no acknowledgements":     {func(c *config) { c.NoAck = true }, []string{"no_ack false"}, `NoAck: false`},
 		"interest":                {func(c *config) { c.Retention = jetstream.InterestPolicy }, []string{"retention limits"}, `Retention: s"Limits"`},
-		"other subjects":          {func(c *config) { c.Subjects = []string{"$KV.b.s.>"} }, []string{"subjects $KV.b.>"}, `"$KV.b.>"`},
+		"other subjects":          {func(c *config) { c.Subjects = []string{"$KV.b.s.>"} }, []string{"subjects $KV.b.>"}, `Subjects: []string(Inverse(Sort, []string{"$KV.b.>"}))`},
 		"transform": {func(c *config) {
 			c.SubjectTransform = &jetstream.SubjectTransformConfig{Source: "$KV.b.>", Destination: "$KV.b.x.>"}
 		}, []string{"no subject_transform"}, `SubjectTransform: nil`},
