@@ -151,5 +151,6 @@ type Forward struct {
 	Sink       string        `yaml:"sink" default:"publish" oneof:"publish request stream" doc:"By core NATS (publish), again and again until the subscriber replies (request), or into JetStream (stream)."`
 	Subject    string        `yaml:"subject" format:"subject" example:"app.events.greenhouse" doc:"Where to. Required where forward is given."`
 	Timeout    time.Duration `yaml:"timeout" default:"5s" min:"10ms" max:"10m" doc:"How long request waits for the reply, and stream for the acknowledgement."`
+	OnGap      string        `yaml:"on_gap" default:"continue" oneof:"continue pause" doc:"Where a limit of the store's stream, or a purge, removed events before the subscription had them: go on behind them (continue), or hold there until subproxy restart (pause)."`
 	MaxDeliver int           `yaml:"max_deliver" default:"5" min:"1" max:"1000" doc:"An event refused this many times is parked. One that nobody answers for is not refused."`
 }

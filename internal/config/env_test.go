@@ -35,7 +35,7 @@ func TestEnvironmentOverridesTheFile(t *testing.T) {
 		ID: "t", Stream: StoreStream{Replicas: 1, Storage: "file"}, Defaults: Defaults{Type: "by_event_type", StartVersion: -1},
 		Subscriptions: []Subscription{{
 			Name: "a", Type: "by_event_type", Selector: "y", StartVersion: -1,
-			Forward: &Forward{Sink: "publish", Subject: "f", Timeout: 5 * time.Second, MaxDeliver: 5},
+			Forward: &Forward{Sink: "publish", Subject: "f", Timeout: 5 * time.Second, MaxDeliver: 5, OnGap: "continue"},
 		}},
 	}}
 	if diff := cmp.Diff(want, c); diff != "" {

@@ -24,7 +24,7 @@ func Greenhouse() *Config {
 		Subscriptions: []Subscription{
 			{
 				Name: "greenhouse_initialized_to_pubsub_v1", Type: "by_event_type", Selector: "greenhouse_initialized:v1",
-				Forward: &Forward{Sink: "publish", Subject: "app.events.greenhouse", Timeout: 5 * time.Second, MaxDeliver: 5},
+				Forward: &Forward{Sink: "publish", Subject: "app.events.greenhouse", Timeout: 5 * time.Second, MaxDeliver: 5, OnGap: "continue"},
 			},
 			{Name: "temperature_measured_to_dashboard_v1", Type: "by_event_type", Selector: "temperature_measured:v1", StartVersion: -1},
 			{Name: "audit", Type: "by_stream", Selector: "$all"},

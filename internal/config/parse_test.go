@@ -45,14 +45,14 @@ stores:
   - id: bare
     subscriptions: [{name: a, selector: x}, {name: f, selector: x, forward: {subject: t}}]
 `, nil)
-	inherited := &Forward{Sink: "publish", Subject: "t", Timeout: time.Second, MaxDeliver: 5}
+	inherited := &Forward{Sink: "publish", Subject: "t", Timeout: time.Second, MaxDeliver: 5, OnGap: "continue"}
 	want := [][]Subscription{{
 		{Name: "all", Type: "by_stream", Selector: "x", StartVersion: 7, Forward: inherited},
 		{Name: "own", Type: "by_event_type", Selector: "y", StartVersion: 0, Forward: inherited},
-		{Name: "part", Type: "by_stream", Selector: "x", StartVersion: 7, Forward: &Forward{Sink: "request", Subject: "t", Timeout: time.Second, MaxDeliver: 9}},
+		{Name: "part", Type: "by_stream", Selector: "x", StartVersion: 7, Forward: &Forward{Sink: "request", Subject: "t", Timeout: time.Second, MaxDeliver: 9, OnGap: "continue"}},
 	}, {
 		{Name: "a", Type: "by_event_type", Selector: "x"},
-		{Name: "f", Type: "by_event_type", Selector: "x", Forward: &Forward{Sink: "publish", Subject: "t", Timeout: 5 * time.Second, MaxDeliver: 5}},
+		{Name: "f", Type: "by_event_type", Selector: "x", Forward: &Forward{Sink: "publish", Subject: "t", Timeout: 5 * time.Second, MaxDeliver: 5, OnGap: "continue"}},
 	}}
 	if diff := cmp.Diff(want, [][]Subscription{c.Stores[0].Subscriptions, c.Stores[1].Subscriptions}); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

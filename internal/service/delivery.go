@@ -28,7 +28,7 @@ type sinks struct {
 	outlet sink.Outlet
 
 	mu       sync.Mutex
-	forwards map[subscription.Subscription]*config.Forward // without start versions; nil: it says nothing
+	forwards map[subscription.Subscription]*config.Forward // as configured makes the key; nil: it says nothing
 	made     map[sink.Config]sink.Sink
 }
 
@@ -59,15 +59,15 @@ func (s *sinks) configure(c *config.Config) {
 	}
 }
 
-// configured is a subscription as its proxy has it, but for the start version: a selector that is JSON as everybody writes it who means the
-// same.
+// configured is a subscription as its proxy has it, but for the start version, and what it does on a gap: a selector that is JSON as everybody writes it who
+// means the same.
 func configured(store string, s *config.Subscription) subscription.Subscription {
 	return subscription.Subscription{Store: store, Type: subscription.Type(s.Type), Selector: s.Selector, Name: s.Name}.Canonical()
 }
 
 // of returns where a subscription's events go.
 func (s *sinks) of(sub subscription.Subscription) (sink.Sink, sink.Config) {
-	sub.StartVersion = 0
+	sub.StartVersion, sub.OnGap = 0, ""
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := sink.Config{Kind: sink.Publish, Subject: DeliveredPrefix + subscription.EncodeToken(sub.Store) + "." + subscription.EncodeToken(sub.Name)}

@@ -35,6 +35,9 @@ func subscriptions(c *config.Config) []subscription.Subscription {
 		for _, s := range store.Subscriptions {
 			one := configured(store.ID, &s)
 			one.StartVersion = s.StartVersion
+			if s.Forward != nil && s.Forward.OnGap == string(subscription.Pause) {
+				one.OnGap = subscription.Pause
+			}
 			all = append(all, one)
 		}
 	}

@@ -149,7 +149,7 @@ func (l *leader) begin(s *sub, last uint64, now time.Time) {
 	default:
 		position := l.tail.high // of start -1: new events only
 		if start >= 0 {
-			position = s.least()
+			position, s.loss.fresh = s.least(), start == 0
 		}
 		s.sender = NewSender(position)
 		s.recorded = true

@@ -27,8 +27,9 @@ type catchingUp struct {
 	reader  // what is not asked for here
 	t       *rapid.T
 	leader  *leader
-	stream  []feed.Message // what is stored, the sequence less one is the index; without subject: gone
-	heard   int            // how much of it the feed has shown
+	stream  []feed.Message          // what is stored, the sequence less one is the index; without subject: gone
+	removed map[uint64]feed.Message // from its beginning, by a limit
+	heard   int                     // how much of it the feed has shown
 	reads   map[context.Context]chan read
 	proxies map[string]*proxyEnd // by deliver subject
 	order   []*proxyEnd
@@ -46,12 +47,16 @@ type proxyEnd struct {
 	incoming []event.Handoff
 	took     []uint64
 	acked    uint64
-	gone     bool // the hand-over fails: it can't be reached
+	first    uint64 // that was sent to it
+	runs     int
+	allowed  bool      // to go over a gap at which it held
+	told     event.Gap // all that it was said to have lost
+	gone     bool      // the hand-over fails: it can't be reached
 	deaf     bool
 }
 
 func newCatchingUp(t *rapid.T) *catchingUp {
-	w := &catchingUp{t: t, reads: map[context.Context]chan read{}, proxies: map[string]*proxyEnd{}}
+	w := &catchingUp{t: t, reads: map[context.Context]chan read{}, removed: map[uint64]feed.Message{}, proxies: map[string]*proxyEnd{}}
 	never := time.Now().Add(1000 * time.Hour)
 	w.leader = &leader{
 		store: "s", term: 7, termValue: []string{"7"}, lease: steadyLease{}, local: w, reader: w, inbox: newInbox(), index: newIndex(), tail: newTrack(0),
@@ -73,6 +78,9 @@ func (w *catchingUp) Offer(h event.Handoff) bool {
 	if p.gone {
 		return false
 	}
+	if p.first == 0 {
+		p.first = h.Sequence
+	}
 	if !p.deaf {
 		p.incoming = append(p.incoming, h)
 	}
@@ -91,6 +99,15 @@ func (w *catchingUp) Read(ctx context.Context, _ uint64, _, _ int) ([]feed.Messa
 }
 
 func (w *catchingUp) Stretch(*slog.Logger) *feed.Stretch { panic("no pass is so long here") }
+
+func (w *catchingUp) First(context.Context) (uint64, error) {
+	for i := range w.stream {
+		if w.stream[i].Subject != "" {
+			return uint64(i + 1), nil
+		}
+	}
+	return uint64(len(w.stream) + 1), nil
+}
 
 func (w *catchingUp) Last(context.Context) (uint64, error) { return uint64(len(w.stream)), nil }
 
@@ -141,18 +158,33 @@ func (w *catchingUp) hear(n int) {
 }
 
 // subscribe registers a subscription, whose proxy took nothing yet.
-func (w *catchingUp) subscribe(typ subscription.Type, selector string, start int64) {
-	n := len(w.order)
-	s := subscription.Subscription{Store: "s", Type: typ, Selector: selector, Name: fmt.Sprint("n", n), StartVersion: start}
+func (w *catchingUp) subscribe(typ subscription.Type, selector string, start int64, onGap subscription.OnGap) {
+	s := subscription.Subscription{Store: "s", Type: typ, Selector: selector, Name: fmt.Sprint("n", len(w.order)), StartVersion: start, OnGap: onGap}
 	p := &proxyEnd{}
-	subject := fmt.Sprint("near.", n)
-	w.proxies[subject], w.order = p, append(w.order, p)
-	w.leader.entry(&registration{registry.Registration{
-		Subscription: s, Owner: registry.Owner{Name: "p", ID: "p"}, Incarnation: 1, DeliverSubject: subject,
-	}, uint64(n + 1)}, time.Now())
+	w.order = append(w.order, p)
+	w.register(p, s, registry.Initial)
 	p.sub = w.leader.subs[s.Key()]
 	w.leader.unloaded = nil
 	w.leader.loaded([]loaded{{sub: p.sub}}, w.leader.resets)
+	w.turn()
+}
+
+func (w *catchingUp) register(p *proxyEnd, s subscription.Subscription, cause registry.Cause) {
+	p.runs++
+	subject := fmt.Sprintf("near.%s.%d", s.Name, p.runs)
+	w.proxies[subject] = p
+	w.leader.entry(&registration{registry.Registration{
+		Subscription: s, Owner: registry.Owner{Name: "p", ID: "p"}, Incarnation: uint64(p.runs), DeliverSubject: subject, Cause: cause,
+	}, uint64(p.runs)}, time.Now())
+}
+
+// restart is an operator's. What the proxy took and did not accept it gets once more.
+func (w *catchingUp) restart(p *proxyEnd) {
+	p.listen()
+	p.allowed = p.allowed || p.sub.loss.holds
+	p.receiver, p.incoming = proxy.Receiver{}, nil
+	p.took = slices.DeleteFunc(p.took, func(sequence uint64) bool { return sequence > p.acked })
+	w.register(p, p.sub.registration.Subscription, registry.Manual)
 	w.turn()
 }
 
@@ -225,11 +257,34 @@ func (w *catchingUp) wants(p *proxyEnd, m *feed.Message) bool {
 	return m.Subject != "" && m.Header["Nats-Marker-Reason"] == nil && int64(m.Sequence) >= r.StartVersion && (r.Type == subscription.ByStream || typ == r.Selector)
 }
 
+// trimmed is the feed's word where the stream begins.
+func (w *catchingUp) trimmed(first int) {
+	if uint64(first) > w.leader.first {
+		w.leader.inbox.setFirst(uint64(first))
+	}
+	if first > w.heard+1 {
+		w.heard = first - 1
+		w.leader.inbox.stream <- streamItem{kind: isTrimmed, sequence: uint64(first)}
+	}
+	w.turn()
+}
+
+// listen keeps what is said to be lost, all of it together.
+func (p *proxyEnd) listen() {
+	if g := p.sub.loss.gap; g != nil {
+		if p.told.From == 0 || g.From < p.told.From {
+			p.told.From = g.From
+		}
+		p.told.To = max(p.told.To, g.To)
+	}
+}
+
 // check holds the invariant: where a subscription runs and has room, it is served, or somebody reads for it, or will.
 func (w *catchingUp) check() {
 	l := w.leader
 	for _, p := range w.order {
 		s := p.sub
+		p.listen()
 		rides := s.ride != nil
 		switch {
 		case rides && s.ride != l.tail && !l.catchUp.goesOn(s.ride):
@@ -238,9 +293,15 @@ func (w *catchingUp) check() {
 			w.t.Fatalf("%s rides and waits", s.name)
 		case s.phase != running && (rides || l.catchUp.waits(s)):
 			w.t.Fatalf("%s is in phase %d, and rides or waits", s.name, s.phase)
-		case s.phase == running && !rides && !l.catchUp.waits(s) && s.roomy():
+		case s.phase == running && !rides && !l.catchUp.waits(s) && s.roomy() && s.loss.stopped == nil:
 			w.t.Fatalf("%s has room at %d of %d, and nobody has it", s.name, s.pos, len(w.stream))
-		case s.phase == running && !s.sender.Idle() || s.phase == asking || s.phase == held:
+		case s.loss.stopped != nil && (rides || s.registration.OnGap != subscription.Pause):
+			w.t.Fatalf("%s is stopped at a gap, and rides or should go on", s.name)
+		case s.loss.stopped != nil && s.loss.stopped.judged && l.obstacles.waiting[s.name] == "":
+			w.t.Fatalf("%s holds, and nobody is told why", s.name)
+		case s.loss.stopped != nil && !s.loss.stopped.judged && !l.gaps.asking && len(l.gaps.open) == 0:
+			w.t.Fatalf("%s waits until a gap is judged, and nobody judges it", s.name)
+		case s.phase == running && !s.sender.Idle() || s.phase == asking && !s.patient || s.phase == held:
 			if _, attended := l.attention[s]; !attended {
 				w.t.Fatalf("%s is in phase %d with %d in flight, and nobody attends to it", s.name, s.phase, s.sender.InFlight())
 			}
@@ -260,8 +321,13 @@ func (w *catchingUp) check() {
 				w.t.Fatalf("a track counts %s among its riders, which does not ride on it", s.name)
 			}
 		}
-		if t.ctx != nil && len(t.riders) > 0 && !t.reading && time.Now().After(t.retryAt) && !l.tail.has(t.high) {
-			w.t.Fatalf("%d ride on a pass that does not read", len(t.riders))
+		rests := func() bool {
+			return t.ctx != nil && len(t.riders) > 0 && !t.reading && time.Now().After(t.retryAt) && !l.tail.has(t.high)
+		}
+		if rests() { // one got on after the pass had its turn
+			if l.turn(w.t.Context()); rests() {
+				w.t.Fatalf("%d ride on a pass that does not read", len(t.riders))
+			}
 		}
 	}
 }
@@ -273,8 +339,15 @@ func (w *catchingUp) settle() bool {
 	}
 	for range 200 + len(w.stream) {
 		w.hear(20)
+		if len(w.stored(uint64(w.heard+1), 1)) == 0 { // the feed is level, and looks where the stream begins
+			first, _ := w.First(w.t.Context())
+			w.trimmed(int(first))
+		}
 		for _, p := range w.order {
 			w.take(p, len(p.incoming), true)
+			if h := p.sub.loss.stopped; h != nil && h.judged {
+				w.restart(p)
+			}
 		}
 		for i := range maxPasses {
 			w.page(i, 20, nil)
@@ -294,12 +367,24 @@ func (w *catchingUp) settle() bool {
 func (w *catchingUp) verify() {
 	for _, p := range w.order {
 		at := 0
+		s := p.sub
 		for i := range w.stream {
 			switch m := &w.stream[i]; {
 			case at < len(p.took) && p.took[at] == uint64(i+1):
 				at++
 			case w.wants(p, m):
-				w.t.Fatalf("%s lacks %d of %v", p.sub.name, i+1, p.took)
+				w.t.Fatalf("%s lacks %d of %v", s.name, i+1, p.took)
+			default:
+				was, removed := w.removed[m.Sequence]
+				if lost := removed && w.wants(p, &was) && p.first > 0 && m.Sequence > p.first; !lost {
+					continue
+				}
+				if m.Sequence < p.told.From || m.Sequence > p.told.To {
+					w.t.Fatalf("%s has lost %d, and was told of %+v", s.name, m.Sequence, p.told)
+				}
+				if s.registration.OnGap == subscription.Pause && !p.allowed {
+					w.t.Fatalf("%s has lost %d, and did not hold there", s.name, m.Sequence)
+				}
 			}
 		}
 		if at != len(p.took) {
@@ -346,10 +431,11 @@ func TestNobodyWaitsWhereNobodyReads(t *testing.T) {
 					if selector == "$all" {
 						typ = subscription.ByStream
 					}
-					w.subscribe(typ, selector, start)
+					w.subscribe(typ, selector, start, rapid.SampledFrom([]subscription.OnGap{"", subscription.Pause}).Draw(t, "on gap"))
 				},
-				"take":   func(t *rapid.T) { w.take(any(), some(60, "messages"), false) },
-				"accept": func(t *rapid.T) { w.take(any(), some(60, "messages"), true) },
+				"restart": func(t *rapid.T) { w.restart(any()) },
+				"take":    func(t *rapid.T) { w.take(any(), some(60, "messages"), false) },
+				"accept":  func(t *rapid.T) { w.take(any(), some(60, "messages"), true) },
 				"page": func(t *rapid.T) {
 					w.page(some(maxPasses, "pass"), some(40, "messages"), nil)
 				},
@@ -372,16 +458,18 @@ func TestNobodyWaitsWhereNobodyReads(t *testing.T) {
 					w.stream[some(len(w.stream), "which")-1].Subject = ""
 				},
 				"retain": func(t *rapid.T) {
-					if w.heard == 0 {
+					if len(w.stream) == 0 {
 						t.Skip("nothing is stored")
 					}
-					first := some(w.heard, "first")
+					first := some(len(w.stream)+1, "first")
 					for i := range first - 1 {
-						w.stream[i].Subject = ""
+						if m := &w.stream[i]; m.Subject != "" {
+							w.removed[m.Sequence] = *m
+							m.Subject = ""
+						}
 					}
-					if first < w.heard { // the feed tells once it is level
-						w.leader.inbox.setFirst(max(uint64(first), w.leader.first))
-						w.turn()
+					if rapid.Bool().Draw(t, "told") { // the feed tells once it is level
+						w.trimmed(first)
 					}
 				},
 				"wait": func(t *rapid.T) {
@@ -395,7 +483,7 @@ func TestNobodyWaitsWhereNobodyReads(t *testing.T) {
 						s.name, s.phase, s.pos, len(w.stream), s.sender.Acked, s.sender.Sent, s.sender.InFlight(), s.window, s.ride != nil, w.leader.catchUp.waits(s), p.receiver.Last, p.acked)
 				}
 				for _, pass := range w.leader.catchUp.passes {
-					t.Logf("a pass from %d to %d, %d ride, reading %t, %d ahead, %d times nothing", pass.low, pass.high, len(pass.riders), pass.reading, pass.ahead(), pass.nothing)
+					t.Logf("a pass (%t) from %d to %d, %d ride, reading %t, %d ahead, %d times nothing", w.reads[pass.ctx] != nil, pass.low, pass.high, len(pass.riders), pass.reading, pass.ahead(), pass.nothing)
 				}
 				t.Fatalf("not all is delivered: heard %d, tail from %d to %d, %d passes", w.heard, w.leader.tail.low, w.leader.tail.high, len(w.leader.catchUp.passes))
 			}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/cluster"
+	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
@@ -18,6 +19,8 @@ type Checkpoint struct {
 	Epoch     string    `json:"epoch"`             // which history of the store the sequence is of
 	Witness   string    `json:"witness,omitempty"` // events of that history, which prove that it is what the stream holds; see witnessText
 	UpdatedAt time.Time `json:"updated_at"`
+	// Gap is what the subscription lost, while that is told.
+	Gap *event.Gap `json:"gap,omitempty"`
 }
 
 // checkpoints is the bucket of checkpoints; *registry.Registry is one.
@@ -76,7 +79,7 @@ func (l *leader) due() ([]*sub, []registry.Write) {
 		if !s.recorded {
 			continue // its place in the stream is not known yet
 		}
-		data, _ := json.Marshal(Checkpoint{Sequence: s.sender.Acked, Term: l.lease.Term(), Emitter: l.name, Epoch: l.history.epoch, Witness: witness, UpdatedAt: now})
+		data, _ := json.Marshal(Checkpoint{Sequence: s.sender.Acked, Term: l.lease.Term(), Emitter: l.name, Epoch: l.history.epoch, Witness: witness, UpdatedAt: now, Gap: s.loss.gap})
 		s.writing = true
 		subs = append(subs, s)
 		writes = append(writes, registry.Write{Key: s.key, Data: data, Revision: s.revision})

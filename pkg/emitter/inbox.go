@@ -41,6 +41,7 @@ type streamKind uint8
 const (
 	isMessage streamKind = iota
 	isLevel
+	isTrimmed // the stream begins at the sequence, and has nothing between that and what was shown
 	isReset
 	isSeen
 )
@@ -121,7 +122,8 @@ func cutLast(subject string) (before, last string, ok bool) {
 // tailHandler is the inbox as the handler of the stream's feed.
 type tailHandler struct {
 	*inbox
-	done <-chan struct{}
+	done  <-chan struct{}
+	shown uint64 // sequence up to which everything was shown
 }
 
 func (h *tailHandler) put(item streamItem) {
@@ -132,15 +134,31 @@ func (h *tailHandler) put(item streamItem) {
 }
 
 // Message implements feed.Handler.
-func (h *tailHandler) Message(m feed.Message) { h.put(streamItem{kind: isMessage, message: m}) }
+func (h *tailHandler) Message(m feed.Message) {
+	h.shown = m.Sequence
+	h.put(streamItem{kind: isMessage, message: m})
+}
 
 // Level implements feed.Handler.
-func (h *tailHandler) Level(seq uint64) { h.put(streamItem{kind: isLevel, sequence: seq}) }
+func (h *tailHandler) Level(seq uint64) {
+	h.shown = seq
+	h.put(streamItem{kind: isLevel, sequence: seq})
+}
+
+// first is the feed's word where the stream begins.
+func (h *tailHandler) first(seq uint64) {
+	h.setFirst(seq)
+	if seq > h.shown+1 {
+		h.shown = seq - 1
+		h.put(streamItem{kind: isTrimmed, sequence: seq})
+	}
+}
 
 func (h *tailHandler) seen(all []feed.Witness) { h.put(streamItem{kind: isSeen, seen: all}) }
 
 // Reset implements feed.Handler.
 func (h *tailHandler) Reset(reason error) {
 	h.setFirst(0) // of the stream before
+	h.shown = 0
 	h.put(streamItem{kind: isReset, reason: reason})
 }

@@ -71,6 +71,7 @@ type leader struct {
 	tail      *track   // nil until the end of the stream is known
 	first     uint64   // of the stream's messages, as far as is known
 	catchUp   catchUp
+	gaps      gaps
 	attention map[*sub]struct{} // were asked, are held, or have events in flight
 	patients  patients
 	dirty     map[*sub]struct{} // the checkpoint moved
@@ -131,8 +132,8 @@ func (l *leader) run(ctx context.Context) error {
 	if err := answers.SetPendingLimits(-1, 64<<20); err != nil {
 		return fmt.Errorf("subscribe to answers: %w", err)
 	}
-	handler := &tailHandler{l.inbox, working.Done()}
-	tail, err := feed.New(l.js, feed.Config{Stream: l.stream, Handler: handler, First: l.inbox.setFirst, Seen: handler.seen, Absent: func() { l.remaking.stream(l) }, Trouble: l.hindered, Logger: l.log})
+	handler := &tailHandler{inbox: l.inbox, done: working.Done()}
+	tail, err := feed.New(l.js, feed.Config{Stream: l.stream, Handler: handler, First: handler.first, Seen: handler.seen, Absent: func() { l.remaking.stream(l) }, Trouble: l.hindered, Logger: l.log})
 	if err != nil {
 		return err
 	}
@@ -230,6 +231,7 @@ func (l *leader) turn(ctx context.Context) {
 	}
 	l.load(ctx)
 	l.plan(ctx, now)
+	l.judge(now)
 	l.askPatient(now)
 }
 
@@ -239,12 +241,17 @@ func (l *leader) streamed(ctx context.Context, item streamItem) {
 	case isMessage:
 		l.know(item.message.Sequence - 1)
 		l.history.heard = feed.Witness{Sequence: item.message.Sequence, Time: item.message.Time}
+		l.over(l.tail, item.message.Sequence-1)
 		if e := l.entryOf(item.message); e != nil {
 			l.tail.add(e)
 			l.dispatch(l.tail, e)
 		}
 		l.tail.high = item.message.Sequence
 		l.tail.trim(maxEvents, maxBytes)
+	case isTrimmed:
+		if l.tail != nil {
+			l.over(l.tail, item.sequence-1)
+		}
 	case isLevel:
 		l.know(item.sequence)
 		l.level(ctx)
@@ -303,6 +310,7 @@ func (l *leader) entry(r *registration, now time.Time) {
 			s.settle()
 			s.registration.revision = r.revision
 			s.phase, s.absentFrom = absent, now
+			l.forgetLoss(s)
 			s.released = r.Incarnation > 0 && r.Incarnation >= s.registration.Incarnation
 		}
 		return
@@ -322,6 +330,9 @@ func (l *leader) entry(r *registration, now time.Time) {
 		s.since = s.session + 1
 	}
 	s.released = false
+	if superseded {
+		l.permit(s, r.Cause)
+	}
 	s.local = l.local != nil && strings.HasPrefix(r.DeliverSubject, l.local.Prefix())
 	if s.phase == absent {
 		if err := l.index.add(s, r.Subscription); err != nil {

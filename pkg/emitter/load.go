@@ -211,6 +211,9 @@ func (l *leader) loaded(got []loaded, resets int) {
 			delete(l.dirty, s)
 		}
 		s.revision = c.revision
+		if s.loss.gap = c.point.Gap; s.loss.gap != nil {
+			l.gaps.news = true
+		}
 		at, counts := c.point.placeIn(l.history.epoch, c.compared, s.least())
 		switch {
 		case c.odd != nil:
@@ -220,6 +223,7 @@ func (l *leader) loaded(got []loaded, resets int) {
 		case c.found:
 			// Of a stream that is no more: everything in this one is new.
 			s.sender, s.recorded, s.durable = NewSender(s.least()), true, true
+			s.loss.fresh = true
 			l.voided++
 		}
 		if c.former.key != "" && s.recorded {

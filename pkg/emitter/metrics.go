@@ -19,6 +19,8 @@ type Metrics struct {
 	Ignored       prometheus.Counter
 	Malformed     prometheus.Counter
 	PassedOver    *prometheus.CounterVec // by kind
+	Gone          *prometheus.CounterVec // by store
+	Holes         *prometheus.CounterVec // by store
 	Checkpoints   prometheus.Counter
 	Restored      prometheus.Counter
 }
@@ -46,6 +48,14 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		Stale:         counter("stale_term_total", "Events refused because the proxy knows a later term."),
 		Ignored:       counter("acknowledgements_ignored_total", "Acknowledgements of a proxy that was superseded, or of a history of the store that is no more; they are not counted."),
 		Malformed:     counter("malformed_total", "Messages of the stream that are no events; they are passed over."),
+		Gone: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "subproxy", Subsystem: "emitter", Name: "gone_total",
+			Help: "Events that a limit, a purge or a deletion removed from the store's stream before a subscription had them, at the most; each subscription counts.",
+		}, []string{"store"}),
+		Holes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "subproxy", Subsystem: "emitter", Name: "holes_total",
+			Help: "Sequences after the stream's first message that it did not have when they were read: deleted, or dropped by a limit per subject. Each reading counts.",
+		}, []string{"store"}),
 		PassedOver: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "subproxy", Subsystem: "emitter", Name: "passed_over_total",
 			Help: "Messages of the stream that are no events, by kind: marker, schedule, malformed. Each reading of one counts.",
@@ -55,7 +65,7 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 	}
 	if registerer != nil {
 		registerer.MustRegister(m.Leads, m.Term, m.Last, m.Subscriptions, m.Behind, m.Trouble, m.Sent, m.Read, m.Passes, m.Rewound, m.Nobody, m.Stale,
-			m.Ignored, m.Malformed, m.PassedOver, m.Checkpoints, m.Restored)
+			m.Ignored, m.Malformed, m.PassedOver, m.Gone, m.Holes, m.Checkpoints, m.Restored)
 	}
 	return m
 }

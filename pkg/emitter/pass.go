@@ -34,6 +34,7 @@ const (
 type reader interface {
 	Read(ctx context.Context, from uint64, batch, maxBytes int) ([]feed.Message, error)
 	Stretch(log *slog.Logger) *feed.Stretch
+	First(ctx context.Context) (uint64, error)
 	Last(ctx context.Context) (uint64, error)
 	Compare(ctx context.Context, known []feed.Witness) (feed.Comparison, error)
 }
@@ -89,7 +90,7 @@ func (l *leader) changeOver(t *track) {
 // advance reports whether the pass goes on.
 func (l *leader) advance(t *track, now time.Time) bool {
 	if t.high+1 < l.first {
-		t.high = min(l.first-1, max(l.tail.low, t.high)) // what lay between is gone
+		l.over(t, min(l.first-1, max(l.tail.low, t.high))) // the tail may still have what comes after
 	}
 	if l.tail.has(t.high) {
 		l.changeOver(t)
@@ -138,7 +139,8 @@ func (l *leader) page(t *track, page []feed.Message, err error) {
 		t.pages++
 	case errors.Is(err, feed.ErrNothing):
 		if t.nothing++; t.nothing >= believeNothing && l.tail != nil {
-			t.high, t.nothing = max(t.high, l.tail.low), 0
+			l.over(t, l.tail.low)
+			t.nothing = 0
 		}
 		t.retryAt = time.Now().Add(readAgain)
 		return
@@ -150,6 +152,12 @@ func (l *leader) page(t *track, page []feed.Message, err error) {
 	for i := range page {
 		if page[i].Sequence <= t.high {
 			continue
+		}
+		if next := page[i].Sequence - 1; next > t.high {
+			l.over(t, min(next, max(t.high, l.tail.low)))
+			if next > t.high { // the tail still has the rest
+				break
+			}
 		}
 		e := l.entryOf(page[i])
 		if e == nil {

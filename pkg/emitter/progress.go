@@ -59,12 +59,17 @@ func (l *leader) report(now time.Time) {
 		}
 	}
 	l.gauge(counts, len(behind))
-	same := l.tail.high == l.told.last && len(behind) == 0 && l.told.behind == 0
+	lost := l.lostBy(now)
+	l.logGaps(now)
+	same := !l.gaps.news && l.tail.high == l.told.last && len(behind) == 0 && l.told.behind == 0
 	if !l.obstacles.news() && same && now.Sub(l.told.at) < progressHeartbeat {
 		return
 	}
 	l.told = progressMark{at: now, last: l.tail.high, behind: len(behind)}
-	l.tell(event.Progress{LastSequence: l.tail.high, Subscriptions: len(l.subs) - counts[absent], Held: counts[held], Behind: behind}, now)
+	l.gaps.news = false
+	l.tell(event.Progress{
+		LastSequence: l.tail.high, Subscriptions: len(l.subs) - counts[absent], Held: counts[held], Behind: behind, Gaps: lost,
+	}, now)
 }
 
 // tellEarly tells why the store is not followed, before it is known where its stream ends.
@@ -108,9 +113,9 @@ func (l *leader) tellTrouble(reason string) {
 // publishProgress sends a progress in as many parts as it takes.
 func publishProgress(nc *nats.Conn, p event.Progress, now time.Time) error {
 	p.Type, p.Timestamp = event.ProgressType, now.UTC()
-	parts := splitProgress(p.Behind, p.Waiting, payload.Room(nc.MaxPayload())-progressHead-payload.Text(p.Store)-payload.Text(p.Emitter)-payload.Text(p.Trouble))
+	parts := splitProgress(p.Behind, p.Waiting, p.Gaps, payload.Room(nc.MaxPayload())-progressHead-payload.Text(p.Store)-payload.Text(p.Emitter)-payload.Text(p.Trouble))
 	for i, part := range parts {
-		p.ID, p.Part, p.Parts, p.Behind, p.Waiting = nuid.Next(), i+1, len(parts), part.behind, part.waiting
+		p.ID, p.Part, p.Parts, p.Behind, p.Waiting, p.Gaps = nuid.Next(), i+1, len(parts), part.behind, part.waiting, part.gaps
 		data, err := json.Marshal(p)
 		if err == nil {
 			err = nc.Publish(ProgressPrefix+subscription.EncodeToken(p.Store), data)
@@ -126,15 +131,16 @@ func publishProgress(nc *nats.Conn, p event.Progress, now time.Time) error {
 type part struct {
 	behind  map[string]uint64
 	waiting map[string]string
+	gaps    map[string]event.Gap
 	bytes   int // of JSON, at most
 }
 
 // splitProgress makes parts of at most so many bytes and progressPart subscriptions; one subscription is never split.
-func splitProgress(behind map[string]uint64, waiting map[string]string, room int) []part {
+func splitProgress(behind map[string]uint64, waiting map[string]string, gaps map[string]event.Gap, room int) []part {
 	parts := []part{{behind: map[string]uint64{}}}
 	last := &parts[0]
 	add := func(bytes int) {
-		if n := len(last.behind) + len(last.waiting); n > 0 && (n >= progressPart || last.bytes+bytes > room) {
+		if n := len(last.behind) + len(last.waiting) + len(last.gaps); n > 0 && (n >= progressPart || last.bytes+bytes > room) {
 			parts = append(parts, part{behind: map[string]uint64{}})
 			last = &parts[len(parts)-1]
 		}
@@ -151,8 +157,18 @@ func splitProgress(behind map[string]uint64, waiting map[string]string, room int
 		}
 		last.waiting[name] = reason
 	}
+	for name, gap := range gaps {
+		add(payload.Text(name) + gapText)
+		if last.gaps == nil {
+			last.gaps = map[string]event.Gap{}
+		}
+		last.gaps[name] = gap
+	}
 	return parts
 }
+
+// gapText is the JSON of a gap, at the most.
+const gapText = 160
 
 // maxDigits is the JSON of a number, with colon and comma.
 const maxDigits = 22

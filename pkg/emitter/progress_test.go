@@ -18,21 +18,26 @@ func TestProgressIsCutToWhatTheServerTakes(t *testing.T) {
 		name := rapid.StringN(1, 40, 200)
 		behind := rapid.MapOf(name, rapid.Uint64Min(1)).Draw(t, "behind")
 		waiting := rapid.MapOf(name, rapid.StringN(1, 200, 800)).Draw(t, "waiting")
+		gaps := rapid.MapOf(name, rapid.Custom(func(t *rapid.T) event.Gap {
+			any := rapid.Uint64()
+			return event.Gap{Events: any.Draw(t, "events"), From: any.Draw(t, "from"), To: any.Draw(t, "to"), At: time.Now().UTC()}
+		})).Draw(t, "gaps")
 		room := rapid.IntRange(1, 8192).Draw(t, "room")
-		gotBehind, gotWaiting := map[string]uint64{}, map[string]string{}
-		parts := splitProgress(behind, waiting, room)
+		gotBehind, gotWaiting, gotGaps := map[string]uint64{}, map[string]string{}, map[string]event.Gap{}
+		parts := splitProgress(behind, waiting, gaps, room)
 		for _, part := range parts {
-			data, err := json.Marshal(event.Progress{Type: event.ProgressType, Behind: part.behind, Waiting: part.waiting})
+			data, err := json.Marshal(event.Progress{Type: event.ProgressType, Behind: part.behind, Waiting: part.waiting, Gaps: part.gaps})
 			if err != nil || strings.Contains(string(data), `"behind":null`) {
 				t.Fatalf("%s: %v", data, err)
 			}
-			if n := len(part.behind) + len(part.waiting); n > progressPart || n > 1 && len(data) > room+progressHead {
+			if n := len(part.behind) + len(part.waiting) + len(part.gaps); n > progressPart || n > 1 && len(data) > room+progressHead {
 				t.Fatalf("a part of %d subscriptions has %d bytes; room was %d", n, len(data), room)
 			}
 			maps.Copy(gotBehind, part.behind)
 			maps.Copy(gotWaiting, part.waiting)
+			maps.Copy(gotGaps, part.gaps)
 		}
-		if len(parts) == 0 || !maps.Equal(gotBehind, behind) || !maps.Equal(gotWaiting, waiting) {
+		if len(parts) == 0 || !maps.Equal(gotBehind, behind) || !maps.Equal(gotWaiting, waiting) || !maps.Equal(gotGaps, gaps) {
 			t.Fatalf("%v, %v became %v, %v", behind, waiting, gotBehind, gotWaiting)
 		}
 	})
@@ -40,7 +45,7 @@ func TestProgressIsCutToWhatTheServerTakes(t *testing.T) {
 	for i := range 2*progressPart + 1 {
 		many[fmt.Sprint(i)] = 1
 	}
-	if parts := splitProgress(many, nil, 1<<20); len(parts) != 3 {
+	if parts := splitProgress(many, nil, nil, 1<<20); len(parts) != 3 {
 		t.Errorf("%d subscriptions make %d parts", len(many), len(parts))
 	}
 }

@@ -234,6 +234,8 @@ func (l *leader) newHistory(epoch string, last uint64) {
 				}
 				s.since = s.session + 1
 				s.sender = NewSender(max(min(s.sender.Acked, last), s.least()))
+				l.forgetLoss(s)
+				s.loss = loss{fresh: s.sender.Acked == s.least(), gap: s.loss.gap}
 				if s.phase != loading {
 					l.dirty[s] = struct{}{}
 				}
@@ -247,6 +249,7 @@ func (l *leader) newHistory(epoch string, last uint64) {
 func (l *leader) pauseAll() {
 	l.resetting = true
 	l.resets++
+	l.gaps.open = nil
 	for _, s := range l.subs {
 		if s.phase == running || s.phase == placing || s.phase == asking {
 			l.hold(s, time.Now())

@@ -46,7 +46,12 @@ func (l *leader) dispatch(t *track, e *entry) {
 func (l *leader) serve(s *sub, t *track) {
 	for i := t.after(s.pos); i < len(t.events); i++ {
 		e := t.events[i]
-		if s.group.matches(e) {
+		if e.hole != nil {
+			if !l.pass(s, e.hole) {
+				l.stop(s, e.hole)
+				return
+			}
+		} else if s.group.matches(e) {
 			if !s.room() {
 				s.full = true
 				return
@@ -71,7 +76,7 @@ func (l *leader) serve(s *sub, t *track) {
 
 // resume goes on with a subscription that does not ride: on a track that has what it wants next, or it waits for one.
 func (l *leader) resume(s *sub) {
-	if s.phase != running || s.ride != nil || !s.room() {
+	if s.phase != running || s.ride != nil || s.loss.stopped != nil || !s.room() {
 		return
 	}
 	l.catchUp.forget(s)
@@ -91,6 +96,7 @@ func (l *leader) leave(s *sub) {
 		s.ride = nil
 	}
 	l.catchUp.forget(s)
+	s.loss.stopped = nil
 }
 
 // send sends one event. It reports false where that could not be done, and the subscription no longer runs.

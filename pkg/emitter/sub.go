@@ -70,6 +70,7 @@ type sub struct {
 	durable    bool   // the bucket had a record of this epoch
 	writing    bool
 	former     former // its checkpoint under another key, until it has one of its own
+	loss       loss
 	absentFrom time.Time
 }
 
@@ -109,6 +110,7 @@ func (s *sub) roomy() bool {
 func (s *sub) sent(sequence uint64, bytes int) {
 	s.sizes = append(s.sizes, size{sequence, bytes})
 	s.inFlight += bytes
+	s.loss.fresh = false
 }
 
 // settle forgets the sizes of what is no longer in flight: acknowledged, or to be sent again.

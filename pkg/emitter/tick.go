@@ -20,6 +20,7 @@ func (l *leader) tick(ctx context.Context, now time.Time) {
 	for s := range l.attention {
 		l.attend(s, now)
 	}
+	l.skipGaps()
 	if now.Sub(l.wroteAt) >= l.interval {
 		l.wroteAt = now
 		l.skip(skipAfter)
@@ -45,6 +46,9 @@ func (l *leader) attend(s *sub, now time.Time) {
 	case now.Sub(s.progressAt) >= stallAfter && now.Sub(s.askedAt) >= s.askWait:
 		// Slow, or something was lost; the answer tells. Meanwhile it is let less.
 		s.window = max(leastWindow, s.window/2)
+		if s.recorded && !s.durable { // where it began must be known, should what it has not accepted yet be removed
+			l.dirty[s] = struct{}{}
+		}
 		l.question(s, now)
 	}
 }

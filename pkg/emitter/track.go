@@ -16,8 +16,9 @@ type entry struct {
 	event  event.Event
 	header nats.Header // of what is sent; Exesdb-Prev and Exesdb-Term are set each time
 	size   int
-	alone  bool // one subscription wants it, and no other
-	given  bool // to that one's proxy, with its headers: it can't be sent again
+	alone  bool  // one subscription wants it, and no other
+	hole   *hole // in place of an event: what the stream did not show, up to its sequence
+	given  bool  // to that one's proxy, with its headers: it can't be sent again
 }
 
 // track is a stretch of the stream that is in memory and grows at its end. One is the tail, which grows as events are

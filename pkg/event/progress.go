@@ -27,4 +27,6 @@ type Progress struct {
 	Trouble string `json:"trouble,omitempty"`
 	// Waiting is, by subscription, why the emitter sends it nothing though it is behind: a sentence each.
 	Waiting map[string]string `json:"waiting,omitempty"`
+	// Gaps are what subscriptions lost in the last hour, or hold at.
+	Gaps map[string]Gap `json:"gaps,omitempty"`
 }

@@ -66,8 +66,8 @@ type Config struct {
 	BatchSize int
 	Handler   Handler
 	// First is optional. It is called with the sequence of the stream's first message after each look at the stream that
-	// found the handler up to date: what lies below is gone, and where it was purged no message says so. Like the
-	// handler's, its calls come from the goroutine that runs Run.
+	// found the handler up to date, or nothing that it could still be shown: what lies below is gone, and where it was purged
+	// no message says so. Like the handler's, its calls come from the goroutine that runs Run.
 	First func(seq uint64)
 	// Seen is optional. It is called, by the same goroutine, with messages that the stream was seen to have, at each look that
 	// found others. What was seen before a Reset is not of the stream after it.

@@ -279,7 +279,7 @@ func (s *follower) look(ctx context.Context, r *report) error {
 		s.reachLevel(end.last)
 	}
 	s.followed(v == settled || v == verify)
-	if s.cfg.First != nil && s.cur.last >= end.last {
+	if s.cfg.First != nil && (s.cur.last >= end.last || v == settled) {
 		s.cfg.First(info.State.FirstSeq)
 	}
 	return nil

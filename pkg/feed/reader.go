@@ -105,6 +105,15 @@ func (r *Reader) Compare(ctx context.Context, known []Witness) (Comparison, erro
 	}
 }
 
+// First returns the sequence of the stream's first message, as its leader has it: one more than the last where there is none.
+func (r *Reader) First(ctx context.Context) (uint64, error) {
+	info, err := r.api.info(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return info.State.FirstSeq, nil
+}
+
 // Last returns the sequence of the stream's last message, as its leader has it.
 func (r *Reader) Last(ctx context.Context) (uint64, error) {
 	info, err := r.api.info(ctx)

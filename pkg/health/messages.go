@@ -6,6 +6,7 @@ import (
 	"github.com/nats-io/nuid"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
+	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -75,6 +76,7 @@ type Status struct {
 	ReportedBy          registry.Owner    `json:"reported_by"` // the instance whose proxy this is
 	NextAttemptAt       *time.Time        `json:"next_attempt_at"`
 	Lag                 *uint64           `json:"lag"`             // events of the store not yet delivered; null: that is not known
+	Gap                 *event.Gap        `json:"gap"`             // what it lost in the last hour, or holds at; null: nothing
 	Stalled             bool              `json:"stalled"`         // it is behind, and no event was accepted for status.stalled_after
 	LastSeq             uint64            `json:"last_seq"`        // store sequence that the sink accepted last, in this start of the proxy
 	Sink                string            `json:"sink"`            // publish, request, stream or handler; empty before the first event

@@ -7,7 +7,7 @@ import (
 
 // What a message has beside its texts, in bytes of JSON, at the most: the names of its fields, numbers and times.
 const (
-	statusFields   = 800
+	statusFields   = 960
 	listedFields   = 120
 	handedFields   = 160
 	ownerFields    = 80

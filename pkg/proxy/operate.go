@@ -23,7 +23,7 @@ func (l *loop) apply(wanted []subscription.Subscription, started bool, now time.
 			l.remove(it, now)
 			released++
 		case s != it.proxy.Subscription:
-			it.proxy.StartVersion = s.StartVersion // the rest is the key, and read by the inlet without a lock
+			it.proxy.StartVersion, it.proxy.OnGap = s.StartVersion, s.OnGap // the rest is the key, and read by the inlet without a lock
 			l.restart(it, now)
 			restarted++
 		}

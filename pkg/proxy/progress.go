@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"maps"
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/event"
@@ -13,7 +14,8 @@ type progress struct {
 	last    uint64    // sequence of the store's last event
 	trouble string    // why nobody gets events of the store; empty: nothing is in the way
 	behind  map[string]uint64
-	waiting map[string]string // by subscription, why the emitter sends it nothing
+	waiting map[string]string    // by subscription, why the emitter sends it nothing
+	gaps    map[string]event.Gap // what subscriptions lost
 
 	parts *progress // of which some parts came; nil: none
 	part  int       // the last of them
@@ -24,7 +26,7 @@ type progress struct {
 // not named has everything.
 func (p *progress) take(m *event.Progress, now time.Time) bool {
 	if m.Part <= 1 {
-		p.parts = &progress{last: m.LastSequence, behind: map[string]uint64{}, waiting: map[string]string{}}
+		p.parts = &progress{last: m.LastSequence, behind: map[string]uint64{}, waiting: map[string]string{}, gaps: map[string]event.Gap{}}
 		p.of = m.Parts
 	} else if p.parts == nil || m.Part != p.part+1 || m.Parts != p.of || m.LastSequence != p.parts.last {
 		p.parts = nil
@@ -37,10 +39,11 @@ func (p *progress) take(m *event.Progress, now time.Time) bool {
 	for name, reason := range m.Waiting {
 		p.parts.waiting[name] = reason
 	}
+	maps.Copy(p.parts.gaps, m.Gaps)
 	if m.Part < m.Parts {
 		return false
 	}
-	*p = progress{at: now, by: m.Emitter, last: m.LastSequence, trouble: m.Trouble, behind: p.parts.behind, waiting: p.parts.waiting}
+	*p = progress{at: now, by: m.Emitter, last: m.LastSequence, trouble: m.Trouble, behind: p.parts.behind, waiting: p.parts.waiting, gaps: p.parts.gaps}
 	return true
 }
 

@@ -225,6 +225,9 @@ func (l *loop) status(it *item, now time.Time) health.Status {
 			s.SinkState = health.SinkTaking
 		}
 		s.Lag, s.Stalled = l.lag(it), l.stalled(it, now)
+		if g, any := l.watch.gaps[p.Name]; any {
+			s.Gap = &g
+		}
 	}
 	return s
 }

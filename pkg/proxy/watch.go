@@ -24,11 +24,12 @@ type watch struct {
 	progress
 	presence
 	standstill
-	lookAt   time.Time // when to look next; zero: it was never looked
-	known    bool      // lags are
-	trouble  string    // why nobody here gets events of the store; empty: nothing is in the way
-	hinders  bool      // some proxies are told that their events don't come
-	walkedAt time.Time
+	gapAlerts gapAlerts
+	lookAt    time.Time // when to look next; zero: it was never looked
+	known     bool      // lags are
+	trouble   string    // why nobody here gets events of the store; empty: nothing is in the way
+	hinders   bool      // some proxies are told that their events don't come
+	walkedAt  time.Time
 }
 
 // progressed takes over what the store's emitter tells of how far it is. What it tells comes in parts; names that are not held here
@@ -56,6 +57,7 @@ func (l *loop) progressed(m *event.Progress, now time.Time) {
 		}
 	}
 	w.keep(w.behind)
+	l.alertGaps(now)
 	l.look(now)
 }
 
@@ -150,7 +152,7 @@ func (l *loop) hinder(trouble string, now time.Time) {
 	if w.trouble = trouble; changed {
 		l.alertStore(trouble, now)
 	}
-	if !changed && !w.hinders && trouble == "" && len(w.waiting) == 0 && len(w.standstill) == 0 {
+	if !changed && !w.hinders && trouble == "" && len(w.waiting) == 0 && len(w.gaps) == 0 && len(w.standstill) == 0 {
 		return
 	}
 	if !changed && now.Sub(w.walkedAt) < hinderInterval {
@@ -181,10 +183,13 @@ func (l *loop) hindrance(it *item, now time.Time) string {
 	if l.watch.trouble != "" {
 		return l.watch.trouble
 	}
-	return l.ownHindrance(it, now)
+	if own := l.ownHindrance(it, now); own != "" || !l.watch.known {
+		return own
+	}
+	return l.gapOf(it)
 }
 
-// ownHindrance is that of the subscription alone.
+// ownHindrance is why events don't come to the subscription alone. That it lost some, and goes on, has alerts of its own.
 func (l *loop) ownHindrance(it *item, now time.Time) string {
 	w := &l.watch
 	if it.inlet == nil || !w.known {

@@ -39,7 +39,7 @@ func TestSelectorsThatMeanTheSameAreWrittenTheSame(t *testing.T) {
 		}
 	}
 	a := Subscription{Store: "s", Type: ByEventPayload, Selector: `{"a":1}`, Name: "n"}
-	for _, b := range []Subscription{{"s", ByEventPayload, `{"a":2}`, "n", 0}, {"s", ByEventPattern, `{"a":1}`, "n", 0}, {"s", ByEventPayload, `{"a":1}`, "m", 0}, {"t", ByEventPayload, `{"a":1}`, "n", 0}} {
+	for _, b := range []Subscription{{"s", ByEventPayload, `{"a":2}`, "n", 0, ""}, {"s", ByEventPattern, `{"a":1}`, "n", 0, ""}, {"s", ByEventPayload, `{"a":1}`, "m", 0, ""}, {"t", ByEventPayload, `{"a":1}`, "n", 0, ""}} {
 		if a.SameAs(b) {
 			t.Errorf("%+v is %+v", a, b)
 		}

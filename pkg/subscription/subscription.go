@@ -41,6 +41,15 @@ var (
 	ErrBadKey = errors.New("malformed registration key")
 )
 
+// OnGap is what a subscription does where events that it did not have yet are gone.
+type OnGap string
+
+// The two ways.
+const (
+	Continue OnGap = ""      // go on behind them
+	Pause    OnGap = "pause" // hold there until an operator lets it go on
+)
+
 // Subscription is durable intent: which events of a store, from where on, under which name.
 // Store and Name identify it; Type, Selector and StartVersion can change under the same name.
 type Subscription struct {
@@ -51,6 +60,8 @@ type Subscription struct {
 	// StartVersion is where a subscription without a checkpoint begins: 0 at the first event, -1 with new ones only,
 	// n at the store's sequence n.
 	StartVersion int64 `json:"start_version"`
+	// OnGap is what to do where events were removed from the store before the subscription had them.
+	OnGap OnGap `json:"on_gap,omitempty"`
 }
 
 // Key is the subscription's key in the registry: <store>.<type>.<selector>.<name>, each part one token.
