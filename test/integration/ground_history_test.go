@@ -307,7 +307,9 @@ func TestMirrorIsAStore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.append(1, n)
+	for from := 1; from <= n; from += 1000 {
+		g.append(from, 1000)
+	}
 	mirror, err := g.js.CreateStream(t.Context(), jetstream.StreamConfig{
 		Name: "MIRROR", Mirror: &jetstream.StreamSource{Name: "ORIG"}, AllowDirect: true, RePublish: &jetstream.RePublish{Source: ">", Destination: "mirrored.>"},
 	})
