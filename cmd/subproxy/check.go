@@ -18,7 +18,8 @@ func newCheck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "check --config FILE | --defaults", Short: "Check a configuration, or print a complete one",
 		Long: `Check a configuration file as subproxy run would read it, environment included, and print every mistake at once,
-each with its line, its column and what would be right. With --defaults, print a complete commented configuration:
+each with its line, its column and what would be right. A warning is of what is taken as it is written, and is
+probably not what is meant; the exit status is 0 all the same. With --defaults, print a complete commented configuration:
 every key, its default, unit, range and environment variable.
 
 With --connect, connect as the configuration says and look at what it needs of NATS as well: server, buckets and the stream of parked
@@ -37,7 +38,7 @@ Nothing is started, created or changed. The exit status is 1 where something kee
 			case file == "":
 				return usagef("give --config FILE to check, or --defaults")
 			}
-			c, err := config.Load(file, os.LookupEnv)
+			c, warnings, err := config.LoadWithWarnings(file, os.LookupEnv)
 			var problems config.Problems
 			if errors.As(err, &problems) {
 				for _, p := range problems {
@@ -47,6 +48,9 @@ Nothing is started, created or changed. The exit status is 1 where something kee
 			}
 			if err != nil {
 				return err
+			}
+			for _, w := range warnings {
+				fmt.Fprintln(cmd.OutOrStdout(), w)
 			}
 			n := 0
 			for _, s := range c.Stores {

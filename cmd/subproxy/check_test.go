@@ -114,3 +114,29 @@ func TestCheckConnectKnowsWhatCannotBeCreated(t *testing.T) {
 		t.Errorf("without a file: %v", err)
 	}
 }
+
+func TestCheckAndTheStartWarnOfSelectorsThatProbablyPickNothing(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "subproxy.yaml")
+	const text = "stores:\n- id: s\n  subscriptions:\n  - {name: a, type: by_stream, selector: $all}\n  - {name: b, type: by_stream, selector: orders-*}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const warning = `:5:42: warning: stores[0].subscriptions[1].selector: "orders-*" is no pattern`
+	out, err := execute(t, "check", "--config", file)
+	if err != nil || strings.Count(out, "warning") != 1 || !strings.Contains(out, file+warning) || !strings.Contains(out, "good; stores 1, subscriptions 2") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	was := os.Stderr
+	defer func() { os.Stderr = was }()
+	if os.Stderr, err = os.Create(filepath.Join(t.TempDir(), "log")); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Stderr.Close()
+	if _, _, err := (&runFlags{config: file}).begin(); err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.ReadFile(os.Stderr.Name())
+	if err != nil || strings.Count(string(log), "WARN") != 1 || !strings.Contains(string(log), "orders-*") {
+		t.Errorf("the start logs\n%s", log)
+	}
+}

@@ -71,8 +71,9 @@ func (f *runFlags) emit(cmd *cobra.Command) error {
 		select {
 		case <-ctx.Done():
 		case <-hup:
-			cfg, err := f.load()
+			cfg, warnings, err := f.load()
 			if err == nil {
+				tellWarnings(warnings, log)
 				err = e.replace(ctx, cfg)
 			}
 			tellReload(f.config, err, log)

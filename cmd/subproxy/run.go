@@ -138,7 +138,7 @@ func (f *runFlags) run(cmd *cobra.Command) error {
 
 // begin reads the configuration, and makes the log that it says.
 func (f *runFlags) begin() (*config.Config, *slog.Logger, error) {
-	cfg, err := f.load()
+	cfg, warnings, err := f.load()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -146,7 +146,15 @@ func (f *runFlags) begin() (*config.Config, *slog.Logger, error) {
 	if err != nil {
 		return nil, nil, usagef("%w", err)
 	}
+	tellWarnings(warnings, log)
 	return cfg, log, nil
+}
+
+// tellWarnings logs what is no mistake in a configuration, and probably not what is meant.
+func tellWarnings(warnings config.Problems, log *slog.Logger) {
+	for _, w := range warnings {
+		log.Warn("the configuration says what is probably not meant", "where", w.String())
+	}
 }
 
 // listen takes the HTTP address; nil where there is none.
@@ -198,23 +206,21 @@ func somethingToDo(cfg *config.Config) error {
 // example reports whether the built-in example runs.
 func (f *runFlags) example() bool { return f.embedded && f.config == "" }
 
-func (f *runFlags) load() (*config.Config, error) {
-	var cfg *config.Config
-	var err error
+func (f *runFlags) load() (cfg *config.Config, warnings config.Problems, err error) {
 	switch {
 	case f.config != "":
-		cfg, err = config.Load(f.config, os.LookupEnv)
+		cfg, warnings, err = config.LoadWithWarnings(f.config, os.LookupEnv)
 	case f.embedded:
 		cfg = config.Greenhouse()
 		cfg.Emitter.Enabled = true
 	default:
-		return nil, usagef("give a configuration with --config FILE (subproxy check --defaults prints one), or try the built-in example with --embedded")
+		return nil, nil, usagef("give a configuration with --config FILE (subproxy check --defaults prints one), or try the built-in example with --embedded")
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	f.override(cfg)
-	return cfg, nil
+	return cfg, warnings, nil
 }
 
 // override puts the flags that were given in place of what the file and the environment say.
@@ -261,8 +267,9 @@ func (f *runFlags) reload(ctx context.Context, s *service.Service, emits *hosted
 		log.Warn("SIGHUP: there is no configuration file to read again")
 		return
 	}
-	cfg, err := f.load()
+	cfg, warnings, err := f.load()
 	if err == nil {
+		tellWarnings(warnings, log)
 		if f.embedded {
 			cfg.NATS = config.NATS{URL: s.URL()}
 		}

@@ -150,6 +150,9 @@ func (d *decoder) checkSubscription(store *Store, s *Subscription, storePath, pa
 	err := full.Validate()
 	switch {
 	case err == nil:
+		if doubt := doubtful(full.Type, full.Selector); doubt != "" {
+			d.warn(d.near(selector), selector, "%s %s", quote(full.Selector), doubt)
+		}
 	case errors.Is(err, subscription.ErrBadSelector):
 		d.report(d.near(selector), selector, "%s is not a JSON object, and type %s needs one; write it like %s",
 			quote(s.Selector), s.Type, `'{"key": "value"}'`)

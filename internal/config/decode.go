@@ -15,6 +15,7 @@ type decoder struct {
 	file     string
 	getenv   func(string) (string, bool)
 	problems Problems
+	warnings Problems
 	reported map[Problem]bool // without paths: what many aliases share is one mistake
 
 	places map[string]place // of every path that the file or the environment gives
@@ -27,11 +28,17 @@ type decoder struct {
 	fromEnv  int // values taken from the environment
 }
 
-func (d *decoder) report(at place, path, format string, args ...any) {
+// problem words what is at a place.
+func (d *decoder) problem(at place, path, format string, args ...any) Problem {
 	p := Problem{File: d.file, Line: at.line, Column: at.column, Path: path, Message: oneLine(fmt.Sprintf(format, args...))}
 	if at.variable != "" {
 		p.File, p.Message = "environment", at.variable+": "+p.Message
 	}
+	return p
+}
+
+func (d *decoder) report(at place, path, format string, args ...any) {
+	p := d.problem(at, path, format, args...)
 	d.bad[path] = true
 	key := p
 	key.Path = ""
@@ -40,6 +47,19 @@ func (d *decoder) report(at place, path, format string, args ...any) {
 	}
 	d.reported[key] = true
 	d.problems = append(d.problems, p)
+}
+
+// warn is for what is taken as it is written. What many subscriptions share is one warning.
+func (d *decoder) warn(at place, path, format string, args ...any) {
+	p := d.problem(at, path, format, args...)
+	p.Warning = true
+	key := p
+	key.Path = ""
+	if d.reported[key] {
+		return
+	}
+	d.reported[key] = true
+	d.warnings = append(d.warnings, p)
 }
 
 // group reads a map into a struct that holds its defaults. Where the file has none, n is nil, and the environment still

@@ -16,16 +16,27 @@ import (
 // Load reads and parses a file. An error of the configuration is Problems; one of reading the file matches the errors of
 // package fs and names the file.
 func Load(path string, getenv func(string) (string, bool)) (*Config, error) {
+	c, _, err := LoadWithWarnings(path, getenv)
+	return c, err
+}
+
+// LoadWithWarnings is Load, and returns what is no mistake, but probably not what is meant, by place.
+func LoadWithWarnings(path string, getenv func(string) (string, bool)) (*Config, Problems, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("read the configuration: %w", err)
+		return nil, nil, fmt.Errorf("read the configuration: %w", err)
 	}
-	return Parse(path, data, getenv)
+	return parse(path, data, getenv)
 }
 
 // Parse reads a configuration, puts the environment over it and checks the result. Every error it returns is Problems.
 // getenv is os.LookupEnv or like it; nil stands for an empty environment.
 func Parse(filename string, data []byte, getenv func(string) (string, bool)) (*Config, error) {
+	c, _, err := parse(filename, data, getenv)
+	return c, err
+}
+
+func parse(filename string, data []byte, getenv func(string) (string, bool)) (*Config, Problems, error) {
 	if getenv == nil {
 		getenv = func(string) (string, bool) { return "", false }
 	}
@@ -43,9 +54,10 @@ func Parse(filename string, data []byte, getenv func(string) (string, bool)) (*C
 	}
 	if len(d.problems) > 0 {
 		d.problems.sort()
-		return nil, d.problems
+		return nil, nil, d.problems
 	}
-	return &c, nil
+	d.warnings.sort()
+	return &c, d.warnings, nil
 }
 
 var byteOrderMark = []byte("\xef\xbb\xbf")

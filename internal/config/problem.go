@@ -7,19 +7,23 @@ import (
 	"strings"
 )
 
-// Problem is one mistake. Line and Column count from 1; Line is 0 where the mistake is in no place of the file. File is
+// Problem is one mistake, or a warning. Line and Column count from 1; Line is 0 where the mistake is in no place of the file. File is
 // "environment" where a variable is at fault, which Message then names.
 type Problem struct {
 	File         string
 	Line, Column int
 	Path         string // as stores[0].subscriptions[2].type; empty where the YAML itself can't be read
 	Message      string
+	Warning      bool // it is no mistake, and probably not what is meant
 }
 
 func (p Problem) String() string {
 	s := p.File + ": "
 	if p.Line > 0 {
 		s = fmt.Sprintf("%s:%d:%d: ", p.File, p.Line, p.Column)
+	}
+	if p.Warning {
+		s += "warning: "
 	}
 	if p.Path != "" {
 		s += p.Path + ": "
