@@ -3,6 +3,7 @@ package digest
 import (
 	"bytes"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -16,11 +17,11 @@ func TestWhatHappensOftenIsLoggedOnceAMinuteWithACount(t *testing.T) {
 		lines := func(want ...string) {
 			t.Helper()
 			synctest.Wait()
-			got := strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
-			if b.Len() == 0 {
-				got = nil
-			}
+			d.mu.Lock() // which is held while it writes
+			text := b.String()
 			b.Reset()
+			d.mu.Unlock()
+			got := slices.Collect(strings.Lines(text))
 			if len(got) != len(want) {
 				t.Fatalf("logged %q, want %q", got, want)
 			}
