@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -115,9 +116,26 @@ func (g *ground) stop() {
 	}
 }
 
+// cloned is a configuration whose stores, subscriptions and forwards can be changed.
+func cloned(c *config.Config) *config.Config {
+	to := *c
+	to.Stores = slices.Clone(c.Stores)
+	for i := range to.Stores {
+		to.Stores[i].Subscriptions = slices.Clone(to.Stores[i].Subscriptions)
+		for j := range to.Stores[i].Subscriptions {
+			if f := to.Stores[i].Subscriptions[j].Forward; f != nil {
+				forward := *f
+				to.Stores[i].Subscriptions[j].Forward = &forward
+			}
+		}
+	}
+	return &to
+}
+
 // reload is what SIGHUP does.
 func (g *ground) reload(change func(*config.Config)) {
 	g.Helper()
+	g.config = cloned(g.config) // the instance reads the one that it has
 	change(g.config)
 	if err := g.instance.Reload(g.config); err != nil {
 		g.Fatal(err)
