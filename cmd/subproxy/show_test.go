@@ -14,6 +14,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/pkg/breaker"
+	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/subscription"
@@ -201,5 +202,26 @@ func TestAgo(t *testing.T) {
 	}
 	if got := ago(time.Time{}); got != "-" {
 		t.Errorf("never: got %s", got)
+	}
+}
+
+func TestStatusShowsMessagesThatAreNoEventsOnceAStore(t *testing.T) {
+	var rows []row
+	for i, name := range []string{"a", "b", "c"} {
+		st := status(sub("s", name), breaker.Healthy, "x")
+		if i > 0 {
+			st.PassedOver = &event.PassedOver{Messages: uint64(i), Sequence: 5, Subject: "exesdb.events.s.a", Reason: "no event", At: time.Unix(int64(i), 0)}
+		}
+		rows = append(rows, row{Subscription: sub("s", name), Health: "healthy", Status: &st})
+	}
+	var out bytes.Buffer
+	cmd := newStatus()
+	cmd.SetOut(&out)
+	if err := showStatus(cmd, rows, false); err != nil {
+		t.Fatal(err)
+	}
+	const want = "store s: messages of the store's stream that are no events reach nobody: 2 so far; the last is at sequence 5, on exesdb.events.s.a: no event\n"
+	if strings.Count(out.String(), "store s:") != 1 || !strings.HasSuffix(out.String(), want) {
+		t.Errorf("printed\n%s", out.String())
 	}
 }

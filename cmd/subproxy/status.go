@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -13,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/exesdb/subproxy/internal/connect"
+	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/subscription"
@@ -77,7 +80,21 @@ func showStatus(cmd *cobra.Command, rows []row, asJSON bool) error {
 		})
 	}
 	t.Render()
+	showPassedOver(cmd, rows)
 	return nil
+}
+
+// showPassedOver prints a line for each store whose stream has messages that are no events.
+func showPassedOver(cmd *cobra.Command, rows []row) {
+	byStore := map[string]*event.PassedOver{}
+	for _, r := range rows {
+		if st := r.Status; st != nil && st.PassedOver != nil && (byStore[r.Store] == nil || st.PassedOver.At.After(byStore[r.Store].At)) {
+			byStore[r.Store] = st.PassedOver
+		}
+	}
+	for _, store := range slices.Sorted(maps.Keys(byStore)) {
+		fmt.Fprintf(cmd.OutOrStdout(), "store %s: %v\n", store, byStore[store])
+	}
 }
 
 // lagText is how far the subscription is behind; ? where nobody knows.

@@ -86,7 +86,7 @@ type leader struct {
 	failing   bool // the last checkpoints could not be written
 	restored  int  // checkpoints that were missing, since the last report
 	voided    int  // checkpoints of another stream, since the last report
-	oddAt     time.Time
+	strays    strays
 	wroteAt   time.Time
 	pointsAt  time.Time // when it was looked last whether the bucket of checkpoints is there
 	remaking  remaking
@@ -289,8 +289,9 @@ func (l *leader) entryOf(m feed.Message) *entry {
 	if err != nil {
 		l.metrics.Malformed.Inc()
 		l.metrics.PassedOver.WithLabelValues(string(event.NoEvent)).Inc()
-		if now := time.Now(); now.Sub(l.oddAt) > time.Minute {
-			l.oddAt = now
+		now := time.Now()
+		l.strays.add(&m, err, now)
+		if l.strays.say(now) {
 			l.log.Warn("a message of the store's stream is no event and is passed over", "subject", m.Subject, "sequence", m.Sequence, "error", err)
 		}
 		return nil

@@ -61,14 +61,15 @@ func (l *leader) report(now time.Time) {
 	l.gauge(counts, len(behind))
 	lost := l.lostBy(now)
 	l.logGaps(now)
-	same := !l.gaps.news && l.tail.high == l.told.last && len(behind) == 0 && l.told.behind == 0
+	same := !l.gaps.news && !l.strays.news && l.tail.high == l.told.last && len(behind) == 0 && l.told.behind == 0
 	if !l.obstacles.news() && same && now.Sub(l.told.at) < progressHeartbeat {
 		return
 	}
 	l.told = progressMark{at: now, last: l.tail.high, behind: len(behind)}
-	l.gaps.news = false
+	l.gaps.news, l.strays.news = false, false
 	l.tell(event.Progress{
 		LastSequence: l.tail.high, Subscriptions: len(l.subs) - counts[absent], Held: counts[held], Behind: behind, Gaps: lost,
+		PassedOver: l.strays.tell(now),
 	}, now)
 }
 
@@ -113,7 +114,7 @@ func (l *leader) tellTrouble(reason string) {
 // publishProgress sends a progress in as many parts as it takes.
 func publishProgress(nc *nats.Conn, p event.Progress, now time.Time) error {
 	p.Type, p.Timestamp = event.ProgressType, now.UTC()
-	parts := splitProgress(p.Behind, p.Waiting, p.Gaps, payload.Room(nc.MaxPayload())-progressHead-payload.Text(p.Store)-payload.Text(p.Emitter)-payload.Text(p.Trouble))
+	parts := splitProgress(p.Behind, p.Waiting, p.Gaps, payload.Room(nc.MaxPayload())-progressHead-payload.Text(p.Store)-payload.Text(p.Emitter)-payload.Text(p.Trouble)-p.PassedOver.Size())
 	for i, part := range parts {
 		p.ID, p.Part, p.Parts, p.Behind, p.Waiting, p.Gaps = nuid.Next(), i+1, len(parts), part.behind, part.waiting, part.gaps
 		data, err := json.Marshal(p)

@@ -160,6 +160,7 @@ func (l *leader) reset(reason error) {
 		l.catchUp.end(l.catchUp.passes[0])
 	}
 	l.tail, l.first = newTrack(0), 0
+	l.strays.forget()
 	l.history.unsure, l.history.heard = feed.Witnesses{}, feed.Witness{}
 	l.pauseAll()
 }

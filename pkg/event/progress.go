@@ -27,6 +27,8 @@ type Progress struct {
 	Trouble string `json:"trouble,omitempty"`
 	// Waiting is, by subscription, why the emitter sends it nothing though it is behind: a sentence each.
 	Waiting map[string]string `json:"waiting,omitempty"`
+	// PassedOver are messages of the last hour that are no events; nil: none.
+	PassedOver *PassedOver `json:"passed_over,omitempty"`
 	// Gaps are what subscriptions lost in the last hour, or hold at.
 	Gaps map[string]Gap `json:"gaps,omitempty"`
 }

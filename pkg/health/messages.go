@@ -77,6 +77,7 @@ type Status struct {
 	NextAttemptAt       *time.Time        `json:"next_attempt_at"`
 	Lag                 *uint64           `json:"lag"`             // events of the store not yet delivered; null: that is not known
 	Gap                 *event.Gap        `json:"gap"`             // what it lost in the last hour, or holds at; null: nothing
+	PassedOver          *event.PassedOver `json:"passed_over"`     // messages of the store's stream in the last hour that are no events; null: none
 	Stalled             bool              `json:"stalled"`         // it is behind, and no event was accepted for status.stalled_after
 	LastSeq             uint64            `json:"last_seq"`        // store sequence that the sink accepted last, in this start of the proxy
 	Sink                string            `json:"sink"`            // publish, request, stream or handler; empty before the first event
@@ -175,18 +176,19 @@ type Summary struct {
 	Owner         registry.Owner `json:"owner"` // the instance that counts
 	Subscriptions int            `json:"subscriptions"`
 	Counts
-	Breakers   Breakers   `json:"breakers"`
-	Registered int        `json:"registered"`
-	Verified   int        `json:"verified"`
-	Refusing   int        `json:"refusing"`    // proxies whose sink takes no events
-	Moving     int        `json:"moving"`      // proxies on their way from or to this instance
-	Behind     int        `json:"behind"`      // proxies that have not delivered everything, as the store's emitter tells
-	Stalled    int        `json:"stalled"`     // of these, proxies of which no event was accepted for status.stalled_after
-	Lag        *uint64    `json:"lag"`         // events of the store that the one furthest behind has not delivered; null: not known
-	Trouble    string     `json:"trouble"`     // why nobody here gets events of the store; empty: nothing is in the way
-	ProgressAt *time.Time `json:"progress_at"` // when the store's emitter last told how far it is; null: never, in this run of the instance
-	Term       uint64     `json:"term"`        // highest leader term heard of; 0: none
-	Leader     string     `json:"leader"`      // the leader of that term, where it was named
+	Breakers   Breakers          `json:"breakers"`
+	Registered int               `json:"registered"`
+	Verified   int               `json:"verified"`
+	Refusing   int               `json:"refusing"`    // proxies whose sink takes no events
+	Moving     int               `json:"moving"`      // proxies on their way from or to this instance
+	Behind     int               `json:"behind"`      // proxies that have not delivered everything, as the store's emitter tells
+	Stalled    int               `json:"stalled"`     // of these, proxies of which no event was accepted for status.stalled_after
+	Lag        *uint64           `json:"lag"`         // events of the store that the one furthest behind has not delivered; null: not known
+	Trouble    string            `json:"trouble"`     // why nobody here gets events of the store; empty: nothing is in the way
+	PassedOver *event.PassedOver `json:"passed_over"` // messages of the store's stream in the last hour that are no events; null: none
+	ProgressAt *time.Time        `json:"progress_at"` // when the store's emitter last told how far it is; null: never, in this run of the instance
+	Term       uint64            `json:"term"`        // highest leader term heard of; 0: none
+	Leader     string            `json:"leader"`      // the leader of that term, where it was named
 }
 
 // HandOver asks an instance for subscriptions. What it gives it says in HandedOver, or releases.

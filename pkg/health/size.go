@@ -16,7 +16,7 @@ const (
 
 // Size is how many bytes the status has in JSON at the most.
 func (s *Status) Size() int {
-	n := statusFields + ownerSize(&s.Owner) + ownerSize(&s.ReportedBy)
+	n := statusFields + ownerSize(&s.Owner) + ownerSize(&s.ReportedBy) + s.PassedOver.Size()
 	for _, text := range [...]string{
 		s.Envelope.Type, s.Envelope.ID, s.Store, s.Name, string(s.SubscriptionType), s.Selector, string(s.Health), string(s.Breaker),
 		s.Verification, string(s.LastCause), s.LastError, string(s.Moving), s.Sink, string(s.SinkState),

@@ -25,6 +25,8 @@ type storeAlert struct {
 	covered int          // proxies that it stands for
 	trouble bool         // it stands for what keeps the store's events from coming
 	lot     bool         // it stands for what can't be parked
+	// passedOver: it stands for messages that are no events.
+	passedOver bool
 	// inherited are the runs, by instance, that raised one and are gone.
 	inherited map[string]registry.Owner
 }
@@ -175,6 +177,9 @@ func (l *loop) lowerStore(message string, sample *item, now time.Time) {
 		l.sendStoreAlert(health.Warning, l.watch.trouble, sample, breaker.Degraded, l.holds(), now)
 	case a.lot:
 		l.raiseLot(now)
+	case a.passedOver:
+		a.level = health.Warning
+		l.raisePassedOver(now)
 	default:
 		a.level = ""
 		h := breaker.Healthy

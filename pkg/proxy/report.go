@@ -196,6 +196,7 @@ func (l *loop) summary(now time.Time) health.Summary {
 	if s.Trouble, s.ProgressAt = l.watch.trouble, instant(l.watch.at); l.watch.known {
 		s.Lag = &furthest
 	}
+	s.PassedOver = l.watch.passedOver.standing(now)
 	s.Term, s.Leader = l.inbox.leadership()
 	return s
 }
@@ -224,7 +225,7 @@ func (l *loop) status(it *item, now time.Time) health.Status {
 		case c.Last > 0 || c.Delivered > 0:
 			s.SinkState = health.SinkTaking
 		}
-		s.Lag, s.Stalled = l.lag(it), l.stalled(it, now)
+		s.Lag, s.Stalled, s.PassedOver = l.lag(it), l.stalled(it, now), l.watch.passedOver.standing(now)
 		if g, any := l.watch.gaps[p.Name]; any {
 			s.Gap = &g
 		}

@@ -24,12 +24,13 @@ type watch struct {
 	progress
 	presence
 	standstill
-	gapAlerts gapAlerts
-	lookAt    time.Time // when to look next; zero: it was never looked
-	known     bool      // lags are
-	trouble   string    // why nobody here gets events of the store; empty: nothing is in the way
-	hinders   bool      // some proxies are told that their events don't come
-	walkedAt  time.Time
+	passedOver passedOver
+	gapAlerts  gapAlerts
+	lookAt     time.Time // when to look next; zero: it was never looked
+	known      bool      // lags are
+	trouble    string    // why nobody here gets events of the store; empty: nothing is in the way
+	hinders    bool      // some proxies are told that their events don't come
+	walkedAt   time.Time
 }
 
 // progressed takes over what the store's emitter tells of how far it is. What it tells comes in parts; names that are not held here
@@ -37,6 +38,7 @@ type watch struct {
 func (l *loop) progressed(m *event.Progress, now time.Time) {
 	w := &l.watch
 	w.told = sign{now, m.Emitter}
+	w.passedOver.take(m.PassedOver)
 	before := w.progress
 	if !w.progress.take(m, now) {
 		return
@@ -98,6 +100,7 @@ func (l *loop) look(now time.Time) {
 		}
 	}
 	l.hinder(trouble, now)
+	l.alertPassedOver(now)
 	l.lowerInherited(now)
 }
 

@@ -294,3 +294,46 @@ func TestWhatTheEmitterSaysIsInTheWayIsToldAsItSays(t *testing.T) {
 		r.require(8, "well", verified)
 	})
 }
+
+func TestMessagesThatAreNoEventsAreToldForAnHour(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, watchful(), 8, receiving(nil))
+		defer r.stop()
+		var found *event.PassedOver
+		tell := func(trouble string) {
+			for range 3 {
+				r.Progress(event.Progress{Store: "s", Emitter: "e", LastSequence: 7, Part: 1, Parts: 1, Trouble: trouble, PassedOver: found})
+				time.Sleep(time.Second)
+			}
+		}
+		tell("")
+		r.requireAlerts()
+		found = &event.PassedOver{Messages: 1, Sequence: 5, Subject: "exesdb.events.s.a", Reason: "no event", At: time.Now()}
+		tell("")
+		r.requireAlerts("warning store")
+		r.require(8, "told, and well", func(st health.Status) bool {
+			return verified(st) && st.PassedOver != nil && st.PassedOver.Sequence == 5
+		})
+		if sums, err := r.Summaries(t.Context()); err != nil || len(sums) != 1 || sums[0].PassedOver == nil || sums[0].PassedOver.Messages != 1 || sums[0].Trouble != "" {
+			t.Errorf("%+v, %v", sums, err)
+		}
+		found = &event.PassedOver{Messages: 2, Sequence: 6, Subject: "exesdb.events.s.b", Reason: "no event", At: time.Now()}
+		tell("")
+		r.requireAlerts() // it stands
+		tell("stream S can't be followed")
+		r.requireAlerts("warning store")
+		tell("")
+		r.requireAlerts("warning store") // which is what stands again
+		last := found.At
+		found = nil // another emitter leads
+		for time.Since(last) < 59*time.Minute {
+			tell("")
+		}
+		r.requireAlerts()
+		for time.Since(last) < 61*time.Minute {
+			tell("")
+		}
+		r.requireAlerts("resolved store")
+		r.require(8, "well", func(st health.Status) bool { return verified(st) && st.PassedOver == nil })
+	})
+}

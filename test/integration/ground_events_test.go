@@ -14,6 +14,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/health"
 )
 
 // What pkg/subscription's table has for every pair, through a store.
@@ -330,5 +331,53 @@ func (g *ground) awaitNumbers(name string, want ...int) {
 	})
 	if !slices.Equal(got, want) {
 		g.Errorf("%s got %v, wanted %v", name, got, want)
+	}
+}
+
+// What JetStream stored and is no event reaches nobody: that is said, whether it is found as it is stored or later, and the others go on.
+func TestMessageThatIsNoEventIsSeen(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name           string
+		later, without bool
+	}{{"live", false, false}, {"without republish", false, true}, {"in catch-up", true, false}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			g := newGround(t, nil)
+			g.start()
+			if c.without {
+				g.editStream(groundStream, func(s *jetstream.StreamConfig) { s.RePublish = nil })
+			}
+			g.append(1, 1)
+			g.awaitDelivered("all", 1)
+			if c.later {
+				g.eventually("a checkpoint", func() bool { return g.checkpoint("s.by_stream.=24all.all") == 1 })
+				g.stop()
+			}
+			g.put("exesdb.events.s.a", `{"n":9}`, nil)
+			g.append(2, 1)
+			if c.later {
+				g.start()
+			}
+			g.awaitDelivered("all", 2)
+			g.awaitRaised("warning store")
+			if a := decode[health.Alert](g, g.heard("exesdb.proxy.alert.s")[0].Data); !strings.Contains(a.Message, "sequence 2") || !strings.Contains(a.Message, "exesdb.events.s.a") {
+				t.Errorf("the alert says %q", a.Message)
+			}
+			g.put("exesdb.events.s.b", `not JSON`, nats.Header{"Content-Type": {"application/cloudevents+json"}})
+			g.append(3, 1)
+			g.awaitDelivered("all", 3)
+			g.eventually("the status says so", func() bool {
+				p := g.told("all").PassedOver
+				return p != nil && p.Messages == 2 && p.Sequence == 4 && p.Subject == "exesdb.events.s.b" && p.Reason != ""
+			})
+			if s := g.told("all"); s.Health != "healthy" {
+				t.Errorf("it is %s: %s", s.Health, s.LastError)
+			}
+			g.awaitRaised("warning store")
+			if n := g.metric("emitter_malformed_total"); n < 1 {
+				t.Errorf("counted: %v", n)
+			}
+		})
 	}
 }
