@@ -82,6 +82,9 @@ func TestContractExamplesOfDelivery(t *testing.T) {
 		return strings.Contains(string(w.latest("exesdb.emitter.progress.greenhouse_tycoon")), `"behind":{"audit":`)
 	})
 	same(t, "progress", page["progress"], string(w.latest("exesdb.emitter.progress.greenhouse_tycoon")))
+	w.eventually("have the lease name a message of the stream", func() bool {
+		return strings.Contains(string(w.latest("exesdb.cluster.state.leader.greenhouse_tycoon")), `"witness":"`)
+	})
 	same(t, "lease", page["lease"], string(w.latest("exesdb.cluster.state.leader.greenhouse_tycoon")))
 
 	// Refused as often as it may be, it is parked, and the next one comes.
