@@ -19,11 +19,15 @@ import (
 // ErrPermission is matched by the errors of what the server does not permit.
 var ErrPermission = errors.New("not permitted")
 
+// Subscribing is the Operation of a subscription.
+const Subscribing = "subscribe to"
+
 // PermissionError is one operation that the server does not permit. It matches ErrPermission.
 type PermissionError struct {
-	Operation string // "publish to", "subscribe to" or "publish with the reply subject"
+	Operation string // "publish to", Subscribing or "publish with the reply subject"
 	Subject   string
-	Err       error // the connection's
+	Queue     string // the queue group of a subscription; may be empty
+	Err       error  // the connection's
 }
 
 // Error implements error.
@@ -61,7 +65,7 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // The server's words: Permissions Violation for Publish to "a.b", … Subscription to "a.b" using queue "q",
 // … Publish with Reply of "a.b".
-var matchPermission = regexp.MustCompile(`(?i)permissions violation for (publish to|subscription to|publish with reply of) "([^"]+)"`)
+var matchPermission = regexp.MustCompile(`(?i)permissions violation for (publish to|subscription to|publish with reply of) "([^"]+)"(?: using queue "([^"]+)")?`)
 
 // Explain makes an error of NATS or JetStream say what to change, where that is known. Others are returned as they are.
 // What the error matched, it still matches.
@@ -73,9 +77,9 @@ func Explain(err error) error {
 	}
 	if m := matchPermission.FindStringSubmatch(err.Error()); m != nil {
 		operation := map[string]string{
-			"publish to": "publish to", "subscription to": "subscribe to", "publish with reply of": "publish with the reply subject",
+			"publish to": "publish to", "subscription to": Subscribing, "publish with reply of": "publish with the reply subject",
 		}[strings.ToLower(m[1])]
-		return &PermissionError{Operation: operation, Subject: m[2], Err: err}
+		return &PermissionError{Operation: operation, Subject: m[2], Queue: m[3], Err: err}
 	}
 	switch {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):

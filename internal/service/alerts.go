@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/nats-io/nats.go"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/cluster"
@@ -29,7 +32,7 @@ type alertBook struct {
 	bucket    *registry.Registry
 	owner     registry.Owner
 	connected func() bool
-	publish   func(health.Alert)
+	publish   func(health.Alert) error // an error: there is no connection, and it is to be tried again
 	log       *slog.Logger
 	wake      chan struct{} // holds one; never closed
 
@@ -43,7 +46,7 @@ type alertBook struct {
 	revisions map[string]uint64          // of each key last seen, markers included
 }
 
-func newAlertBook(bucket *registry.Registry, owner registry.Owner, connected func() bool, publish func(health.Alert), log *slog.Logger) *alertBook {
+func newAlertBook(bucket *registry.Registry, owner registry.Owner, connected func() bool, publish func(health.Alert) error, log *slog.Logger) *alertBook {
 	b := &alertBook{
 		bucket: bucket, owner: owner, connected: connected, publish: publish, log: log, wake: make(chan struct{}, 1),
 		raised: map[string]health.Standing{}, ending: map[string]health.Alert{},
@@ -152,9 +155,19 @@ func (b *alertBook) handle(ctx context.Context) (again bool) {
 	queue, puts := b.take()
 	again = b.write(ctx, puts)
 	for i := range queue {
-		b.publish(queue[i])
+		if b.publish(queue[i]) != nil {
+			b.putBack(queue[i:])
+			return true
+		}
 	}
 	return b.write(ctx, b.deletions()) || again
+}
+
+// putBack puts alerts that could not be published before those that came since.
+func (b *alertBook) putBack(unsent []health.Alert) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.queue = slices.Concat(unsent, b.queue)
 }
 
 // take is what is to be published, and what is to be written down before.
@@ -275,15 +288,19 @@ func (s *Service) inherit(a health.Standing) {
 	}
 }
 
-// publishAlert sends an alert.
-func (s *Service) publishAlert(a health.Alert) {
+// publishAlert sends an alert. An error says that there is no connection.
+func (s *Service) publishAlert(a health.Alert) error {
 	data, err := json.Marshal(a)
 	if err == nil {
 		err = s.nc.Publish(health.AlertSubject(a.Store, a.Name), data)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrConnectionReconnecting):
+		return err
+	case err != nil:
 		s.log.Warn("an alert could not be published", "store", a.Store, "subscription", a.Name, "error", err)
-		return
+		return nil
 	}
 	s.metrics.Published.WithLabelValues("alert").Inc()
+	return nil
 }

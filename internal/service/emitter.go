@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -38,6 +39,7 @@ type Emitter struct {
 	owner  registry.Owner
 	cancel context.CancelFunc
 	ended  chan error // holds one
+	work   sync.WaitGroup
 }
 
 // StartEmitter connects, opens what the emitter needs, and begins to contend. It returns when it contends.
@@ -55,11 +57,15 @@ func StartEmitter(ctx context.Context, o EmitterOptions) (_ *Emitter, err error)
 	defer cancel()
 	log := o.Logger.With("part", "emitter")
 	refused := newViolations(log)
+	hears := newHearing(func() *config.Config { return c }, "subproxy emitter "+e.owner.Name+" permissions", refused, log)
 	nc, js, err := dial(starting, c, connect.Options{
 		Name: "subproxy emitter " + e.owner.Name, Logger: log,
 		OnReconnect:  func() { log.Info("reconnected to NATS") },
 		OnDisconnect: func() { log.Warn("disconnected from NATS; reconnecting") },
-		OnError:      func(_ *nats.Conn, _ *nats.Subscription, err error) { refused.report("", err, time.Now()) },
+		OnError: func(nc *nats.Conn, _ *nats.Subscription, err error) {
+			hears.report(nc, err)
+			refused.report("", err, time.Now())
+		},
 	}, log)
 	if err != nil {
 		return nil, err
@@ -69,7 +75,7 @@ func StartEmitter(ctx context.Context, o EmitterOptions) (_ *Emitter, err error)
 	cfg := emitter.Config{
 		Candidate: e.owner, LeaseTTL: c.Emitter.LeaseTTL, CheckpointInterval: c.Emitter.CheckpointInterval, Registry: bucketConfig(c),
 		LeaderChangedSubject: c.SubscriptionProxy.LeaderChangedSubject, EmitterRestartedSubject: c.SubscriptionProxy.EmitterRestartedSubject,
-		Logger: log, Metrics: o.Metrics,
+		Logger: log, Metrics: o.Metrics, Hindered: func() string { return joinReasons(refused.hindering(time.Now()), hears.hindering()) },
 		Park: func(ctx context.Context, r *registry.Registration, ev *event.Event, epoch, reason string) error {
 			return parked.park(ctx, &sink.Event{
 				Store: r.Store, Subscription: r.Name, Key: r.Key(), Sequence: ev.Sequence, Incarnation: r.Incarnation, Epoch: epoch, Message: ev.Message(""),
@@ -94,6 +100,7 @@ func StartEmitter(ctx context.Context, o EmitterOptions) (_ *Emitter, err error)
 	}
 	running, stop := context.WithCancel(context.Background())
 	e.cancel = stop
+	e.work.Go(func() { hears.run(running, nc) })
 	go func() { e.ended <- e.Run(running) }()
 	return e, nil
 }
@@ -136,6 +143,7 @@ func (e *Emitter) Stop(ctx context.Context) error {
 		e.nc.Close() // what it waits for fails at once
 		<-e.ended
 	}
+	e.work.Wait()
 	e.nc.Close()
 	return err
 }

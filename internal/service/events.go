@@ -97,7 +97,23 @@ func (s *Service) sinkError(nc *nats.Conn, _ *nats.Subscription, err error) {
 	s.violations.report("", err, time.Now())
 }
 
-func (s *Service) natsError(_ *nats.Conn, sub *nats.Subscription, err error) {
+func (s *Service) natsError(nc *nats.Conn, sub *nats.Subscription, err error) {
+	s.hears.report(nc, err)
+	s.refused(sub, err)
+}
+
+// operatorsError is natsError for the connection on which operators ask.
+func (s *Service) operatorsError(nc *nats.Conn, sub *nats.Subscription, err error) {
+	s.operatorsHears.report(nc, err)
+	s.refused(sub, err)
+}
+
+// hindered is what the instance can't do for want of a permission; empty: nothing.
+func (s *Service) hindered() string {
+	return joinReasons(s.violations.hindering(time.Now()), s.hears.hindering(), s.operatorsHears.hindering())
+}
+
+func (s *Service) refused(sub *nats.Subscription, err error) {
 	var refused *connect.PermissionError
 	if errors.As(err, &refused) {
 		s.denials.Report(refused.Subject, refused)

@@ -69,16 +69,17 @@ type Service struct {
 	first   uint64
 	settled bool
 
-	running    atomic.Bool // everything is there that callbacks of the connection need
-	ensuring   sync.Mutex
-	remaking   atomic.Bool    // the bucket was found gone, and is being made anew
-	gone       atomic.Bool    // that could not be done, and the proxies were told; until it is there again
-	stopping   atomic.Bool    // Stop was called
-	unmade     rate.Sometimes // told that the bucket could not be made anew
-	unreadable rate.Sometimes // told of what other instances send
-	unanswered rate.Sometimes // told that an answer could not be sent
-	violations *violations
-	denied     chan error // permission violations while starting
+	running               atomic.Bool // everything is there that callbacks of the connection need
+	ensuring              sync.Mutex
+	remaking              atomic.Bool    // the bucket was found gone, and is being made anew
+	gone                  atomic.Bool    // that could not be done, and the proxies were told; until it is there again
+	stopping              atomic.Bool    // Stop was called
+	unmade                rate.Sometimes // told that the bucket could not be made anew
+	unreadable            rate.Sometimes // told of what other instances send
+	unanswered            rate.Sometimes // told that an answer could not be sent
+	violations            *violations
+	hears, operatorsHears *hearing   // of nc and of operators
+	denied                chan error // permission violations while starting
 	// registered is closed at the first registration.
 	registered chan struct{}
 	followed   context.Context // ends with the feed

@@ -37,6 +37,8 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	s.violations = newViolations(s.log)
+	s.hears = newHearing(s.cfg.Load, "subproxy "+o.Config.Instance.Name+" permissions", s.violations, s.log)
+	s.operatorsHears = newHearing(s.cfg.Load, "subproxy "+o.Config.Instance.Name+" permissions", s.violations, s.log)
 	if s.metrics == nil {
 		s.metrics = health.NewMetrics(nil)
 	}
@@ -67,7 +69,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	s.alerts = newAlertBook(s.cluster, s.owner, s.nc.IsConnected, s.publishAlert, s.log)
 	s.supervisor = proxy.New(proxy.Options{
 		Owner: s.owner, Bucket: s.bucket, Delivery: s.delivery, Settings: settings(o.Config), Publish: s.nc.Publish, Connected: s.nc.IsConnected,
-		Hindered: func() string { return s.violations.hindering(time.Now()) }, MaxPayload: s.nc.MaxPayload,
+		Hindered: s.hindered, MaxPayload: s.nc.MaxPayload,
 		Shares: true, Alerts: s.alerts, OnRetired: s.superseded, Ensure: s.ensure, Logger: s.log, Metrics: s.metrics, OnRegistered: s.tellFirst(o.OnRegistered),
 	})
 	if err := s.followProgress(); err != nil {
@@ -95,6 +97,8 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	s.running.Store(true)
 	s.work.Go(func() { s.warnOfBridges(o.Config) })
 	s.work.Go(s.retireRespelled)
+	s.work.Go(func() { s.hears.run(s.followed, s.nc) })
+	s.work.Go(func() { s.operatorsHears.run(s.followed, s.operators) })
 	return s, s.tried(starting)
 }
 
@@ -156,7 +160,7 @@ func (s *Service) connect(ctx context.Context) error {
 		return err
 	}
 	s.nc, s.js = nc, js
-	s.operators, _, err = dial(ctx, s.cfg.Load(), connect.Options{Name: "subproxy " + s.owner.Name + " control", Logger: s.log, OnError: s.natsError}, s.log)
+	s.operators, _, err = dial(ctx, s.cfg.Load(), connect.Options{Name: "subproxy " + s.owner.Name + " control", Logger: s.log, OnError: s.operatorsError}, s.log)
 	if err != nil {
 		return err
 	}
@@ -171,9 +175,7 @@ func (s *Service) connect(ctx context.Context) error {
 
 // dial connects to what the configuration says, waiting for a server that is not there yet.
 func dial(ctx context.Context, cfg *config.Config, o connect.Options, log *slog.Logger) (*nats.Conn, jetstream.JetStream, error) {
-	c := cfg.NATS
-	o.URL, o.Context, o.Credentials = c.URL, c.Context, c.Credentials
-	o.TLSCA, o.TLSCert, o.TLSKey, o.TLSHandshakeFirst = c.TLS.CA, c.TLS.Cert, c.TLS.Key, c.TLS.HandshakeFirst
+	o = dialOptions(cfg, o)
 	for {
 		nc, js, err := connect.Connect(ctx, o)
 		if err == nil || !isTransient(err) {
@@ -184,6 +186,14 @@ func dial(ctx context.Context, cfg *config.Config, o connect.Options, log *slog.
 			return nil, nil, err
 		}
 	}
+}
+
+// dialOptions are o with the server, the user and the certificates that the configuration names.
+func dialOptions(cfg *config.Config, o connect.Options) connect.Options {
+	c := cfg.NATS
+	o.URL, o.Context, o.Credentials = c.URL, c.Context, c.Credentials
+	o.TLSCA, o.TLSCert, o.TLSKey, o.TLSHandshakeFirst = c.TLS.CA, c.TLS.Cert, c.TLS.Key, c.TLS.HandshakeFirst
+	return o
 }
 
 // isTransient reports whether waiting may help: nobody listens yet, or a server went away while it was greeted. Wrong

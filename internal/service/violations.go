@@ -2,6 +2,7 @@ package service
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -9,9 +10,11 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/internal/connect"
+	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/proxy"
+	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/sink"
 )
 
@@ -29,9 +32,13 @@ var stops = []struct {
 	{health.ControlPrefix, "operators' requests", true},
 	{"$SRV.", "operators' requests", true},
 	{event.ProgressPrefix, "the emitters' progress", true},
+	{registry.RepublishTo, "news of registrations", true},
+	{registry.ClusterTo, "news of other instances and of leaders", true},
+	{emitter.StoredSubject, "news of stored events", true},
 	{sink.ParkedPrefix, "parking", false}, // the subscription says it
 	{DeliveredPrefix, "a sink", false},    // likewise
 	{"$KV.", "writes to a bucket", true},
+	{"$JS.EVENT.ADVISORY.", "news of elections and of streams that are deleted", true},
 	{"$JS.", "requests to JetStream", false}, // some of them can be done without
 	{"_INBOX.", "answers, to emitters and others", true},
 }
@@ -55,8 +62,11 @@ type violations struct {
 	log *slog.Logger
 
 	mu    sync.Mutex
-	parts map[string]*violation
+	parts map[lacking]*violation
 }
+
+// lacking is an operation that is not permitted, and what that stops.
+type lacking struct{ part, operation string }
 
 type violation struct {
 	saidAt  time.Time
@@ -67,7 +77,7 @@ type violation struct {
 }
 
 func newViolations(log *slog.Logger) *violations {
-	return &violations{log: log, parts: map[string]*violation{}}
+	return &violations{log: log, parts: map[lacking]*violation{}}
 }
 
 // report logs an error of a connection.
@@ -80,13 +90,14 @@ func (v *violations) report(subject string, err error, now time.Time) {
 	part, hinders := stopped(denied.Subject)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	was := v.parts[part]
+	one := lacking{part, denied.Operation}
+	was := v.parts[one]
 	if was == nil {
 		was = &violation{}
-		v.parts[part] = was
+		v.parts[one] = was
 	}
 	was.since++
-	was.hinders, was.err, was.at = hinders, denied, now
+	was.hinders, was.err, was.at = hinders && denied.Operation != connect.Subscribing, denied, now
 	if now.Sub(was.saidAt) < sayAgain {
 		return
 	}
@@ -94,16 +105,28 @@ func (v *violations) report(subject string, err error, now time.Time) {
 	was.saidAt, was.since = now, 0
 }
 
-// hindering is what the instance can't do at present, as far as it has tried in the last minute; empty: nothing.
-func (v *violations) hindering(now time.Time) string {
+// hindering is what can't be sent at present, as far as that was tried in the last minute. What can't be heard, a hearing tells.
+func (v *violations) hindering(now time.Time) (reasons []string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	var parts []string
-	for part, was := range v.parts {
+	for one, was := range v.parts {
 		if was.hinders && now.Sub(was.at) < sayAgain {
-			parts = append(parts, part+": "+was.err.Error())
+			reasons = append(reasons, one.part+": "+was.err.Error())
 		}
 	}
-	slices.Sort(parts)
-	return strings.Join(parts, "; ")
+	return reasons
+}
+
+// maxReasons is how many reasons are told; the log has all.
+const maxReasons = 3
+
+// joinReasons lists reasons, each once.
+func joinReasons(reasons ...[]string) string {
+	all := slices.Concat(reasons...)
+	slices.Sort(all)
+	all = slices.Compact(all)
+	if more := len(all) - maxReasons; more > 0 {
+		all = append(all[:maxReasons], fmt.Sprintf("and %d more (see the log)", more))
+	}
+	return strings.Join(all, "; ")
 }

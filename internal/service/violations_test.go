@@ -51,10 +51,10 @@ func TestMissingPermissionHindersWhileItIsTried(t *testing.T) {
 	} {
 		v := newViolations(slog.New(slog.DiscardHandler))
 		v.report("", &connect.PermissionError{Operation: "publish to", Subject: subject, Err: errors.New("no")}, now)
-		if got := v.hindering(now.Add(sayAgain - 1)); strings.Contains(got, "not permitted to publish to "+subject) != hinders {
+		if got := joinReasons(v.hindering(now.Add(sayAgain - 1))); strings.Contains(got, "not permitted to publish to "+subject) != hinders {
 			t.Errorf("%s: %q", subject, got)
 		}
-		if got := v.hindering(now.Add(sayAgain)); got != "" {
+		if got := joinReasons(v.hindering(now.Add(sayAgain))); got != "" {
 			t.Errorf("%s a minute later: %q", subject, got)
 		}
 	}

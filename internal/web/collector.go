@@ -38,7 +38,7 @@ var (
 	behindDesc        = desc("subscriptions_behind", "Proxies that have not delivered everything, as the store's emitter tells; absent while that is not known.", "store")
 	lagDesc           = desc("lag_events", "Events of the store that the proxy furthest behind has not delivered; absent while that is not known.", "store")
 	stalledDesc       = desc("subscriptions_stalled", "Proxies that are behind, and of which no event was accepted for status.stalled_after.", "store")
-	troubleDesc       = desc("store_trouble", "1 while nobody here gets events of the store: no emitter leads it, or its emitter says that it can't send.", "store")
+	troubleDesc       = desc("store_trouble", "1 while nobody here gets events of the store: no emitter leads it, its emitter says that it can't send, or a permission is missing.", "store")
 	progressAgeDesc   = desc("progress_age_seconds", "Since the store's emitter last told how far it is; absent where it never did.", "store")
 	queuedDesc        = desc("delivery_queued_bytes", "Bytes of events that wait for their sinks.")
 	feedReceivedDesc  = desc("feed_messages_total", "Messages of the registry bucket handled by the feed.")

@@ -44,6 +44,8 @@ type Config struct {
 	// event holds its subscription.
 	// Epoch names the history that its sequence is of.
 	Park func(ctx context.Context, r *registry.Registration, e *event.Event, epoch, reason string) error
+	// Hindered is the permission that the emitter lacks, and what it stops; empty: none. It may be nil.
+	Hindered func() string
 	// Local, where set, is the receiving end of an instance in the same process.
 	Local   Local
 	Logger  *slog.Logger
@@ -232,7 +234,7 @@ func (e *Emitter) lead(ctx context.Context, s Store, r *roster, lease *cluster.L
 	defer e.metrics.Leads.WithLabelValues(store).Set(0)
 	defer e.metrics.Trouble.DeleteLabelValues(store)
 	l := &leader{
-		store: store, stream: s.Stream.name(), local: e.cfg.Local, layout: s.Layout, lease: lease, nc: e.nc, js: e.js, points: e.points, name: e.cfg.Candidate.Name,
+		lacks: e.cfg.Hindered, store: store, stream: s.Stream.name(), local: e.cfg.Local, layout: s.Layout, lease: lease, nc: e.nc, js: e.js, points: e.points, name: e.cfg.Candidate.Name,
 		log: e.log.With("store", store), digest: e.digest, large: rate.Sometimes{Interval: time.Minute}, looks: rate.Sometimes{Interval: time.Minute}, metrics: e.metrics, announce: announce, interval: e.cfg.CheckpointInterval, inbox: newInbox(),
 		ensure: func(ctx context.Context) (bool, error) { return e.ensure(ctx, e.points, registry.Checkpoints) },
 		park: func(ctx context.Context, r *registration, ev *event.Event, epoch, reason string) error {

@@ -92,7 +92,8 @@ type leader struct {
 	remaking  remaking
 	sweptAt   time.Time
 	told      progressMark
-	obstacles obstacles // why events are not sent
+	obstacles obstacles     // why events are not sent
+	lacks     func() string // the emitter's Hindered; nil: nothing is known
 }
 
 // movesWithin is how long a subscription may be nobody's on its way from one instance to another. Nobody means it to begin

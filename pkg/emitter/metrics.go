@@ -9,7 +9,7 @@ type Metrics struct {
 	Last          *prometheus.GaugeVec // last sequence of the store
 	Subscriptions *prometheus.GaugeVec // by store and state
 	Behind        *prometheus.GaugeVec
-	Trouble       *prometheus.GaugeVec // 1 while the store's stream can't be followed, by store
+	Trouble       *prometheus.GaugeVec // 1 while the store's stream can't be followed or a permission is missing, by store
 	Sent          prometheus.Counter
 	Read          prometheus.Counter
 	Passes        prometheus.Counter
@@ -39,7 +39,7 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		Last:          gauge("last_sequence", "Last sequence of the store.", "store"),
 		Subscriptions: gauge("subscriptions", "Subscriptions by state: running, held (nobody listens on the deliver subject), asking.", "store", "state"),
 		Behind:        gauge("behind", "Subscriptions that have not acknowledged everything they want.", "store"),
-		Trouble:       gauge("trouble", "1 while this process leads and the store's stream can't be followed; the log and the progress say why.", "store"),
+		Trouble:       gauge("trouble", "1 while this process leads and the store's stream can't be followed, or a permission is missing; the log and the progress say why.", "store"),
 		Sent:          counter("sent_total", "Events sent to proxies, again or for the first time."),
 		Read:          counter("read_total", "Events read from the stream for subscriptions that are behind."),
 		Passes:        counter("passes_total", "Passes over old events begun."),

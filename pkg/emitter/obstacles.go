@@ -7,6 +7,7 @@ import "time"
 // names the cause alone: "stream EXESDB_s has interest retention: …; mend it with: nats stream edit …". The leader's loop owns them.
 type obstacles struct {
 	store   string            // of the whole store; empty: none
+	lacks   string            // the permission that the emitter lacks, and what it stops; empty: none
 	waiting map[string]string // by subscription
 	told    bool              // progress was sent since the last change
 	saidAt  time.Time         // when store was logged; zero: not yet
@@ -16,6 +17,13 @@ type obstacles struct {
 func (o *obstacles) blockStore(reason string) {
 	if o.store != reason {
 		o.store, o.told, o.saidAt = reason, false, time.Time{}
+	}
+}
+
+// lack notes the permission that the emitter lacks, for which events come late or not at all; empty: none.
+func (o *obstacles) lack(reason string) {
+	if o.lacks != reason {
+		o.lacks, o.told = reason, false
 	}
 }
 

@@ -38,6 +38,7 @@ func (l *leader) report(now time.Time) {
 	if now.Sub(l.told.at) < progressInterval {
 		return
 	}
+	l.seePermissions()
 	if l.restored > 0 {
 		l.log.Error("checkpoints are missing that there were; positions are restored from what the proxies took", "subscriptions", l.restored)
 		l.metrics.Restored.Add(float64(l.restored))
@@ -75,7 +76,8 @@ func (l *leader) report(now time.Time) {
 
 // tellEarly tells why the store is not followed, before it is known where its stream ends.
 func (l *leader) tellEarly(now time.Time) {
-	if l.obstacles.store != "" && (l.obstacles.news() || now.Sub(l.told.at) >= progressHeartbeat) {
+	l.seePermissions()
+	if l.obstacles.store+l.obstacles.lacks != "" && (l.obstacles.news() || now.Sub(l.told.at) >= progressHeartbeat) {
 		l.told.at = now
 		l.tell(event.Progress{Subscriptions: len(l.subs)}, now)
 	}
@@ -97,7 +99,7 @@ func (l *leader) lag(s *sub, now time.Time) uint64 {
 
 // tell completes a progress and publishes it.
 func (l *leader) tell(p event.Progress, now time.Time) {
-	p.Store, p.Emitter, p.Term, p.Trouble, p.Waiting = l.store, l.name, l.lease.Term(), l.obstacles.store, l.obstacles.waiting
+	p.Store, p.Emitter, p.Term, p.Trouble, p.Hindered, p.Waiting = l.store, l.name, l.lease.Term(), l.obstacles.store, l.obstacles.lacks, l.obstacles.waiting
 	if err := publishProgress(l.nc, p, now); err != nil {
 		l.untold(err)
 	}
@@ -114,7 +116,7 @@ func (l *leader) tellTrouble(reason string) {
 // publishProgress sends a progress in as many parts as it takes.
 func publishProgress(nc *nats.Conn, p event.Progress, now time.Time) error {
 	p.Type, p.Timestamp = event.ProgressType, now.UTC()
-	parts := splitProgress(p.Behind, p.Waiting, p.Gaps, payload.Room(nc.MaxPayload())-progressHead-payload.Text(p.Store)-payload.Text(p.Emitter)-payload.Text(p.Trouble)-p.PassedOver.Size())
+	parts := splitProgress(p.Behind, p.Waiting, p.Gaps, payload.Room(nc.MaxPayload())-progressHead-payload.Text(p.Store)-payload.Text(p.Emitter)-payload.Text(p.Trouble)-payload.Text(p.Hindered)-p.PassedOver.Size())
 	for i, part := range parts {
 		p.ID, p.Part, p.Parts, p.Behind, p.Waiting, p.Gaps = nuid.Next(), i+1, len(parts), part.behind, part.waiting, part.gaps
 		data, err := json.Marshal(p)

@@ -59,6 +59,8 @@ func TestObstaclesAreToldOnceAndUntilTheyAreGone(t *testing.T) {
 		func() { o.block("audit", "another gap") },
 		func() { o.block("audit", "") },
 		func() { o.blockStore("") },
+		func() { o.lack("answers: not permitted") },
+		func() { o.lack("") },
 	} {
 		if change(); !o.news() {
 			t.Error("a change is no news")

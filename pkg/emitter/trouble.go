@@ -10,20 +10,36 @@ import (
 // hindered is the feed's word that the store's stream can't be followed, or with nil that it is followed again.
 func (l *leader) hindered(reason error) {
 	var retention *feed.RetentionError
-	text, gauge := "", 0.0
+	text := ""
 	switch {
 	case errors.As(reason, &retention):
-		text, gauge = unfit(l.store, retention).Error(), 1
+		text = unfit(l.store, retention).Error()
 	case reason != nil:
-		text, gauge = "stream "+l.stream+" can't be followed: "+reason.Error(), 1
+		text = "stream " + l.stream + " can't be followed: " + reason.Error()
 	}
 	l.inbox.call(func() {
 		l.obstacles.blockStore(text)
-		l.metrics.Trouble.WithLabelValues(l.store).Set(gauge)
+		l.gaugeTrouble()
 		if text == "" {
 			l.log.Info("the store's stream is followed again", "stream", l.stream)
 		}
 	})
+}
+
+// seePermissions sees whether the emitter lacks a permission. It is logged where the server's answer is heard.
+func (l *leader) seePermissions() {
+	if l.lacks != nil {
+		l.obstacles.lack(l.lacks())
+		l.gaugeTrouble()
+	}
+}
+
+func (l *leader) gaugeTrouble() {
+	gauge := 0.0
+	if l.obstacles.store+l.obstacles.lacks != "" {
+		gauge = 1
+	}
+	l.metrics.Trouble.WithLabelValues(l.store).Set(gauge)
 }
 
 // sayTroubleAgain is how often what keeps the store from being followed is logged, for as long as it lasts.

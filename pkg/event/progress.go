@@ -25,6 +25,8 @@ type Progress struct {
 	Behind        map[string]uint64 `json:"behind"` // events of the store, by subscription; who is not named has them all
 	// Trouble is why no event of the store is sent to anybody: a sentence for an operator. Empty: nothing is in the way.
 	Trouble string `json:"trouble,omitempty"`
+	// Hindered is why events of the store come late or not at all: the permission that the emitter lacks, and what it stops.
+	Hindered string `json:"hindered,omitempty"`
 	// Waiting is, by subscription, why the emitter sends it nothing though it is behind: a sentence each.
 	Waiting map[string]string `json:"waiting,omitempty"`
 	// PassedOver are messages of the last hour that are no events; nil: none.

@@ -9,13 +9,14 @@ import (
 
 // progress is what a store's emitter told last of how far its subscriptions are.
 type progress struct {
-	at      time.Time // when it was told; zero: never
-	by      string    // the emitter
-	last    uint64    // sequence of the store's last event
-	trouble string    // why nobody gets events of the store; empty: nothing is in the way
-	behind  map[string]uint64
-	waiting map[string]string    // by subscription, why the emitter sends it nothing
-	gaps    map[string]event.Gap // what subscriptions lost
+	at       time.Time // when it was told; zero: never
+	by       string    // the emitter
+	last     uint64    // sequence of the store's last event
+	hindered string    // why events come late or not at all; empty: nothing is known
+	trouble  string    // why nobody gets events of the store; empty: nothing is in the way
+	behind   map[string]uint64
+	waiting  map[string]string    // by subscription, why the emitter sends it nothing
+	gaps     map[string]event.Gap // what subscriptions lost
 
 	parts *progress // of which some parts came; nil: none
 	part  int       // the last of them
@@ -43,7 +44,7 @@ func (p *progress) take(m *event.Progress, now time.Time) bool {
 	if m.Part < m.Parts {
 		return false
 	}
-	*p = progress{at: now, by: m.Emitter, last: m.LastSequence, trouble: m.Trouble, behind: p.parts.behind, waiting: p.parts.waiting, gaps: p.parts.gaps}
+	*p = progress{at: now, by: m.Emitter, last: m.LastSequence, trouble: m.Trouble, hindered: m.Hindered, behind: p.parts.behind, waiting: p.parts.waiting, gaps: p.parts.gaps}
 	return true
 }
 

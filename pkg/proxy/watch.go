@@ -126,6 +126,9 @@ func (l *loop) storeTrouble(fresh bool, now time.Time) (trouble string, present 
 	if fresh && w.progress.trouble != "" {
 		return fmt.Sprintf("no event of store %s is sent: %s", l.store, w.progress.trouble), true
 	}
+	if fresh && w.hindered != "" {
+		return fmt.Sprintf("events of store %s come late or not at all, for its emitter: %s", l.store, w.hindered), true
+	}
 	return "", true
 }
 
