@@ -95,7 +95,7 @@ func TestGroundHeadersInAnotherCaseKeepTheirGuarantees(t *testing.T) {
 	s.answered("-NAK 1")
 	g.awaitDelivered("all", 1)
 	for name := range g.delivered("all")[0].Header {
-		if strings.HasPrefix(strings.ToLower(name), "exesdb-") && name != "Exesdb-Seq" && name != "Exesdb-Incarnation" {
+		if strings.HasPrefix(strings.ToLower(name), "exesdb-") && name != "Exesdb-Seq" && name != "Exesdb-Incarnation" && name != "Exesdb-Subscription" {
 			t.Errorf("forwarded with %s", name)
 		}
 	}

@@ -570,7 +570,9 @@ func (w *deliveryWorld) unhealthy() string {
 		if other, twice := holders[s.Name]; twice {
 			return fmt.Sprintf("%s is held by %s and by %s", s.Name, other.ReportedBy.Name, s.ReportedBy.Name)
 		}
-		if s.Health != "healthy" || !s.Verified || !s.Registered || s.SinkState == health.SinkRefusing {
+		// What was purged before a subscription had it is told for an hour.
+		told := len(w.gone) > 0 && s.Health == "degraded" && s.Gap != nil
+		if s.Health != "healthy" && !told || !s.Verified || !s.Registered || s.SinkState == health.SinkRefusing {
 			return fmt.Sprintf("%s is %s, verified %t, sink %s: %s", s.Name, s.Health, s.Verified, s.SinkState, s.LastError)
 		}
 		holders[s.Name] = s
