@@ -138,5 +138,6 @@ func begin(ctx context.Context, c *instanceConfig, reports chan<- instanceReport
 func scaleConfig(url string, n, replicas int) *config.Config {
 	c, b := config.Default(), benchConfig(url, n, replicas)
 	c.NATS, c.Instance.Name, c.Registry.Replicas, c.Stores = b.NATS, b.Instance.Name, replicas, b.Stores
+	c.Status.EmitterSilentAfter = b.Status.EmitterSilentAfter
 	return c
 }

@@ -154,6 +154,7 @@ func benchConfig(urls string, n, replicas int) *config.Config {
 	c.Registry.Replicas = replicas
 	c.SubscriptionProxy.InitialReregisterInterval, c.SubscriptionProxy.NormalReregisterInterval = time.Hour, 24*time.Hour
 	c.Status.HeartbeatInterval = time.Hour
+	c.Status.EmitterSilentAfter = 0 // there is none
 	s := config.Store{ID: store}
 	for _, sub := range benchSubscriptions(n) {
 		s.Subscriptions = append(s.Subscriptions, config.Subscription{Name: sub.Name, Type: string(sub.Type), Selector: sub.Selector})

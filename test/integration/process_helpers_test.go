@@ -275,7 +275,7 @@ func processConfig(url string, replicas int, subscriptions ...string) string {
 instance: {name: proxy-a}
 registry: {replicas: %d}
 subscription_proxy: {initial_reregister_interval: 1h, normal_reregister_interval: 24h}
-status: {summary_interval: 100ms}
+status: {summary_interval: 100ms, emitter_silent_after: 0s}
 http: {addr: "127.0.0.1:0"}
 stores:
   - id: %s
