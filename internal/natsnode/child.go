@@ -18,7 +18,8 @@ import (
 // first argument it is calls RunChild with its standard input and output.
 const ChildCommand = "nats-server-node"
 
-// childConfig goes to the child as one line of JSON on its standard input, which then stays open.
+// childConfig goes to the child as one line of JSON on its standard input, which then stays open. Each line after it is an access that
+// the server is to take over.
 type childConfig struct {
 	Name        string   `json:"name"`
 	StoreDir    string   `json:"store_dir"`
@@ -27,6 +28,13 @@ type childConfig struct {
 	Routes      []string `json:"routes,omitempty"`
 	Port        int      `json:"port"`
 	ClusterPort int      `json:"cluster_port,omitempty"`
+	access
+}
+
+// access is who may do what on a server; with the zero value everybody may do everything.
+type access struct {
+	Users      []*server.User `json:"users,omitempty"`
+	NoAuthUser string         `json:"no_auth_user,omitempty"` // whom it takes a client for that does not say
 }
 
 // childReport is a line of JSON from the child: the first when the server accepts connections or has failed to start,
@@ -35,6 +43,7 @@ type childReport struct {
 	URL         string `json:"url,omitempty"`
 	ClusterPort int    `json:"cluster_port,omitempty"`
 	Error       string `json:"error,omitempty"`
+	Reloads     int    `json:"reloads,omitempty"` // changes of access that were taken over, or failed with Error
 	state
 }
 
@@ -45,7 +54,8 @@ func RunChild(ctx context.Context, in io.Reader, out io.Writer) error {
 	defer stop()
 	reports := json.NewEncoder(out)
 	var c childConfig
-	if err := json.NewDecoder(in).Decode(&c); err != nil {
+	orders := json.NewDecoder(in)
+	if err := orders.Decode(&c); err != nil {
 		return fmt.Errorf("read the node's configuration: %w", err)
 	}
 	n, err := c.start()
@@ -55,10 +65,21 @@ func RunChild(ctx context.Context, in io.Reader, out io.Writer) error {
 	}
 	defer n.Shutdown()
 
+	changes := make(chan access)
 	orphaned := make(chan struct{}) // closed by the reader, which ends with in or with the process
 	go func() {
-		_, _ = io.Copy(io.Discard, in)
-		close(orphaned)
+		defer close(orphaned)
+		for {
+			var a access
+			if orders.Decode(&a) != nil {
+				return
+			}
+			select {
+			case changes <- a:
+			case <-ctx.Done():
+				return
+			}
+		}
 	}()
 	report := childReport{URL: n.URL(), ClusterPort: c.ClusterPort, state: stateOf(n.Server())}
 	tick := time.NewTicker(poll)
@@ -76,6 +97,12 @@ func RunChild(ctx context.Context, in io.Reader, out io.Writer) error {
 				return os.RemoveAll(c.StoreDir)
 			}
 			return nil
+		case c.access = <-changes:
+			report.Reloads, report.Error = report.Reloads+1, ""
+			if err := n.Reload(); err != nil {
+				report.Error = err.Error()
+			}
+			err = reports.Encode(report)
 		case <-tick.C:
 			if now := stateOf(n.Server()); !now.equal(report.state) {
 				report.state = now
@@ -94,6 +121,7 @@ func (c *childConfig) start() (*Node, error) {
 		}
 	}
 	return Start(Options{Name: c.Name, StoreDir: c.StoreDir, Port: c.Port, Configure: func(so *server.Options) {
+		so.Users, so.NoAuthUser = c.Users, c.NoAuthUser
 		if c.ClusterName != "" {
 			joinCluster(so, c.ClusterName, c.ClusterPort, routes)
 		}

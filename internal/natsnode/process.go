@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nuid"
 )
 
@@ -32,6 +33,9 @@ type ProcessOptions struct {
 	ClusterName string   // of the cluster it joins; default: none
 	Routes      []string // nats://host:port of all the cluster's servers, its own too
 	ClusterPort int      // for routes; default: a free one, kept until Shutdown
+
+	Users      []*server.User // default: everybody may do everything
+	NoAuthUser string         // whom the server takes a client for that does not say
 
 	Stderr io.Writer // takes what the child says on standard error; nil: nobody does
 }
@@ -53,6 +57,7 @@ type Process struct {
 func StartProcess(ctx context.Context, o ProcessOptions) (*Process, error) {
 	p := &Process{stderr: o.Stderr, config: childConfig{
 		Name: o.Name, StoreDir: o.StoreDir, ClusterName: o.ClusterName, Routes: o.Routes, Port: o.Port, ClusterPort: o.ClusterPort,
+		access: access{o.Users, o.NoAuthUser},
 	}}
 	err := p.fill()
 	if err == nil {
@@ -164,6 +169,18 @@ func (p *Process) Restart(ctx context.Context) error {
 		return err
 	}
 	return p.start(ctx)
+}
+
+// Reload makes the running server take over these users, as SIGHUP makes it take over a changed configuration. It returns when it has.
+func (p *Process) Reload(ctx context.Context, users []*server.User) error {
+	p.lifecycle.Lock()
+	defer p.lifecycle.Unlock()
+	c := p.current.Load()
+	if !c.running() {
+		return ErrNotRunning
+	}
+	p.config.Users = users
+	return c.reload(ctx, p.config.access)
 }
 
 // Shutdown ends the process, gives its ports back and removes a temporary store. It can be called again.

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
 	"github.com/exesdb/subproxy/internal/natsnode"
@@ -164,4 +165,26 @@ func TestRunChildEndsWithItsInput(t *testing.T) {
 	must(t, parent.Close())
 	must(t, <-done)
 	must(t, out.Close())
+}
+
+func TestProcessTakesOverWhoMayDoWhat(t *testing.T) {
+	users := func(deny ...string) []*server.User {
+		return []*server.User{{Username: "u", Password: "u", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: deny}}}}
+	}
+	p := startProcess(t, natsnode.ProcessOptions{Users: users(), NoAuthUser: "u"})
+	nc, _ := connect(t, p.URL())
+	refused := func() bool {
+		t.Helper()
+		must(t, errors.Join(nc.Publish("a", nil), nc.Flush()))
+		return errors.Is(nc.LastError(), nats.ErrPermissionViolation)
+	}
+	if refused() {
+		t.Fatal("it is refused from the start")
+	}
+	must(t, p.Reload(within(t), users("a")))
+	if !refused() {
+		t.Error("it is permitted still")
+	}
+	must(t, p.Kill())
+	wantErr(t, p.Reload(within(t), users()), natsnode.ErrNotRunning)
 }

@@ -16,9 +16,9 @@ import (
 // child is one run of a Process.
 type child struct {
 	cmd   *exec.Cmd
-	stdin io.Closer     // its end tells the child that the parent is gone
-	ready chan struct{} // closed by follow, at the first report
-	done  chan struct{} // closed by follow, when the process is gone
+	stdin io.WriteCloser // its end tells the child that the parent is gone
+	ready chan struct{}  // closed by follow, at the first report
+	done  chan struct{}  // closed by follow, when the process is gone
 
 	mu   sync.Mutex
 	last childReport
@@ -120,6 +120,24 @@ func (c *child) end(how os.Signal) error {
 		return err
 	}
 	<-c.done
+	return nil
+}
+
+// reload makes the server take over who may do what.
+func (c *child) reload(ctx context.Context, a access) error {
+	before := c.report().Reloads
+	if err := json.NewEncoder(c.stdin).Encode(a); err != nil {
+		return err
+	}
+	if err := wait(ctx, "nats-server to reload", func() bool { return !c.running() || c.report().Reloads > before }); err != nil {
+		return err
+	}
+	if !c.running() {
+		return ErrNotRunning
+	}
+	if report := c.report(); report.Error != "" {
+		return errors.New(report.Error)
+	}
 	return nil
 }
 

@@ -3,7 +3,6 @@ package integration
 import (
 	"fmt"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,26 +11,30 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// limited is a ground whose instance is a user of its own, from which permissions can be taken.
+// limited is a ground whose instance is a user of its own, from which permissions can be taken. Its server is a process of its own: a
+// nats-server (2.15.2) that reloads reads its options without a lock (stream.getDirectRequest), which the race detector would tell of.
 type limited struct {
 	*ground
-	denied atomic.Pointer[server.Permissions]
+	server *natsnode.Process
+}
+
+// users are one who may do everything, whom all are that don't say who they are, and the instance.
+func users(p *server.Permissions) []*server.User {
+	return []*server.User{{Username: "admin", Password: "admin"}, {Username: "i", Password: "i", Permissions: p}}
 }
 
 func newLimited(t *testing.T, subscriptions ...config.Subscription) *limited {
 	t.Helper()
-	if raceEnabled {
-		t.Skip("nats-server 2.15.2 reads its options without a lock (stream.getDirectRequest) while a reload replaces them")
+	p, err := natsnode.StartProcess(t.Context(), natsnode.ProcessOptions{StoreDir: t.TempDir(), Users: users(&server.Permissions{}), NoAuthUser: "admin"})
+	if err != nil {
+		t.Fatal(err)
 	}
-	l := &limited{}
-	l.denied.Store(&server.Permissions{})
-	l.ground = newGround(t, func(o *server.Options) {
-		o.NoAuthUser = "admin"
-		o.Users = []*server.User{{Username: "admin", Password: "admin"}, {Username: "i", Password: "i", Permissions: l.denied.Load()}}
-	}, subscriptions...)
+	t.Cleanup(p.Shutdown)
+	l := &limited{ground: groundOn(attach(t, p.URL()), subscriptions...), server: p}
 	l.config.NATS.URL = strings.Replace(l.url, "nats://", "nats://i:i@", 1)
 	return l
 }
@@ -44,8 +47,7 @@ func (l *limited) deny(subjects ...string) {
 
 func (l *limited) permit(p *server.Permissions) {
 	l.Helper()
-	l.denied.Store(p)
-	if err := l.node.Reload(); err != nil {
+	if err := l.server.Reload(l.Context(), users(p)); err != nil {
 		l.Fatal(err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,7 +31,17 @@ import (
 	"github.com/exesdb/subproxy/pkg/health"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain is, at need, the server that natsnode.StartProcess starts.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == natsnode.ChildCommand {
+		if err := natsnode.RunChild(context.Background(), os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const (
 	bucket       = "exesdb_subscriptions"
