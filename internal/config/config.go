@@ -10,6 +10,7 @@ type Config struct {
 	Registry          Registry          `yaml:"registry" doc:"The bucket that holds the registrations. Created if it is absent, checked if it is there."`
 	SubscriptionProxy SubscriptionProxy `yaml:"subscription_proxy" doc:"When and how often each proxy registers again."`
 	Status            Status            `yaml:"status" doc:"What proxies and the instance report of themselves."`
+	Delivery          Delivery          `yaml:"delivery" doc:"How the instance receives and forwards events."`
 	Emitter           Emitter           `yaml:"emitter" doc:"Sends the events of stores that are JetStream streams to whoever holds their subscriptions."`
 	Bridge            Bridge            `yaml:"bridge" doc:"Which of JetStream's own leader elections count as cluster events."`
 	HTTP              HTTP              `yaml:"http" doc:"The HTTP server: /metrics, /healthz, /readyz, /api/v1/status."`
@@ -71,6 +72,11 @@ type Status struct {
 
 	StalledAfter       time.Duration `yaml:"stalled_after" default:"60s" min:"0s" max:"24h" doc:"A subscription that is behind, and of which no event was accepted for so long, is degraded, with an alert. 0s: never. Else 1s or more."`
 	EmitterSilentAfter time.Duration `yaml:"emitter_silent_after" default:"25s" min:"0s" max:"1h" doc:"A store of whose emitter nothing was heard for so long is taken to have none: its subscriptions are degraded, with one alert. 0s: never. Else 1s or more; emitters tell their progress every 10s."`
+}
+
+// Delivery bounds what the instance holds.
+type Delivery struct {
+	Memory int64 `yaml:"memory" default:"268435456" min:"1048576" max:"1099511627776" doc:"The most that events may take which wait in the instance for their sinks, in bytes. Half of it is for subscriptions whose sink failed last. What there is no room for is asked of the emitter again."`
 }
 
 // Emitter is what subproxy emitter runs with, and subproxy run where it hosts one.

@@ -9,6 +9,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"golang.org/x/time/rate"
+
 	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/event"
@@ -59,7 +62,8 @@ const sayAgain = time.Minute
 // violations log what a server says it does not permit: of each part one line a minute, however many messages it is of. Other errors are
 // logged as they come.
 type violations struct {
-	log *slog.Logger
+	log  *slog.Logger
+	slow rate.Sometimes // says that messages were dropped
 
 	mu    sync.Mutex
 	parts map[lacking]*violation
@@ -77,11 +81,17 @@ type violation struct {
 }
 
 func newViolations(log *slog.Logger) *violations {
-	return &violations{log: log, parts: map[lacking]*violation{}}
+	return &violations{log: log, slow: rate.Sometimes{Interval: sayAgain}, parts: map[lacking]*violation{}}
 }
 
 // report logs an error of a connection.
 func (v *violations) report(subject string, err error, now time.Time) {
+	if errors.Is(err, nats.ErrSlowConsumer) { // which it is each time that it was not for a moment
+		v.slow.Do(func() {
+			v.log.Warn("messages came faster than they are handled, and some were dropped; what has to be is asked for again", "subject", subject)
+		})
+		return
+	}
 	var denied *connect.PermissionError
 	if !errors.As(err, &denied) {
 		v.log.Warn("NATS reported an error", "subject", subject, "error", err)

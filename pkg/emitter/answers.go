@@ -86,6 +86,9 @@ func (l *leader) answered(a *answer, now time.Time) {
 	if s == nil {
 		return
 	}
+	if a.Kind == event.Unaccepted {
+		return // it has accepted nothing yet, and goes on
+	}
 	if a.Kind == event.Acked {
 		// It holds although the proxy is released: one that stops says what it accepted before, and that may be heard after.
 		if a.session >= s.since {

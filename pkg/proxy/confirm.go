@@ -78,7 +78,7 @@ func (t *transit) forget() {
 	t.doubts = false
 }
 
-// confirmations are the dispatcher's: what it asks the server for, for all inflows that sent something, with one PING.
+// confirmations are what a delivery asks the server for, for all inflows that sent something, with one PING.
 type confirmations struct {
 	publisher *sink.Publisher // nil: there is none, and each event of a Sender waits for its own
 	since     sink.Mark       // from before what is not asked for was sent
@@ -176,12 +176,12 @@ func (f *inflow) giveUp(err error) (tell func()) {
 		if q := f.queue[i]; q.event.Sequence == 0 {
 			kept = append(kept, q)
 		} else {
-			f.d.queued.Add(-q.size)
+			f.d.memory.release(q)
 		}
 	}
 	clear(f.queue[len(kept):])
 	f.queue = kept
-	if !f.closed {
+	if !f.closed && !f.d.memory.silent(f) {
 		f.d.answer(f.reply, event.Answer{Kind: event.Missing, Number: f.receiver.Last})
 	}
 	return f.failed(err)

@@ -36,7 +36,7 @@ type DeliveryOptions struct {
 	Publisher *sink.Publisher
 	// Park keeps an event that was refused too often. It is tried until it returns nil.
 	Park    func(ctx context.Context, e *sink.Event, c sink.Config, reason string, attempts int) error
-	Budget  int64 // bytes of events that wait for their sinks, in all; default 256 MiB
+	Budget  int64 // bytes of events that wait for their sinks, in all; default DefaultBudget
 	Logger  *slog.Logger
 	Metrics *health.Metrics
 }
@@ -45,20 +45,23 @@ type DeliveryOptions struct {
 // each proxy. The supervisor opens and closes inlets; an inlet that never had an event, and was not handed over, costs a map entry.
 type Delivery struct {
 	DeliveryOptions
-	sub      *nats.Subscription
-	messages chan *nats.Msg // closed by nobody, nor is local; Stop ends their reader
-	local    chan event.Handoff
-	prefix   int           // length of what stands before the number in a deliver subject
-	queued   atomic.Int64  // bytes that wait for sinks
-	refresh  atomic.Uint64 // counts Refresh
-	stop     chan struct{}
-	work     sync.WaitGroup // the dispatcher and the inlets' workers
-	done     chan struct{}  // closed when the dispatcher has ended
+	sub     *nats.Subscription
+	local   chan event.Handoff // closed by nobody; Stop ends its reader
+	prefix  int                // length of what stands before the number in a deliver subject
+	memory  *waitingRoom       // of events that wait for sinks
+	refresh atomic.Uint64      // counts Refresh
+	stop    chan struct{}
+	work    sync.WaitGroup // the dispatcher and the inlets' workers
+	done    chan struct{}  // closed when the dispatcher has ended
 
 	mu     sync.RWMutex
 	inlets map[uint64]*inlet
 
-	confirming confirmations   // the dispatcher's, but for what is under way
+	turn       sync.Mutex      // held while something is received, or acknowledged
+	stopped    bool            // turn guards it, and pausing
+	pausing    bool            // what was accepted is acknowledged after a pause
+	unsaid     chan struct{}   // tells the dispatcher to begin one; never closed
+	confirming confirmations   // turn guards it, but for what is under way
 	ending     context.Context // ends drainWithin after Stop was called
 	end        context.CancelFunc
 
@@ -66,13 +69,15 @@ type Delivery struct {
 	digest   *digest.Log
 
 	resending *rate.Limiter // bytes
-	unacked   []*inflow     // accepted by their sinks, and not acknowledged yet; the dispatcher's
+	unacked   []*inflow     // accepted by their sinks, and not acknowledged yet; turn guards it
 }
 
 const (
-	defaultBudget = 256 << 20
-	// pendingMessages is how many messages may wait for the dispatcher. More are dropped, which is a gap like any other.
-	pendingMessages = 1 << 16
+	// DefaultBudget is what events that wait for their sinks may take. An event larger than half of a budget may wait alone in its half.
+	DefaultBudget = 256 << 20
+	// pendingBytes is how much may wait to be received from the connection, or two of the largest messages. More is dropped, which is a
+	// gap like any other.
+	pendingBytes = 32 << 20
 	// pendingLocal is how many from an emitter in the same process may; it waits while there are more.
 	pendingLocal = 1 << 12
 	// ackEvery is how many events are acknowledged together, and ackAfter how long fewer wait for more; ackWithin where more are
@@ -87,7 +92,7 @@ const (
 // NewDelivery makes a delivery that has not begun.
 func NewDelivery(o DeliveryOptions) *Delivery {
 	if o.Budget == 0 {
-		o.Budget = defaultBudget
+		o.Budget = DefaultBudget
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -97,7 +102,7 @@ func NewDelivery(o DeliveryOptions) *Delivery {
 	}
 	d := &Delivery{
 		DeliveryOptions: o, prefix: len(DeliverPrefix) + len(o.Owner.ID) + 1,
-		messages: make(chan *nats.Msg, pendingMessages), local: make(chan event.Handoff, pendingLocal), stop: make(chan struct{}), done: make(chan struct{}), inlets: map[uint64]*inlet{},
+		memory: newWaitingRoom(o.Budget), local: make(chan event.Handoff, pendingLocal), unsaid: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}), inlets: map[uint64]*inlet{},
 		digest: digest.New(o.Logger, digest.Interval), resending: rate.NewLimiter(resentPerSecond, resentPerSecond),
 	}
 	d.confirming.publisher = o.Publisher
@@ -112,8 +117,11 @@ func NewDelivery(o DeliveryOptions) *Delivery {
 // written afterwards names a subject that somebody listens on.
 func (d *Delivery) Start() error {
 	subject := DeliverPrefix + d.Owner.ID + ".*"
-	sub, err := d.Conn.ChanSubscribe(subject, d.messages)
+	sub, err := d.Conn.Subscribe(subject, d.receive)
 	if err != nil {
+		return fmt.Errorf("subscribe to %s: %w", subject, err)
+	}
+	if err := sub.SetPendingLimits(-1, max(pendingBytes, 2*int(d.Conn.MaxPayload()))); err != nil {
 		return fmt.Errorf("subscribe to %s: %w", subject, err)
 	}
 	d.sub = sub
@@ -149,7 +157,7 @@ func (d *Delivery) Stop() {
 func (d *Delivery) Refresh() { d.refresh.Add(1) }
 
 // Queued is how many bytes of events wait for their sinks.
-func (d *Delivery) Queued() int64 { return d.queued.Load() }
+func (d *Delivery) Queued() int64 { return d.memory.bytes() }
 
 // Prefix begins the deliver subjects of this instance.
 func (d *Delivery) Prefix() string { return DeliverPrefix + d.Owner.ID + "." }
@@ -170,36 +178,70 @@ func (d *Delivery) Offer(h event.Handoff) bool {
 	}
 }
 
+// dispatch takes what an emitter in this process hands over, and acknowledges in time what comes on either way.
 func (d *Delivery) dispatch() {
 	defer close(d.done)
 	pause := time.NewTimer(time.Hour)
 	defer pause.Stop()
-	for pausing := false; ; {
+	for {
 		select {
-		case m := <-d.messages:
-			d.receive(m)
 		case h := <-d.local:
+			d.turn.Lock()
 			d.receiveLocal(h)
-		case <-pause.C:
-			pausing = false
-			d.acknowledge()
-		case <-d.stop:
-			d.acknowledge()
-			return
-		}
-		if d.confirming.now {
-			d.acknowledge()
-		}
-		if !pausing && len(d.unacked) > 0 {
-			pausing = true
+			d.received()
+			d.turn.Unlock()
+		case <-d.unsaid:
 			pause.Reset(ackAfter)
+		case <-pause.C:
+			d.turn.Lock()
+			d.pausing = false
+			d.acknowledge()
+			d.turn.Unlock()
+		case <-d.memory.freed:
+			d.askAgain()
+		case <-d.stop:
+			d.turn.Lock()
+			d.stopped = true
+			d.acknowledge()
+			d.turn.Unlock()
+			return
 		}
 	}
 }
 
+// receive takes one message from the connection.
 func (d *Delivery) receive(m *nats.Msg) {
+	d.turn.Lock()
+	defer d.turn.Unlock()
+	if d.stopped {
+		return
+	}
 	if in := d.inletOf(m); in != nil {
 		in.inflow().receive(m)
+	}
+	d.received()
+}
+
+// received sees to it that what was accepted is acknowledged: now where that is much, and else after a pause.
+func (d *Delivery) received() {
+	if d.confirming.now {
+		d.acknowledge()
+	}
+	if !d.pausing && len(d.unacked) > 0 {
+		d.pausing = true
+		d.unsaid <- struct{}{} // has room: there is one for each pause
+	}
+}
+
+// askAgain asks for events that there was no room for.
+func (d *Delivery) askAgain() {
+	asked := false
+	for f := d.memory.next(time.Now()); f != nil; f = d.memory.next(time.Now()) {
+		f.askAgain()
+		asked = true
+	}
+	if asked {
+		time.AfterFunc(promiseFor, d.memory.wake)
 	}
 }
 

@@ -174,7 +174,7 @@ func TestProxyGoesOnWhereTheHolderBeforeStopped(t *testing.T) {
 		for k, v := range m {
 			header[k] = []string{v}
 		}
-		s.messages <- &nats.Msg{Subject: s.Prefix() + "1", Reply: "answers", Header: header}
+		s.receive(&nats.Msg{Subject: s.Prefix() + "1", Reply: "answers", Header: header})
 	}
 	answer := func(want string) {
 		t.Helper()

@@ -37,7 +37,9 @@ type inflow struct {
 	overdue  overdue
 	queue    []queued
 	working  bool
-	starved  bool // events were dropped for want of memory
+	seat     seat   // memory's
+	trying   trying // the worker's
+	dropped  uint64 // sequence of the event that the sink did not accept, and that is not in memory any more; 0: none
 	closed   bool
 	rest     <-chan struct{}    // what close returned
 	idle     chan struct{}      // closed by the worker that close found, at its end
@@ -68,13 +70,15 @@ type DeliveryCounts struct {
 	Kind      sink.Kind
 	Subject   string // where it delivers to
 	InHand    uint64 // sequence of the event that it has not accepted yet; 0: none
+	Waits     bool   // there is no memory for the next event, or it does not ask for it while the sink takes nothing
 }
 
 type queued struct {
 	event   sink.Event
 	history uint64
-	size    int64
 	reply   string // of an event without a sequence
+	load    load
+	half    int // of the waiting room
 }
 
 func newInflow(in *inlet) *inflow {
@@ -116,8 +120,8 @@ func (f *inflow) receive(m *nats.Msg) {
 		f.malformed(m, err)
 		return
 	case !numbered: // of a sender that keeps no account
-		if !f.starves() {
-			f.take(m, 0)
+		if !f.take(m, 0) {
+			f.noMemory()
 		}
 		return
 	}
@@ -143,13 +147,9 @@ func (f *inflow) handed(h event.Handoff) {
 		f.question(m, term)
 		return
 	}
-	if f.starves() {
-		f.starved = true
-		return
-	}
 	verdict := f.receiver.Receive(term, seq, prev)
-	f.d.verdicts[verdict].Inc()
 	if verdict == StaleTerm {
+		f.d.verdicts[verdict].Inc()
 		f.fence.warnRefused(f.d.Logger, f.subscription.Store, term, f.receiver.Fence)
 		f.d.answer(m.Reply, event.Answer{Kind: event.StaleTerm, Number: f.receiver.Fence})
 		return
@@ -157,24 +157,45 @@ func (f *inflow) handed(h event.Handoff) {
 	f.reply = m.Reply
 	switch verdict {
 	case Take:
-		f.take(m, seq)
-	case Duplicate:
-		if f.accepted == 0 {
-			f.d.answer(f.reply, event.Answer{Kind: event.Unaccepted})
+		if !f.take(m, seq) {
+			f.receiver.Rewind(prev)
+			f.noMemory()
+			return
 		}
-		f.sayAccepted()
+	case Duplicate:
+		f.tellAccepted()
 	case Gap:
-		f.d.answer(f.reply, event.Answer{Kind: event.Missing, Number: f.receiver.Last})
+		if !f.d.memory.silent(f) {
+			f.d.answer(f.reply, event.Answer{Kind: event.Missing, Number: f.receiver.Last})
+		}
 	}
+	f.d.verdicts[verdict].Inc()
 }
 
-// starves reports whether there is no memory for one more event. One may always wait.
-func (f *inflow) starves() bool {
-	if len(f.queue) == 0 || f.d.queued.Load() <= f.d.Budget {
-		return false
-	}
+// noMemory notes that an event was dropped since there is no room for it.
+func (f *inflow) noMemory() {
 	f.d.Metrics.Received.WithLabelValues("no_memory").Inc()
-	return true
+	f.d.digest.Add(slog.LevelWarn, f.subscription.Store, "there is no memory for more events that wait for their sinks; emitters are asked for them again, by turns (delivery.memory)",
+		"subscription", f.subscription.Name)
+}
+
+// askAgain asks for the events that there was no room for. There is now.
+func (f *inflow) askAgain() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return
+	}
+	f.sayAccepted()
+	f.d.answer(f.reply, event.Answer{Kind: event.Missing, Number: f.receiver.Last})
+}
+
+// tellAccepted tells what was accepted, also where that is nothing.
+func (f *inflow) tellAccepted() {
+	if f.accepted == 0 {
+		f.d.answer(f.reply, event.Answer{Kind: event.Unaccepted})
+	}
+	f.sayAccepted()
 }
 
 // malformed refuses what can't be read.
@@ -199,12 +220,16 @@ func (f *inflow) question(m *nats.Msg, term uint64) {
 		f.d.Logger.Error("the store's sequences begin anew: its stream is another, or lost its end", "subscription", f.subscription.Name)
 	}
 	f.reply = m.Reply
+	if f.d.memory.silent(f) { // it would be sent what there is no room for
+		f.tellAccepted()
+		return
+	}
 	f.sayAccepted()
 	f.d.answer(f.reply, event.Answer{Kind: event.Missing, Number: f.receiver.Last})
 }
 
-// take forwards an event, or queues it for the worker.
-func (f *inflow) take(m *nats.Msg, seq uint64) {
+// take forwards an event, or queues it for the worker. It reports false where there is no room for it.
+func (f *inflow) take(m *nats.Msg, seq uint64) bool {
 	to, _ := f.target()
 	q := &f.inHand
 	*q = queued{history: f.history, reply: m.Reply, event: sink.Event{
@@ -218,24 +243,31 @@ func (f *inflow) take(m *nats.Msg, seq uint64) {
 	m.Header[event.IncarnationHeader] = f.incarnationValue(q.event.Incarnation)
 	m.Header[event.SubscriptionHeader] = f.key
 	m.Reply = ""
-	if !f.working && isClosed(f.after) {
+	if !f.working && f.dropped == 0 && isClosed(f.after) {
 		switch {
 		case f.sender != nil && f.send(q):
-			return
+			q.event.Message = nil
+			return true
 		case !f.waits && to.Deliver(context.Background(), &q.event) == nil:
 			f.done(q)
-			return
+			q.event.Message = nil
+			return true
 		}
 	}
-	q.size = int64(len(m.Data)) + 1024
-	f.d.queued.Add(q.size)
+	q.load = loadOf(m)
+	if !f.d.memory.hold(f, q, seq > 0) {
+		q.event.Message = nil
+		return false
+	}
 	f.queue = append(f.queue, *q)
+	q.load.first, q.event.Message = nil, nil
 	if !f.working {
 		f.working, f.quit = true, make(chan struct{})
 		ctx, cancel := context.WithCancel(context.Background())
 		f.cancel = cancel
 		f.d.work.Go(func() { f.work(ctx) })
 	}
+	return true
 }
 
 // incarnationValue is the same for many events, and changed by nobody.
@@ -267,7 +299,7 @@ func (f *inflow) done(q *queued) {
 		f.overdue.await(f)
 	case !f.listed:
 		f.listed = true
-		f.d.unacked = append(f.d.unacked, f) // only the dispatcher comes here
+		f.d.unacked = append(f.d.unacked, f) // only a holder of Delivery.turn comes here
 	}
 }
 
@@ -328,6 +360,7 @@ func (f *inflow) close() <-chan struct{} {
 		return f.rest
 	}
 	f.closed, f.rest = true, f.after
+	f.d.memory.leave(f)
 	if f.unsaid > 0 {
 		f.sayAccepted()
 	}
@@ -391,6 +424,9 @@ func (in *inlet) seen() DeliveryCounts {
 	c.Last, c.Kind, c.Subject = f.accepted, f.config.Kind, f.config.Subject
 	if len(f.queue) > 0 {
 		c.InHand = f.queue[0].event.Sequence
+	} else {
+		c.InHand = f.dropped
+		c.Waits = f.d.memory.silent(f)
 	}
 	return c
 }

@@ -78,7 +78,7 @@ func (r *Receiver) Ask(term uint64, epoch string) (forgot, stale bool) {
 }
 
 // Rewind goes back to what was accepted, and may be 0: what was taken after it is lost, and its sender is asked for it. What is under way
-// from that sender is a gap that it knows of.
+// from that sender is a gap that it knows of. So an event is given back that was to be taken, and can't be: with what was taken before it.
 func (r *Receiver) Rewind(accepted uint64) {
 	r.gapAt = r.Last
 	r.Last, r.taken = accepted, accepted > 0

@@ -214,6 +214,8 @@ func (l *loop) ownHindrance(it *item, now time.Time) string {
 	}
 	still := fmt.Sprintf("behind, and no event accepted since %s", clock(m.since))
 	switch {
+	case c.Waits && c.InHand == 0:
+		return fmt.Sprintf("%s: there is no memory for its next event (delivery.memory), other subscriptions' events fill it", still)
 	case c.InHand > 0 && c.Kind == sink.Handler:
 		return fmt.Sprintf("%s: its handler has not returned from event %d", still, c.InHand)
 	case c.InHand > 0:

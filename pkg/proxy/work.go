@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
-	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/sink"
 )
 
@@ -53,9 +52,7 @@ func (f *inflow) next() ([]queued, sink.Batcher) {
 		}
 		return f.queue[:1], nil
 	}
-	for i := range f.queue {
-		f.d.queued.Add(-f.queue[i].size)
-	}
+	f.d.memory.release(f.queue...)
 	f.queue, f.working = nil, false
 	f.cancel()
 	if f.unsaid > 0 {
@@ -87,16 +84,11 @@ func (f *inflow) deliverBatch(ctx context.Context, to sink.Batcher, batch []queu
 func (f *inflow) finished(q *queued) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.d.queued.Add(-q.size)
-	f.unparked = false
+	f.d.memory.release(f.queue[0]) // q itself, or what q was copied to
+	f.unparked, f.dropped = false, 0
 	f.done(q)
+	f.queue[0] = queued{}
 	f.queue = f.queue[1:]
-	if len(f.queue) == 0 && f.starved {
-		// What came meanwhile was dropped; there is room for it now.
-		f.starved = false
-		f.sayAccepted()
-		f.d.answer(f.reply, event.Answer{Kind: event.Missing, Number: f.receiver.Last})
-	}
 	if len(f.queue) == 0 && f.unsaid > 0 {
 		f.sayAccepted()
 	}
@@ -111,10 +103,26 @@ const (
 	LongestWait = maxRetry * 5 / 4 // spread
 )
 
-// deliver tries until the event is accepted or parked. It reports false where the proxy stopped before.
+// trying is how often the event in hand was tried. It outlasts that the event is dropped and sent again.
+type trying struct {
+	sequence, history  uint64
+	attempts, refusals int
+}
+
+// wait is how long to wait after another attempt.
+func (t *trying) wait() time.Duration {
+	t.attempts++
+	return breaker.Spread(min(firstRetry<<min(t.attempts-1, 10), maxRetry), 2*rand.Float64()-1)
+}
+
+// deliver tries until the event is accepted or parked. It reports false where the proxy stopped before, or has dropped the event since
+// there is too little memory to hold it.
 func (f *inflow) deliver(ctx context.Context, q *queued) bool {
-	refusals := 0
-	for attempt := 0; ; attempt++ {
+	t := &f.trying
+	if t.sequence != q.event.Sequence || t.history != q.history || t.sequence == 0 {
+		*t = trying{sequence: q.event.Sequence, history: q.history}
+	}
+	for {
 		f.mu.Lock()
 		to, config := f.target()
 		f.mu.Unlock()
@@ -125,8 +133,8 @@ func (f *inflow) deliver(ctx context.Context, q *queued) bool {
 		}
 		var refused *sink.RefusedError
 		if errors.As(err, &refused) {
-			refusals++
-			if (refused.Final || refusals >= max(config.MaxDeliver, 1)) && f.park(ctx, q, config, refused.Reason, refusals) {
+			t.refusals++
+			if (refused.Final || t.refusals >= max(config.MaxDeliver, 1)) && f.park(ctx, q, config, refused.Reason, t.refusals) {
 				return true
 			}
 		}
@@ -134,18 +142,69 @@ func (f *inflow) deliver(ctx context.Context, q *queued) bool {
 			f.superseded(ctx, q.event.Incarnation)
 		}
 		f.unwell(err)
-		wait := breaker.Spread(min(firstRetry<<min(attempt, 10), maxRetry), 2*rand.Float64()-1)
+		wait := t.wait()
 		if !errors.Is(err, sink.ErrNotSent) {
 			wait = max(wait, f.d.resent(len(q.event.Message.Data)))
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-f.quit:
-			timer.Stop()
+		switch kept := f.keep(); {
+		case !f.pause(wait):
+			return false
+		case !kept:
+			f.repose(ctx)
 			return false
 		}
 	}
+}
+
+// pause waits, and reports false where the proxy stopped before.
+func (f *inflow) pause(wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-f.quit:
+		return false
+	}
+}
+
+// keep is called after an attempt that failed, and reports whether its event stays in memory. Where memory is short the inflow drops all
+// that it has: its emitter is asked for it again, after what was accepted. What the emitter would not send again stays, which are events of
+// a history of the store that is no more.
+func (f *inflow) keep() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.queue) == 0 || f.closed || f.queue[0].event.Sequence > 0 && f.queue[0].history != f.history || f.d.memory.retries(f) {
+		return true
+	}
+	f.dropped = f.queue[0].event.Sequence
+	f.receiver.Rewind(f.accepted)
+	f.d.memory.release(f.queue...)
+	clear(f.queue)
+	f.queue = nil
+	return false
+}
+
+// repose waits, with nothing in memory, until the sink may take the event that was dropped, and then for its turn to ask for it.
+func (f *inflow) repose(ctx context.Context) {
+	for {
+		f.mu.Lock()
+		to, _ := f.target()
+		f.mu.Unlock()
+		knows, ok := to.(sink.Prober)
+		if !ok {
+			break
+		}
+		err := knows.Ready(ctx)
+		if err == nil {
+			break
+		}
+		f.unwell(err)
+		if !f.pause(f.trying.wait()) {
+			return
+		}
+	}
+	f.d.memory.await(f)
 }
 
 // superseded is for a subscriber's word that it has accepted events of a later incarnation. Only the bucket tells who holds the
@@ -248,6 +307,9 @@ func (f *inflow) healthy() (tell func()) {
 	tell = nothing
 	if f.told && !f.closed {
 		tell = func() { f.notify("") }
+	}
+	if f.failing > 0 {
+		f.d.memory.accepts(f)
 	}
 	f.failing, f.told, f.transit.doubts = 0, false, false
 	return tell

@@ -46,11 +46,12 @@ type interest struct {
 	nc      *nats.Conn
 	subject string
 
-	mu     sync.Mutex
-	known  bool          // the last event found somebody
-	asking chan struct{} // closed when the probe under way is answered; nil: there is none
-	absent time.Time     // when a probe found nobody last; zero: none did since somebody was found
-	sentAt time.Time     // when an event was last sent
+	mu      sync.Mutex
+	known   bool          // the last event found somebody
+	asking  chan struct{} // closed when the probe under way is answered; nil: there is none
+	absent  time.Time     // when a probe found nobody last; zero: none did since somebody was found
+	sentAt  time.Time     // when an event was last sent
+	triedAt time.Time     // when somebody was last told to try, though no probe finds anybody
 }
 
 // note takes what came of sending an event.
@@ -171,6 +172,29 @@ func (s *sparing) Deliver(ctx context.Context, e *Event) error {
 	err := s.Sink.Deliver(ctx, e)
 	s.noted(err)
 	return err
+}
+
+// Ready implements Prober.
+func (s *sparing) Ready(ctx context.Context) error {
+	if s.nobody(ctx) || !s.tries(time.Now()) {
+		return &unsentError{fmt.Errorf("%w on %s", s.absent, s.subject)}
+	}
+	return nil
+}
+
+// tries reports whether an event is worth getting that nobody was not found for. Where no probe finds anybody one is sent every
+// trustProbes, and one is enough for that.
+func (i *interest) tries(now time.Time) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.known || i.absent.IsZero() {
+		return true
+	}
+	if now.Sub(i.triedAt) < trustProbes {
+		return false
+	}
+	i.triedAt = now
+	return true
 }
 
 func (s *sparing) noted(err error) { s.note(err == nil || !errors.Is(err, s.absent)) }

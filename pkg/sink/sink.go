@@ -120,6 +120,13 @@ type Sink interface {
 	Deliver(ctx context.Context, e *Event) error
 }
 
+// Prober is implemented by sinks that can find out without an event whether somebody may take one. The error is Deliver's where it is known
+// that nobody can.
+type Prober interface {
+	Sink
+	Ready(ctx context.Context) error
+}
+
 // New makes the sink of a configuration, on one connection, and without being told what the server refuses. It asks nobody; Check does.
 func New(js jetstream.JetStream, c Config) (Sink, error) {
 	if err := c.check(); err != nil {

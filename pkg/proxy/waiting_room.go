@@ -1,0 +1,315 @@
+package proxy
+
+import (
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// waitingRoom is the memory for events that wait for their sinks, of all inlets together. Half of it is for inlets whose sink failed
+// last, and the other half for all others, so that subscribers who are away hold up nobody else. An event without room is not taken. Its
+// inlet waits for its turn, and its emitter is asked for the event then: there is room promised for it.
+//
+// Invariant: what a half holds and has promised is no more than the half, or one event. It is safe for concurrent use.
+type waitingRoom struct {
+	freed chan struct{} // holds one signal: an inlet that waits may have its turn; never closed
+
+	mu      sync.Mutex
+	halves  [2]half
+	held    int64 // bytes; what several inlets hold counts once
+	holders map[*byte]*[2]int
+}
+
+// The halves of memory.
+const (
+	fresh    = iota
+	retrying // inlets whose last attempt failed
+)
+
+// half is one of them.
+type half struct {
+	limit, used int64
+	line        []ticket // those that wait, in order, and some that don't any more
+	waiting     int
+	promises    []ticket // in order, and some that are kept
+}
+
+// ticket is a place in a line. It is no good once the inlet's seat has another number.
+type ticket struct {
+	f      *inflow
+	number uint64
+	until  time.Time // of a promise
+}
+
+// seat is an inlet in the waiting room, whose mutex guards it.
+type seat struct {
+	half   int // of what it takes next
+	stands standing
+	number uint64 // of its ticket
+	in     int    // the half that it waits in, or was promised room in
+	need   int64  // bytes of the event that it waits for
+}
+
+type standing uint8
+
+const (
+	seated   standing = iota // it takes what comes, while there is room
+	waits                    // for its turn
+	promised                 // it had its turn, and its emitter is asked
+	rests                    // its sink takes nothing, and it has dropped what it had: it will wait for a turn when its sink may take it
+)
+
+// load is the memory that an event takes.
+type load struct {
+	own   int64 // what is its inlet's alone
+	data  int64
+	first *byte // of the data, by which others that hold it too are known; nil: there is none
+}
+
+const (
+	// eventBytes and headerBytes are what an event, and each of its headers, takes beside what it is on the wire.
+	eventBytes  = 1024
+	headerBytes = 100
+	// promiseFor is how long room is kept for an event that was asked for. Then its emitter has to ask.
+	promiseFor = 2 * time.Second
+)
+
+func loadOf(m *nats.Msg) load {
+	l := load{own: eventBytes + int64(headerBytes*len(m.Header)+m.Size()-len(m.Data)), data: int64(len(m.Data))}
+	if len(m.Data) > 0 {
+		l.first = &m.Data[0]
+	}
+	return l
+}
+
+func newWaitingRoom(budget int64) *waitingRoom {
+	m := &waitingRoom{freed: make(chan struct{}, 1), holders: map[*byte]*[2]int{}}
+	m.halves[fresh].limit, m.halves[retrying].limit = budget-budget/2, budget/2
+	return m
+}
+
+func (m *waitingRoom) bytes() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.held
+}
+
+// hold takes up an event, or has its inlet wait for a turn, unless the event is of a sender that can't be asked for it.
+func (m *waitingRoom) hold(f *inflow, q *queued, asks bool) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := &f.seat
+	turn := s.stands == promised
+	switch q.half = s.half; {
+	case turn:
+		q.half = s.in
+		m.drop(s)
+	case s.stands != seated:
+		return false
+	}
+	h := &m.halves[q.half]
+	if (turn || h.waiting == 0) && h.fits(m.cost(q.half, &q.load)) {
+		m.add(q)
+		return true
+	}
+	if asks {
+		s.need = q.load.own + q.load.data
+		m.enqueue(f)
+	}
+	return false
+}
+
+func (h *half) fits(bytes int64) bool { return h.used == 0 || h.used+bytes <= h.limit }
+
+// cost is what an event adds to a half.
+func (m *waitingRoom) cost(half int, l *load) int64 {
+	if n := m.holders[l.first]; n != nil && n[half] > 0 {
+		return l.own
+	}
+	return l.own + l.data
+}
+
+func (m *waitingRoom) add(q *queued) {
+	m.halves[q.half].used += m.cost(q.half, &q.load)
+	m.held += q.load.own
+	n := m.holders[q.load.first]
+	if n == nil {
+		n = &[2]int{}
+		m.held += q.load.data
+		if q.load.first != nil {
+			m.holders[q.load.first] = n
+		}
+	}
+	n[q.half]++
+}
+
+func (m *waitingRoom) remove(q *queued) {
+	n := m.holders[q.load.first]
+	if n != nil {
+		n[q.half]--
+	}
+	m.halves[q.half].used -= m.cost(q.half, &q.load)
+	m.held -= q.load.own
+	if n == nil || *n == [2]int{} {
+		m.held -= q.load.data
+		delete(m.holders, q.load.first)
+	}
+}
+
+// release gives back what events took.
+func (m *waitingRoom) release(all ...queued) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range all {
+		m.remove(&all[i])
+	}
+	m.signal()
+}
+
+func (m *waitingRoom) signal() {
+	if m.halves[fresh].waiting+m.halves[retrying].waiting > 0 {
+		m.wake()
+	}
+}
+
+// wake has the dispatcher look whose turn it is, and which promises have lapsed.
+func (m *waitingRoom) wake() {
+	select {
+	case m.freed <- struct{}{}:
+	default:
+	}
+}
+
+// retries notes that an inlet's sink failed, and reports whether the inlet may keep its events. It may not where there is no room for them
+// in the other half, or others wait for theirs: then it rests.
+func (m *waitingRoom) retries(f *inflow) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := &f.seat
+	h := &m.halves[retrying]
+	if s.stands == waits && s.in == fresh {
+		m.drop(s)
+		s.half = retrying
+		m.enqueue(f)
+	}
+	s.half = retrying
+	others, more := h.waiting, int64(0)
+	if s.stands == waits {
+		others--
+	}
+	for i := range f.queue {
+		if q := &f.queue[i]; q.half == fresh {
+			more += m.cost(retrying, &q.load)
+		}
+	}
+	if others > 0 || more > 0 && h.used+more > h.limit && (h.used > 0 || len(f.queue) > 1) {
+		m.drop(s)
+		s.stands, s.need = rests, f.queue[0].load.own+f.queue[0].load.data
+		return false
+	}
+	for i := range f.queue {
+		if q := &f.queue[i]; more > 0 && q.half == fresh {
+			m.remove(q)
+			q.half = retrying
+			m.add(q)
+		}
+	}
+	if more > 0 {
+		m.signal()
+	}
+	return true
+}
+
+// accepts notes that an inlet's sink takes events.
+func (m *waitingRoom) accepts(f *inflow) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f.seat.half = fresh
+}
+
+// await ends an inlet's rest: it waits for its turn.
+func (m *waitingRoom) await(f *inflow) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f.seat.stands == rests {
+		m.enqueue(f)
+		m.signal()
+	}
+}
+
+// leave is for an inlet that takes nothing more.
+func (m *waitingRoom) leave(f *inflow) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.drop(&f.seat)
+	m.signal()
+}
+
+// silent reports whether an inlet's emitter is not to send it anything: it will be asked.
+func (m *waitingRoom) silent(f *inflow) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return f.seat.stands == waits || f.seat.stands == rests
+}
+
+func (m *waitingRoom) enqueue(f *inflow) {
+	s := &f.seat
+	s.stands, s.in = waits, s.half
+	s.number++
+	h := &m.halves[s.in]
+	h.line = append(h.line, ticket{f: f, number: s.number})
+	h.waiting++
+}
+
+// drop takes an inlet out of its line, or its promise back.
+func (m *waitingRoom) drop(s *seat) {
+	switch h := &m.halves[s.in]; s.stands {
+	case waits:
+		h.waiting--
+	case promised:
+		h.used -= s.need
+	}
+	s.stands = seated
+	s.number++
+}
+
+// next promises room to an inlet whose turn it is, and returns that inlet; nil: there is no room, or none waits.
+func (m *waitingRoom) next(now time.Time) *inflow {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range m.halves {
+		h := &m.halves[i]
+		for len(h.promises) > 0 && (h.promises[0].void() || !now.Before(h.promises[0].until)) {
+			if t := h.promises[0]; !t.void() {
+				m.drop(&t.f.seat)
+			}
+			h.promises[0] = ticket{}
+			h.promises = h.promises[1:]
+		}
+		for len(h.line) > 0 && h.line[0].void() {
+			h.line[0] = ticket{}
+			h.line = h.line[1:]
+		}
+		if len(h.line) == 0 {
+			h.line = nil
+			continue
+		}
+		t := h.line[0]
+		s := &t.f.seat
+		if !h.fits(s.need) {
+			continue
+		}
+		h.line[0] = ticket{}
+		h.line = h.line[1:]
+		h.waiting--
+		h.used += s.need
+		s.stands = promised
+		t.until = now.Add(promiseFor)
+		h.promises = append(h.promises, t)
+		return t.f
+	}
+	return nil
+}
+
+func (t *ticket) void() bool { return t.f.seat.number != t.number }

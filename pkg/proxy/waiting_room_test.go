@@ -1,0 +1,347 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"pgregory.net/rapid"
+
+	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/sink"
+	"github.com/exesdb/subproxy/pkg/subscription"
+)
+
+// Whatever inlets take, fail with, drop and are asked for: neither half holds and promises more than it may, or more than one event; what
+// is counted is what is there; and once the sinks accept, each inlet gets all its events.
+func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		budget := rapid.Int64Range(2000, 30000).Draw(t, "budget")
+		room := newWaitingRoom(budget)
+		now := time.Now()
+		const events = 6
+		data := make([][]byte, events) // which a hosted emitter shares
+		for i := range data {
+			data[i] = make([]byte, rapid.IntRange(0, 12000).Draw(t, "size"))
+		}
+		hosted := rapid.Bool().Draw(t, "hosted")
+		inlets := make([]*inflow, rapid.IntRange(1, 8).Draw(t, "inlets"))
+		for i := range inlets {
+			inlets[i] = &inflow{}
+		}
+		arrives := func(f *inflow) {
+			n := int(f.accepted) + len(f.queue)
+			if n == events {
+				return
+			}
+			m := &nats.Msg{Data: data[n]}
+			if !hosted {
+				m.Data = append([]byte(nil), m.Data...)
+			}
+			q := queued{load: loadOf(m)}
+			q.event.Sequence = uint64(n + 1)
+			if room.hold(f, &q, true) {
+				f.queue = append(f.queue, q)
+			}
+		}
+		fails := func(f *inflow) {
+			if len(f.queue) > 0 && !room.retries(f) {
+				room.release(f.queue...)
+				f.queue = nil
+			}
+		}
+		accepts := func(f *inflow) {
+			if len(f.queue) > 0 {
+				room.release(f.queue[0])
+				f.accepted, f.queue = f.queue[0].event.Sequence, f.queue[1:]
+				room.accepts(f)
+			}
+		}
+		check := func() {
+			var used [2]int64
+			var held, largest int64
+			type at struct {
+				first *byte
+				half  int
+			}
+			seen, anywhere, promises := map[at]bool{}, map[*byte]bool{}, [2]int{}
+			waiting := [2]int{}
+			for _, f := range inlets {
+				switch f.seat.stands {
+				case promised:
+					used[f.seat.in] += f.seat.need
+					largest = max(largest, f.seat.need)
+					promises[f.seat.in]++
+				case waits:
+					waiting[f.seat.in]++
+				}
+				for _, q := range f.queue {
+					l := q.load
+					used[q.half] += l.own
+					held += l.own
+					largest = max(largest, l.own+l.data)
+					if l.first == nil || !seen[at{l.first, q.half}] {
+						used[q.half] += l.data
+					}
+					if l.first == nil || !anywhere[l.first] {
+						held += l.data
+					}
+					seen[at{l.first, q.half}], anywhere[l.first] = true, true
+				}
+			}
+			for i, h := range room.halves {
+				if h.used != used[i] && !hosted { // of shared events a promise reserves all, and the last holder gives back the data
+					t.Fatalf("half %d counts %d, and has %d", i, h.used, used[i])
+				}
+				if h.used > max(h.limit, largest) {
+					t.Fatalf("half %d has %d of %d", i, h.used, h.limit)
+				}
+				if h.waiting != waiting[i] {
+					t.Fatalf("half %d has %d waiting, not %d", i, h.waiting, waiting[i])
+				}
+			}
+			if room.held != held {
+				t.Fatalf("%d are counted, %d are held", room.held, held)
+			}
+		}
+		one := func(t *rapid.T) *inflow { return inlets[rapid.IntRange(0, len(inlets)-1).Draw(t, "inlet")] }
+		t.Repeat(map[string]func(*rapid.T){
+			"arrives": func(t *rapid.T) { arrives(one(t)) },
+			"fails":   func(t *rapid.T) { fails(one(t)) },
+			"accepts": func(t *rapid.T) { accepts(one(t)) },
+			"awaits":  func(t *rapid.T) { room.await(one(t)) },
+			"turn":    func(*rapid.T) { room.next(now) },
+			"time":    func(t *rapid.T) { now = now.Add(promiseFor / 2) },
+			"": func(*rapid.T) {
+				check()
+			},
+		})
+		// The sinks accept from now on, and emitters send what they are asked for, and ask where they hear nothing.
+		for round := 0; ; round++ {
+			missing := 0
+			for _, f := range inlets {
+				missing += events - int(f.accepted)
+			}
+			if missing == 0 {
+				break
+			}
+			if round > 20*events*len(inlets) {
+				t.Fatalf("%d events never came", missing)
+			}
+			now = now.Add(promiseFor)
+			for _, f := range inlets {
+				room.await(f)
+				accepts(f)
+			}
+			for f := room.next(now); f != nil; f = room.next(now) {
+				arrives(f)
+				check()
+			}
+			for _, f := range inlets {
+				if !room.silent(f) {
+					arrives(f)
+				}
+			}
+			check()
+		}
+		if room.held != 0 || room.halves[fresh].used != 0 || room.halves[retrying].used != 0 || len(room.holders) > 0 {
+			t.Fatalf("something is left: %+v", room)
+		}
+	})
+}
+
+// absent is a stage with many proxies whose subscriber is not there at first, and what it got.
+type absent struct {
+	*stage
+	inlets  []*inlet
+	there   atomic.Bool
+	mu      sync.Mutex
+	got     map[string][]uint64
+	most    atomic.Int64 // bytes that were queued
+	sampled chan struct{}
+}
+
+func newAbsent(t *testing.T, n int, budget int64) *absent {
+	a := &absent{got: map[string][]uint64{}, sampled: make(chan struct{})}
+	a.stage = newStage(t, sink.Request, budget, func(_ context.Context, e *sink.Event) error {
+		if !a.there.Load() {
+			return errors.New("nobody is there")
+		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.got[e.Subscription] = append(a.got[e.Subscription], e.Sequence)
+		return nil
+	})
+	for i, s := range testSubscriptions(n) {
+		it := &item{key: s.Key()}
+		it.proxy.Subscription = s
+		a.inlets = append(a.inlets, a.open(a.loop, it, uint64(i+1), nil))
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(a.sampled)
+		for {
+			a.most.Store(max(a.most.Load(), a.Queued()))
+			select {
+			case <-time.After(time.Millisecond):
+			case <-ended:
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		close(ended)
+		<-a.sampled
+		a.Stop()
+	})
+	return a
+}
+
+// emit sends each inlet so many events, and what it is asked for, as an emitter does.
+func (a *absent) emit(t *testing.T, events int, send func(inlet int, m *nats.Msg, h event.Handoff)) {
+	t.Helper()
+	prefix := a.Conn.NewInbox()
+	after := func(inlet int, last uint64) {
+		for seq := last + 1; seq <= uint64(events); seq++ {
+			m := &nats.Msg{Subject: a.Prefix() + strconv.Itoa(inlet+1), Reply: prefix + "." + strconv.Itoa(inlet), Header: nats.Header{
+				event.SequenceHeader: {strconv.FormatUint(seq, 10)}, event.PrevHeader: {strconv.FormatUint(seq-1, 10)},
+			}}
+			send(inlet, m, event.Handoff{Message: m, Sequence: seq, Prev: seq - 1})
+		}
+	}
+	if _, err := a.Conn.Subscribe(prefix+".*", func(m *nats.Msg) {
+		answer, _ := event.ParseAnswer(m.Data)
+		if inlet, err := strconv.Atoi(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]); err == nil && answer.Kind == event.Missing {
+			after(inlet, answer.Number)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range a.inlets {
+		after(i, 0)
+	}
+}
+
+func (a *absent) awaitAll(t *testing.T, events int) {
+	t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for {
+		a.mu.Lock()
+		missing := 0
+		for _, s := range testSubscriptions(len(a.inlets)) {
+			got := a.got[s.Name]
+			for i, seq := range got {
+				if seq != uint64(i+1) {
+					t.Fatalf("%s got %v", s.Name, got)
+				}
+			}
+			missing += events - len(got)
+		}
+		a.mu.Unlock()
+		if missing == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d events did not come", missing)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// awaitAttempts waits until so many attempts have failed.
+func (a *absent) awaitAttempts(t *testing.T, n uint64) {
+	t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	for errs := uint64(0); errs < n; {
+		errs = 0
+		for _, in := range a.inlets {
+			errs += in.seen().Errors
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d attempts", errs)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func TestEventsThatWaitAreBoundedByTheBudget(t *testing.T) {
+	const inlets, events, size, budget = 50, 3, 200 << 10, 1 << 20
+	t.Run("from the wire", func(t *testing.T) {
+		a := newAbsent(t, inlets, budget)
+		data := make([]byte, size)
+		a.emit(t, events, func(_ int, m *nats.Msg, _ event.Handoff) {
+			m.Data = data
+			if err := a.Conn.PublishMsg(m); err != nil {
+				t.Error(err)
+			}
+		})
+		a.awaitAttempts(t, 100)
+		for _, in := range a.inlets {
+			if c := in.seen(); c.Delivered > 0 {
+				t.Errorf("delivered to nobody: %+v", c)
+			}
+		}
+		a.there.Store(true)
+		a.awaitAll(t, events)
+		if n := a.most.Load(); n > budget || n < size {
+			t.Errorf("%d bytes were queued, of %d", n, budget)
+		}
+	})
+	t.Run("from an emitter beside", func(t *testing.T) {
+		a := newAbsent(t, inlets, budget)
+		data := make([]byte, size)
+		a.emit(t, 1, func(_ int, m *nats.Msg, h event.Handoff) {
+			m.Data = data
+			a.Offer(h)
+		})
+		a.awaitAttempts(t, 3*inlets)
+		if n := a.most.Load(); n > size+inlets*2048 {
+			t.Errorf("%d bytes are counted, of one event that all share", n)
+		}
+		for _, in := range a.inlets {
+			if c := in.seen(); c.InHand != 1 {
+				t.Errorf("it is not kept: %+v", c)
+			}
+		}
+		a.there.Store(true)
+		a.awaitAll(t, 1)
+	})
+}
+
+// TestRefusedEventIsParkedThoughMemoryIsShort: attempts count over the times that the event is dropped and sent again.
+func TestRefusedEventIsParkedThoughMemoryIsShort(t *testing.T) {
+	const inlets, size, budget = 10, 400 << 10, 1 << 20
+	a := newAbsent(t, inlets, budget)
+	var parked atomic.Int64
+	a.Park = func(_ context.Context, _ *sink.Event, _ sink.Config, _ string, attempts int) error {
+		if attempts != 3 {
+			t.Errorf("parked after %d attempts", attempts)
+		}
+		parked.Add(1)
+		return nil
+	}
+	a.DeliveryOptions.Sink = func(subscription.Subscription) (sink.Sink, sink.Config) {
+		refuses := sinkFunc(func(context.Context, *sink.Event) error { return &sink.RefusedError{Reason: "no"} })
+		return refuses, sink.Config{Kind: sink.Request, MaxDeliver: 3}
+	}
+	a.Refresh()
+	a.emit(t, 1, func(_ int, m *nats.Msg, _ event.Handoff) {
+		m.Data = make([]byte, size)
+		if err := a.Conn.PublishMsg(m); err != nil {
+			t.Error(err)
+		}
+	})
+	deadline := time.Now().Add(30 * time.Second)
+	for parked.Load() < inlets {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d are parked", parked.Load())
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
