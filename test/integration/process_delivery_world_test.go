@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -120,22 +119,6 @@ type special struct {
 	urls     string
 	instance string // more of the section, such as ", weight: 2"
 	readers  []*reader
-}
-
-// deliveryBuild builds what these tests run.
-func deliveryBuild(t *testing.T) *processPrograms {
-	t.Helper()
-	dir := t.TempDir()
-	for _, program := range []string{"github.com/nats-io/nats-server/v2", "github.com/exesdb/subproxy/cmd/subproxy"} {
-		args := []string{"build", "-o", dir + "/"}
-		if *chaosRace && strings.Contains(program, "subproxy") {
-			args = append(args, "-race")
-		}
-		if out, err := exec.Command("go", append(args, program)...).CombinedOutput(); err != nil {
-			t.Fatalf("build %s: %v\n%s", program, err, out)
-		}
-	}
-	return &processPrograms{natsServer: filepath.Join(dir, "nats-server"), subproxy: filepath.Join(dir, "subproxy")}
 }
 
 // newDeliveryWorld starts that many servers, and makes what is there before subproxy: the target's stream. A client knows no

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -26,41 +25,6 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/health"
 )
-
-// processPrograms are the programs that the tests run, built for them.
-type processPrograms struct {
-	natsServer, subproxy string
-	nats                 string // the CLI; empty where it could not be installed
-	noCLI                error  // why not
-}
-
-func processBuild(t *testing.T) *processPrograms {
-	t.Helper()
-	tool, err := exec.LookPath("go") // go test puts its own first in PATH
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	run := func(args ...string) error {
-		cmd := exec.Command(tool, args...)
-		cmd.Env = append(os.Environ(), "GOBIN="+dir)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
-		}
-		return nil
-	}
-	p := &processPrograms{natsServer: filepath.Join(dir, "nats-server"), subproxy: filepath.Join(dir, "subproxy")}
-	err = errors.Join(
-		run("build", "-o", p.natsServer, "github.com/nats-io/nats-server/v2"),
-		run("build", "-o", p.subproxy, "github.com/exesdb/subproxy/cmd/subproxy"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if p.noCLI = run("install", "github.com/nats-io/natscli/nats@v0.5.1"); p.noCLI == nil {
-		p.nats = filepath.Join(dir, "nats")
-	}
-	return p
-}
 
 // processRun is a program that runs. It is killed at the end of its test whatever happens, and with the test's process.
 type processRun struct {
