@@ -14,7 +14,7 @@ import (
 )
 
 // checkConnected runs check --connect against a server that was prepared, and returns what it prints and what is there afterwards.
-func checkConnected(t *testing.T, extra string, prepare func(jetstream.JetStream) error) (out string, err error, streams []string) {
+func checkConnected(t *testing.T, extra string, prepare func(jetstream.JetStream) error) (out string, streams []string, err error) {
 	t.Helper()
 	node, err := natsnode.Start(natsnode.Options{StoreDir: t.TempDir()})
 	if err != nil {
@@ -41,13 +41,13 @@ func checkConnected(t *testing.T, extra string, prepare func(jetstream.JetStream
 	for name := range js.StreamNames(t.Context()).Name() {
 		streams = append(streams, name)
 	}
-	return out, err, streams
+	return out, streams, err
 }
 
 const checkedStore = "stores: [{id: s, subscriptions: [{name: all, type: by_stream, selector: $all}]}]\n"
 
 func TestCheckConnectFindsThatAllIsWellAndCreatesNothing(t *testing.T) {
-	out, err, streams := checkConnected(t, checkedStore, func(jetstream.JetStream) error { return nil })
+	out, streams, err := checkConnected(t, checkedStore, func(jetstream.JetStream) error { return nil })
 	if err != nil || len(streams) > 0 {
 		t.Errorf("%v; streams %v", err, streams)
 	}
@@ -62,7 +62,7 @@ func TestCheckConnectFindsThatAllIsWellAndCreatesNothing(t *testing.T) {
 }
 
 func TestCheckConnectNamesEveryProblemWithItsCure(t *testing.T) {
-	out, err, streams := checkConnected(t, `
+	out, streams, err := checkConnected(t, `
 stores:
   - id: s
     subscriptions:
@@ -106,7 +106,7 @@ bridge:
 }
 
 func TestCheckConnectKnowsWhatCannotBeCreated(t *testing.T) {
-	out, err, _ := checkConnected(t, "registry: {replicas: 3}\n"+checkedStore, func(jetstream.JetStream) error { return nil })
+	out, _, err := checkConnected(t, "registry: {replicas: 3}\n"+checkedStore, func(jetstream.JetStream) error { return nil })
 	if err == nil || !strings.Contains(out, "it can't be created with registry.replicas: 3 on a server that is in no cluster") {
 		t.Errorf("%v\n%s", err, out)
 	}

@@ -216,7 +216,7 @@ func TestChangesOfLeaderOfARestoredStreamAreNoReset(t *testing.T) {
 	for _, d := range []string{"1", "2", "3"} {
 		publish(t, js, "events.a", d)
 	}
-	stream = restored(t, js, stream, func() {})
+	restored(t, js, stream, func() {})
 	f, rec := run(t, js, feed.Config{StartSeq: 1, PollInterval: 50 * time.Millisecond})
 	want(t, rec, "1", "2", "3")
 	led, expected := map[string]bool{}, []string{"1", "2", "3"}

@@ -55,7 +55,7 @@ const (
 
 // storable reports whether PostgreSQL's numeric holds the number.
 func storable(n json.Number) bool {
-	if len(n) < maxScale && strings.IndexAny(string(n), "eE") < 0 {
+	if len(n) < maxScale && !strings.ContainsAny(string(n), "eE") {
 		return true
 	}
 	d := parseDecimal(n)
