@@ -71,8 +71,9 @@ const (
 	// eventBytes and headerBytes are what an event, and each of its headers, takes beside what it is on the wire.
 	eventBytes  = 1024
 	headerBytes = 100
-	// promiseFor is how long room is kept for an event that was asked for. Then its emitter has to ask.
-	promiseFor = 2 * time.Second
+	// promiseFor is how long room is kept for an event that was asked for. Then its emitter has to ask. Hundreds of large events that
+	// are asked for at once take seconds to come, and one that comes too late is sent in vain.
+	promiseFor = 10 * time.Second
 )
 
 func loadOf(m *nats.Msg) load {
