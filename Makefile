@@ -10,7 +10,7 @@ run: ## the built-in example: embedded server, live status lines
 RACE ?= $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 
 test: ## every test, race-detected
-	$(GO) test $(RACE) -timeout 10m ./...
+	$(GO) test $(RACE) -timeout 15m ./...
 
 DURATION ?= 10m
 chaos: ## random faults on real processes for DURATION, then on several instances for as long, until one is not survived; its seed is printed and how to run it again

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/internal/service"
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/health"
@@ -42,13 +44,28 @@ func allEvents(name string) config.Subscription {
 	return config.Subscription{Name: name, Type: "by_stream", Selector: "$all"}
 }
 
+// groundServers is how many servers hold everything: go test -run … ./test/integration -ground.servers=3
+var groundServers = flag.Int("ground.servers", 1, "servers, and replicas of all streams, of the tests of what users' streams do: 1 or 3")
+
 // newGround starts a server. Without subscriptions the store has the one that is called all. Nothing runs yet.
 func newGround(t testing.TB, configure func(*server.Options), subscriptions ...config.Subscription) *ground {
 	t.Helper()
 	if configure == nil {
 		configure = func(*server.Options) {}
 	}
-	return groundOn(newWorld(t, configure), subscriptions...)
+	if *groundServers == 1 {
+		return groundOn(newWorld(t, configure), subscriptions...)
+	}
+	cluster, err := natsnode.StartCluster(*groundServers, natsnode.Options{Configure: configure})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Shutdown)
+	w := attach(t, cluster.URLs())
+	w.node = cluster.Nodes()[0]
+	g := groundOn(w, subscriptions...)
+	g.config.Registry.Replicas, g.config.Stores[0].Stream.Replicas = *groundServers, *groundServers
+	return g
 }
 
 // groundOn is for servers that the test has started itself.
