@@ -127,11 +127,11 @@ type consumer struct {
 }
 
 func (r *Reader) openConsumer(ctx context.Context, from uint64, batch int) (*consumer, error) {
-	ctx, cancel := context.WithTimeout(ctx, consumerWait)
-	defer cancel()
-	if err := r.outlastsConsumers(ctx); err != nil {
+	if err := r.outlastsConsumers(ctx); err != nil { // which waits for infoWait at the most
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, consumerWait)
+	defer cancel()
 	p, err := openPuller(ctx, r.api, consumerPrefix, from, 2*batch+16)
 	if err != nil {
 		return nil, err

@@ -243,15 +243,16 @@ func TestStretchGoesOnAfterTheNodeOfItsConsumerIsKilled(t *testing.T) {
 	stream := createStream(t, js, cfg)
 	const n = 3001
 	fill(t, js, stream, n)
-	r, log := reader(t, js, stream), &said{}
+	log := &said{}
 
-	// The reader is connected to a node that stays, wherever the consumer is placed.
+	// The reader is connected to a node that stays, wherever the consumer is placed. A reader that was once refused one in time makes
+	// none for a minute, so each attempt has its own.
 	var victim *node
 	var s *feed.Stretch
 	var at []time.Time
 	eventually(t, "a consumer on another node than the reader's", func() bool {
 		ctx, cancel := context.WithCancel(t.Context())
-		s = r.Stretch(log.log())
+		s = reader(t, js, stream).Stretch(log.log())
 		if _, err := s.Read(ctx, 1, page, 1<<20); err != nil {
 			t.Fatal(err)
 		}
