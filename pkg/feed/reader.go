@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -50,7 +51,7 @@ func (r *Reader) Read(ctx context.Context, from uint64, batch, maxBytes int) ([]
 			return nil, ctx.Err()
 		case old != nil:
 			return nil, old
-		case err != nil && !errors.Is(err, errOther):
+		case err != nil && !errors.Is(err, errOther) && !errors.Is(err, nats.ErrNoResponders): // it may have been switched off since
 			return nil, fmt.Errorf("read %s from %d: %w", r.api.stream, from, err)
 		}
 	}

@@ -263,3 +263,19 @@ func stepDown(t testing.TB, js jetstream.JetStream, servers []*server.Server, st
 	})
 	return info
 }
+
+func TestReaderReadsOnWhenDirectGetIsSwitchedOff(t *testing.T) {
+	js := single(t)
+	stream := createStream(t, js, eventsConfig())
+	publish(t, js, "events.a", "1")
+	r := reader(t, js, stream)
+	cfg := stream.CachedInfo().Config
+	cfg.AllowDirect = false
+	if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	messages, err := r.Read(t.Context(), 1, 10, 1<<20)
+	if err != nil || len(messages) != 1 || string(messages[0].Data) != "1" {
+		t.Errorf("%d messages, %v", len(messages), err)
+	}
+}
