@@ -127,11 +127,7 @@ func (d *decoder) unique(seen map[string]string, what, name, path string) {
 		return
 	}
 	if first, twice := seen[name]; twice {
-		at := d.near(path)
-		if at == d.near(first) { // merged from the same anchor
-			at = d.near(parent(path))
-		}
-		d.report(at, path, "duplicate %s %s; the first is %s; rename one", what, quote(name), d.near(first))
+		d.report(d.near(path), path, "duplicate %s %s; the first is %s; rename one", what, quote(name), d.near(first))
 		return
 	}
 	seen[name] = path

@@ -16,16 +16,13 @@ type decoder struct {
 	getenv   func(string) (string, bool)
 	problems Problems
 	warnings Problems
-	reported map[Problem]bool // without paths: what many aliases share is one mistake
+	warned   map[Problem]bool // without paths: a doubt about a store's defaults is one warning
 
 	places map[string]place // of every path that the file or the environment gives
 	bad    map[string]bool  // paths with a problem: what depends on their values is not checked
 
-	folds    folds
-	aliases  map[*ast.AliasNode]target
-	expanded int // entries visited by way of aliases
-	inAlias  int
-	fromEnv  int // values taken from the environment
+	folds   folds
+	fromEnv int // values taken from the environment
 }
 
 // problem words what is at a place.
@@ -38,15 +35,8 @@ func (d *decoder) problem(at place, path, format string, args ...any) Problem {
 }
 
 func (d *decoder) report(at place, path, format string, args ...any) {
-	p := d.problem(at, path, format, args...)
 	d.bad[path] = true
-	key := p
-	key.Path = ""
-	if d.reported[key] && d.inAlias > 0 {
-		return
-	}
-	d.reported[key] = true
-	d.problems = append(d.problems, p)
+	d.problems = append(d.problems, d.problem(at, path, format, args...))
 }
 
 // warn is for what is taken as it is written. What many subscriptions share is one warning.
@@ -55,24 +45,19 @@ func (d *decoder) warn(at place, path, format string, args ...any) {
 	p.Warning = true
 	key := p
 	key.Path = ""
-	if d.reported[key] {
+	if d.warned[key] {
 		return
 	}
-	d.reported[key] = true
+	d.warned[key] = true
 	d.warnings = append(d.warnings, p)
 }
 
 // group reads a map into a struct that holds its defaults. Where the file has none, n is nil, and the environment still
 // counts.
 func (d *decoder) group(fields []field, n ast.Node, path string, v reflect.Value) {
-	n, leave := d.enter(n, path)
-	defer leave()
 	entries := d.entries(fields, n, path)
 	for _, f := range fields {
-		e := entries[f.name]
-		d.inAlias += e.inAlias
-		d.field(f, e, child(path, f.name), v.Field(f.index), v)
-		d.inAlias -= e.inAlias
+		d.field(f, entries[f.name], child(path, f.name), v.Field(f.index), v)
 	}
 }
 
@@ -106,26 +91,27 @@ func (d *decoder) optional(f field, n ast.Node, path string, v reflect.Value) {
 	}
 	before := d.fromEnv
 	d.group(f.fields, n, path, v.Elem())
-	if !wasThere && d.isEmpty(n) && d.fromEnv == before {
+	if !wasThere && isEmpty(n) && d.fromEnv == before {
 		v.SetZero()
 	}
 }
 
+// isEmpty reports whether a node is as good as left out.
+func isEmpty(n ast.Node) bool {
+	_, null := n.(*ast.NullNode)
+	return n == nil || null
+}
+
 func (d *decoder) list(f field, n ast.Node, path string, v, start reflect.Value) {
-	n, leave := d.enter(n, path)
-	defer leave()
 	var elements []ast.Node
 	switch n := n.(type) {
 	case nil, *ast.NullNode:
 	case *ast.SequenceNode:
 		elements = n.Values
 	default:
-		d.report(d.placeOf(n), path, "%s is wanted, not %s", f.wanted(), describe(n))
+		d.refuse(d.placeOf(n), path, f.wanted()+" is wanted", n)
 	}
 	for i, e := range elements {
-		if !d.afford(e, path) {
-			return
-		}
 		at := element(path, i)
 		d.places[at] = d.placeOf(e)
 		item := reflect.New(v.Type().Elem()).Elem()
@@ -184,11 +170,7 @@ func (d *decoder) set(f field, s string, at place, path string, v reflect.Value)
 // that nobody finds 1e3 or 010 turned into something else.
 func (d *decoder) text(f field, n ast.Node, path string) (string, bool) {
 	at := d.places[path]
-	n, leave := d.enter(n, path)
-	defer leave()
 	switch n := n.(type) {
-	case nil:
-		return "", false // reported by enter
 	case *ast.NullNode:
 		d.report(at, path, "has no value; write %s, or leave the key out", f.wanted())
 	case *ast.LiteralNode:
@@ -209,7 +191,7 @@ func (d *decoder) text(f field, n ast.Node, path string) (string, bool) {
 		}
 		d.report(at, path, "%s is %s and text is wanted; write %s, in quotes", s, describe(n), strconv.Quote(s))
 	default:
-		d.report(at, path, "%s is wanted, not %s", f.wanted(), describe(n))
+		d.refuse(at, path, f.wanted()+" is wanted", n)
 	}
 	return "", false
 }

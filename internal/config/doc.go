@@ -9,6 +9,6 @@
 // SUBPROXY_STORES_0_SUBSCRIPTIONS_1_SELECTOR; elements of lists only where the file has them. A variable that is set and
 // empty sets an empty text.
 //
-// Anchors, aliases and merge keys work as in YAML 1.1. Tags and several documents are refused. What the settings mean to
-// NATS or to the rules is left to the packages they are handed to.
+// Anchors, aliases, merge keys, tags and several documents are refused. What the settings mean to NATS or to the rules is
+// left to the packages that get them.
 package config

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -9,107 +10,91 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// entry is what a map has for one key, and how many aliases lead to it from there.
+// entry is what a map has for one key.
 type entry struct {
-	at      place // of the value, or of the key where there is nothing behind it
-	value   ast.Node
-	inAlias int
-}
-
-// mapReader gathers the entries of one map from its own keys and from the maps it merges.
-type mapReader struct {
-	*decoder
-	fields []field
-	path   string
-	here   int // aliases that lead to the map itself
-	all    map[string]entry
+	at    place // of the value, or of the key where there is nothing behind it
+	value ast.Node
 }
 
 // entries are a map's. Unknown and duplicate keys are reported.
 func (d *decoder) entries(fields []field, n ast.Node, path string) map[string]entry {
-	r := mapReader{decoder: d, fields: fields, path: path, here: d.inAlias, all: map[string]entry{}}
 	switch n := n.(type) {
 	case nil, *ast.NullNode: // as if left out: a map all of whose keys are commented out
 	case *ast.MappingNode:
-		r.collect(n.Values)
+		return d.collect(fields, n.Values, path)
 	case *ast.MappingValueNode:
-		r.collect([]*ast.MappingValueNode{n})
+		return d.collect(fields, []*ast.MappingValueNode{n}, path)
 	default:
-		d.report(d.placeOf(n), path, "a map is wanted (%s), not %s", shortList(names(fields)), describe(n))
+		d.refuse(d.placeOf(n), path, fmt.Sprintf("a map is wanted (%s)", shortList(names(fields))), n)
 	}
-	return r.all
+	return nil
 }
 
-// collect takes a map's own keys first, then those of the maps it merges, which don't override what is there already.
-func (r *mapReader) collect(values []*ast.MappingValueNode) {
-	own := map[string]place{}
-	var merged []ast.Node
+func (d *decoder) collect(fields []field, values []*ast.MappingValueNode, path string) map[string]entry {
+	all, seen := map[string]entry{}, map[string]place{}
 	for _, kv := range values {
-		if !r.afford(kv, r.path) {
-			return
-		}
-		if _, merge := kv.Key.(*ast.MergeKeyNode); merge {
-			merged = append(merged, kv.Value)
-			continue
-		}
-		at := r.placeOf(kv.Key)
+		at := d.placeOf(kv.Key)
 		key, ok := keyText(kv.Key)
-		if !ok {
-			r.report(at, r.path, "a key must be plain text, one of %s", shortList(names(r.fields)))
+		switch {
+		case isReference(kv.Key):
+			d.report(at, path, noReferences)
+			continue
+		case !ok:
+			d.report(at, path, "a key must be plain text, one of %s", shortList(names(fields)))
 			continue
 		}
-		if first, twice := own[key]; twice {
-			r.report(at, child(r.path, printable(key)), "duplicate key %s; the first is %s; keep one", quote(key), first)
+		if first, twice := seen[key]; twice {
+			d.report(at, child(path, printable(key)), "duplicate key %s; the first is %s; keep one", quote(key), first)
 			continue
 		}
-		own[key] = at
-		r.known(key, at)
-		if _, closer := r.all[key]; !closer {
-			if null, ok := kv.Value.(*ast.NullNode); !ok || null.Token.Type != token.ImplicitNullType {
-				at = r.placeOf(kv.Value)
-			}
-			r.all[key] = entry{at: at, value: kv.Value, inAlias: r.inAlias - r.here}
+		seen[key] = at
+		d.checkKey(fields, key, at, path)
+		if null, ok := kv.Value.(*ast.NullNode); !ok || null.Token.Type != token.ImplicitNullType {
+			at = d.placeOf(kv.Value)
 		}
+		all[key] = entry{at: at, value: kv.Value}
 	}
-	for _, n := range merged {
-		r.merge(n, true)
+	return all
+}
+
+const noReferences = "anchors, aliases and merge keys (&name, *name, <<) are not supported; write out what is meant " +
+	"(a store's defaults hold what its subscriptions share)"
+
+// isReference reports whether a node is one that YAML names or fetches by name.
+func isReference(n ast.Node) bool {
+	switch n := n.(type) {
+	case *ast.MappingKeyNode:
+		return isReference(n.Value)
+	case *ast.AnchorNode, *ast.AliasNode, *ast.MergeKeyNode:
+		return true
+	}
+	return false
+}
+
+// refuse reports a node of another kind than is wanted.
+func (d *decoder) refuse(at place, path, wanted string, n ast.Node) {
+	tag, tagged := n.(*ast.TagNode)
+	switch {
+	case isReference(n):
+		d.report(at, path, noReferences)
+	case tagged:
+		d.report(at, path, "tag %s is not supported; leave it out", printable(tag.Start.Value))
+	default:
+		d.report(at, path, "%s, not %s", wanted, describe(n))
 	}
 }
 
-func (r *mapReader) known(key string, at place) {
-	if slices.ContainsFunc(r.fields, func(f field) bool { return f.name == key }) {
+// checkKey reports a key that is none of the fields'.
+func (d *decoder) checkKey(fields []field, key string, at place, path string) {
+	if slices.ContainsFunc(fields, func(f field) bool { return f.name == key }) {
 		return
 	}
-	known := names(r.fields)
+	known := names(fields)
 	hint := suggest(key, known)
 	if hint == "" {
 		hint = "; known here: " + strings.Join(known, ", ")
 	}
-	r.report(at, child(r.path, printable(key)), "unknown key %s%s", quote(key), hint)
-}
-
-func (r *mapReader) merge(n ast.Node, mayBeList bool) {
-	at := r.placeOf(n)
-	n, leave := r.enter(n, r.path)
-	defer leave()
-	switch n := n.(type) {
-	case nil:
-		return // reported by enter
-	case *ast.MappingNode:
-		r.collect(n.Values)
-		return
-	case *ast.MappingValueNode:
-		r.collect([]*ast.MappingValueNode{n})
-		return
-	case *ast.SequenceNode:
-		if mayBeList {
-			for _, e := range n.Values {
-				r.merge(e, false)
-			}
-			return
-		}
-	}
-	r.report(at, r.path, "<< merges a map or a list of maps, not %s; write it like <<: *name", describe(n))
+	d.report(at, child(path, printable(key)), "unknown key %s%s", quote(key), hint)
 }
 
 // keyText is a key as it is written, whatever type YAML gives it.
@@ -117,8 +102,6 @@ func keyText(key ast.Node) (string, bool) {
 	for {
 		switch k := key.(type) {
 		case *ast.MappingKeyNode:
-			key = k.Value
-		case *ast.AnchorNode:
 			key = k.Value
 		case *ast.StringNode:
 			return k.Value, true

@@ -42,7 +42,7 @@ func parse(filename string, data []byte, getenv func(string) (string, bool)) (*C
 	}
 	d := &decoder{
 		file: filename, getenv: getenv,
-		places: map[string]place{}, bad: map[string]bool{}, reported: map[Problem]bool{},
+		places: map[string]place{}, bad: map[string]bool{}, warned: map[Problem]bool{},
 	}
 	var c Config
 	v := reflect.ValueOf(&c).Elem()
@@ -101,7 +101,6 @@ func (d *decoder) read(data []byte) (ast.Node, bool) {
 		}
 		root = doc.Body
 	}
-	d.aliases = bindAliases(root)
 	return root, true
 }
 
