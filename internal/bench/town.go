@@ -16,7 +16,7 @@ import (
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/pkg/feed"
 	"github.com/exesdb/subproxy/pkg/health"
-	"github.com/exesdb/subproxy/pkg/proxy"
+	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -221,11 +221,11 @@ func (t *town) end(name string, how syscall.Signal) error {
 
 // assignment is who should hold what where those names share.
 func (t *town) assignment(names []string) map[string]string {
-	members := make([]proxy.Member, len(names))
+	members := make([]placement.Member, len(names))
 	for i, name := range names {
-		members[i] = proxy.Member{Name: name, Weight: 1}
+		members[i] = placement.Member{Name: name, Weight: 1}
 	}
-	sharing, wanted := proxy.NewSharing(members), make(map[string]string, len(t.keys))
+	sharing, wanted := placement.NewRendezvous(members), make(map[string]string, len(t.keys))
 	for _, key := range t.keys {
 		wanted[key] = sharing.Assign(key)
 	}

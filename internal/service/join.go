@@ -13,7 +13,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/payload"
-	"github.com/exesdb/subproxy/pkg/proxy"
+	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
@@ -131,21 +131,21 @@ func (s *Service) ensureCluster(ctx context.Context) error {
 
 // share tells the proxies who there is to share with.
 func (s *Service) share(v *cluster.View) {
-	var members []proxy.Member
+	var members []placement.Member
 	for i := range v.Peers {
 		// This instance counts for itself from its first session on; the others wait whether more come with it.
 		if p := &v.Peers[i]; p.Counts || p.Alive && p.ID == s.owner.ID {
-			members = append(members, proxy.Member{Name: p.Name, Weight: p.Weight, Draining: p.Draining, Has: p.Stores.Has})
+			members = append(members, placement.Member{Name: p.Name, Weight: p.Weight, Draining: p.Draining, Has: p.Stores.Has})
 		}
 	}
-	s.supervisor.Share(members, func(o registry.Owner) proxy.Life {
+	s.supervisor.Share(members, func(o registry.Owner) placement.Liveness {
 		switch {
 		case v.Alive(o):
-			return proxy.Alive
+			return placement.Alive
 		case v.Knows(o):
-			return proxy.Gone
+			return placement.Gone
 		default:
-			return proxy.Unknown
+			return placement.Unknown
 		}
 	})
 	for _, a := range s.alerts.others() {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/subscription"
 	"github.com/exesdb/subproxy/pkg/verify"
@@ -73,7 +74,7 @@ type registrar struct {
 	ensure func(context.Context) error
 	// retired is set once another run of this name took over: nothing is written from then on.
 	retired *atomic.Bool
-	members *atomic.Pointer[Members] // nil inside: subscriptions are not shared
+	members *atomic.Pointer[placement.Members] // nil inside: subscriptions are not shared
 }
 
 // errRetired ends attempts that were not yet written when this run was superseded.

@@ -1,6 +1,9 @@
 package proxy
 
-import "github.com/exesdb/subproxy/pkg/registry"
+import (
+	"github.com/exesdb/subproxy/pkg/placement"
+	"github.com/exesdb/subproxy/pkg/registry"
+)
 
 // verdict is what to do about a write that lost its race.
 type verdict uint8
@@ -22,7 +25,7 @@ const (
 // Two instances that both replace a record of incarnation n both write n+1; only one of the writes succeeds, and the
 // other instance finds n+1 there, which is not below its own: it stands aside. So of any number of instances that
 // start together, or that a zombie is among, exactly one goes on writing.
-func resolve(found registry.Entry, ok bool, own registry.Owner, members *Members, tried *job) (v verdict, next job) {
+func resolve(found registry.Entry, ok bool, own registry.Owner, members *placement.Members, tried *job) (v verdict, next job) {
 	next = job{revision: found.Revision, incarnation: tried.incarnation}
 	if !ok || found.Operation != registry.Put {
 		next.incarnation = max(tried.incarnation, found.Incarnation+1)
@@ -38,7 +41,7 @@ func resolve(found registry.Entry, ok bool, own registry.Owner, members *Members
 			next.incarnation = record.Incarnation + 1
 		}
 		return writeAgain, next
-	case !tried.informed && members != nil && members.life(record.Owner) != Gone:
+	case !tried.informed && members != nil && members.LivenessOf(record.Owner) != placement.Gone:
 		next.incarnation, next.by = record.Incarnation, record.Owner
 		return standAside, next
 	case !tried.informed:

@@ -8,6 +8,7 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
@@ -55,7 +56,7 @@ func TestOperatorsRequestBeforeTheStartIsAnsweredAfterIt(t *testing.T) {
 	}{
 		"registered": {func(r *rig) { r.Begin(true) }, verified},
 		"assigned to another": {func(r *rig) {
-			r.Share([]Member{{Name: "host-b"}}, func(registry.Owner) Life { return Alive })
+			r.Share([]placement.Member{{Name: "host-b"}}, func(registry.Owner) placement.Liveness { return placement.Alive })
 			r.Begin(true)
 		}, func(s health.Status) bool { return s.Health == breaker.Standby }},
 		"superseded": {func(r *rig) { r.Retire(registry.Owner{Name: "host-a", ID: "later"}) }, func(s health.Status) bool { return s.Health == breaker.Standby }},

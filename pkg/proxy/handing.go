@@ -116,7 +116,7 @@ func (s *Supervisor) HandedOver(m health.HandedOver) {
 // asks this one. Unless this one is to hold nothing; then its holder releases it.
 func (l *loop) take(m *health.HandedOver, now time.Time) {
 	peers := l.peers()
-	if peers == nil || !peers.shares() {
+	if peers == nil || !peers.HasShare() {
 		return
 	}
 	for i, h := range m.Subscriptions {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/sink"
 	"github.com/exesdb/subproxy/pkg/subscription"
@@ -21,7 +22,7 @@ var hostB = registry.Owner{Name: "host-b", ID: "id-b"}
 // drainingRig is an instance that drains and was asked by host-b for its one subscription.
 func drainingRig(t *testing.T) (*rig, subscription.Subscription) {
 	r, sub := newSharingRig(t, 1), testSubscriptions(1)[0]
-	r.Share([]Member{{Name: "host-a", Draining: true}, {Name: "host-b"}}, func(registry.Owner) Life { return Alive })
+	r.Share([]placement.Member{{Name: "host-a", Draining: true}, {Name: "host-b"}}, func(registry.Owner) placement.Liveness { return placement.Alive })
 	r.HandOver(health.HandOver{Store: "s", Names: []string{sub.Name}, To: hostB})
 	return r, sub
 }
@@ -41,7 +42,7 @@ func (r *rig) entry(key string) (e registry.Entry) {
 
 // suits is a subscription that suits host-a better than host-b.
 func suits(t *testing.T) int {
-	sharing := NewSharing([]Member{{Name: "host-a"}, {Name: "host-b"}})
+	sharing := placement.NewRendezvous([]placement.Member{{Name: "host-a"}, {Name: "host-b"}})
 	n := slices.IndexFunc(testSubscriptions(20), func(s subscription.Subscription) bool { return sharing.Assign(s.Key()) == "host-a" })
 	if n < 0 {
 		t.Fatal("none of 20 suits host-a")
@@ -72,7 +73,7 @@ func TestWhatIsHandedOverIsWrittenOver(t *testing.T) {
 		stays("left by one that does not hold it")
 		r.leave(n, hostB, revision-1, place)
 		stays("left at a revision that is no more")
-		r.Share([]Member{{Name: "host-a", Draining: true}, {Name: "host-b"}}, func(registry.Owner) Life { return Alive })
+		r.Share([]placement.Member{{Name: "host-a", Draining: true}, {Name: "host-b"}}, func(registry.Owner) placement.Liveness { return placement.Alive })
 		r.leave(n, hostB, revision, place)
 		stays("this instance drains since")
 

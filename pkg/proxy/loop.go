@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
+	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -114,9 +115,9 @@ type loop struct {
 	stretchedFor  int64
 
 	rival     rival
-	takenAt   time.Time // when another instance was seen to take something
-	peersOf   *Members  // those that the store is shared with, made from (peers)
-	peersFrom *Members
+	takenAt   time.Time          // when another instance was seen to take something
+	peersOf   *placement.Members // those that the store is shared with, made from (peers)
+	peersFrom *placement.Members
 
 	report report
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/payload"
+	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
@@ -19,10 +20,10 @@ const (
 )
 
 // Share tells who the subscriptions are shared with, at the start and whenever that is another.
-func (s *Supervisor) Share(members []Member, lives func(registry.Owner) Life) {
+func (s *Supervisor) Share(members []placement.Member, lives func(registry.Owner) placement.Liveness) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	s.members.Store(NewMembers(s.owner, members, lives))
+	s.members.Store(placement.NewMembers(s.owner, members, lives))
 	for _, l := range s.loops {
 		l.inbox.ask(request{do: (*loop).considerAll})
 	}
@@ -84,7 +85,7 @@ func (s *Supervisor) sharedWithOthers() bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for store := range s.loops {
-		if m.of(store).others {
+		if m.Of(store).HasOthers() {
 			return true
 		}
 	}
@@ -92,9 +93,9 @@ func (s *Supervisor) sharedWithOthers() bool {
 }
 
 // peers are those that the store is shared with; nil: nobody shares.
-func (l *loop) peers() *Members {
+func (l *loop) peers() *placement.Members {
 	if all := l.members.Load(); all != l.peersFrom {
-		l.peersFrom, l.peersOf = all, all.of(l.store)
+		l.peersFrom, l.peersOf = all, all.Of(l.store)
 	}
 	return l.peersOf
 }
@@ -102,7 +103,7 @@ func (l *loop) peers() *Members {
 // start begins with a proxy: it is registered, or it stands by where another instance is to hold the subscription.
 func (l *loop) start(it *item, now time.Time) {
 	if m := l.peers(); m != nil {
-		if move, ahead := m.Move(it.key, it.proxy.Holder); move != Claim || ahead > 0 {
+		if action, rank := m.Decide(it.key, it.proxy.Holder); action != placement.Claim || rank > 0 {
 			l.step(it, Input{Kind: Unassigned}, now)
 			l.settleActions(it, now)
 			return
@@ -151,13 +152,13 @@ func (l *loop) consider(it *item, now time.Time) {
 	if it.removed || it.way.released() || !p.Standby || p.Stopped {
 		return
 	}
-	move, ahead := Claim, 0
+	action, rank := placement.Claim, 0
 	if m := l.peers(); m != nil {
-		move, ahead = m.Move(it.key, p.Holder)
+		action, rank = m.Decide(it.key, p.Holder)
 	} else if p.Holder != nil {
-		move = Rest
+		action = placement.Leave
 	}
-	if move == Rest {
+	if action == placement.Leave {
 		l.stays(it)
 		p.Next = time.Time{}
 		return
@@ -170,10 +171,10 @@ func (l *loop) consider(it *item, now time.Time) {
 		it.way.since, it.way.holder = now, p.Holder
 	}
 	begins := it.way.since
-	if ahead > 0 && l.takenAt.After(begins) {
+	if rank > 0 && l.takenAt.After(begins) {
 		begins = l.takenAt // those ahead are at it; of many, this one may be their last
 	}
-	at := begins.Add(time.Duration(ahead) * turn)
+	at := begins.Add(time.Duration(rank) * turn)
 	if p.Holder != nil && p.Holder.Name == l.owner.Name {
 		at = at.Add(l.rival.wait()) // of two runs of one name that are about, the one that is to end hears of it before
 	}
@@ -181,7 +182,7 @@ func (l *loop) consider(it *item, now time.Time) {
 	case now.Before(at):
 		l.unask(it)
 		p.Next = at
-	case move == Claim:
+	case action == placement.Claim:
 		l.metrics.Moves.WithLabelValues("claimed").Inc()
 		l.step(it, Input{Kind: Assigned}, now)
 	case it.way.plea == none, it.way.plea == sent && !now.Before(p.Next): // never asked for, or in vain

@@ -7,6 +7,7 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
@@ -30,11 +31,11 @@ func newSharingRig(t *testing.T, n int) *rig {
 
 // shareWith makes these the other members, all alive.
 func (r *rig) shareWith(others ...string) {
-	members := []Member{{Name: "host-a"}}
+	members := []placement.Member{{Name: "host-a"}}
 	for _, name := range others {
-		members = append(members, Member{Name: name})
+		members = append(members, placement.Member{Name: name})
 	}
-	r.Share(members, func(registry.Owner) Life { return Alive })
+	r.Share(members, func(registry.Owner) placement.Liveness { return placement.Alive })
 	synctest.Wait()
 }
 

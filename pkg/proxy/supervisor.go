@@ -15,6 +15,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/payload"
+	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -61,12 +62,12 @@ type shared struct {
 	logger     *slog.Logger
 	metrics    *health.Metrics
 	delivery   *Delivery
-	alerts     Alerts                  // nil: they are only published
-	slots      chan struct{}           // one for each batch under way
-	members    atomic.Pointer[Members] // nil inside: subscriptions are not shared
-	stopping   atomic.Bool             // what can't be released now stays
-	level      atomic.Bool             // what the bucket holds was shown before the proxies began
-	retired    atomic.Bool             // another run of this name took over
+	alerts     Alerts                            // nil: they are only published
+	slots      chan struct{}                     // one for each batch under way
+	members    atomic.Pointer[placement.Members] // nil inside: subscriptions are not shared
+	stopping   atomic.Bool                       // what can't be released now stays
+	level      atomic.Bool                       // what the bucket holds was shown before the proxies began
+	retired    atomic.Bool                       // another run of this name took over
 	retire     func(by registry.Owner)
 	onRetired  func(by registry.Owner)
 	onReg      func(store string, cause registry.Cause, n int, at time.Time)
@@ -136,7 +137,7 @@ func New(o Options) *Supervisor {
 		members: &s.members,
 	}
 	if o.Shares {
-		s.members.Store(unknownMembers(o.Owner))
+		s.members.Store(placement.UnknownMembers(o.Owner))
 	}
 	s.retire = s.Retire
 	if s.onRetired = o.OnRetired; s.onRetired == nil {

@@ -94,7 +94,7 @@ func (l *loop) yields(it *item, to registry.Owner) bool {
 	if m == nil || it.removed || !p.Registered || p.Failures > 0 || p.Standby || p.Attempting {
 		return false // what it is registered at is known only where all is well
 	}
-	return m.Yields(it.key, to)
+	return m.Grants(it.key, to)
 }
 
 // yield hands over what was promised, as much as may be on its way.

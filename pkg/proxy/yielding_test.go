@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -65,9 +66,9 @@ func TestHandsOverAPartAtATime(t *testing.T) {
 		const n = 1000
 		r := newRig(t, testSettings, n)
 		defer r.stop()
-		members := []Member{{Name: "host-a"}, {Name: "host-b"}}
-		sharing, to := NewSharing(members), registry.Owner{Name: "host-b", ID: "id-b"}
-		r.Share(members, func(registry.Owner) Life { return Alive })
+		members := []placement.Member{{Name: "host-a"}, {Name: "host-b"}}
+		sharing, to := placement.NewRendezvous(members), registry.Owner{Name: "host-b", ID: "id-b"}
+		r.Share(members, func(registry.Owner) placement.Liveness { return placement.Alive })
 		subs, theirs := map[string]subscription.Subscription{}, map[string]bool{} // by name; what host-b is to get, and has not
 		for _, s := range testSubscriptions(n) {
 			subs[s.Name] = s
@@ -110,7 +111,7 @@ func TestWhatNobodyTakesHoldsUpNobody(t *testing.T) {
 		r := newRig(t, testSettings, n)
 		defer r.stop()
 		to := registry.Owner{Name: "host-b", ID: "id-b"}
-		r.Share([]Member{{Name: "host-a", Draining: true}, {Name: "host-b"}}, func(registry.Owner) Life { return Alive })
+		r.Share([]placement.Member{{Name: "host-a", Draining: true}, {Name: "host-b"}}, func(registry.Owner) placement.Liveness { return placement.Alive })
 		released := map[string]bool{}
 		r.bucket.set(func(b *table) {
 			b.feed = func(e registry.Entry) {

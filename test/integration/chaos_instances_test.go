@@ -18,7 +18,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/exesdb/subproxy/pkg/health"
-	"github.com/exesdb/subproxy/pkg/proxy"
+	"github.com/exesdb/subproxy/pkg/placement"
 )
 
 // TestInstancesChaos runs schedules of faults, each made from a seed, on several instances that share their subscriptions:
@@ -394,16 +394,16 @@ func shouldHold(key string, knowing []string, members map[string]session) []stri
 	for _, m := range members {
 		drained = drained && m.Draining
 	}
-	var shares []proxy.Member
+	var shares []placement.Member
 	for _, name := range knowing {
 		if m := members[name]; drained || !m.Draining {
-			shares = append(shares, proxy.Member{Name: name, Weight: m.Weight})
+			shares = append(shares, placement.Member{Name: name, Weight: m.Weight})
 		}
 	}
 	if len(shares) == 0 {
 		return knowing
 	}
-	return []string{proxy.NewSharing(shares).Assign(key)}
+	return []string{placement.NewRendezvous(shares).Assign(key)}
 }
 
 // awaitRequests waits, at little cost, until subscribers of requests have had as many events as there are for them, which

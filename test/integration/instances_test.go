@@ -9,7 +9,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/pkg/health"
-	"github.com/exesdb/subproxy/pkg/proxy"
+	"github.com/exesdb/subproxy/pkg/placement"
 )
 
 // notReady is Service.Ready's error as text; empty: ready.
@@ -101,11 +101,11 @@ func TestSecondRunOfANameTakesOverAndTheFirstNeverWritesAgain(t *testing.T) {
 
 // shared is how the rule has it that the subscriptions are divided among the instances of those names.
 func shared(records map[string]record, names ...string) map[string]string {
-	var members []proxy.Member
+	var members []placement.Member
 	for _, name := range names {
-		members = append(members, proxy.Member{Name: name})
+		members = append(members, placement.Member{Name: name})
 	}
-	sharing, assigned := proxy.NewSharing(members), map[string]string{}
+	sharing, assigned := placement.NewRendezvous(members), map[string]string{}
 	for key := range records {
 		assigned[key] = sharing.Assign(key)
 	}

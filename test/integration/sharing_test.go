@@ -12,7 +12,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/natsnode"
-	"github.com/exesdb/subproxy/pkg/proxy"
+	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -43,18 +43,18 @@ func (w *world) share(name, url string, subs []config.Subscription, change ...fu
 // shouldHave says who of those that know them should hold which subscriptions, by key.
 func shouldHave(sharers []*sharer) map[string]*sharer {
 	drained := !slices.ContainsFunc(sharers, func(s *sharer) bool { return !s.draining })
-	knowing, byName := map[string][]proxy.Member{}, map[string]*sharer{}
+	knowing, byName := map[string][]placement.Member{}, map[string]*sharer{}
 	for _, s := range sharers {
 		byName[s.name] = s
 		for _, key := range s.keys {
 			if drained || !s.draining {
-				knowing[key] = append(knowing[key], proxy.Member{Name: s.name, Weight: s.weight})
+				knowing[key] = append(knowing[key], placement.Member{Name: s.name, Weight: s.weight})
 			}
 		}
 	}
 	should := map[string]*sharer{}
 	for key, members := range knowing {
-		should[key] = byName[proxy.NewSharing(members).Assign(key)]
+		should[key] = byName[placement.NewRendezvous(members).Assign(key)]
 	}
 	return should
 }

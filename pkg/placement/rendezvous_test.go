@@ -1,4 +1,4 @@
-package proxy
+package placement
 
 import (
 	"fmt"
@@ -29,7 +29,7 @@ func drawMembers(t *rapid.T) []Member {
 }
 
 func assignAll(all []string, members []Member) map[string]string {
-	s := NewSharing(members)
+	s := NewRendezvous(members)
 	assigned := make(map[string]string, len(all))
 	for _, key := range all {
 		assigned[key] = s.Assign(key)
@@ -147,11 +147,11 @@ func TestAssignmentsAreThoseTheyWere(t *testing.T) {
 		"s.by_stream.=24all.g":                                       "host-c",
 		"s.by_stream.=24all.j":                                       "host-a",
 	} {
-		if got := NewSharing(members).Assign(key); got != want {
+		if got := NewRendezvous(members).Assign(key); got != want {
 			t.Errorf("%s is assigned to %s, was %s", key, got, want)
 		}
 	}
-	if got := NewSharing(nil).Assign("k"); got != "" {
+	if got := NewRendezvous(nil).Assign("k"); got != "" {
 		t.Errorf("of nobody, %s", got)
 	}
 }
@@ -164,20 +164,20 @@ func TestWhoIsAheadIsWhoItWouldBeAssignedToBefore(t *testing.T) {
 		for i := range members {
 			members[i].Draining = false
 		}
-		s := NewSharing(members)
+		s := NewRendezvous(members)
 		for _, key := range all {
 			left := slices.Clone(members)
 			for n := range members {
-				name := NewSharing(left).Assign(key)
-				if ahead := s.Ahead(key, name); ahead != n {
+				name := NewRendezvous(left).Assign(key)
+				if ahead := s.Rank(key, name); ahead != n {
 					t.Fatalf("%d are ahead of %s, want %d", ahead, name, n)
 				}
 				for _, m := range left {
-					if suits := s.Suits(key, name, m.Name); suits != (m.Name != name) {
+					if suits := s.Prefers(key, name, m.Name); suits != (m.Name != name) {
 						t.Fatalf("suits %s better than %s: %t", name, m.Name, suits)
 					}
 				}
-				if !s.Suits(key, name, "nobody") || s.Suits(key, "nobody", name) || s.Ahead(key, "nobody") != len(members) {
+				if !s.Prefers(key, name, "nobody") || s.Prefers(key, "nobody", name) || s.Rank(key, "nobody") != len(members) {
 					t.Fatal("who has no share is not last")
 				}
 				left = slices.DeleteFunc(left, func(m Member) bool { return m.Name == name })
@@ -194,7 +194,7 @@ func BenchmarkAssign(b *testing.B) {
 	}
 	b.ResetTimer()
 	for b.Loop() {
-		s := NewSharing(members)
+		s := NewRendezvous(members)
 		for _, key := range all {
 			s.Assign(key)
 		}

@@ -1,4 +1,4 @@
-package proxy
+package placement
 
 import (
 	"slices"
@@ -150,14 +150,14 @@ func (m *market) hear(tr *trader) bool {
 // members is what the trader knows of the others.
 func (m *market) members(tr *trader) *Members {
 	if tr.told == 0 {
-		return unknownMembers(tr.self.Owner)
+		return UnknownMembers(tr.self.Owner)
 	}
 	living := m.history[tr.told-1]
 	members := make([]Member, len(living))
 	for i, c := range living {
 		members[i] = Member{Name: c.Name, Weight: c.weight, Draining: c.draining}
 	}
-	return NewMembers(tr.self.Owner, members, func(o registry.Owner) Life {
+	return NewMembers(tr.self.Owner, members, func(o registry.Owner) Liveness {
 		known := func(c crier) bool { return c.Owner == o }
 		switch {
 		case slices.ContainsFunc(living, known):
@@ -189,7 +189,7 @@ func (m *market) take(g gift) {
 		if tr.self.ID != g.to || m.retired(tr) || seen.owner == nil || *seen.owner != g.from || seen.revision > g.revision {
 			continue
 		}
-		if m.members(tr).shares() {
+		if m.members(tr).HasShare() {
 			m.writeOver(tr, g.key, g.revision, &tr.self.Owner)
 		}
 	}
@@ -217,14 +217,14 @@ func (m *market) move(tr *trader, key string, most int) bool {
 	if _, given := tr.given[key]; draining || given || !slices.Contains(m.knows[tr.self.Name], key) || seen.owner != nil && *seen.owner == tr.self.Owner {
 		return false
 	}
-	move, ahead := m.members(tr).Move(key, seen.owner)
+	move, ahead := m.members(tr).Decide(key, seen.owner)
 	switch {
 	case ahead > most:
 		return false
 	case move == Claim:
 		m.write(tr, key, seen.revision, &tr.self.Owner)
 		return true
-	case move == Ask:
+	case move == Request:
 		m.pleas = append(m.pleas, plead{seen.owner.ID, tr.self.Owner, key})
 		return true
 	}
@@ -245,7 +245,7 @@ func (m *market) retired(tr *trader) bool {
 func (m *market) heed(p plead) {
 	for _, tr := range m.traders {
 		seen := tr.seen[p.key]
-		if tr.self.ID == p.to && seen.owner != nil && *seen.owner == tr.self.Owner && m.members(tr).Yields(p.key, p.by) {
+		if tr.self.ID == p.to && seen.owner != nil && *seen.owner == tr.self.Owner && m.members(tr).Grants(p.key, p.by) {
 			if _, given := tr.given[p.key]; !given {
 				tr.releases[p.key] = leaving{p.by.ID, seen.revision}
 			}
@@ -372,7 +372,7 @@ func (m *market) check() {
 			}
 			last = pass == 1
 		}
-		got, want := m.records[key].owner, NewSharing(members).Assign(key)
+		got, want := m.records[key].owner, NewRendezvous(members).Assign(key)
 		switch {
 		case want == "":
 		case got == nil || ids[got.Name] != got.ID:
@@ -388,10 +388,10 @@ func TestStoreIsSharedWithThoseThatHaveIt(t *testing.T) {
 		return func(store string) bool { return slices.Contains(stores, store) }
 	}
 	self := registry.Owner{Name: "a", ID: "a1"}
-	all := NewMembers(self, []Member{{Name: "a", Has: has("s", "t")}, {Name: "b", Has: has("t")}, {Name: "c"}, {Name: "d", Has: has()}}, func(registry.Owner) Life { return Alive })
+	all := NewMembers(self, []Member{{Name: "a", Has: has("s", "t")}, {Name: "b", Has: has("t")}, {Name: "c"}, {Name: "d", Has: has()}}, func(registry.Owner) Liveness { return Alive })
 	for store, want := range map[string][]string{"s": {"a", "c"}, "t": {"a", "b", "c"}, "u": {"c"}} {
 		var got []string
-		for _, m := range all.of(store).sharing.shares {
+		for _, m := range all.Of(store).rendezvous.shares {
 			got = append(got, m.name)
 		}
 		if !slices.Equal(got, want) {
