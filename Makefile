@@ -1,13 +1,19 @@
 # Everything here needs Go and nothing else.
 GO ?= go
 
-.PHONY: run test chaos build bench check fuzz e2e clean
+.PHONY: run demo test short chaos build bench check fuzz clean
 
 run: ## the built-in example: embedded server, live status lines
 	$(GO) run ./cmd/subproxy run --embedded
 
+demo: build ## a cluster, emitters and instances, of which something breaks every few seconds
+	bin/subproxy-bench demo
+
 # The race detector needs a C compiler; where there is none, the tests run without it.
 RACE ?= $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
+
+short: ## the tests that take no minute: rules, the contract, one server in the process
+	$(GO) test -short ./...
 
 test: ## every test, race-detected
 	$(GO) test $(RACE) -timeout 15m ./...
@@ -17,11 +23,11 @@ chaos: ## random faults on real processes for DURATION, then on several instance
 	$(GO) test -count=1 -timeout 0 -v -run '^Test(Instances)?Chaos$$' ./test/integration -chaos.duration=$(DURATION) $(CHAOS)
 
 build:
-	$(GO) build -trimpath -o bin/subproxy ./cmd/subproxy
+	$(GO) build -trimpath -o bin/ ./cmd/...
 
 bench: build ## the figures of the README, on this machine
-	bin/subproxy bench reregister --subscriptions 10000
-	bin/subproxy bench idle --subscriptions 100000
+	bin/subproxy-bench reregister --subscriptions 10000
+	bin/subproxy-bench idle --subscriptions 100000
 
 check: ## what CI checks besides the tests
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these'; exit 1; }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/exesdb/subproxy/internal/command"
 	"github.com/exesdb/subproxy/pkg/health"
 )
 
@@ -15,7 +16,7 @@ func newRestart() *cobra.Command {
 		Long: `Stop one proxy and start it anew: failures are forgotten, the breaker is closed, and the subscription is registered
 at once, with a new incarnation and deliver subject. It answers when the registration is verified.`,
 		Example: "  subproxy restart greenhouse_tycoon greenhouse_initialized_to_pubsub_v1",
-		Args:    args(2, 2, "a STORE and a NAME"),
+		Args:    command.Args(2, 2, "a STORE and a NAME"),
 	})
 }
 
@@ -24,7 +25,7 @@ func newReregister() *cobra.Command {
 		Use: "reregister [STORE [NAME]]", Short: "Register subscriptions anew, now",
 		Long:    "Register one subscription, those of a store, or all of them anew, whatever their breakers say. It answers when that is done.",
 		Example: "  subproxy reregister\n  subproxy reregister greenhouse_tycoon",
-		Args:    args(0, 2, "STORE and NAME, both optional"),
+		Args:    command.Args(0, 2, "STORE and NAME, both optional"),
 	})
 }
 
@@ -38,7 +39,7 @@ func newAction(verb health.Verb, cmd *cobra.Command) *cobra.Command {
 			return err
 		}
 		if asJSON {
-			return writeJSON(cmd.OutOrStdout(), answers)
+			return command.WriteJSON(cmd.OutOrStdout(), answers)
 		}
 		affected, verified := 0, 0
 		for _, a := range answers {

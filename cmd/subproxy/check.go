@@ -8,6 +8,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
+	"github.com/exesdb/subproxy/internal/command"
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/service"
 )
@@ -26,17 +27,17 @@ With --connect, connect as the configuration says and look at what it needs of N
 events (those that are absent will be created), stores' streams where emitter.enabled, what stream sinks store in, bridged streams.
 Nothing is started, created or changed. The exit status is 1 where something keeps subproxy from starting.`,
 		Example: "  subproxy check --config subproxy.yaml\n  subproxy check --config subproxy.yaml --connect\n  subproxy check --defaults > subproxy.yaml",
-		Args:    args(0, 0, "no arguments"),
+		Args:    command.Args(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case defaults && connected:
-				return usagef("--connect needs --config FILE")
+				return command.Usagef("--connect needs --config FILE")
 			case defaults && file != "":
-				return usagef("--config and --defaults exclude each other")
+				return command.Usagef("--config and --defaults exclude each other")
 			case defaults:
 				return config.WriteDefaults(cmd.OutOrStdout())
 			case file == "":
-				return usagef("give --config FILE to check, or --defaults")
+				return command.Usagef("give --config FILE to check, or --defaults")
 			}
 			c, warnings, err := config.LoadWithWarnings(file, os.LookupEnv)
 			var problems config.Problems

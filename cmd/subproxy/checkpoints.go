@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
+	"github.com/exesdb/subproxy/internal/command"
 	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/registry"
@@ -40,7 +41,7 @@ func newCheckpoints() *cobra.Command {
 selector, and then is another one. These commands list checkpoints, and drop those of subscriptions that are not registered.`,
 		Args: func(cmd *cobra.Command, given []string) error {
 			if len(given) > 0 {
-				return usagef("%s has no command %q; see %s --help", cmd.CommandPath(), given[0], cmd.CommandPath())
+				return command.Usagef("%s has no command %q; see %s --help", cmd.CommandPath(), given[0], cmd.CommandPath())
 			}
 			return nil
 		},
@@ -95,7 +96,7 @@ func newCheckpointsList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list [STORE [NAME]]", Short: "List checkpoints, and whether a subscription is registered for each",
 		Example: "  subproxy checkpoints list\n  subproxy checkpoints list greenhouse_tycoon --orphans --json",
-		Args:    args(0, 2, "STORE and NAME, both optional"),
+		Args:    command.Args(0, 2, "STORE and NAME, both optional"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			store, name := storeAndName(args)
 			return withCheckpoints(cmd.Context(), &nf, bucket, store, name, func(_ jetstream.JetStream, rows []checkpointRow) error {
@@ -103,7 +104,7 @@ func newCheckpointsList() *cobra.Command {
 					rows = slices.DeleteFunc(rows, func(r checkpointRow) bool { return r.Registered })
 				}
 				if asJSON {
-					return writeJSON(cmd.OutOrStdout(), rows)
+					return command.WriteJSON(cmd.OutOrStdout(), rows)
 				}
 				t := newTable(cmd, "STORE", "NAME", "TYPE", "SELECTOR", "SEQUENCE", "WRITTEN", "REGISTERED", "KEY")
 				for _, r := range rows {
@@ -137,10 +138,10 @@ Subscriptions whose instances are all stopped are not registered either: list be
 		Example: "  subproxy checkpoints drop greenhouse_tycoon.by_event_type.renamed=3Av1.audit\n  subproxy checkpoints drop --orphans greenhouse_tycoon audit",
 		Args: func(cmd *cobra.Command, given []string) error {
 			if orphans {
-				return args(1, 2, "with --orphans a STORE and perhaps a NAME")(cmd, given)
+				return command.Args(1, 2, "with --orphans a STORE and perhaps a NAME")(cmd, given)
 			}
 			if len(given) == 0 {
-				return usagef("%s takes one KEY or more, or --orphans and a STORE; see %s --help", cmd.CommandPath(), cmd.CommandPath())
+				return command.Usagef("%s takes one KEY or more, or --orphans and a STORE; see %s --help", cmd.CommandPath(), cmd.CommandPath())
 			}
 			return nil
 		},

@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sync/atomic"
 
@@ -73,12 +71,6 @@ func records(ctx context.Context, js jetstream.JetStream, bucket, store, name st
 		return nil, connect.Explain(err)
 	}
 	return r.List(ctx, store, name)
-}
-
-func writeJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
 }
 
 // storeAndName are the optional arguments STORE [NAME].

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/exesdb/subproxy/internal/command"
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/service"
 	"github.com/exesdb/subproxy/internal/web"
@@ -29,7 +30,7 @@ Any number of them can run; one leads a store. SIGTERM and SIGINT write the chec
 another takes over at once; one that is killed is replaced after emitter.lease_ttl. subproxy run hosts an emitter
 itself where emitter.enabled is true.`,
 		Example: "  subproxy emitter --config subproxy.yaml\n  subproxy emitter --config subproxy.yaml --http 127.0.0.1:8081",
-		Args:    args(0, 0, "no arguments"),
+		Args:    command.Args(0, 0, "no arguments"),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return f.emit(cmd) },
 	}
 	f.nats.add(cmd)
@@ -43,7 +44,7 @@ func (f *runFlags) emit(cmd *cobra.Command) error {
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 	if f.config == "" {
-		return usagef("give a configuration with --config FILE (subproxy check --defaults prints one)")
+		return command.Usagef("give a configuration with --config FILE (subproxy check --defaults prints one)")
 	}
 	cfg, log, err := f.begin()
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 
+	"github.com/exesdb/subproxy/internal/command"
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/registry"
@@ -58,7 +59,7 @@ func newList() *cobra.Command {
 A subscription that is registered but that no running instance answers for is shown as unreachable: its instance is
 gone or cut off, and its events go nowhere.`,
 		Example: "  subproxy list\n  subproxy list greenhouse_tycoon --json",
-		Args:    args(0, 1, "at most a STORE"),
+		Args:    command.Args(0, 1, "at most a STORE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			store, _ := storeAndName(args)
 			rows, err := gatherRows(cmd.Context(), &nf, bucket, store, "")
@@ -66,7 +67,7 @@ gone or cut off, and its events go nowhere.`,
 				return err
 			}
 			if asJSON {
-				return errors.Join(writeJSON(cmd.OutOrStdout(), rows), none(rows, store, ""))
+				return errors.Join(command.WriteJSON(cmd.OutOrStdout(), rows), none(rows, store, ""))
 			}
 			t := newTable(cmd, "STORE", "NAME", "TYPE", "SELECTOR", "HEALTH", "OWNER", "INCARNATION", "REVISION", "CAUSE", "REGISTERED")
 			for _, r := range rows {

@@ -5,21 +5,16 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/jedib0t/go-pretty/v6/text"
 	"go.uber.org/goleak"
 
-	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/internal/command"
 )
 
-// TestMain is, at need, the program that benches start.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && slices.Contains([]string{"run", "emitter", natsnode.ChildCommand}, os.Args[1]) {
-		os.Exit(run())
-	}
 	text.DisableColors()
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreTopFunction("github.com/nats-io/nats-server/v2/server.(*Server).internalSendLoop"),
@@ -61,19 +56,9 @@ func TestMistakesInTheCommandLineAreUsageErrors(t *testing.T) {
 		{[]string{"restart", "a"}, "subproxy restart takes a STORE and a NAME, not 1"},
 		{[]string{"reregister", "a", "b", "c"}, "subproxy reregister takes"},
 		{[]string{"version", "x"}, "no arguments"},
-		{[]string{"bench", "fly"}, "subproxy bench takes"},
-		{[]string{"bench", "reregister", "--subscriptions", "0"}, "--subscriptions: 1 to 1000000, not 0"},
-		{[]string{"bench", "reregister", "--servers", "2"}, "--servers: 1 or 3, not 2"},
-		{[]string{"bench", "reregister", "--samples", "0"}, "at least 1"},
-		{[]string{"bench", "instances", "--instances", "3,0"}, "--instances: 1 to 100 each, not 0"},
-		{[]string{"bench", "instances", "--sampled", "11", "-n", "10"}, "--sampled: 1 to the number of subscriptions, not 11"},
-		{[]string{"bench", "idle", "-n", "1"}, "--subscriptions: 2 to"},
-		{[]string{"bench", "scale", "-n", "10,5"}, "--subscriptions: numbers in ascending order"},
-		{[]string{"bench", "scale", "-n", "0,5"}, "--subscriptions: 1 to 1000000, not 0"},
-		{[]string{"bench", "scale", "--idle=-1s"}, "--idle: not negative"},
 	} {
 		out, err := execute(t, c.args...)
-		var use *usageError
+		var use *command.UsageError
 		if !errors.As(err, &use) || !strings.Contains(err.Error(), c.says) || out != "" {
 			t.Errorf("subproxy %s: got %v; want a usage error that says %s\n%s", strings.Join(c.args, " "), err, c.says, out)
 		}
@@ -86,7 +71,7 @@ func TestWhatDoesNotWorkIsNoUsageError(t *testing.T) {
 		{"check", "--config", absent}, {"run", "--config", absent}, {"list", "--nats", "nats://127.0.0.1:1"}, {"status", "--context", "absent"},
 	} {
 		_, err := execute(t, args...)
-		var use *usageError
+		var use *command.UsageError
 		if err == nil || errors.As(err, &use) {
 			t.Errorf("subproxy %s: got %v", strings.Join(args, " "), err)
 		}
@@ -104,25 +89,29 @@ func TestExitStatusTellsWrongUseFromFailure(t *testing.T) {
 	stdout, errout := os.Stdout, os.Stderr
 	os.Stdout, os.Stderr = stderr, stderr
 	defer func() { os.Stdout, os.Stderr = stdout, errout }()
-	for command, want := range map[string]int{"version": exitDone, "fly": exitWrongUse, "check": exitWrongUse, "check --config /dev/null": exitFailed, "check --defaults": exitDone} {
-		os.Args = append([]string{"subproxy"}, strings.Fields(command)...)
-		if got := run(); got != want {
-			t.Errorf("subproxy %s: exit status %d, want %d", command, got, want)
+	for line, want := range map[string]int{
+		"version": command.Done, "fly": command.WrongUse, "check": command.WrongUse, "check --config /dev/null": command.Failed, "check --defaults": command.Done,
+	} {
+		os.Args = append([]string{"subproxy"}, strings.Fields(line)...)
+		if got := command.Run(newRoot()); got != want {
+			t.Errorf("subproxy %s: exit status %d, want %d", line, got, want)
 		}
 	}
 }
 
 func TestVersionIsPrinted(t *testing.T) {
-	defer func(old string) { version = old }(version)
-	version = "1.2.3"
 	for _, arg := range []string{"version", "--version"} {
-		if out, err := execute(t, arg); err != nil || out != "subproxy 1.2.3\n" {
+		if out, err := execute(t, arg); err != nil || out != "subproxy "+command.Version()+"\n" {
 			t.Errorf("%s: %q, %v", arg, out, err)
 		}
 	}
-	version = ""
-	if out, err := execute(t, "version"); err != nil || !strings.HasPrefix(out, "subproxy ") || strings.TrimSpace(out) == "subproxy" {
-		t.Errorf("unset: %q, %v", out, err)
+}
+
+func TestHelpListsWhatAnOperatorDoes(t *testing.T) {
+	for _, cmd := range newRoot().Commands() {
+		if cmd.Hidden || cmd.Name() == "bench" || cmd.Name() == "demo" {
+			t.Errorf("%s: it is no operator's", cmd.Name())
+		}
 	}
 }
 
@@ -162,7 +151,7 @@ func TestCheckListsEveryMistake(t *testing.T) {
 	t.Setenv("SUBPROXY_HTTP_ADDR", "nowhere")
 	file := writeConfig(t, "natz: {}\nlog: {level: loud}\nstores:\n  - id: s\n    subscriptions:\n      - {name: n, type: by_stream, selector: x, versoin: 1}\n")
 	out, err := execute(t, "check", "--config", file)
-	var use *usageError
+	var use *command.UsageError
 	if err == nil || errors.As(err, &use) || err.Error() != file+": 4 to mend" {
 		t.Errorf("got %v", err)
 	}

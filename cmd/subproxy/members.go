@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
+	"github.com/exesdb/subproxy/internal/command"
 	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/health"
@@ -38,7 +39,7 @@ func newMembers() *cobra.Command {
 		Long: `List the instances that have a session, and those that have none and still hold subscriptions, which others are
 about to take over.`,
 		Example: "  subproxy members\n  subproxy members --json",
-		Args:    args(0, 0, "no arguments"),
+		Args:    command.Args(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			nc, js, err := nf.connect(cmd.Context())
 			if err != nil {
@@ -50,7 +51,7 @@ about to take over.`,
 				return err
 			}
 			if asJSON {
-				return writeJSON(cmd.OutOrStdout(), rows)
+				return command.WriteJSON(cmd.OutOrStdout(), rows)
 			}
 			t := newTable(cmd, "NAME", "ID", "HOST", "PID", "VERSION", "WEIGHT", "DRAINING", "SINCE", "ALIVE", "HELD")
 			for _, r := range rows {
@@ -134,14 +135,14 @@ func newDrain() *cobra.Command {
 subscriptions one by one, each when it has acknowledged what it had in hand (watch with subproxy members). It goes on
 until --undo, or until the instance is started anew. While all instances drain they hold what they held.`,
 		Example: "  subproxy drain host-a\n  subproxy drain host-a --undo",
-		Args:    args(1, 1, "the NAME of an instance"),
+		Args:    command.Args(1, 1, "the NAME of an instance"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			answer, err := drain(cmd.Context(), &nf, args[0], undo)
 			if err != nil {
 				return err
 			}
 			if asJSON {
-				return writeJSON(cmd.OutOrStdout(), answer)
+				return command.WriteJSON(cmd.OutOrStdout(), answer)
 			}
 			what := "drains"
 			if !answer.Draining {

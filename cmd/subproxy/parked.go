@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
+	"github.com/exesdb/subproxy/internal/command"
 	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/pkg/sink"
 )
@@ -60,7 +61,7 @@ func newParked() *cobra.Command {
 These commands list what is parked, show one event, deliver events again to where they were to go, and drop them.`,
 		Args: func(cmd *cobra.Command, given []string) error {
 			if len(given) > 0 {
-				return usagef("%s has no command %q; see %s --help", cmd.CommandPath(), given[0], cmd.CommandPath())
+				return command.Usagef("%s has no command %q; see %s --help", cmd.CommandPath(), given[0], cmd.CommandPath())
 			}
 			return nil
 		},
@@ -91,7 +92,7 @@ func newParkedList() *cobra.Command {
 		Use: "list [STORE [NAME]]", Short: "List parked events, oldest first",
 		Long:    "List the parked events of one subscription, of a store's, or of all. SEQ is what the other commands take; STORE SEQ is the event's\nsequence in its store.",
 		Example: "  subproxy parked list\n  subproxy parked list greenhouse_tycoon --json",
-		Args:    args(0, 2, "STORE and NAME, both optional"),
+		Args:    command.Args(0, 2, "STORE and NAME, both optional"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			store, name := storeAndName(args)
 			return withLot(cmd.Context(), &nf, func(_ jetstream.JetStream, lot *sink.Lot) error {
@@ -113,7 +114,7 @@ func listParked(cmd *cobra.Command, events iter.Seq2[sink.Parked, error], asJSON
 		rows = append(rows, newParkedRow(&p))
 	}
 	if asJSON {
-		return writeJSON(cmd.OutOrStdout(), rows)
+		return command.WriteJSON(cmd.OutOrStdout(), rows)
 	}
 	t := newTable(cmd, "SEQ", "STORE", "NAME", "STORE SEQ", "TYPE", "STREAM", "ATTEMPTS", "AGE", "REASON")
 	for _, r := range rows {
@@ -129,7 +130,7 @@ func newParkedShow() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "show SEQ", Short: "Show a parked event: why it is there, its headers and its data",
 		Example: "  subproxy parked show 12\n  subproxy parked show 12 --json",
-		Args:    args(1, 1, "a SEQ"),
+		Args:    command.Args(1, 1, "a SEQ"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			sequences, err := parseSequences(args)
 			if err != nil {
@@ -141,7 +142,7 @@ func newParkedShow() *cobra.Command {
 					return err
 				}
 				if asJSON {
-					return writeJSON(cmd.OutOrStdout(), wholeParkedRow(&p))
+					return command.WriteJSON(cmd.OutOrStdout(), wholeParkedRow(&p))
 				}
 				showParked(cmd.OutOrStdout(), &p)
 				return nil
@@ -199,10 +200,10 @@ func (c *parkedChoice) add(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&c.all, "all", false, "all parked events, or those of STORE or of STORE and NAME")
 	cmd.Args = func(cmd *cobra.Command, given []string) error {
 		if c.all {
-			return args(0, 2, "with --all STORE and NAME, both optional")(cmd, given)
+			return command.Args(0, 2, "with --all STORE and NAME, both optional")(cmd, given)
 		}
 		if len(given) == 0 {
-			return usagef("%s takes one SEQ or more, or --all; see %s --help", cmd.CommandPath(), cmd.CommandPath())
+			return command.Usagef("%s takes one SEQ or more, or --all; see %s --help", cmd.CommandPath(), cmd.CommandPath())
 		}
 		_, err := parseSequences(given)
 		return err
@@ -214,7 +215,7 @@ func parseSequences(args []string) ([]uint64, error) {
 	for i, a := range args {
 		n, err := strconv.ParseUint(a, 10, 64)
 		if err != nil || n == 0 {
-			return nil, usagef("%q is not a SEQ of subproxy parked list", a)
+			return nil, command.Usagef("%q is not a SEQ of subproxy parked list", a)
 		}
 		sequences[i] = n
 	}
@@ -284,7 +285,7 @@ The subscriber sees these events after those that came later. The exit status is
 		Example: "  subproxy parked replay 12 13\n  subproxy parked replay --all greenhouse_tycoon",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if timeout <= 0 {
-				return usagef("--timeout: more than 0, not %v", timeout)
+				return command.Usagef("--timeout: more than 0, not %v", timeout)
 			}
 			away := map[sink.Config]bool{}
 			return c.act(cmd, args, "accepted", func(js jetstream.JetStream, lot *sink.Lot, p *sink.Parked) error {

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/exesdb/subproxy/internal/command"
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/sink"
@@ -66,7 +67,7 @@ func TestParkedMistakesAreUsageErrors(t *testing.T) {
 		{[]string{"drop", "greenhouse"}, `"greenhouse" is not a SEQ`},
 	} {
 		out, err := execute(t, append([]string{"parked"}, c.args...)...)
-		var use *usageError
+		var use *command.UsageError
 		if !errors.As(err, &use) || !strings.Contains(err.Error(), c.says) || out != "" {
 			t.Errorf("subproxy parked %s: got %v; want a usage error that says %s\n%s", strings.Join(c.args, " "), err, c.says, out)
 		}

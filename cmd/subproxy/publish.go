@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nuid"
 	"github.com/spf13/cobra"
 
+	"github.com/exesdb/subproxy/internal/command"
 	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/event"
@@ -54,9 +55,9 @@ printed. --expected-version refuses the append unless the stream id's last event
   subproxy publish greenhouse_tycoon --file events.jsonl`,
 		Args: func(cmd *cobra.Command, given []string) error {
 			if f.file != "" {
-				return args(1, 1, "a STORE and --file")(cmd, given)
+				return command.Args(1, 1, "a STORE and --file")(cmd, given)
 			}
-			return args(3, 4, "STORE, STREAM, TYPE and perhaps DATA")(cmd, given)
+			return command.Args(3, 4, "STORE, STREAM, TYPE and perhaps DATA")(cmd, given)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
 	}
@@ -77,11 +78,11 @@ func (f *publishFlags) run(cmd *cobra.Command, args []string) error {
 	}
 	switch {
 	case f.replicas != 1 && f.replicas != 3 && f.replicas != 5:
-		return usagef("--replicas: 1, 3 or 5, not %d", f.replicas)
+		return command.Usagef("--replicas: 1, 3 or 5, not %d", f.replicas)
 	case f.expected < emitter.AnyVersion:
-		return usagef("--expected-version: a sequence, 0 or -1, not %d", f.expected)
+		return command.Usagef("--expected-version: a sequence, 0 or -1, not %d", f.expected)
 	case f.file != "" && (f.expected != emitter.AnyVersion || f.id != ""):
-		return usagef("--expected-version and --id are for one event, not for --file")
+		return command.Usagef("--expected-version and --id are for one event, not for --file")
 	}
 	ctx := cmd.Context()
 	nc, js, err := f.nats.connect(ctx)
@@ -107,10 +108,10 @@ func parseHeaders(given []string) (nats.Header, error) {
 	for _, s := range given {
 		name, value, ok := strings.Cut(s, ":")
 		if !ok || name == "" {
-			return nil, usagef("--header %q: write NAME:VALUE", s)
+			return nil, command.Usagef("--header %q: write NAME:VALUE", s)
 		}
 		if value = strings.TrimSpace(value); event.IsStructured(name, value) {
-			return nil, usagef("--header %q: that is an event in structured mode; give STREAM, TYPE and DATA instead, and the other attributes as --header ce-NAME:VALUE", s)
+			return nil, command.Usagef("--header %q: that is an event in structured mode; give STREAM, TYPE and DATA instead, and the other attributes as --header ce-NAME:VALUE", s)
 		}
 		h.Add(name, value)
 	}
@@ -166,7 +167,7 @@ func appendLine(ctx context.Context, out io.Writer, js jetstream.JetStream, stor
 	}
 	data, err := event.Unpack(e.Header, e.Data)
 	if err != nil {
-		return usagef("%w", err)
+		return command.Usagef("%w", err)
 	}
 	e.Data = data
 	if _, given := e.Attribute("datacontenttype"); !given && json.Valid(e.Data) {

@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
+	"github.com/exesdb/subproxy/internal/command"
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/registry"
@@ -32,7 +33,7 @@ proxies that it holds, with new registrations. Events are not lost; a subscriber
 
 Where subproxy's own emitter leads the store, its term is the one in its lease, and is taken up again: it does no harm there.`,
 		Example: "  subproxy reset-term greenhouse_tycoon --term 43",
-		Args:    args(1, 1, "a STORE"),
+		Args:    command.Args(1, 1, "a STORE"),
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) }
 	f.nats.add(cmd)
@@ -48,7 +49,7 @@ const resets = 3
 
 func (f *resetTermFlags) run(cmd *cobra.Command, store string) error {
 	if f.term > cluster.MaxAnnouncedTerm {
-		return usagef("--term: at most %d, not %d", uint64(cluster.MaxAnnouncedTerm), f.term)
+		return command.Usagef("--term: at most %d, not %d", uint64(cluster.MaxAnnouncedTerm), f.term)
 	}
 	ctx := cmd.Context()
 	nc, js, err := f.nats.connect(ctx)
@@ -75,7 +76,7 @@ func (f *resetTermFlags) run(cmd *cobra.Command, store string) error {
 		}
 	}
 	if f.asJSON {
-		return writeJSON(cmd.OutOrStdout(), answers)
+		return command.WriteJSON(cmd.OutOrStdout(), answers)
 	}
 	for _, a := range answers {
 		fmt.Fprintf(cmd.OutOrStdout(), "%s: term %d, was %d; %d of %d registered anew and verified\n", a.Instance.Name, a.Term, a.Before, a.Verified, a.Affected)

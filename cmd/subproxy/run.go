@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 
+	"github.com/exesdb/subproxy/internal/command"
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/logging"
 	"github.com/exesdb/subproxy/internal/natsnode"
@@ -55,7 +56,7 @@ and a file with mistakes changes nothing.
 
 Flags win over the environment (SUBPROXY_…), which wins over the file.`,
 		Example: "  subproxy run --embedded\n  subproxy run --config subproxy.yaml --nats nats://127.0.0.1:4222 --http 127.0.0.1:8080",
-		Args:    args(0, 0, "no arguments"),
+		Args:    command.Args(0, 0, "no arguments"),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return f.run(cmd) },
 	}
 	f.nats.add(cmd)
@@ -107,7 +108,7 @@ func (f *runFlags) run(cmd *cobra.Command) error {
 	if err := somethingToDo(cfg); err != nil {
 		return err
 	}
-	s, err := service.Start(ctx, service.Options{Config: cfg, Version: versionString(), Logger: log, Metrics: health.NewMetrics(reg)})
+	s, err := service.Start(ctx, service.Options{Config: cfg, Version: command.Version(), Logger: log, Metrics: health.NewMetrics(reg)})
 	if err != nil {
 		return unlessStopped(ctx, err, log)
 	}
@@ -144,7 +145,7 @@ func (f *runFlags) begin() (*config.Config, *slog.Logger, error) {
 	}
 	log, err := logging.New(os.Stderr, cfg.Log.Level, cfg.Log.Format)
 	if err != nil {
-		return nil, nil, usagef("%w", err)
+		return nil, nil, command.Usagef("%w", err)
 	}
 	tellWarnings(warnings, log)
 	return cfg, log, nil
@@ -214,7 +215,7 @@ func (f *runFlags) load() (cfg *config.Config, warnings config.Problems, err err
 		cfg = config.Greenhouse()
 		cfg.Emitter.Enabled = true
 	default:
-		return nil, nil, usagef("give a configuration with --config FILE (subproxy check --defaults prints one), or try the built-in example with --embedded")
+		return nil, nil, command.Usagef("give a configuration with --config FILE (subproxy check --defaults prints one), or try the built-in example with --embedded")
 	}
 	if err != nil {
 		return nil, nil, err

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
+	"github.com/exesdb/subproxy/internal/command"
 	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/health"
@@ -33,7 +34,7 @@ line for every change, until it is interrupted.
 
 The exit status is 0 when everything shown is healthy or stands by, and 1 when something is not, so that scripts can ask.`,
 		Example: "  subproxy status\n  subproxy status greenhouse_tycoon --watch\n  subproxy status --json",
-		Args:    args(0, 2, "STORE and NAME, both optional"),
+		Args:    command.Args(0, 2, "STORE and NAME, both optional"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			store, name := storeAndName(args)
 			if watch {
@@ -58,7 +59,7 @@ The exit status is 0 when everything shown is healthy or stands by, and 1 when s
 
 func showStatus(cmd *cobra.Command, rows []row, asJSON bool) error {
 	if asJSON {
-		return writeJSON(cmd.OutOrStdout(), rows)
+		return command.WriteJSON(cmd.OutOrStdout(), rows)
 	}
 	t := newTable(cmd, "STORE", "NAME", "HEALTH", "BREAKER", "VERIFIED", "FAILURES", "CAUSE", "LATENCY", "REVISION", "INCARNATION", "OWNER", "SINCE", "LAST SUCCESS", "SEQ", "LAG", "SINK", "ERROR")
 	for _, r := range rows {

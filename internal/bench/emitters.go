@@ -18,7 +18,7 @@ import (
 const leaseTTL = 2 * time.Second
 
 func (f *failover) startEmitter(ctx context.Context, dir, name string) (*process, error) {
-	return startProcess(ctx, dir, name, "emitter", emitterRuns, emitterConf(f.cluster.URLs(), name, failoverStore, servers))
+	return startProcess(ctx, f.Subproxy, dir, name, "emitter", emitterRuns, emitterConf(f.cluster.URLs(), name, failoverStore, servers))
 }
 
 // emitterRuns is what an emitter logs once it contends.

@@ -13,12 +13,14 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/exesdb/subproxy/pkg/emitter"
 )
 
 // FailoverOptions say what Failover measures.
 type FailoverOptions struct {
-	Rounds   int // of each kind
+	Rounds   int    // of each kind
+	Subproxy string // the program; default: testbed.Subproxy
 	Progress io.Writer
 }
 
@@ -54,6 +56,9 @@ func Failover(ctx context.Context, o FailoverOptions) (*Report, error) {
 			"(while servers are killed) its emitter in one process, over connections of their own; %d CPU(s), %s", servers, servers, runtime.NumCPU(), runtime.Version())},
 	}
 	var err error
+	if f.Subproxy, err = testbed.Subproxy(o.Subproxy); err != nil {
+		return nil, err
+	}
 	if f.cluster, err = natsnode.StartProcesses(ctx, servers, natsnode.ProcessOptions{}); err != nil {
 		return nil, err
 	}

@@ -17,11 +17,13 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/internal/testbed"
 )
 
 // IdleOptions say what Idle measures.
 type IdleOptions struct {
 	Subscriptions int
+	Subproxy      string // the program; default: testbed.Subproxy
 	Progress      io.Writer
 }
 
@@ -32,17 +34,21 @@ const idleSettle = 10 * time.Second
 // Idle measures what an instance with idle subscriptions takes more than one with a single one: resident memory and
 // goroutines of a real `subproxy run` process, with the server in another one.
 func Idle(ctx context.Context, o IdleOptions) (*Report, error) {
+	program, err := testbed.Subproxy(o.Subproxy)
+	if err != nil {
+		return nil, err
+	}
 	server, err := natsnode.StartProcess(ctx, natsnode.ProcessOptions{Name: "bench", Stderr: os.Stderr})
 	if err != nil {
 		return nil, err
 	}
 	defer server.Shutdown()
 	r := &Report{Bench: "idle", Setup: fmt.Sprintf("subproxy and nats-server as two processes, %d CPU(s), %s", runtime.NumCPU(), runtime.Version())}
-	few, err := idleInstance(ctx, server.URL(), 1, o.Progress)
+	few, err := idleInstance(ctx, program, server.URL(), 1, o.Progress)
 	if err != nil {
 		return nil, err
 	}
-	many, err := idleInstance(ctx, server.URL(), o.Subscriptions, o.Progress)
+	many, err := idleInstance(ctx, program, server.URL(), o.Subscriptions, o.Progress)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +66,7 @@ func Idle(ctx context.Context, o IdleOptions) (*Report, error) {
 // usage is what an idle instance takes.
 type usage struct{ memory, goroutines, cpu float64 }
 
-func idleInstance(ctx context.Context, url string, n int, progress io.Writer) (u usage, err error) {
+func idleInstance(ctx context.Context, program, url string, n int, progress io.Writer) (u usage, err error) {
 	fmt.Fprintf(progress, "measuring an instance with %d subscriptions…\n", n)
 	dir, err := os.MkdirTemp("", "subproxy-bench-")
 	if err != nil {
@@ -71,11 +77,7 @@ func idleInstance(ctx context.Context, url string, n int, progress io.Writer) (u
 	if err := os.WriteFile(file, idleConfig(url, n), 0o600); err != nil {
 		return u, err
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return u, err
-	}
-	cmd := exec.CommandContext(ctx, self, "run", "--config", file, "--http", "127.0.0.1:0", "--log-format", "json")
+	cmd := exec.CommandContext(ctx, program, "run", "--config", file, "--http", "127.0.0.1:0", "--log-format", "json")
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	stderr, err := cmd.StderrPipe()
 	if err != nil {

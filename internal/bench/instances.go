@@ -8,14 +8,17 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/exesdb/subproxy/internal/testbed"
 )
 
 // InstancesOptions say what Instances measures.
 type InstancesOptions struct {
 	Instances     []int // how many of them, one set after the other
 	Subscriptions int
-	Sampled       int // of the subscriptions: those that get events
-	Servers       int // 1 or 3, processes
+	Sampled       int    // of the subscriptions: those that get events
+	Servers       int    // 1 or 3, processes
+	Subproxy      string // the program; default: testbed.Subproxy
 	Progress      io.Writer
 }
 
@@ -27,6 +30,10 @@ const pauseBound = 100 * time.Millisecond
 func Instances(ctx context.Context, o InstancesOptions) (*Report, error) {
 	r := &Report{Bench: "instances", Setup: fmt.Sprintf("%d subscriptions, of which %d get an event every %v; %d nats-server(s), an emitter and each instance as processes, publisher and "+
 		"subscribers in another; %d CPU(s), %s", o.Subscriptions, o.Sampled, instanceEvery, o.Servers, runtime.NumCPU(), runtime.Version())}
+	var err error
+	if o.Subproxy, err = testbed.Subproxy(o.Subproxy); err != nil {
+		return nil, err
+	}
 	for _, n := range o.Instances {
 		if err := instancesOf(ctx, o, n, r); err != nil {
 			return nil, fmt.Errorf("%d instances: %w", n, err)

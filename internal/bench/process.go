@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// process is a subproxy command, run from this executable.
+// process is a subproxy command.
 type process struct {
 	name string
 	cmd  *exec.Cmd
@@ -26,16 +26,12 @@ type process struct {
 
 // startProcess starts a command with that configuration, and returns once it has logged the message ready; it does not wait for
 // an empty one.
-func startProcess(ctx context.Context, dir, name, command, ready string, conf []byte) (*process, error) {
+func startProcess(ctx context.Context, program, dir, name, command, ready string, conf []byte) (*process, error) {
 	file := filepath.Join(dir, name+".yaml")
 	if err := os.WriteFile(file, conf, 0o600); err != nil {
 		return nil, err
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
-	p := &process{name: name, cmd: exec.CommandContext(ctx, self, command, "--config", file, "--log-format", "json"), done: make(chan struct{})}
+	p := &process{name: name, cmd: exec.CommandContext(ctx, program, command, "--config", file, "--log-format", "json"), done: make(chan struct{})}
 	p.cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "SUBPROXY_") }) // would override the configuration
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {

@@ -92,7 +92,7 @@ func openTown(ctx context.Context, o InstancesOptions) (_ *town, err error) {
 		return nil, err
 	}
 	t.pub = &publisher{w: w, js: js, every: instanceEvery}
-	t.emitter, err = startProcess(ctx, t.dir, "emitter", "emitter", emitterRuns, emitterConf(t.server.URLs(), "emitter", instancesStore, o.Servers))
+	t.emitter, err = startProcess(ctx, t.Subproxy, t.dir, "emitter", "emitter", emitterRuns, emitterConf(t.server.URLs(), "emitter", instancesStore, o.Servers))
 	return t, err
 }
 
@@ -205,7 +205,7 @@ func (t *town) conf(name string) []byte {
 }
 
 func (t *town) start(ctx context.Context, name string) error {
-	p, err := startProcess(ctx, t.dir, name, "run", "", t.conf(name))
+	p, err := startProcess(ctx, t.Subproxy, t.dir, name, "run", "", t.conf(name))
 	if err == nil {
 		t.instances[name] = p
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/exesdb/subproxy/pkg/feed"
 )
 
@@ -51,8 +52,8 @@ type Options struct {
 	// Faults ends the demo after so many; 0: by Duration.
 	Faults int
 	Gap    time.Duration // default DefaultGap
-	// Executable is the subproxy program whose commands emitter and run are run; default this one.
-	Executable string
+	// Subproxy is the program whose commands emitter and run are run; default: testbed.Subproxy.
+	Subproxy string
 }
 
 var errInterrupted = errors.New("it was ended before anything was shown")
@@ -71,17 +72,16 @@ type Result struct {
 // world is all that runs.
 type world struct {
 	Options
-	executable string
-	dir        string
-	keep       bool // the logs are of interest
-	urls       string
-	nodes      natsnode.Processes
-	nc         *nats.Conn
-	js         jetstream.JetStream
-	sets       []*set
-	rng        *rand.Rand
-	report     *report
-	fail       context.CancelCauseFunc
+	dir    string
+	keep   bool // the logs are of interest
+	urls   string
+	nodes  natsnode.Processes
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	sets   []*set
+	rng    *rand.Rand
+	report *report
+	fail   context.CancelCauseFunc
 
 	conns    []*nats.Conn
 	halt     chan struct{} // closed to end the publishers
@@ -126,10 +126,8 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 
 func (w *world) start(ctx context.Context) (err error) {
 	w.report.start()
-	if w.executable = w.Executable; w.executable == "" {
-		if w.executable, err = os.Executable(); err != nil {
-			return err
-		}
+	if w.Subproxy, err = testbed.Subproxy(w.Subproxy); err != nil {
+		return err
 	}
 	if w.dir, err = os.MkdirTemp("", "subproxy-demo-"); err != nil {
 		return err

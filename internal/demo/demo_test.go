@@ -19,10 +19,8 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/test/harness"
 )
-
-// built is the subproxy program, built by TestMain.
-var built string
 
 // TestMain is, at need, the program that natsnode starts.
 func TestMain(m *testing.M) {
@@ -33,34 +31,20 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	dir, err := os.MkdirTemp("", "demo-test-")
-	if err != nil {
-		panic(err)
-	}
-	built = filepath.Join(dir, "subproxy")
-	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
-		_ = os.RemoveAll(dir)
-		os.Exit(code)
-	}))
+	goleak.VerifyTestMain(m)
 }
 
-var build = sync.OnceValue(func() error {
-	out, err := exec.Command("go", "build", "-o", built, "github.com/exesdb/subproxy/cmd/subproxy").CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%w\n%s", err, out)
-	}
-	return nil
-})
-
-func needProgram(t *testing.T) string {
+// built is a program of this module under a file name of this test's own: other tests run it at the same time.
+func built(t *testing.T, name string) string {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("runs a dozen processes")
 	}
-	if err := build(); err != nil {
+	file := filepath.Join(t.TempDir(), name)
+	if err := os.Link(harness.Program(t, name), file); err != nil {
 		t.Fatal(err)
 	}
-	return built
+	return file
 }
 
 // screen is where a demo writes; it calls seen at each write.
@@ -92,17 +76,17 @@ func testOptions(t *testing.T, out *screen) Options {
 			t.Log(out.String())
 		}
 	})
-	return Options{Out: out, Duration: 10 * time.Second, Seed: 1, Rate: 50, Gap: 300 * time.Millisecond, Executable: needProgram(t)}
+	return Options{Out: out, Duration: 10 * time.Second, Seed: 1, Rate: 50, Gap: 300 * time.Millisecond, Subproxy: built(t, "subproxy")}
 }
 
 // wantNothingLeft checks that none of the processes runs that a demo in this one starts.
-func wantNothingLeft(t *testing.T) {
+func wantNothingLeft(t *testing.T, o *Options) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if left := append(running(t, built), running(t, self+"\x00"+natsnode.ChildCommand)...); len(left) > 0 {
+	if left := append(running(t, o.Subproxy), running(t, self+"\x00"+natsnode.ChildCommand)...); len(left) > 0 {
 		t.Errorf("still running: %v", left)
 	}
 }
@@ -159,7 +143,7 @@ func TestNothingIsLostToAnyFault(t *testing.T) {
 		` greenhouse_tycoon`+counts+` +[0-9]+`,
 		`  nats -s nats://127\.0\.0\.1:\d+ sub 'exesdb\.proxy\.status\.>'`,
 	)
-	wantNothingLeft(t)
+	wantNothingLeft(t, &o)
 }
 
 func TestComparisonSuffersTheSameFaults(t *testing.T) {
@@ -179,7 +163,7 @@ func TestComparisonSuffersTheSameFaults(t *testing.T) {
 		` greenhouse_tycoon`+counts+` +[0-9]+`,
 		` greenhouse_by_timer \(timer\)`+counts+` +[0-9]+`,
 	)
-	wantNothingLeft(t)
+	wantNothingLeft(t, &o)
 }
 
 func TestInterruptedDemoEndsWithItsSummary(t *testing.T) {
@@ -200,17 +184,18 @@ func TestInterruptedDemoEndsWithItsSummary(t *testing.T) {
 		t.Errorf("got %+v", result)
 	}
 	wantLines(t, out.String(), ` greenhouse_tycoon`+counts+` +[0-9]+`)
-	wantNothingLeft(t)
+	wantNothingLeft(t, &o)
 }
 
 func TestInterruptedStartLeavesNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	out := &screen{seen: func(string) { cancel() }}
-	if _, err := Run(ctx, testOptions(t, out)); err == nil {
+	o := testOptions(t, out)
+	if _, err := Run(ctx, o); err == nil {
 		t.Error("no error")
 	}
-	wantNothingLeft(t)
+	wantNothingLeft(t, &o)
 }
 
 func TestProcessThatDiesByItselfEndsTheDemo(t *testing.T) {
@@ -218,18 +203,18 @@ func TestProcessThatDiesByItselfEndsTheDemo(t *testing.T) {
 		t.Skip("finds processes in /proc")
 	}
 	out := &screen{}
+	o := testOptions(t, out)
+	o.Gap = time.Hour
 	var once sync.Once
 	out.seen = func(all string) {
 		if strings.Contains(all, "WHAT BROKE") {
 			once.Do(func() {
-				if p, err := os.FindProcess(running(t, built)[0]); err == nil {
+				if p, err := os.FindProcess(running(t, o.Subproxy)[0]); err == nil {
 					_ = p.Kill()
 				}
 			})
 		}
 	}
-	o := testOptions(t, out)
-	o.Gap = time.Hour
 	_, err := Run(t.Context(), o)
 	if err == nil || !strings.Contains(err.Error(), "ended by itself: signal: killed; its log is ") {
 		t.Errorf("got %v", err)
@@ -239,14 +224,14 @@ func TestProcessThatDiesByItselfEndsTheDemo(t *testing.T) {
 		t.Errorf("%d logs in %s", len(logs), dir)
 	}
 	_ = os.RemoveAll(dir)
-	wantNothingLeft(t)
+	wantNothingLeft(t, &o)
 }
 
 func TestNothingIsLeftOfADemoThatIsKilled(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux kills the children of who is killed")
 	}
-	program := needProgram(t)
+	subproxy, demo := built(t, "subproxy"), built(t, "subproxy-bench")
 	temporary := t.TempDir()
 	begun := make(chan struct{})
 	var once sync.Once
@@ -255,7 +240,7 @@ func TestNothingIsLeftOfADemoThatIsKilled(t *testing.T) {
 			once.Do(func() { close(begun) })
 		}
 	}}
-	cmd := exec.Command(program, "demo")
+	cmd := exec.Command(demo, "demo", "--subproxy", subproxy)
 	cmd.Env = append(os.Environ(), "TMPDIR="+temporary)
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
@@ -274,8 +259,9 @@ func TestNothingIsLeftOfADemoThatIsKilled(t *testing.T) {
 	<-ended
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if err := until(ctx, func() bool { return len(running(t, built)) == 0 }); err != nil {
-		t.Errorf("still running: %v", running(t, built))
+	left := func() []int { return append(running(t, subproxy), running(t, demo)...) }
+	if err := until(ctx, func() bool { return len(left()) == 0 }); err != nil {
+		t.Errorf("still running: %v", left())
 	}
 }
 
@@ -295,7 +281,7 @@ func TestConfigurationsAreGood(t *testing.T) {
 func TestProgramThatIsNotThereIsAnError(t *testing.T) {
 	out := &screen{}
 	o := testOptions(t, out)
-	o.Executable = filepath.Join(t.TempDir(), "absent")
+	o.Subproxy = filepath.Join(t.TempDir(), "absent")
 	if _, err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "absent") {
 		t.Errorf("got %v", err)
 	}

@@ -144,7 +144,7 @@ func (s *set) names() []string {
 // configure writes what the set's processes are started with.
 func (s *set) configure(w *world) error {
 	create := func(name, command, ready string, held []subscription) (*program, error) {
-		p := &program{executable: w.executable, name: s.prefix + name, command: command, ready: ready, dir: w.dir, failed: w.fail}
+		p := &program{executable: w.Subproxy, name: s.prefix + name, command: command, ready: ready, dir: w.dir, failed: w.fail}
 		return p, p.configure(configuration(w.urls, p.name, s.store, s.timerOnly, held))
 	}
 	for i := range 2 {

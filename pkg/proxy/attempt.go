@@ -28,7 +28,7 @@ const DeliverPrefix = "exesdb.proxy.deliver."
 // registry.MaxGetLast records; several batches are in flight, so that one is written while another is read.
 //
 // What an operator asks for waits, in the server, for what is under way: with 500 in a batch 0.1 s, with 2000 0.4 s; a round
-// of 100,000 takes as long with either (subproxy bench scale).
+// of 100,000 takes as long with either (subproxy-bench scale).
 const batchSize = 500
 
 // takeoverBatch is how many attempts to take what nobody holds are made together: all are written before the first is read back, since

@@ -14,7 +14,7 @@ const (
 	leastAway = 4
 	mostAway  = 256
 	// slowMove is too long, unless a registration takes so long by itself (see quickest): the emitter has to find it after that, and
-	// the slowest of thousands must stay below the 100 ms that are bearable (subproxy bench instances).
+	// the slowest of thousands must stay below the 100 ms that are bearable (subproxy-bench instances).
 	slowMove = 10 * time.Millisecond
 	// lostMove is when nobody is waited for any more: who asked is gone, or others hold what it asked for by turns.
 	lostMove = time.Second

@@ -6,13 +6,14 @@ import (
 	"testing"
 
 	"github.com/exesdb/subproxy/internal/bench"
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 func TestBenchOfInstancesLosesNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs half a dozen processes")
 	}
-	out, err := execute(t, "bench", "instances", "--instances", "2", "--subscriptions", "60", "--sampled", "6", "--json")
+	out, err := execute(t, "instances", "--instances", "2", "--subscriptions", "60", "--sampled", "6", "--json", "--subproxy", harness.Program(t, "subproxy"))
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

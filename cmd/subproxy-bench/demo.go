@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/exesdb/subproxy/internal/command"
 	"github.com/exesdb/subproxy/internal/demo"
 )
 
@@ -26,14 +27,14 @@ verified again, how long delivery paused, and how many events were sent, deliver
 
 It ends by itself with a summary; Ctrl-C ends it early, with the summary too. The exit status is 1 if an event was lost.
 With --compare a second store suffers the same faults, whose instances hear no cluster events and register by timer.`,
-		Example: "  subproxy demo\n  subproxy demo --duration 5m --compare\n  subproxy demo --seed 42",
-		Args:    args(0, 0, "no arguments"),
+		Example: "  subproxy-bench demo\n  subproxy-bench demo --duration 5m --compare\n  subproxy-bench demo --seed 42",
+		Args:    command.Args(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case o.Duration < shortest:
-				return usagef("--duration: at least %s, not %s", shortest, o.Duration)
+				return command.Usagef("--duration: at least %s, not %s", shortest, o.Duration)
 			case o.Rate < leastRate || o.Rate > mostRate:
-				return usagef("--rate: %d to %d, not %d", leastRate, mostRate, o.Rate)
+				return command.Usagef("--rate: %d to %d, not %d", leastRate, mostRate, o.Rate)
 			}
 			if o.Seed == 0 {
 				o.Seed = 1 + rand.Uint64N(1_000_000)
@@ -56,5 +57,5 @@ With --compare a second store suffers the same faults, whose instances hear no c
 	flags.BoolVar(&o.Compare, "compare", false, "the same faults beside it for a store without cluster events, by timer only")
 	flags.Uint64Var(&o.Seed, "seed", 0, "`N` that decides what breaks when; 0: another one each time")
 	flags.IntVar(&o.Rate, "rate", 50, "events a second, 10 to 500")
-	return cmd
+	return addSubproxy(cmd, &o.Subproxy)
 }
