@@ -14,8 +14,8 @@ import (
 
 	"github.com/exesdb/subproxy/internal/command"
 	"github.com/exesdb/subproxy/internal/connect"
-	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/membership"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
@@ -24,7 +24,7 @@ const clusterBucket = "exesdb_cluster"
 
 // memberRow is an instance that has a session, or that is named in a registration.
 type memberRow struct {
-	cluster.Member
+	membership.Member
 	Alive     bool       `json:"alive"`
 	RenewedAt *time.Time `json:"renewed_at"` // null where there is no session
 	Held      int        `json:"held"`       // registrations of this run
@@ -78,12 +78,12 @@ func yesNo(b bool) string {
 	return "no"
 }
 
-func readMembers(ctx context.Context, js jetstream.JetStream) ([]cluster.Standing, error) {
+func readMembers(ctx context.Context, js jetstream.JetStream) ([]membership.StoredMember, error) {
 	r, err := registry.OpenExisting(ctx, js, clusterBucket)
 	if err != nil {
 		return nil, connect.Explain(err)
 	}
-	members, err := cluster.ReadMembers(ctx, r)
+	members, err := membership.ReadMembers(ctx, r)
 	return members, connect.Explain(err)
 }
 
@@ -100,7 +100,7 @@ func gatherMembers(ctx context.Context, js jetstream.JetStream, bucket string) (
 	return joinMembers(members, entries, time.Now()), nil
 }
 
-func joinMembers(members []cluster.Standing, entries []registry.Entry, now time.Time) []memberRow {
+func joinMembers(members []membership.StoredMember, entries []registry.Entry, now time.Time) []memberRow {
 	rows := make([]memberRow, 0, len(members))
 	byID := map[string]int{}
 	for i := range members {
@@ -118,7 +118,7 @@ func joinMembers(members []cluster.Standing, entries []registry.Entry, now time.
 			n = len(rows)
 			byID[r.Owner.ID] = n
 			o := r.Owner
-			rows = append(rows, memberRow{Member: cluster.Member{Name: o.Name, ID: o.ID, Host: o.Host, PID: o.PID}})
+			rows = append(rows, memberRow{Member: membership.Member{Name: o.Name, ID: o.ID, Host: o.Host, PID: o.PID}})
 		}
 		rows[n].Held++
 	}

@@ -12,23 +12,24 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/lease"
+	"github.com/exesdb/subproxy/pkg/membership"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
 // hold opens the session of an instance, for as long as the test runs.
-func hold(t *testing.T, js jetstream.JetStream, name string) *cluster.Session {
+func hold(t *testing.T, js jetstream.JetStream, name string) *membership.Session {
 	t.Helper()
 	bucket, err := registry.Open(t.Context(), js, registry.Config{Kind: registry.Cluster})
 	if err != nil {
 		t.Fatal(err)
 	}
-	follower, err := cluster.NewFollower(js, bucket, nil)
+	follower, err := lease.NewFollower(js, bucket, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := cluster.OpenSession(cluster.SessionConfig{Owner: registry.Owner{Name: name, ID: name + "-id", Host: "h", PID: 7}, Follower: follower, Version: "1.2.3", Weight: 3})
+	s, err := membership.OpenSession(membership.SessionConfig{Owner: registry.Owner{Name: name, ID: name + "-id", Host: "h", PID: 7}, Follower: follower, Version: "1.2.3", Weight: 3})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,8 +90,8 @@ func TestMembersAreListedWithWhatTheyHold(t *testing.T) {
 func TestMemberThatDoesNotRenewIsShownAsSuch(t *testing.T) {
 	now := time.Date(2026, 11, 23, 7, 0, 0, 0, time.UTC)
 	for since, alive := range map[time.Duration]bool{0: true, 3500 * time.Millisecond: true, 4500 * time.Millisecond: false} {
-		m := cluster.Standing{Member: cluster.Member{Name: "a", ID: "1", TTLMillis: 3000}, RenewedAt: now.Add(-since)}
-		if rows := joinMembers([]cluster.Standing{m}, nil, now); rows[0].Alive != alive {
+		m := membership.StoredMember{Member: membership.Member{Name: "a", ID: "1", TTLMillis: 3000}, RenewedAt: now.Add(-since)}
+		if rows := joinMembers([]membership.StoredMember{m}, nil, now); rows[0].Alive != alive {
 			t.Errorf("after %v: %+v", since, rows[0])
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/pkg/cluster"
+	"github.com/exesdb/subproxy/pkg/election"
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/health"
@@ -224,11 +225,11 @@ func (s *set) leadingEmitter(ctx context.Context, js jetstream.JetStream) (*prog
 	if err != nil {
 		return nil, err
 	}
-	entry, err := leases.Get(ctx, cluster.LeaderKey(s.store))
+	entry, err := leases.Get(ctx, election.LeaderKey(s.store))
 	if err != nil {
 		return nil, err
 	}
-	var lease cluster.Record
+	var lease election.LeaderRecord
 	if err := json.Unmarshal(entry.Value(), &lease); err != nil {
 		return nil, err
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
-	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/lease"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
@@ -265,8 +265,8 @@ func (b *alertBook) finish(ctx context.Context) {
 }
 
 // watchAlerts follows which alerts stand, of all instances.
-func (s *Service) watchAlerts(follower *cluster.Follower) error {
-	return follower.Watch(health.StandingPrefix, func(e registry.Entry) {
+func (s *Service) watchAlerts(follower *lease.Follower) error {
+	return follower.WatchEntries(health.StandingPrefix, func(e registry.Entry) {
 		if a, others := s.alerts.entry(e); others {
 			s.inherit(a)
 		}
@@ -277,7 +277,7 @@ func (s *Service) watchAlerts(follower *cluster.Follower) error {
 // of a store is each instance's own, and taken over where that run is gone: by the next run of its name, or by all others that live.
 func (s *Service) inherit(a health.Standing) {
 	former := a.Owner.Name == s.owner.Name
-	if a.Scope == "store" && !former && s.members.Alive(a.Owner) {
+	if a.Scope == "store" && !former && s.members.Snapshot().Alive(a.Owner) {
 		return
 	}
 	if !s.supervisor.Inherit(a) && former {

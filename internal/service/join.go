@@ -10,8 +10,10 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/exesdb/subproxy/internal/config"
-	"github.com/exesdb/subproxy/pkg/cluster"
+	"github.com/exesdb/subproxy/pkg/election"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/lease"
+	"github.com/exesdb/subproxy/pkg/membership"
 	"github.com/exesdb/subproxy/pkg/payload"
 	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/registry"
@@ -26,15 +28,15 @@ func (s *Service) clusterConfig() registry.Config {
 // join opens this instance's session, and follows those of the others until the instance ends. It waits, for a while, until the
 // others can see the session: from then on this run's registrations live, and those of the name's last run do not.
 func (s *Service) join(ctx context.Context) error {
-	follower, err := cluster.NewFollower(s.js, s.cluster, s.log)
+	follower, err := lease.NewFollower(s.js, s.cluster, s.log)
 	if err != nil {
 		return err
 	}
-	s.members, err = cluster.NewMembership(cluster.MembershipConfig{Follower: follower, Logger: s.log, OnChange: s.share})
+	s.members, err = membership.New(membership.Config{Follower: follower, Logger: s.log, OnChange: s.share})
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(follower.WatchLeases(s.leads), s.watchAlerts(follower)); err != nil {
+	if err := errors.Join(election.Watch(follower, s.leads), s.watchAlerts(follower)); err != nil {
 		return err
 	}
 	for subject, handle := range map[string]nats.MsgHandler{
@@ -45,10 +47,10 @@ func (s *Service) join(ctx context.Context) error {
 		}
 	}
 	instance := s.cfg.Load().Instance
-	session, err := cluster.OpenSession(cluster.SessionConfig{
+	session, err := membership.OpenSession(membership.SessionConfig{
 		Owner: s.owner, Follower: follower, Version: s.version, Weight: instance.Weight, TTL: instance.SessionTTL,
 		Stores: s.stores(s.cfg.Load()), Logger: s.log,
-		OnSuperseded: func(by cluster.Member) { s.supervisor.Retire(by.Owner()) },
+		OnSuperseded: func(by membership.Member) { s.supervisor.Retire(by.Owner()) },
 		Ensure:       s.ensureCluster,
 	})
 	if err != nil {
@@ -68,12 +70,12 @@ func (s *Service) join(ctx context.Context) error {
 }
 
 // leads hears that an emitter renewed its lease.
-func (s *Service) leads(r cluster.Record) {
+func (s *Service) leads(r election.LeaderRecord) {
 	s.supervisor.Leads(r.Store, r.Leader, r.Term, time.Now())
 }
 
 // stores are those that the configuration has subscriptions of, as far as the server takes so many in a session's record.
-func (s *Service) stores(c *config.Config) cluster.Stores {
+func (s *Service) stores(c *config.Config) membership.Stores {
 	const fields = 512
 	all := stores(c)
 	some := all.Within(payload.Room(s.nc.MaxPayload()) - fields - payload.Text(s.owner.Name) - payload.Text(s.owner.Host) - payload.Text(s.version))
@@ -84,14 +86,14 @@ func (s *Service) stores(c *config.Config) cluster.Stores {
 	return some
 }
 
-func stores(c *config.Config) cluster.Stores {
+func stores(c *config.Config) membership.Stores {
 	var ids []string
 	for i := range c.Stores {
 		if len(c.Stores[i].Subscriptions) > 0 {
 			ids = append(ids, c.Stores[i].ID)
 		}
 	}
-	return cluster.NewStores(ids)
+	return membership.NewStores(ids)
 }
 
 // joined waits until the session is open. Where it is not in time, and not because it is forbidden, the instance runs and goes
@@ -130,11 +132,11 @@ func (s *Service) ensureCluster(ctx context.Context) error {
 }
 
 // share tells the proxies who there is to share with.
-func (s *Service) share(v *cluster.View) {
+func (s *Service) share(v *membership.View) {
 	var members []placement.Member
 	for i := range v.Peers {
 		// This instance counts for itself from its first session on; the others wait whether more come with it.
-		if p := &v.Peers[i]; p.Counts || p.Alive && p.ID == s.owner.ID {
+		if p := &v.Peers[i]; p.Eligible || p.Alive && p.ID == s.owner.ID {
 			members = append(members, placement.Member{Name: p.Name, Weight: p.Weight, Draining: p.Draining, Has: p.Stores.Has})
 		}
 	}

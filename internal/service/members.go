@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/membership"
 )
 
 // answerDrain answers where this instance is meant, once the others can see it. What it holds moves after that.
@@ -32,7 +32,7 @@ func (s *Service) answerDrain(ctx context.Context, r *request) {
 		return
 	}
 	switch err := session.SetDraining(ctx, !body.Undo); {
-	case errors.Is(err, cluster.ErrSuperseded): // the run that has the name answers
+	case errors.Is(err, membership.ErrSuperseded): // the run that has the name answers
 	case err != nil:
 		s.fail(r, health.CodeUnavailable, health.TemporaryFailure, fmt.Sprint(err))
 	default:

@@ -16,6 +16,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/feed"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/membership"
 	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/sink"
@@ -49,8 +50,8 @@ type Service struct {
 	denials    *sink.Denials // outlet's; there before the connection
 	bucket     *registry.Registry
 	cluster    *registry.Registry // sessions
-	members    *cluster.Membership
-	session    *cluster.Session
+	members    *membership.Membership
+	session    *membership.Session
 	gate       *gate
 	feed       *feed.Feed
 	supervisor *proxy.Supervisor

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/cluster"
+	"github.com/exesdb/subproxy/pkg/election"
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
@@ -53,7 +54,7 @@ func (s *Service) lowerMarkers(ctx context.Context, store string, term uint64) e
 	if err := s.bucket.LowerTerms(ctx, store, term); err != nil {
 		return err
 	}
-	e, there, err := s.cluster.GetFromLeader(ctx, cluster.LeaderKey(store))
+	e, there, err := s.cluster.GetFromLeader(ctx, election.LeaderKey(store))
 	if err != nil || !there || e.Operation != registry.Deleted || e.Term <= term {
 		return err
 	}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -350,5 +351,23 @@ func TestListenOnAClosedConnectionFails(t *testing.T) {
 	nc.Close()
 	if _, err := Listen(nc, both); err == nil || !strings.Contains(err.Error(), LeaderChangedSubject) {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestAnnouncedEventIsHeard(t *testing.T) {
+	n := startNode(t)
+	e := listen(t, n, both)
+	nc := connect(t, n)
+	want := Event{Kind: LeaderChanged, ID: "i", Store: "s", Leader: "b", PreviousLeader: "a", Term: 7, Reason: "expired", Enveloped: true}
+	if err := Announce(nc, LeaderChangedSubject, want); err != nil {
+		t.Fatal(err)
+	}
+	got := next(t, e.events)
+	if got.SeenAt = want.SeenAt; got != want {
+		t.Errorf("heard %+v", got)
+	}
+	nc.Close()
+	if err := Announce(nc, LeaderChangedSubject, want); !errors.Is(err, nats.ErrConnectionClosed) {
+		t.Errorf("on a closed connection: %v", err)
 	}
 }

@@ -8,7 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/exesdb/subproxy/pkg/cluster"
+	"github.com/exesdb/subproxy/pkg/election"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
@@ -219,8 +219,8 @@ func (l *leader) verify(term uint64) {
 			case err == nil:
 				l.verifying = false
 				l.risen(time.Now())
-			case errors.Is(err, cluster.ErrDeposed): // the context ends
-			case errors.Is(err, cluster.ErrLastTerm):
+			case errors.Is(err, election.ErrDeposed): // the context ends
+			case errors.Is(err, election.ErrLastTerm):
 				l.verifying = false
 				l.log.Error("the lease can't be renewed with a later term", "error", err)
 			default: // it is not known yet

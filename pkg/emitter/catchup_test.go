@@ -67,7 +67,7 @@ func newCatchingUp(t *rapid.T) *catchingUp {
 }
 
 // steadyLease is a lease that nobody disputes.
-type steadyLease struct{ lease }
+type steadyLease struct{ leadership }
 
 func (steadyLease) Term() uint64 { return 7 }
 

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/exesdb/subproxy/pkg/cluster"
+	"github.com/exesdb/subproxy/pkg/election"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
@@ -194,7 +194,7 @@ func (l *leader) skip(least uint64) {
 
 // finish writes what was acknowledged, before the lease goes to the next.
 func (l *leader) finish(ctx context.Context) {
-	if errors.Is(context.Cause(ctx), cluster.ErrDeposed) {
+	if errors.Is(context.Cause(ctx), election.ErrDeposed) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishWithin)

@@ -16,8 +16,10 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/digest"
+	"github.com/exesdb/subproxy/pkg/election"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/feed"
+	"github.com/exesdb/subproxy/pkg/lease"
 	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -33,7 +35,7 @@ type Config struct {
 	Stores    []Store
 	Candidate registry.Owner // this run; its ID is new at each start
 
-	LeaseTTL           time.Duration // default cluster.DefaultTTL
+	LeaseTTL           time.Duration // default lease.DefaultTTL
 	CheckpointInterval time.Duration // default DefaultCheckpointInterval
 
 	Registry                registry.Config // the bucket of registrations
@@ -159,7 +161,7 @@ func (e *Emitter) sayCost(store string, info *jetstream.StreamInfo) {
 // Run contends, and leads where it is elected, until ctx ends. It gives its leases back then.
 func (e *Emitter) Run(ctx context.Context) error {
 	defer e.digest.Close()
-	follower, err := cluster.NewFollower(e.js, e.leases, e.log)
+	follower, err := lease.NewFollower(e.js, e.leases, e.log)
 	if err != nil {
 		return err
 	}
@@ -173,7 +175,7 @@ func (e *Emitter) Run(ctx context.Context) error {
 	feeds.Go(func() error { return follower.Run(following) })
 	feeds.Go(func() error { return records.Run(following) })
 	var g errgroup.Group
-	var elections []*cluster.Election
+	var elections []*election.Election
 	for _, s := range e.cfg.Stores {
 		election, err := e.contest(s, follower)
 		if err != nil {
@@ -191,16 +193,16 @@ func (e *Emitter) Run(ctx context.Context) error {
 	return errors.Join(err, feeds.Wait())
 }
 
-func (e *Emitter) contest(s Store, follower *cluster.Follower) (*cluster.Election, error) {
+func (e *Emitter) contest(s Store, follower *lease.Follower) (*election.Election, error) {
 	store := s.Stream.Store
 	r := e.rosters[subscription.EncodeToken(store)]
-	return cluster.NewElection(cluster.ElectionConfig{
+	return election.New(election.Config{
 		Store: store, Candidate: e.cfg.Candidate, Follower: follower, TTL: e.cfg.LeaseTTL, MinTerm: r.highestTerm, Logger: e.log,
 		Ensure: func(ctx context.Context) error {
 			_, err := e.ensure(ctx, e.leases, registry.Cluster)
 			return err
 		},
-		Lead: func(ctx context.Context, lease *cluster.Lease) {
+		Lead: func(ctx context.Context, lease *election.Lease) {
 			if err := e.lead(ctx, s, r, lease); err != nil && ctx.Err() == nil {
 				e.log.Error("leading failed; another may", "store", store, "error", err)
 			}
@@ -219,7 +221,7 @@ func (e *Emitter) ensure(ctx context.Context, bucket *registry.Registry, kind re
 	return created, err
 }
 
-func (e *Emitter) lead(ctx context.Context, s Store, r *roster, lease *cluster.Lease) error {
+func (e *Emitter) lead(ctx context.Context, s Store, r *roster, lease *election.Lease) error {
 	store := s.Stream.Store
 	previous, why := lease.Previous()
 	announce := func(term uint64) {

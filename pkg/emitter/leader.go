@@ -19,9 +19,9 @@ import (
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
-// lease is what a leader needs of the lease that it leads by; *cluster.Lease is one. The context that the leader runs with
+// leadership is what a leader needs of the lease that it leads by; *election.Lease is one. The context that the leader runs with
 // ends when another holds it.
-type lease interface {
+type leadership interface {
 	Term() uint64
 	// Epoch is what the lease's record says of the store's history; empty: nothing.
 	Epoch() string
@@ -40,7 +40,7 @@ type leader struct {
 	store     string
 	stream    string
 	layout    Layout
-	lease     lease
+	lease     leadership
 	nc        *nats.Conn
 	local     Local // nil: none
 	js        jetstream.JetStream

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"github.com/exesdb/subproxy/pkg/cluster"
+	"github.com/exesdb/subproxy/pkg/election"
 	"github.com/exesdb/subproxy/pkg/feed"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
@@ -44,7 +44,7 @@ func (l *leader) recall(ctx context.Context, created time.Time) error {
 	case recorded != "" && epoch != recorded:
 		l.sayHistory(compared, upTo)
 		if !l.setEpoch(epoch, witnessText(l.history.known.List(0))) {
-			return fmt.Errorf("write epoch %s: %w", epoch, cluster.ErrDeposed)
+			return fmt.Errorf("write epoch %s: %w", epoch, election.ErrDeposed)
 		}
 	case epoch != l.lease.Epoch():
 		witness := witnessText(l.history.known.List(0))
@@ -267,7 +267,7 @@ func (l *leader) setEpoch(epoch, witness string) bool {
 		switch {
 		case err == nil:
 			return true
-		case errors.Is(err, cluster.ErrDeposed):
+		case errors.Is(err, election.ErrDeposed):
 			return false
 		}
 		l.log.Warn("the new epoch could not be written to the lease yet; nothing is sent before", "error", err)

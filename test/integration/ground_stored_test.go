@@ -12,9 +12,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/internal/config"
-	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/feed"
+	"github.com/exesdb/subproxy/pkg/membership"
 	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/sink"
 )
@@ -437,7 +437,7 @@ func TestMirrorsBesideTheBucketsAreNotTakenForThem(t *testing.T) {
 		if all, err := records.List(t.Context(), "s", ""); err != nil || len(all) != n {
 			t.Fatalf("%d registrations, %v", len(all), err)
 		}
-		if members, err := cluster.ReadMembers(t.Context(), sessions); err != nil || len(members) != 1 {
+		if members, err := membership.ReadMembers(t.Context(), sessions); err != nil || len(members) != 1 {
 			t.Fatalf("%d members, %v", len(members), err)
 		}
 	}

@@ -7,8 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/lease"
+	"github.com/exesdb/subproxy/pkg/membership"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
@@ -22,7 +23,7 @@ func (w *world) attend(name, id string) {
 	if err != nil {
 		w.Fatal(err)
 	}
-	if _, err := kv.Put(w.Context(), cluster.MemberKey(name), fmt.Appendf(nil, `{"name":%q,"id":%q,"ttl_ms":3600000}`, name, id)); err != nil {
+	if _, err := kv.Put(w.Context(), membership.MemberKey(name), fmt.Appendf(nil, `{"name":%q,"id":%q,"ttl_ms":3600000}`, name, id)); err != nil {
 		w.Fatal(err)
 	}
 }
@@ -35,12 +36,12 @@ func TestContractExamplesOfSessions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	follower, err := cluster.NewFollower(w.js, bucket, nil)
+	follower, err := lease.NewFollower(w.js, bucket, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	owner := registry.Owner{Name: "host-a", ID: "WqEm0C2sVpLQ1g3XKd0Zkb", Host: "host-a", PID: 4711}
-	session, err := cluster.OpenSession(cluster.SessionConfig{Owner: owner, Follower: follower, Version: "0.1.0", Stores: cluster.NewStores([]string{"greenhouse_tycoon"})})
+	session, err := membership.OpenSession(membership.SessionConfig{Owner: owner, Follower: follower, Version: "0.1.0", Stores: membership.NewStores([]string{"greenhouse_tycoon"})})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +53,7 @@ func TestContractExamplesOfSessions(t *testing.T) {
 	}
 	same(t, "member", page["member"], string(e.Data))
 	// The example's values are those of this instance.
-	var got, want cluster.Member
+	var got, want membership.Member
 	if err := json.Unmarshal(e.Data, &got); err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,8 @@
-package cluster
+package lease
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -13,26 +14,30 @@ import (
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
+// ErrFollowing is returned where a prefix is watched after the follower began to run: what the bucket held may have been
+// told already.
+var ErrFollowing = errors.New("the follower runs already")
+
 // Follower follows the cluster bucket for all elections, the session and the membership of a process.
 type Follower struct {
 	bucket *registry.Registry
 	feed   *feed.Feed
 
 	mu       sync.RWMutex
-	watchers map[string][]watcher // by key, or by the first token of keys with its dot
-	begun    bool                 // Run was called: what the bucket held may have been told already
+	watchers map[string][]Watcher // by key, or by the first token of keys with its dot
+	begun    bool                 // Run was called
 }
 
-// watcher is told of its keys, from the feed's goroutine, and does not block.
-type watcher interface{ heard(input) }
+// Watcher is told of its keys, from the feed's goroutine, and must not block.
+type Watcher interface{ Hear(Input) }
 
 // NewFollower makes a follower of a bucket opened with registry.Cluster. It sends nothing; the logger may be nil.
 func NewFollower(js jetstream.JetStream, bucket *registry.Registry, logger *slog.Logger) (*Follower, error) {
-	f := &Follower{bucket: bucket, watchers: make(map[string][]watcher)}
+	f := &Follower{bucket: bucket, watchers: make(map[string][]Watcher)}
 	var err error
 	f.feed, err = feed.New(js, feed.Config{
 		Stream: bucket.Stream(), StartSeq: 1, Handler: (*dispatch)(f), Logger: logger,
-		First: func(revision uint64) { f.tell(input{kind: trimmed, revision: revision}) },
+		First: func(revision uint64) { f.tell(Input{Kind: KeysTrimmed, Revision: revision}) },
 	})
 	if err != nil {
 		return nil, fmt.Errorf("follow bucket %s: %w", bucket.Bucket(), err)
@@ -48,25 +53,27 @@ func (f *Follower) Run(ctx context.Context) error {
 	return f.feed.Run(ctx)
 }
 
-// watchAll watches every key that begins with the prefix, one token and its dot, from the beginning of the feed on.
-func (f *Follower) watchAll(prefix string, w watcher) error {
+// WatchAll watches every key that begins with the prefix, one token and its dot, from the beginning of the feed on. It must
+// be called before Run, else it returns ErrFollowing.
+func (f *Follower) WatchAll(prefix string, w Watcher) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.begun {
-		return fmt.Errorf("%w: its follower runs already", ErrMembership)
+		return fmt.Errorf("watch %s*: %w", prefix, ErrFollowing)
 	}
 	f.watchers[prefix] = append(f.watchers[prefix], w)
 	return nil
 }
 
-func (f *Follower) watch(key string, w watcher) (stop func()) {
+// Watch watches one key, from now on.
+func (f *Follower) Watch(key string, w Watcher) (stop func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.watchers[key] = append(f.watchers[key], w)
 	return func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		var others []watcher
+		var others []Watcher
 		for _, other := range f.watchers[key] {
 			if other != w {
 				others = append(others, other)
@@ -78,13 +85,36 @@ func (f *Follower) watch(key string, w watcher) (stop func()) {
 	}
 }
 
+// WatchEntries passes on what the feed shows of keys that begin with the prefix, as WatchAll does. The functions are called
+// from the feed's goroutine and must not block. Replaced may be nil; it says that the bucket is another one, or went back:
+// what was shown of it does not count.
+func (f *Follower) WatchEntries(prefix string, entry func(registry.Entry), replaced func()) error {
+	return f.WatchAll(prefix, &entries{entry, replaced})
+}
+
+// entries passes on what the feed shows of some keys.
+type entries struct {
+	entry    func(registry.Entry)
+	replaced func()
+}
+
+// Hear implements Watcher.
+func (w *entries) Hear(in Input) {
+	switch {
+	case in.Kind == EntryHeard:
+		w.entry(in.Entry)
+	case in.Kind == BucketReplaced && w.replaced != nil:
+		w.replaced()
+	}
+}
+
 // tell tells every watcher.
-func (f *Follower) tell(in input) {
+func (f *Follower) tell(in Input) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	for _, watchers := range f.watchers {
 		for _, w := range watchers {
-			w.heard(in)
+			w.Hear(in)
 		}
 	}
 }
@@ -99,13 +129,13 @@ func (d *dispatch) Message(m feed.Message) {
 	defer d.mu.RUnlock()
 	for _, key := range [...]string{e.Key, e.Key[:strings.IndexByte(e.Key, '.')+1]} {
 		for _, w := range d.watchers[key] {
-			w.heard(input{kind: heard, entry: e})
+			w.Hear(Input{Kind: EntryHeard, Entry: e})
 		}
 	}
 }
 
 // Level implements feed.Handler.
-func (d *dispatch) Level(uint64) { (*Follower)(d).tell(input{kind: level}) }
+func (d *dispatch) Level(uint64) { (*Follower)(d).tell(Input{Kind: FeedLevel}) }
 
 // Reset implements feed.Handler.
-func (d *dispatch) Reset(error) { (*Follower)(d).tell(input{kind: voided}) }
+func (d *dispatch) Reset(error) { (*Follower)(d).tell(Input{Kind: BucketReplaced}) }

@@ -1,4 +1,4 @@
-package cluster
+package membership
 
 import (
 	"maps"
@@ -7,11 +7,12 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/exesdb/subproxy/pkg/lease"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
 // long outlasts every TTL and grace there is.
-const long = 10 * (testTTL + testGrace + garbage)
+const long = 10 * (lease.DefaultTTL + lease.DefaultGrace + lease.Garbage)
 
 func TestWhateverHappensViewsOfTheMembersConverge(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -49,8 +50,11 @@ func TestWhateverHappensViewsOfTheMembersConverge(t *testing.T) {
 				w.now = w.now.Add(time.Duration(rapid.IntRange(1, 1500).Draw(t, "ms")) * time.Millisecond)
 				w.expire()
 			},
-			"wake":            func(*rapid.T) { r := awake(); w.wake(r.next, func() { w.act(r, input{kind: due}) }) },
-			"wake observer":   func(*rapid.T) { o := observer(); w.wake(o.next, func() { w.observe(o, input{kind: due}) }) },
+			"wake": func(*rapid.T) { r := awake(); w.wake(r.next, func() { w.act(r, lease.Input{Kind: lease.TimerDue}) }) },
+			"wake observer": func(*rapid.T) {
+				o := observer()
+				w.wake(o.next, func() { w.observe(o, lease.Input{Kind: lease.TimerDue}) })
+			},
 			"serve":           func(*rapid.T) { w.serve(some().call) },
 			"serve observer":  func(*rapid.T) { w.serve(observer().call) },
 			"finish":          func(*rapid.T) { w.finishRun(awake(), false) },
@@ -73,10 +77,11 @@ func TestWhateverHappensViewsOfTheMembersConverge(t *testing.T) {
 			"pause":          func(*rapid.T) { r := some(); r.paused = !r.paused },
 			"pause observer": func(*rapid.T) { o := w.observers[0]; o.paused = !o.paused },
 			"kill":           func(*rapid.T) { some().killed = true },
-			"close":          func(*rapid.T) { w.act(awake(), input{kind: stopped}) },
+			"close":          func(*rapid.T) { r := awake(); w.follow(r, r.rules.stop(w.now)) },
 			"drain": func(t *rapid.T) {
 				draining := rapid.Bool().Draw(t, "draining")
-				w.act(awake(), input{kind: asked, edit: func(m *Member) { m.Draining = draining }})
+				r := awake()
+				w.follow(r, r.rules.edit(func(m *Member) { m.Draining = draining }, w.now))
 			},
 			"jetstream": func(*rapid.T) { w.up = !w.up },
 			"delete": func(*rapid.T) {
@@ -126,7 +131,7 @@ func TestWhateverHappensViewsOfTheMembersConverge(t *testing.T) {
 		}
 		for _, r := range w.runs {
 			e, ok := w.entries[r.rules.key]
-			if r.live() && (!ok || !r.rules.ours() || e.Revision != r.rules.view.revision || r.rules.view.record != r.rules.mine) {
+			if r.live() && (!ok || !r.rules.ours() || e.Revision != r.rules.view.Revision || r.rules.view.record != r.rules.mine) {
 				t.Fatalf("%s does not know what the bucket has", r.rules.mine.ID)
 			}
 		}

@@ -1,4 +1,4 @@
-package cluster
+package membership
 
 import (
 	"cmp"
@@ -12,18 +12,19 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/lease"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
-// ErrMembership is returned by NewMembership for a configuration that can't be run.
+// ErrMembership is returned by New for a configuration that can't be run.
 var ErrMembership = errors.New("membership: invalid configuration")
 
 // DefaultSettle is how long a member that came is waited with, for others that come with it.
 const DefaultSettle = 500 * time.Millisecond
 
-// MembershipConfig says how the members are followed.
-type MembershipConfig struct {
-	Follower *Follower // of the cluster bucket; it must not run yet
+// Config says how the members are followed.
+type Config struct {
+	Follower *lease.Follower // of the cluster bucket; it must not run yet
 
 	Grace  time.Duration // from when a member is silent, or its key expired, until it is gone; default DefaultGrace
 	Settle time.Duration // default DefaultSettle
@@ -38,9 +39,9 @@ type MembershipConfig struct {
 type Peer struct {
 	Member
 	Alive bool
-	// Counts says that it has a share of the subscriptions: it is alive, and was so for the settling time, or since before.
-	Counts bool
-	Since  time.Time // when it came, or went, as this process saw it
+	// Eligible says that it has a share of the subscriptions: it is alive, and was so for the settling time, or since before.
+	Eligible bool
+	Since    time.Time // when it came, or went, as this process saw it
 	// Former are the ids of the runs of the name that were seen before this one.
 	Former []string
 }
@@ -79,16 +80,16 @@ func (v *View) Knows(o registry.Owner) bool {
 
 // Membership follows who lives. Its methods may be called from any goroutine.
 type Membership struct {
-	*clerk
-	cfg   MembershipConfig
-	rules census // Run's
-	view  atomic.Pointer[View]
+	client *lease.Client
+	cfg    Config
+	rules  memberRules // Run's
+	view   atomic.Pointer[View]
 }
 
-// NewMembership makes a membership that sees what its follower shows, once both run. It sends nothing.
-func NewMembership(cfg MembershipConfig) (*Membership, error) {
+// New makes a membership that sees what its follower shows, once both run. It sends nothing.
+func New(cfg Config) (*Membership, error) {
 	if cfg.Grace == 0 {
-		cfg.Grace = DefaultGrace
+		cfg.Grace = lease.DefaultGrace
 	}
 	if cfg.Settle == 0 {
 		cfg.Settle = DefaultSettle
@@ -103,12 +104,15 @@ func NewMembership(cfg MembershipConfig) (*Membership, error) {
 		return nil, fmt.Errorf("%w: a follower is needed, grace %s, settling time %s", ErrMembership, cfg.Grace, cfg.Settle)
 	}
 	m := &Membership{
-		clerk: newClerk(cfg.Follower, cfg.Logger), cfg: cfg,
-		rules: census{grace: cfg.Grace, settle: cfg.Settle, rand: rand.Float64, seats: map[string]*seat{}},
+		client: lease.NewClient(cfg.Follower, cfg.Logger), cfg: cfg,
+		rules: memberRules{grace: cfg.Grace, settle: cfg.Settle, rand: rand.Float64, members: map[string]*memberState{}},
 	}
-	m.patience = max(cfg.Grace/2, minRetry)
+	m.client.Patience = max(cfg.Grace/2, lease.MinRetry)
 	m.view.Store(&View{})
-	return m, cfg.Follower.watchAll(memberPrefix, m.clerk)
+	if err := cfg.Follower.WatchAll(memberPrefix, m.client); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMembership, err)
+	}
+	return m, nil
 }
 
 // Snapshot is what is known now.
@@ -119,40 +123,40 @@ func (m *Membership) Alive(o registry.Owner) bool { return m.Snapshot().Alive(o)
 
 // Run follows the members until ctx ends, and returns nil then.
 func (m *Membership) Run(ctx context.Context) error {
-	m.ctx = ctx
-	defer m.timer.Stop()
-	defer m.work.Wait()
+	m.client.Context = ctx
+	defer m.client.Timer.Stop()
+	defer m.client.Work.Wait()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-m.timer.C:
-			m.step(input{kind: due})
-		case <-m.news:
-			if in := m.take(); len(in) > 0 { // else they were taken before, and stepping would put off what is due
+		case <-m.client.Timer.C:
+			m.step(lease.Input{Kind: lease.TimerDue})
+		case <-m.client.News:
+			if in := m.client.Inputs(); len(in) > 0 { // else they were taken before, and stepping would put off what is due
 				m.step(in...)
 			}
-		case in := <-m.answers:
+		case in := <-m.client.Answers:
 			m.step(in)
 		}
 	}
 }
 
 // step lets the rules decide on what happened together, and does what they say.
-func (m *Membership) step(inputs ...input) {
-	var all censusEffects
+func (m *Membership) step(inputs ...lease.Input) {
+	var all memberEffects
 	for _, in := range inputs {
 		fx := m.rules.Step(in, time.Now())
-		m.report("a member's session could not be read", fx.Failed)
-		if in.kind == answered && in.err == nil {
-			m.failing = ""
+		m.client.Report("a member's session could not be read", fx.Failed)
+		if in.Kind == lease.Answered && in.Err == nil {
+			m.client.Failing = ""
 		}
 		if fx.Read != "" {
-			m.read(fx.Read)
+			m.client.Read(fx.Read)
 		}
 		all.Changed, all.Tell, all.Next = all.Changed || fx.Changed, all.Tell || fx.Tell, fx.Next
 	}
-	m.wake(all.Next)
+	m.client.Wake(all.Next)
 	if !all.Changed && !all.Tell {
 		return
 	}
@@ -165,14 +169,14 @@ func (m *Membership) step(inputs ...input) {
 }
 
 // view is what others are to know.
-func (c *census) view() *View {
+func (c *memberRules) view() *View {
 	v := &View{Known: c.known}
 	if !c.known {
 		return v
 	}
-	for _, key := range slices.Sorted(maps.Keys(c.seats)) {
-		s := c.seats[key]
-		v.Peers = append(v.Peers, Peer{Member: s.member, Alive: s.alive, Counts: s.counts, Since: s.since, Former: s.former})
+	for _, key := range slices.Sorted(maps.Keys(c.members)) {
+		s := c.members[key]
+		v.Peers = append(v.Peers, Peer{Member: s.member, Alive: s.alive, Eligible: s.eligible, Since: s.since, Former: s.former})
 	}
 	slices.SortFunc(v.Peers, func(a, b Peer) int { return cmp.Compare(a.Name, b.Name) })
 	return v
@@ -185,18 +189,18 @@ func (m *Membership) log(before, now *View) {
 		was, _ := before.Peer(p.Name)
 		switch {
 		case p.Alive && !was.Alive:
-			m.logger.Info("an instance joined", "name", p.Name, "id", p.ID, "host", p.Host)
+			m.cfg.Logger.Info("an instance joined", "name", p.Name, "id", p.ID, "host", p.Host)
 		case p.Alive && p.ID != was.ID:
-			m.logger.Info("an instance was restarted", "name", p.Name, "id", p.ID, "host", p.Host)
+			m.cfg.Logger.Info("an instance was restarted", "name", p.Name, "id", p.ID, "host", p.Host)
 		case !p.Alive && was.Alive:
-			m.logger.Info("an instance left", "name", p.Name, "id", p.ID, "host", p.Host)
+			m.cfg.Logger.Info("an instance left", "name", p.Name, "id", p.ID, "host", p.Host)
 		}
 		if p.Alive && was.Alive && p.Draining != was.Draining {
 			what := "an instance takes its share again"
 			if p.Draining {
 				what = "an instance drains"
 			}
-			m.logger.Info(what, "name", p.Name)
+			m.cfg.Logger.Info(what, "name", p.Name)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package cluster
+package election
 
 import (
 	"context"
@@ -9,13 +9,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/lease"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
 // Errors of an election.
 var (
-	// ErrElection is returned by NewElection for a configuration that can't be run.
-	ErrElection = errors.New("election: invalid configuration")
+	// ErrConfig is returned by New for a configuration that can't be run.
+	ErrConfig = errors.New("election: invalid configuration")
 	// ErrDeposed is returned by a lease's methods once the lease is held no more, and is the cause of Lead's context then.
 	ErrDeposed = errors.New("the leader's lease is held no more")
 	// ErrLastTerm is returned where a term is asked for above the last there is (event.MaxTerm). The way back is to begin
@@ -23,24 +24,14 @@ var (
 	ErrLastTerm = errors.New("there is no higher term; stop the emitters, run subproxy reset-term for the store, delete the key of its lease, and start them")
 )
 
-// Defaults of an election.
-const (
-	DefaultTTL       = 3 * time.Second
-	DefaultGrace     = time.Second
-	DefaultFlushWait = 10 * time.Second
-)
+// DefaultFlushWait is how long a lease is still renewed for a Lead that was told to return.
+const DefaultFlushWait = 10 * time.Second
 
-// minTTL leaves a renewal a few round trips.
-const minTTL = 100 * time.Millisecond
-
-// ensureWait bounds one try to create the bucket anew.
-const ensureWait = 5 * time.Second
-
-// ElectionConfig says who contends for what.
-type ElectionConfig struct {
+// Config says who contends for what.
+type Config struct {
 	Store     string
-	Candidate registry.Owner // its ID must be new at each start, and run one election a store at a time
-	Follower  *Follower      // of the cluster bucket; may serve many elections
+	Candidate registry.Owner  // its ID must be new at each start, and run one election a store at a time
+	Follower  *lease.Follower // of the cluster bucket; may serve many elections
 
 	TTL   time.Duration // how long a leader that is silent stays one; default DefaultTTL
 	Grace time.Duration // the part of it that counts only while JetStream answers; default DefaultGrace, at most half of TTL
@@ -59,12 +50,12 @@ type ElectionConfig struct {
 	Logger *slog.Logger // optional
 }
 
-func (cfg *ElectionConfig) fill() error {
+func (cfg *Config) fill() error {
 	if cfg.TTL == 0 {
-		cfg.TTL = DefaultTTL
+		cfg.TTL = lease.DefaultTTL
 	}
 	if cfg.Grace == 0 {
-		cfg.Grace = DefaultGrace
+		cfg.Grace = lease.DefaultGrace
 	}
 	cfg.Grace = min(cfg.Grace, cfg.TTL/2)
 	if cfg.FlushWait == 0 {
@@ -75,24 +66,24 @@ func (cfg *ElectionConfig) fill() error {
 	}
 	switch {
 	case cfg.Store == "" || cfg.Candidate.ID == "" || cfg.Follower == nil || cfg.Lead == nil:
-		return fmt.Errorf("%w: a store, a candidate with an id, a follower and what to do as leader are needed", ErrElection)
-	case cfg.TTL < minTTL || cfg.TTL > maxTTL:
-		return fmt.Errorf("%w: TTL %s is not from %s to %s", ErrElection, cfg.TTL, minTTL, maxTTL)
+		return fmt.Errorf("%w: a store, a candidate with an id, a follower and what to do as leader are needed", ErrConfig)
+	case cfg.TTL < lease.MinTTL || cfg.TTL > lease.MaxTTL:
+		return fmt.Errorf("%w: TTL %s is not from %s to %s", ErrConfig, cfg.TTL, lease.MinTTL, lease.MaxTTL)
 	case cfg.Grace < 0 || cfg.FlushWait < 0:
-		return fmt.Errorf("%w: grace %s, flush wait %s", ErrElection, cfg.Grace, cfg.FlushWait)
+		return fmt.Errorf("%w: grace %s, flush wait %s", ErrConfig, cfg.Grace, cfg.FlushWait)
 	}
 	return nil
 }
 
 // Election is one candidate's part in the election of one store's leader.
 type Election struct {
-	cfg    ElectionConfig
+	cfg    Config
 	log    *slog.Logger
-	leader atomic.Pointer[Record]
+	leader atomic.Pointer[LeaderRecord]
 }
 
-// NewElection checks cfg. It sends nothing.
-func NewElection(cfg ElectionConfig) (*Election, error) {
+// New checks cfg. It sends nothing.
+func New(cfg Config) (*Election, error) {
 	if err := cfg.fill(); err != nil {
 		return nil, err
 	}
@@ -100,19 +91,19 @@ func NewElection(cfg ElectionConfig) (*Election, error) {
 }
 
 // Leader is who leads, as far as this candidate knows while it runs.
-func (e *Election) Leader() (Record, bool) {
+func (e *Election) Leader() (LeaderRecord, bool) {
 	if r := e.leader.Load(); r != nil {
 		return *r, true
 	}
-	return Record{}, false
+	return LeaderRecord{}, false
 }
 
 // Run contends until ctx ends, and leads whenever it is elected. It returns nil after Lead has returned and the lease is
 // given back; an error says that this could not be done, and the next leader has to wait for the TTL.
 func (e *Election) Run(ctx context.Context) error {
-	c := &campaign{
-		Election: e, clerk: newClerk(e.cfg.Follower, e.log),
-		rules: candidacy{
+	c := &runner{
+		Election: e, client: lease.NewClient(e.cfg.Follower, e.log),
+		rules: rules{
 			store: e.cfg.Store, self: e.cfg.Candidate, ttl: e.cfg.TTL, grace: e.cfg.Grace, flushWait: e.cfg.FlushWait,
 			minTerm: e.cfg.MinTerm, rand: rand.Float64,
 		},
@@ -121,7 +112,7 @@ func (e *Election) Run(ctx context.Context) error {
 	}
 	// A request gets half the grace: one that was sent while JetStream was away must be over, and be sent again, before the
 	// others have waited out theirs.
-	c.ctx, c.patience, c.remake = ctx, max(e.cfg.Grace/2, minRetry), e.cfg.Ensure
-	defer e.cfg.Follower.watch(LeaderKey(e.cfg.Store), c.clerk)()
+	c.client.Context, c.client.Patience, c.client.Remake = ctx, max(e.cfg.Grace/2, lease.MinRetry), e.cfg.Ensure
+	defer e.cfg.Follower.Watch(LeaderKey(e.cfg.Store), c.client)()
 	return c.run()
 }

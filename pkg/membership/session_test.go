@@ -1,4 +1,4 @@
-package cluster
+package membership
 
 import (
 	"context"
@@ -10,13 +10,17 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/exesdb/subproxy/internal/leasetest"
 	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/pkg/lease"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
-// process is a candidate that has a session, and knows the members.
+func TestMain(m *testing.M) { leasetest.VerifyMain(m) }
+
+// process has a session, and knows the members.
 type process struct {
-	*candidate
+	*leasetest.Process
 	session    *Session
 	membership *Membership
 	views      chan *View
@@ -25,14 +29,14 @@ type process struct {
 
 func startProcess(t *testing.T, url, name string, ttl time.Duration) *process {
 	t.Helper()
-	p := &process{candidate: connectCandidate(t, url, name), views: make(chan *View, 1000), superseded: make(chan Member, 10)}
+	p := &process{Process: leasetest.Connect(t, url, name), views: make(chan *View, 1000), superseded: make(chan Member, 10)}
 	var err error
-	p.membership, err = NewMembership(MembershipConfig{Follower: p.follower, OnChange: func(v *View) { p.views <- v }})
+	p.membership, err = New(Config{Follower: p.Follower, OnChange: func(v *View) { p.views <- v }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	p.session, err = OpenSession(SessionConfig{
-		Owner: p.owner, Follower: p.follower, Version: "1.2.3", Weight: 2, TTL: ttl, Ensure: p.ensure,
+		Owner: p.Owner, Follower: p.Follower, Version: "1.2.3", Weight: 2, TTL: ttl, Ensure: p.Ensure,
 		OnSuperseded: func(by Member) { p.superseded <- by },
 	})
 	if err != nil {
@@ -46,8 +50,8 @@ func startProcess(t *testing.T, url, name string, ttl time.Duration) *process {
 		cancel()
 		running.Wait()
 	})
-	next(t, p.session.Opened())
-	p.follow(t)
+	leasetest.Next(t, p.session.Opened())
+	p.Follow(t, nil)
 	return p
 }
 
@@ -63,9 +67,9 @@ func (p *process) awaitMembers(t *testing.T, others ...*process) {
 	t.Helper()
 	want := map[string]string{}
 	for _, o := range others {
-		want[o.owner.Name] = o.owner.ID
+		want[o.Owner.Name] = o.Owner.ID
 	}
-	eventually(t, "members of "+p.owner.Name, func() bool {
+	leasetest.Eventually(t, "members of "+p.Owner.Name, func() bool {
 		got := counted(p.membership.Snapshot())
 		if len(got) != len(want) {
 			return false
@@ -81,7 +85,7 @@ func (p *process) awaitMembers(t *testing.T, others ...*process) {
 
 func memberEntry(t *testing.T, p *process, name string) (Member, registry.Entry) {
 	t.Helper()
-	e, ok, err := p.bucket.GetFromLeader(t.Context(), MemberKey(name))
+	e, ok, err := p.Bucket.GetFromLeader(t.Context(), MemberKey(name))
 	if err != nil || !ok {
 		t.Fatal(ok, err)
 	}
@@ -95,11 +99,11 @@ func memberEntry(t *testing.T, p *process, name string) (Member, registry.Entry)
 }
 
 func TestSessionIsWhatTheContractSays(t *testing.T) {
-	n := startNode(t)
-	p := startProcess(t, n.URL(), "host a", never)
+	n := leasetest.StartNode(t)
+	p := startProcess(t, n.URL(), "host a", leasetest.Never)
 	m, e := memberEntry(t, p, "host a")
-	if e.Key != "member.host=20a" || m.Owner() != p.owner || m.Version != "1.2.3" || m.Weight != 2 || m.Draining ||
-		m.TTLMillis != never.Milliseconds() || m.Incarnation != 1 || time.Since(m.Since) > patience {
+	if e.Key != "member.host=20a" || m.Owner() != p.Owner || m.Version != "1.2.3" || m.Weight != 2 || m.Draining ||
+		m.TTLMillis != leasetest.Never.Milliseconds() || m.Incarnation != 1 || time.Since(m.Since) > leasetest.Patience {
 		t.Errorf("%s: %s", e.Key, e.Data)
 	}
 	var raw map[string]any
@@ -109,14 +113,14 @@ func TestSessionIsWhatTheContractSays(t *testing.T) {
 	if held, ok := p.session.Member(); !ok || held != m {
 		t.Errorf("held %+v, in the bucket %+v", held, m)
 	}
-	if v := next(t, p.views); len(v.Peers) != 1 || !v.Peers[0].Counts {
+	if v := leasetest.Next(t, p.views); len(v.Peers) != 1 || !v.Peers[0].Eligible {
 		t.Errorf("first told of %+v", v)
 	}
 }
 
 func TestMembersSeeWhoComesAndGoes(t *testing.T) {
-	n := startNode(t)
-	a, b, c := startProcess(t, n.URL(), "a", never), startProcess(t, n.URL(), "b", never), startProcess(t, n.URL(), "c", never)
+	n := leasetest.StartNode(t)
+	a, b, c := startProcess(t, n.URL(), "a", leasetest.Never), startProcess(t, n.URL(), "b", leasetest.Never), startProcess(t, n.URL(), "c", leasetest.Never)
 	for _, p := range []*process{a, b, c} {
 		p.awaitMembers(t, a, b, c)
 	}
@@ -125,7 +129,7 @@ func TestMembersSeeWhoComesAndGoes(t *testing.T) {
 	}
 	for _, p := range []*process{a, b, c} {
 		p.awaitMembers(t, a, c)
-		if p.membership.Alive(b.owner) || !p.membership.Alive(a.owner) {
+		if p.membership.Alive(b.Owner) || !p.membership.Alive(a.Owner) {
 			t.Error("the wrong ones are alive")
 		}
 	}
@@ -135,52 +139,52 @@ func TestMembersSeeWhoComesAndGoes(t *testing.T) {
 }
 
 func TestMemberThatVanishesIsGoneAfterTTLAndGrace(t *testing.T) {
-	n := startNode(t)
+	n := leasetest.StartNode(t)
 	const ttl = 500 * time.Millisecond
 	a, b := startProcess(t, n.URL(), "a", ttl), startProcess(t, n.URL(), "b", ttl)
 	a.awaitMembers(t, a, b)
 	began := time.Now()
-	b.nc.Close()
+	b.NC.Close()
 	a.awaitMembers(t, a)
-	if took := time.Since(began); took < DefaultGrace || took > 10*DefaultGrace {
+	if took := time.Since(began); took < lease.DefaultGrace || took > 10*lease.DefaultGrace {
 		t.Errorf("gone after %v", took)
 	}
 }
 
 func TestRestartUnderTheSameNameSupersedesAtOnce(t *testing.T) {
-	n := startNode(t)
-	a, b := startProcess(t, n.URL(), "a", never), startProcess(t, n.URL(), "b", never)
+	n := leasetest.StartNode(t)
+	a, b := startProcess(t, n.URL(), "a", leasetest.Never), startProcess(t, n.URL(), "b", leasetest.Never)
 	a.awaitMembers(t, a, b)
-	b.pipe.Lock() // as stopped by SIGSTOP
-	proceed := sync.OnceFunc(b.pipe.Unlock)
+	b.Pipe.Lock() // as stopped by SIGSTOP
+	proceed := sync.OnceFunc(b.Pipe.Unlock)
 	defer proceed()
-	again := startProcess(t, n.URL(), "b", never)
+	again := startProcess(t, n.URL(), "b", leasetest.Never)
 	a.awaitMembers(t, a, again)
-	if a.membership.Alive(b.owner) {
+	if a.membership.Alive(b.Owner) {
 		t.Error("the last run is alive")
 	}
 	if m, _ := again.session.Member(); m.Incarnation != 2 {
 		t.Errorf("incarnation %d", m.Incarnation)
 	}
 	proceed()
-	if by := next(t, b.superseded); by.ID != again.owner.ID {
+	if by := leasetest.Next(t, b.superseded); by.ID != again.Owner.ID {
 		t.Errorf("superseded by %+v", by)
 	}
-	next(t, b.session.Ended())
+	leasetest.Next(t, b.session.Ended())
 	if err := b.session.Err(); !errors.Is(err, ErrSuperseded) {
 		t.Error(err)
 	}
 	if err := b.session.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if m, _ := memberEntry(t, a, "b"); m.ID != again.owner.ID {
+	if m, _ := memberEntry(t, a, "b"); m.ID != again.Owner.ID {
 		t.Errorf("the bucket has %+v", m)
 	}
 }
 
 func TestDrainingIsSeenByOthers(t *testing.T) {
-	n := startNode(t)
-	a, b := startProcess(t, n.URL(), "a", never), startProcess(t, n.URL(), "b", never)
+	n := leasetest.StartNode(t)
+	a, b := startProcess(t, n.URL(), "a", leasetest.Never), startProcess(t, n.URL(), "b", leasetest.Never)
 	a.awaitMembers(t, a, b)
 	for _, draining := range []bool{true, false} {
 		if err := b.session.SetDraining(t.Context(), draining); err != nil {
@@ -189,7 +193,7 @@ func TestDrainingIsSeenByOthers(t *testing.T) {
 		if m, _ := memberEntry(t, a, "b"); m.Draining != draining {
 			t.Errorf("%+v", m)
 		}
-		eventually(t, "a knows", func() bool { p, _ := a.membership.Snapshot().Peer("b"); return p.Draining == draining })
+		leasetest.Eventually(t, "a knows", func() bool { p, _ := a.membership.Snapshot().Peer("b"); return p.Draining == draining })
 		soon, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		if err := b.session.SetDraining(soon, draining); err != nil { // nothing has to be written for it
 			t.Error(err)
@@ -199,10 +203,10 @@ func TestDrainingIsSeenByOthers(t *testing.T) {
 }
 
 func TestSessionIsWrittenAgainWhereItIsLost(t *testing.T) {
-	n := startNode(t)
+	n := leasetest.StartNode(t)
 	a, b := startProcess(t, n.URL(), "a", time.Second), startProcess(t, n.URL(), "b", time.Second)
 	a.awaitMembers(t, a, b)
-	kv, err := a.js.KeyValue(t.Context(), "exesdb_cluster")
+	kv, err := a.JS.KeyValue(t.Context(), "exesdb_cluster")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,22 +215,22 @@ func TestSessionIsWrittenAgainWhereItIsLost(t *testing.T) {
 		"purged":      func() error { return kv.Purge(t.Context(), MemberKey("b")) },
 		"overwritten": func() error { _, err := kv.PutString(t.Context(), MemberKey("b"), "nonsense"); return err },
 		"all purged": func() error {
-			s, err := a.js.Stream(t.Context(), "KV_exesdb_cluster")
+			s, err := a.JS.Stream(t.Context(), "KV_exesdb_cluster")
 			return errors.Join(err, s.Purge(t.Context()))
 		},
-		"bucket gone": func() error { return a.js.DeleteKeyValue(t.Context(), "exesdb_cluster") },
+		"bucket gone": func() error { return a.JS.DeleteKeyValue(t.Context(), "exesdb_cluster") },
 		"bucket anew": func() error {
-			return errors.Join(a.js.DeleteKeyValue(t.Context(), "exesdb_cluster"), a.ensure(t.Context()))
+			return errors.Join(a.JS.DeleteKeyValue(t.Context(), "exesdb_cluster"), a.Ensure(t.Context()))
 		},
 	} {
 		if err := lose(); err != nil && !errors.Is(err, jetstream.ErrBucketNotFound) {
 			t.Fatal(what, err)
 		}
 		for _, p := range []*process{a, b} {
-			eventually(t, "written again after "+what, func() bool {
-				e, ok, err := p.bucket.GetFromLeader(t.Context(), MemberKey(p.owner.Name))
+			leasetest.Eventually(t, "written again after "+what, func() bool {
+				e, ok, err := p.Bucket.GetFromLeader(t.Context(), MemberKey(p.Owner.Name))
 				m, bad := DecodeMember(e.Key, e.Data)
-				return err == nil && ok && bad == nil && m.ID == p.owner.ID && m.Incarnation == 1
+				return err == nil && ok && bad == nil && m.ID == p.Owner.ID && m.Incarnation == 1
 			})
 			p.awaitMembers(t, a, b)
 		}
@@ -237,7 +241,7 @@ func TestSessionIsWrittenAgainWhereItIsLost(t *testing.T) {
 }
 
 func TestMembersSurviveARestartOfNATS(t *testing.T) {
-	n := startNode(t)
+	n := leasetest.StartNode(t)
 	a, b := startProcess(t, n.URL(), "a", time.Second), startProcess(t, n.URL(), "b", time.Second)
 	unnoticed(t, a, b, func() {
 		n.Stop()
@@ -248,17 +252,17 @@ func TestMembersSurviveARestartOfNATS(t *testing.T) {
 }
 
 func TestMembersWhoseKeysAllExpiredComeBackUnnoticed(t *testing.T) {
-	n := startNode(t)
+	n := leasetest.StartNode(t)
 	const ttl = 500 * time.Millisecond
-	watcher, a, b := startCandidate(t, n, "w"), startProcess(t, n.URL(), "a", ttl), startProcess(t, n.URL(), "b", ttl)
+	watcher, a, b := leasetest.Connect(t, n.URL(), "w"), startProcess(t, n.URL(), "a", ttl), startProcess(t, n.URL(), "b", ttl)
 	unnoticed(t, a, b, func() {
 		for _, p := range []*process{a, b} { // nobody can renew, as while the bucket has no leader
-			p.pipe.Lock()
-			defer p.pipe.Unlock()
+			p.Pipe.Lock()
+			defer p.Pipe.Unlock()
 		}
-		eventually(t, "both expire", func() bool {
-			e, _, _ := watcher.bucket.GetFromLeader(t.Context(), MemberKey("a"))
-			o, _, _ := watcher.bucket.GetFromLeader(t.Context(), MemberKey("b"))
+		leasetest.Eventually(t, "both expire", func() bool {
+			e, _, _ := watcher.Bucket.GetFromLeader(t.Context(), MemberKey("a"))
+			o, _, _ := watcher.Bucket.GetFromLeader(t.Context(), MemberKey("b"))
 			return e.Operation == registry.Expired && o.Operation == registry.Expired
 		})
 	})
@@ -272,13 +276,13 @@ func unnoticed(t *testing.T, a, b *process, happen func(), others ...*process) {
 	for _, p := range []*process{a, b} {
 		p.awaitMembers(t, all...)
 		drain(p.views)
-		_, e := memberEntry(t, p, p.owner.Name)
+		_, e := memberEntry(t, p, p.Owner.Name)
 		last[p] = e.Revision
 	}
 	happen()
 	for p, before := range last {
-		eventually(t, "renewed", func() bool {
-			e, ok, err := p.bucket.GetFromLeader(t.Context(), MemberKey(p.owner.Name))
+		leasetest.Eventually(t, "renewed", func() bool {
+			e, ok, err := p.Bucket.GetFromLeader(t.Context(), MemberKey(p.Owner.Name))
 			return err == nil && ok && e.Operation == registry.Put && e.Revision > before
 		})
 		p.awaitMembers(t, all...)
@@ -294,11 +298,11 @@ func TestElectionOfTheBucketAloneEndsNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(nodes.Shutdown)
-	setup := connectCandidate(t, nodes.Nodes()[0].URL(), "setup")
-	if err := setup.js.DeleteKeyValue(t.Context(), "exesdb_cluster"); err != nil {
+	setup := leasetest.Connect(t, nodes.Nodes()[0].URL(), "setup")
+	if err := setup.JS.DeleteKeyValue(t.Context(), "exesdb_cluster"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := registry.Open(t.Context(), setup.js, registry.Config{Kind: registry.Cluster, Replicas: 3}); err != nil {
+	if _, err := registry.Open(t.Context(), setup.JS, registry.Config{Kind: registry.Cluster, Replicas: 3}); err != nil {
 		t.Fatal(err)
 	}
 	if err := nodes.WaitReady(t.Context()); err != nil {
@@ -323,7 +327,7 @@ func TestElectionOfTheBucketAloneEndsNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	leader.Stop()
-	c.nc.Close()
+	c.NC.Close()
 	a.awaitMembers(t, a, b)
 	b.awaitMembers(t, a, b)
 }
@@ -335,23 +339,24 @@ func drain[T any](c <-chan T) {
 }
 
 func TestMistakesInASessionAreRefused(t *testing.T) {
-	n := startNode(t)
-	c := startCandidate(t, n, "a")
+	n := leasetest.StartNode(t)
+	c := leasetest.Connect(t, n.URL(), "a")
+	c.Follow(t, nil)
 	for what, cfg := range map[string]SessionConfig{
-		"no owner":    {Follower: c.follower},
-		"no follower": {Owner: c.owner},
-		"short":       {Owner: c.owner, Follower: c.follower, TTL: time.Millisecond},
-		"heavy":       {Owner: c.owner, Follower: c.follower, Weight: MaxWeight + 1},
+		"no owner":    {Follower: c.Follower},
+		"no follower": {Owner: c.Owner},
+		"short":       {Owner: c.Owner, Follower: c.Follower, TTL: time.Millisecond},
+		"heavy":       {Owner: c.Owner, Follower: c.Follower, Weight: MaxWeight + 1},
 	} {
 		if _, err := OpenSession(cfg); !errors.Is(err, ErrSession) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	eventually(t, "the follower runs", func() bool {
-		_, err := NewMembership(MembershipConfig{Follower: c.follower})
+	leasetest.Eventually(t, "the follower runs", func() bool {
+		_, err := New(Config{Follower: c.Follower})
 		return errors.Is(err, ErrMembership)
 	})
-	if _, err := NewMembership(MembershipConfig{}); !errors.Is(err, ErrMembership) {
+	if _, err := New(Config{}); !errors.Is(err, ErrMembership) {
 		t.Error(err)
 	}
 }

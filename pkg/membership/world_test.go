@@ -1,10 +1,11 @@
-package cluster
+package membership
 
 import (
 	"fmt"
 	"slices"
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/lease"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
@@ -20,8 +21,8 @@ type town struct {
 	revision uint64
 	entries  map[string]registry.Entry
 	written  map[string]time.Time
-	log      []input // what the feed shows
-	losses   uint64  // times that the bucket was lost or purged
+	log      []lease.Input // what the feed shows
+	losses   uint64        // times that the bucket was lost or purged
 	late     []*registry.Write
 
 	runs      []*tenant
@@ -39,11 +40,11 @@ type call struct {
 	write  *registry.Write // nil: a read
 	served bool
 	at     time.Time // served
-	answer input
+	answer lease.Input
 }
 
 type tenant struct {
-	rules  tenure
+	rules  sessionRules
 	fed    int
 	call   *call
 	next   time.Time
@@ -53,7 +54,7 @@ type tenant struct {
 }
 
 type observer struct {
-	rules  census
+	rules  memberRules
 	fed    int
 	call   *call
 	next   time.Time
@@ -68,9 +69,9 @@ func newTown(rt interface{ Fatalf(string, ...any) }, observers int) *town {
 		entries: map[string]registry.Entry{}, written: map[string]time.Time{}, puts: map[string][]time.Time{}, top: map[string]uint64{}, last: map[string]string{},
 	}
 	for range observers {
-		o := &observer{rules: census{grace: testGrace, settle: testSettle, rand: half, seats: map[string]*seat{}}, told: &View{}}
+		o := &observer{rules: memberRules{grace: lease.DefaultGrace, settle: testSettle, rand: half, members: map[string]*memberState{}}, told: &View{}}
 		w.observers = append(w.observers, o)
-		w.observe(o, input{kind: level})
+		w.observe(o, lease.Input{Kind: lease.FeedLevel})
 	}
 	return w
 }
@@ -80,19 +81,20 @@ func half() float64 { return 0.5 }
 // begin starts a run of the name.
 func (w *town) begin(name string) *tenant {
 	id := fmt.Sprintf("%s%d", name, len(w.runs))
-	r := &tenant{fed: len(w.log), rules: tenure{
-		key: MemberKey(name), ttl: testTTL, rand: half,
-		mine: Member{Name: name, ID: id, Weight: 1, TTLMillis: testTTL.Milliseconds()},
+	r := &tenant{fed: len(w.log), rules: sessionRules{
+		key: MemberKey(name), ttl: lease.DefaultTTL, rand: half,
+		mine: Member{Name: name, ID: id, Weight: 1, TTLMillis: lease.DefaultTTL.Milliseconds()},
 	}}
 	w.runs = append(w.runs, r)
-	w.act(r, input{kind: due})
+	w.act(r, lease.Input{Kind: lease.TimerDue})
 	return r
 }
 
 func (r *tenant) live() bool { return !r.killed && !r.done }
 
-func (w *town) act(r *tenant, in input) {
-	fx := r.rules.Step(in, w.now)
+func (w *town) act(r *tenant, in lease.Input) { w.follow(r, r.rules.Step(in, w.now)) }
+
+func (w *town) follow(r *tenant, fx sessionEffects) {
 	r.next, r.done = fx.Next, fx.Done
 	if fx.Read || fx.Write != nil {
 		if r.call != nil || fx.Done {
@@ -102,7 +104,7 @@ func (w *town) act(r *tenant, in input) {
 	}
 }
 
-func (w *town) observe(o *observer, in input) {
+func (w *town) observe(o *observer, in lease.Input) {
 	before := o.rules.view()
 	fx := o.rules.Step(in, w.now)
 	o.next = fx.Next
@@ -122,18 +124,18 @@ func (w *town) observe(o *observer, in input) {
 
 // justified checks that nobody is declared gone who renews: but for a deletion it takes the leader's word that for the
 // grace before there was nothing new.
-func (w *town) justified(in input, before, now *View) {
+func (w *town) justified(in lease.Input, before, now *View) {
 	for i := range now.Peers {
 		p := &now.Peers[i]
 		was, ok := before.Peer(p.Name)
-		if !ok || !was.Alive || p.Alive || in.entry.Operation == registry.Deleted || w.losses > 0 {
+		if !ok || !was.Alive || p.Alive || in.Entry.Operation == registry.Deleted || w.losses > 0 {
 			continue
 		}
-		if in.kind != answered {
-			w.rt.Fatalf("%s is gone by input %d", p.Name, in.kind)
+		if in.Kind != lease.Answered {
+			w.rt.Fatalf("%s is gone by input %d", p.Name, in.Kind)
 		}
 		for _, at := range w.puts[MemberKey(p.Name)] {
-			if !at.After(w.asked) && w.asked.Sub(at) < testGrace {
+			if !at.After(w.asked) && w.asked.Sub(at) < lease.DefaultGrace {
 				w.rt.Fatalf("%s is gone, and wrote %v before the leader was asked", p.Name, w.asked.Sub(at))
 			}
 		}
@@ -177,7 +179,7 @@ func (w *town) set(e registry.Entry) uint64 {
 	w.revision++
 	e.Revision = w.revision
 	w.entries[e.Key], w.written[e.Key] = e, w.now
-	w.log = append(w.log, input{kind: heard, entry: e})
+	w.log = append(w.log, lease.Input{Kind: lease.EntryHeard, Entry: e})
 	return e.Revision
 }
 
@@ -185,16 +187,16 @@ func (w *town) serve(c *call) {
 	if c == nil || c.served || !w.up {
 		return
 	}
-	c.served, c.at, c.answer = true, w.now, input{kind: answered}
+	c.served, c.at, c.answer = true, w.now, lease.Input{Kind: lease.Answered}
 	if c.write != nil {
-		c.answer.revision, c.answer.err = w.put(c.key, c.write)
+		c.answer.Revision, c.answer.Err = w.put(c.key, c.write)
 		return
 	}
-	c.answer.entry, c.answer.found = w.entries[c.key]
+	c.answer.Entry, c.answer.Found = w.entries[c.key]
 }
 
 // finish gives a request's answer; a lost one is a time-out, and its write may still come.
-func (w *town) finish(c **call, lost bool, step func(input)) {
+func (w *town) finish(c **call, lost bool, step func(lease.Input)) {
 	one := *c
 	if one == nil || !one.served && !lost {
 		return
@@ -204,7 +206,7 @@ func (w *town) finish(c **call, lost bool, step func(input)) {
 		if !one.served && one.write != nil {
 			w.late = append(w.late, one.write)
 		}
-		step(input{kind: answered, err: registry.ErrNoAck})
+		step(lease.Input{Kind: lease.Answered, Err: registry.ErrNoAck})
 		return
 	}
 	w.asked = one.at
@@ -212,11 +214,11 @@ func (w *town) finish(c **call, lost bool, step func(input)) {
 }
 
 func (w *town) finishRun(r *tenant, lost bool) {
-	w.finish(&r.call, lost, func(in input) { w.act(r, in) })
+	w.finish(&r.call, lost, func(in lease.Input) { w.act(r, in) })
 }
 
 func (w *town) finishObserver(o *observer, lost bool) {
-	w.finish(&o.call, lost, func(in input) { w.observe(o, in) })
+	w.finish(&o.call, lost, func(in lease.Input) { w.observe(o, in) })
 }
 
 func (w *town) feed(r *tenant) bool {
@@ -225,7 +227,7 @@ func (w *town) feed(r *tenant) bool {
 	}
 	in := w.log[r.fed]
 	r.fed++
-	if in.kind != heard || in.entry.Key == r.rules.key {
+	if in.Kind != lease.EntryHeard || in.Entry.Key == r.rules.key {
 		w.act(r, in)
 	}
 	return true
@@ -246,7 +248,7 @@ func (w *town) expire() {
 		return
 	}
 	for key, e := range w.entries {
-		if e.Operation == registry.Put && w.now.Sub(w.written[key]) >= garbageTTL(testTTL) {
+		if e.Operation == registry.Put && w.now.Sub(w.written[key]) >= lease.BucketTTL(lease.DefaultTTL) {
 			w.set(registry.Entry{Key: key, Operation: registry.Expired})
 		}
 	}
@@ -257,10 +259,10 @@ func (w *town) lose() {
 	w.losses++
 	w.revision = (1 << 20) - w.losses*1000
 	w.entries, w.late = map[string]registry.Entry{}, nil
-	w.log = append(w.log, input{kind: voided})
+	w.log = append(w.log, lease.Input{Kind: lease.BucketReplaced})
 	for _, r := range w.runs {
 		if r.call != nil && !r.call.served {
-			r.call.served, r.call.answer = true, input{kind: answered, err: registry.ErrNoStream}
+			r.call.served, r.call.answer = true, lease.Input{Kind: lease.Answered, Err: registry.ErrNoStream}
 		}
 	}
 }
@@ -269,7 +271,7 @@ func (w *town) lose() {
 func (w *town) purge() {
 	w.losses++
 	w.entries = map[string]registry.Entry{}
-	w.log = append(w.log, input{kind: trimmed, revision: w.revision + 1})
+	w.log = append(w.log, lease.Input{Kind: lease.KeysTrimmed, Revision: w.revision + 1})
 }
 
 func (w *town) wake(next time.Time, step func()) {
@@ -299,7 +301,7 @@ func (w *town) calm(d time.Duration) {
 				sooner(o.next)
 			}
 		}
-		w.now = later(w.now, next)
+		w.now = lease.Later(w.now, next)
 		if !w.now.Before(end) {
 			w.settle()
 			return
@@ -311,12 +313,12 @@ func (w *town) calm(d time.Duration) {
 func (w *town) wakeAll() {
 	for _, r := range w.runs {
 		if r.live() && !r.paused {
-			w.wake(r.next, func() { w.act(r, input{kind: due}) })
+			w.wake(r.next, func() { w.act(r, lease.Input{Kind: lease.TimerDue}) })
 		}
 	}
 	for _, o := range w.observers {
 		if !o.paused {
-			w.wake(o.next, func() { w.observe(o, input{kind: due}) })
+			w.wake(o.next, func() { w.observe(o, lease.Input{Kind: lease.TimerDue}) })
 		}
 	}
 }
@@ -370,7 +372,7 @@ func alive(v *View) map[string]string {
 func counted(v *View) map[string]string {
 	ids := map[string]string{}
 	for _, p := range v.Peers {
-		if p.Counts {
+		if p.Eligible {
 			ids[p.Name] = p.ID
 		}
 	}

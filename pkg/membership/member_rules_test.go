@@ -1,10 +1,11 @@
-package cluster
+package membership
 
 import (
 	"maps"
 	"testing"
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/lease"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
@@ -53,7 +54,7 @@ func (w *town) tells(f func()) (most int) {
 }
 
 func TestMembersThatCouldNotRenewAreNotDeclaredGone(t *testing.T) {
-	for name, away := range map[string]time.Duration{"a moment": time.Second, "past the TTL": testTTL + time.Second, "past everything": long} {
+	for name, away := range map[string]time.Duration{"a moment": time.Second, "past the TTL": lease.DefaultTTL + time.Second, "past everything": long} {
 		t.Run(name, func(t *testing.T) {
 			w, _ := settled(t, "a", "b", "c")
 			told := w.tells(func() {
@@ -94,10 +95,10 @@ func TestMemberDeletedByHandWritesItAgainAndKeepsItsPlace(t *testing.T) {
 
 func TestKilledMemberIsGoneAfterTTLAndGrace(t *testing.T) {
 	w, runs := settled(t, "a", "b")
-	w.calm(testTTL) // well into its renewals
+	w.calm(lease.DefaultTTL) // well into its renewals
 	last := w.written[runs[0].rules.key]
 	runs[0].killed = true
-	w.calm(last.Add(testTTL + testGrace - trip).Sub(w.now))
+	w.calm(last.Add(lease.DefaultTTL + lease.DefaultGrace - trip).Sub(w.now))
 	w.wantCounted("a", "b")
 	w.calm(3 * trip)
 	w.wantCounted("b")
@@ -107,7 +108,7 @@ func TestExpiredMemberThatIsDeadIsGoneAfterTheGrace(t *testing.T) {
 	w, runs := settled(t, "a", "b")
 	runs[0].killed = true
 	w.set(registry.Entry{Key: runs[0].rules.key, Operation: registry.Expired})
-	w.calm(testGrace - trip)
+	w.calm(lease.DefaultGrace - trip)
 	w.wantCounted("a", "b")
 	w.calm(3 * trip)
 	w.wantCounted("b")
@@ -117,11 +118,11 @@ func TestGraceBeginsAgainWhereJetStreamIsAwayAtItsEnd(t *testing.T) {
 	w, runs := settled(t, "a", "b")
 	runs[0].paused = true // it lives, and is cut off for a while
 	w.set(registry.Entry{Key: runs[0].rules.key, Operation: registry.Expired})
-	w.calm(testGrace / 2)
+	w.calm(lease.DefaultGrace / 2)
 	w.up = false
-	w.calm(testGrace)
+	w.calm(lease.DefaultGrace)
 	w.up = true
-	w.calm(testGrace - 300*time.Millisecond)
+	w.calm(lease.DefaultGrace - 300*time.Millisecond)
 	w.wantCounted("a", "b")
 	runs[0].paused = false
 	w.calm(long)
@@ -130,7 +131,7 @@ func TestGraceBeginsAgainWhereJetStreamIsAwayAtItsEnd(t *testing.T) {
 
 func TestClosedMemberIsGoneAtOnce(t *testing.T) {
 	w, runs := settled(t, "a", "b")
-	w.act(runs[0], input{kind: stopped})
+	w.follow(runs[0], runs[0].rules.stop(w.now))
 	w.calm(trip)
 	w.wantCounted("b")
 	if !runs[0].done {
@@ -145,7 +146,7 @@ func TestCloseDeletesWhatALateWriteLeft(t *testing.T) {
 	w.finishRun(r, false)
 	w.serve(r.call)      // the record is written
 	w.finishRun(r, true) // and its acknowledgement is lost
-	w.act(r, input{kind: stopped})
+	w.follow(r, r.rules.stop(w.now))
 	w.calm(trip)
 	if e := w.entries[r.rules.key]; e.Operation != registry.Deleted || !r.done {
 		t.Errorf("%v, done %t", e.Operation, r.done)
@@ -162,7 +163,7 @@ func TestRestartedMemberIsTheSameAndItsLastRunDead(t *testing.T) {
 		if old := runs[0].rules.mine; v.Alive(old.Owner()) {
 			t.Error("the last run is alive")
 		}
-		if p, _ := v.Peer("a"); !p.Counts || p.ID != again.rules.mine.ID || !v.Alive(p.Owner()) || p.Incarnation != 2 {
+		if p, _ := v.Peer("a"); !p.Eligible || p.ID != again.rules.mine.ID || !v.Alive(p.Owner()) || p.Incarnation != 2 {
 			t.Errorf("%+v", p)
 		}
 	}
@@ -221,21 +222,21 @@ func TestMemberThatLeavesLetsOthersCountAtOnce(t *testing.T) {
 	w.begin("c")
 	w.calm(trip)
 	w.wantCounted("a", "b")
-	w.act(runs[0], input{kind: stopped})
+	w.follow(runs[0], runs[0].rules.stop(w.now))
 	w.calm(trip)
 	w.wantCounted("b", "c")
 }
 
 func TestWhoeverIsThereAtTheStartCounts(t *testing.T) {
 	w, _ := settled(t, "a", "b")
-	o := &observer{rules: census{grace: testGrace, settle: testSettle, rand: half, seats: map[string]*seat{}}, told: &View{}}
+	o := &observer{rules: memberRules{grace: lease.DefaultGrace, settle: testSettle, rand: half, members: map[string]*memberState{}}, told: &View{}}
 	w.observers = append(w.observers, o)
 	for w.show(o) {
 		if o.tells > 0 || !o.rules.view().Alive(registry.Owner{Name: "x", ID: "y"}) {
 			t.Fatal("it says something before it knows all")
 		}
 	}
-	w.observe(o, input{kind: level})
+	w.observe(o, lease.Input{Kind: lease.FeedLevel})
 	w.wantCounted("a", "b")
 	if o.told.Alive(registry.Owner{Name: "x", ID: "y"}) {
 		t.Error("who has no session is alive")
@@ -244,10 +245,10 @@ func TestWhoeverIsThereAtTheStartCounts(t *testing.T) {
 
 func TestDrainingIsToldAtOnce(t *testing.T) {
 	w, runs := settled(t, "a", "b")
-	w.act(runs[0], input{kind: asked, edit: func(m *Member) { m.Draining = true }})
+	w.follow(runs[0], runs[0].rules.edit(func(m *Member) { m.Draining = true }, w.now))
 	w.calm(trip)
 	for _, o := range w.observers {
-		if p, _ := o.told.Peer("a"); !p.Draining || !p.Counts {
+		if p, _ := o.told.Peer("a"); !p.Draining || !p.Eligible {
 			t.Errorf("%+v", p)
 		}
 	}

@@ -1,4 +1,4 @@
-package cluster
+package membership
 
 import (
 	"encoding/json"
@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/lease"
 	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -60,4 +61,4 @@ func DecodeMember(key string, data []byte) (Member, error) {
 }
 
 // ttl is how long the session outlives a renewal; the default where the record does not say.
-func (m *Member) ttl() time.Duration { return believedTTL(m.TTLMillis, DefaultTTL) }
+func (m *Member) ttl() time.Duration { return lease.BoundedTTL(m.TTLMillis, lease.DefaultTTL) }

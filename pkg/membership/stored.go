@@ -1,4 +1,4 @@
-package cluster
+package membership
 
 import (
 	"cmp"
@@ -10,22 +10,23 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/exesdb/subproxy/pkg/lease"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
-// Standing is a session as the bucket has it, for who only looks.
-type Standing struct {
+// StoredMember is a session as the bucket has it, for who only looks.
+type StoredMember struct {
 	Member
 	RenewedAt time.Time // by the server's clock
 }
 
 // Overdue reports whether the session was not renewed in time, as far as the clocks of the server and of this host agree.
-func (s *Standing) Overdue(now time.Time) bool {
-	return now.Sub(s.RenewedAt) > s.ttl()+DefaultGrace
+func (s *StoredMember) Overdue(now time.Time) bool {
+	return now.Sub(s.RenewedAt) > s.ttl()+lease.DefaultGrace
 }
 
 // ReadMembers reads the sessions that are in the bucket now, by name. A bucket that is not there holds none.
-func ReadMembers(ctx context.Context, bucket *registry.Registry) ([]Standing, error) {
+func ReadMembers(ctx context.Context, bucket *registry.Registry) ([]StoredMember, error) {
 	found, err := bucket.Keys(ctx, memberPrefix[:len(memberPrefix)-1])
 	if err != nil {
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -33,17 +34,17 @@ func ReadMembers(ctx context.Context, bucket *registry.Registry) ([]Standing, er
 		}
 		return nil, err
 	}
-	var members []Standing
+	var members []StoredMember
 	for keys := range slices.Chunk(slices.Sorted(maps.Keys(found)), registry.MaxGetLast) {
 		err := bucket.GetLastFromLeader(ctx, keys, func(e registry.Entry) {
 			if m, err := DecodeMember(e.Key, e.Data); err == nil && e.Operation == registry.Put {
-				members = append(members, Standing{m, e.Time})
+				members = append(members, StoredMember{m, e.Time})
 			}
 		})
 		if err != nil {
 			return nil, err
 		}
 	}
-	slices.SortFunc(members, func(a, b Standing) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(members, func(a, b StoredMember) int { return cmp.Compare(a.Name, b.Name) })
 	return members, nil
 }

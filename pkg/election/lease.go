@@ -1,4 +1,4 @@
-package cluster
+package election
 
 import (
 	"context"
@@ -9,11 +9,12 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/lease"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// Record is a leader's lease, as it stands in the bucket under LeaderKey.
-type Record struct {
+// LeaderRecord is a leader's lease, as it stands in the bucket under LeaderKey.
+type LeaderRecord struct {
 	Store  string `json:"store"`
 	Leader string `json:"leader"` // the candidate's name
 	ID     string `json:"id"`     // of its run: registry.Owner.ID
@@ -28,37 +29,34 @@ type Record struct {
 	TTLMillis int64     `json:"ttl_ms"` // how long the lease outlives its last renewal
 }
 
+// leaderPrefix begins the keys of leases.
+const leaderPrefix = "leader."
+
 // LeaderKey is the key of a store's lease.
 func LeaderKey(store string) string { return leaderPrefix + subscription.EncodeToken(store) }
 
 // ErrBadLease is returned for a value that is no lease, or not that of its store.
 var ErrBadLease = errors.New("malformed lease")
 
-func decodeRecord(store string, data []byte) (Record, error) {
-	var r Record
+func decodeLeader(store string, data []byte) (LeaderRecord, error) {
+	var r LeaderRecord
 	if err := json.Unmarshal(data, &r); err != nil {
-		return Record{}, fmt.Errorf("%w of store %s: %w", ErrBadLease, store, err)
+		return LeaderRecord{}, fmt.Errorf("%w of store %s: %w", ErrBadLease, store, err)
 	}
 	if r.ID == "" || r.Store != store || r.Term > event.MaxTerm {
-		return Record{}, fmt.Errorf("%w of store %s: id %q, store %q, term %d", ErrBadLease, store, r.ID, r.Store, r.Term)
+		return LeaderRecord{}, fmt.Errorf("%w of store %s: id %q, store %q, term %d", ErrBadLease, store, r.ID, r.Store, r.Term)
 	}
 	return r, nil
 }
 
 // same reports whether two records are of one leadership.
-func (r *Record) same(other *Record) bool { return r.ID == other.ID && r.Since.Equal(other.Since) }
-
-// maxTTL is the longest lease that is believed. One of a day is a mistake, and would keep a store without a leader.
-const maxTTL = time.Hour
+func (r *LeaderRecord) same(other *LeaderRecord) bool {
+	return r.ID == other.ID && r.Since.Equal(other.Since)
+}
 
 // ttl is how long the lease outlives a renewal; ours where the record does not say.
-func (r *Record) ttl(ours time.Duration) time.Duration { return believedTTL(r.TTLMillis, ours) }
-
-func believedTTL(millis int64, ours time.Duration) time.Duration {
-	if millis <= 0 || millis > maxTTL.Milliseconds() {
-		return ours
-	}
-	return time.Duration(millis) * time.Millisecond
+func (r *LeaderRecord) ttl(ours time.Duration) time.Duration {
+	return lease.BoundedTTL(r.TTLMillis, ours)
 }
 
 // Vacancy says why there was no leader when one was elected.
@@ -74,9 +72,9 @@ const (
 
 // Lease is a leadership. Its methods may be called from any goroutine, also after it ended.
 type Lease struct {
-	held     atomic.Pointer[Record]
+	held     atomic.Pointer[LeaderRecord]
 	witness  atomic.Pointer[string] // to be written with the next renewal; nil: as it is
-	previous Record
+	previous LeaderRecord
 	vacancy  Vacancy
 	asks     chan<- *ask
 	ended    chan struct{} // closed when the lease is held no more
@@ -93,11 +91,11 @@ func (l *Lease) Epoch() string { return l.held.Load().Epoch }
 func (l *Lease) Witness() string { return l.held.Load().Witness }
 
 // Previous is the leader before, and why it no longer was one. The record is zero where none is known.
-func (l *Lease) Previous() (Record, Vacancy) { return l.previous, l.vacancy }
+func (l *Lease) Previous() (LeaderRecord, Vacancy) { return l.previous, l.vacancy }
 
 // SetEpoch writes the epoch to the lease, and the witness of it.
 func (l *Lease) SetEpoch(ctx context.Context, epoch, witness string) error {
-	return l.renew(ctx, "set epoch", input{kind: asked, epoch: &epoch, witness: witness})
+	return l.renew(ctx, "set epoch", update{epoch: &epoch, witness: witness})
 }
 
 // Remember has the witness written with the next renewal.
@@ -106,7 +104,7 @@ func (l *Lease) Remember(witness string) { l.witness.Store(&witness) }
 // Verify renews the lease now. Nil says that it was held at some time during the call. Failing renewals are
 // tried again until ctx ends; ErrDeposed says that the lease is lost.
 func (l *Lease) Verify(ctx context.Context) error {
-	return l.renew(ctx, "verify lease", input{kind: asked})
+	return l.renew(ctx, "verify lease", update{})
 }
 
 // RaiseTerm renews the lease with a term above the one given: it is for when a higher term has been seen although this is
@@ -115,11 +113,11 @@ func (l *Lease) RaiseTerm(ctx context.Context, over uint64) error {
 	if over >= event.MaxTerm {
 		return fmt.Errorf("raise term over %d: %w", over, ErrLastTerm)
 	}
-	return l.renew(ctx, "raise term", input{kind: asked, term: over})
+	return l.renew(ctx, "raise term", update{term: over})
 }
 
-func (l *Lease) renew(ctx context.Context, what string, in input) error {
-	a := &ask{input: in, lease: l, done: make(chan error, 1)}
+func (l *Lease) renew(ctx context.Context, what string, u update) error {
+	a := &ask{update: u, lease: l, done: make(chan error, 1)}
 	select {
 	case l.asks <- a:
 	case <-l.ended:

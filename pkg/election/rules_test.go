@@ -1,4 +1,4 @@
-package cluster
+package election
 
 import (
 	"encoding/json"
@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/lease"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
@@ -28,7 +29,7 @@ type bench struct {
 	revision uint64 // of the bucket
 	entry    *registry.Entry
 	written  time.Time
-	log      []input // what the feed shows
+	log      []lease.Input // what the feed shows
 	zombies  []*request
 	parties  []*party
 
@@ -40,7 +41,7 @@ type bench struct {
 }
 
 type party struct {
-	rules   candidacy
+	rules   rules
 	fed     int
 	request *request
 	next    time.Time
@@ -53,7 +54,7 @@ type request struct {
 	write    *registry.Write // nil: a read
 	wins     bool
 	answered bool
-	answer   input
+	answer   lease.Input
 }
 
 func newBench(rt interface{ Fatalf(string, ...any) }, candidates int, lossy bool) *bench {
@@ -62,7 +63,7 @@ func newBench(rt interface{ Fatalf(string, ...any) }, candidates int, lossy bool
 		b.revision = 1 << 20
 	}
 	for i := range candidates {
-		p := &party{rules: candidacy{
+		p := &party{rules: rules{
 			store: "s", self: registry.Owner{Name: fmt.Sprintf("n%d", i), ID: fmt.Sprintf("id%d", i)},
 			ttl: testTTL, grace: testGrace, flushWait: 10 * time.Second, rand: func() float64 { return 0.5 },
 		}}
@@ -72,15 +73,16 @@ func newBench(rt interface{ Fatalf(string, ...any) }, candidates int, lossy bool
 		b.parties = append(b.parties, p)
 	}
 	for _, p := range b.parties {
-		b.step(p, input{kind: due})
+		b.step(p, lease.Input{Kind: lease.TimerDue})
 	}
 	return b
 }
 
-func leadership(r *Record) string { return r.ID + r.Since.String() }
+func leadership(r *LeaderRecord) string { return r.ID + r.Since.String() }
 
-func (b *bench) step(p *party, in input) effects {
-	fx := p.rules.Step(in, b.now)
+func (b *bench) step(p *party, in lease.Input) effects { return b.follow(p, p.rules.Step(in, b.now)) }
+
+func (b *bench) follow(p *party, fx effects) effects {
 	p.next = fx.Next
 	if fx.Elected {
 		if p.lead {
@@ -105,7 +107,7 @@ func (b *bench) step(p *party, in input) effects {
 	}
 	holders := 0
 	for _, p := range b.parties {
-		if p.rules.leading && p.rules.holds() && b.entry != nil && p.rules.view.revision == b.entry.Revision {
+		if p.rules.leading && p.rules.holds() && b.entry != nil && p.rules.view.Revision == b.entry.Revision {
 			holders++
 		}
 	}
@@ -136,12 +138,12 @@ func (b *bench) put(w *registry.Write, wins bool) (uint64, error) {
 
 func (b *bench) set(e registry.Entry) {
 	b.revision, b.entry, b.written = e.Revision, &e, b.now
-	b.log = append(b.log, input{kind: heard, entry: e})
+	b.log = append(b.log, lease.Input{Kind: lease.EntryHeard, Entry: e})
 }
 
 // account checks that terms grow with each leadership, in the order of the writes.
 func (b *bench) account(w *registry.Write, wins bool, revision uint64) {
-	record, err := decodeRecord("s", w.Data)
+	record, err := decodeLeader("s", w.Data)
 	if err != nil {
 		b.rt.Fatalf("%v", err)
 	}
@@ -161,12 +163,12 @@ func (b *bench) serve(p *party) {
 	if r == nil || r.answered || !b.up {
 		return
 	}
-	r.answered, r.answer = true, input{kind: answered}
+	r.answered, r.answer = true, lease.Input{Kind: lease.Answered}
 	switch {
 	case r.write != nil:
-		r.answer.revision, r.answer.err = b.put(r.write, r.wins)
+		r.answer.Revision, r.answer.Err = b.put(r.write, r.wins)
 	case b.entry != nil:
-		r.answer.entry, r.answer.found = *b.entry, true
+		r.answer.Entry, r.answer.Found = *b.entry, true
 	}
 }
 
@@ -182,7 +184,7 @@ func (b *bench) finish(p *party, lost bool) {
 		if !r.answered && r.write != nil && !b.lossy {
 			b.zombies = append(b.zombies, r)
 		}
-		answer = input{kind: answered, err: registry.ErrNoAck}
+		answer = lease.Input{Kind: lease.Answered, Err: registry.ErrNoAck}
 	}
 	b.step(p, answer)
 }
@@ -198,12 +200,12 @@ func (b *bench) feed(p *party) bool {
 
 func (b *bench) wake(p *party) {
 	if !p.next.IsZero() && !b.now.Before(p.next) {
-		b.step(p, input{kind: due})
+		b.step(p, lease.Input{Kind: lease.TimerDue})
 	}
 }
 
 func (b *bench) expire() {
-	if b.up && b.entry != nil && b.entry.Operation == registry.Put && b.now.Sub(b.written) >= garbageTTL(testTTL) {
+	if b.up && b.entry != nil && b.entry.Operation == registry.Put && b.now.Sub(b.written) >= lease.BucketTTL(testTTL) {
 		b.set(registry.Entry{Revision: b.revision + 1, Operation: registry.Expired})
 	}
 }
@@ -212,7 +214,7 @@ func (b *bench) expire() {
 func (b *bench) returnLead(p *party) {
 	if p.lead && (!p.rules.leading || p.rules.stopping) {
 		p.lead = false
-		b.step(p, input{kind: returned})
+		b.follow(p, p.rules.leadReturned(b.now))
 	}
 }
 
@@ -232,7 +234,7 @@ func (b *bench) calm(d time.Duration) {
 			b.settle()
 			return
 		}
-		b.now = later(b.now, next)
+		b.now = lease.Later(b.now, next)
 		for _, p := range b.parties {
 			if !p.paused {
 				b.wake(p)
@@ -330,16 +332,16 @@ func TestWhateverHappensOneLeadsAndTermsGrow(t *testing.T) {
 			"give up": func(*rapid.T) {
 				if p := awake(); p.lead {
 					p.lead = false
-					b.step(p, input{kind: returned})
+					b.follow(p, p.rules.leadReturned(b.now))
 				}
 			},
 			"ask": func(t *rapid.T) {
 				if p := awake(); p.rules.leading {
-					in := input{kind: asked}
+					var u update
 					if b.lossy {
-						in.term = rapid.Uint64Range(0, 1000).Draw(t, "over")
+						u.term = rapid.Uint64Range(0, 1000).Draw(t, "over")
 					}
-					b.step(p, in)
+					b.follow(p, p.rules.renew(u, b.now))
 				}
 			},
 			"delete by hand": func(*rapid.T) {
@@ -347,7 +349,7 @@ func TestWhateverHappensOneLeadsAndTermsGrow(t *testing.T) {
 					b.set(registry.Entry{Revision: b.revision + 1, Operation: registry.Deleted})
 				}
 			},
-			"garbage by hand": func(*rapid.T) {
+			"lease.Garbage by hand": func(*rapid.T) {
 				if b.up {
 					b.set(registry.Entry{Revision: b.revision + 1, Data: []byte("?")})
 				}
@@ -356,7 +358,7 @@ func TestWhateverHappensOneLeadsAndTermsGrow(t *testing.T) {
 				// Terms that are ahead of the bucket's revisions are safe from a write that has overtaken a purge only by luck.
 				if b.up && !(b.lossy && b.writing()) {
 					b.entry = nil
-					b.log = append(b.log, input{kind: trimmed, revision: b.revision + 1})
+					b.log = append(b.log, lease.Input{Kind: lease.KeysTrimmed, Revision: b.revision + 1})
 				}
 			},
 			"bucket lost": func(*rapid.T) {
@@ -367,10 +369,10 @@ func TestWhateverHappensOneLeadsAndTermsGrow(t *testing.T) {
 				// new one is beyond any rule.
 				lost++
 				b.entry, b.revision = nil, 1<<20-lost*1000
-				b.log = append(b.log, input{kind: voided})
+				b.log = append(b.log, lease.Input{Kind: lease.BucketReplaced})
 				for _, p := range b.parties {
 					if p.request != nil && !p.request.answered {
-						p.request.answered, p.request.answer = true, input{kind: answered, err: registry.ErrNoStream}
+						p.request.answered, p.request.answer = true, lease.Input{Kind: lease.Answered, Err: registry.ErrNoStream}
 					}
 				}
 			},
@@ -388,7 +390,7 @@ func TestWhateverHappensOneLeadsAndTermsGrow(t *testing.T) {
 			t.Fatalf("the leader changed without a reason")
 		}
 		for _, p := range b.parties {
-			if p.rules.view.is != leased || p.rules.view.record.ID != first.rules.self.ID {
+			if p.rules.view.State != lease.Present || p.rules.view.record.ID != first.rules.self.ID {
 				t.Fatalf("%s does not know who leads", p.rules.self.ID)
 			}
 		}
@@ -449,16 +451,16 @@ func TestLeaderThatCouldNotRenewHasTheGraceToDoSo(t *testing.T) {
 
 func TestLeaseThatVanishedIsWrittenAgainAtOnce(t *testing.T) {
 	for name, vanish := range map[string]func(*bench){
-		"expired": func(b *bench) { b.set(registry.Entry{Revision: b.revision + 1, Operation: registry.Expired}) },
-		"deleted": func(b *bench) { b.set(registry.Entry{Revision: b.revision + 1, Operation: registry.Deleted}) },
-		"garbage": func(b *bench) { b.set(registry.Entry{Revision: b.revision + 1, Data: []byte("{}")}) },
+		"expired":       func(b *bench) { b.set(registry.Entry{Revision: b.revision + 1, Operation: registry.Expired}) },
+		"deleted":       func(b *bench) { b.set(registry.Entry{Revision: b.revision + 1, Operation: registry.Deleted}) },
+		"lease.Garbage": func(b *bench) { b.set(registry.Entry{Revision: b.revision + 1, Data: []byte("{}")}) },
 		"purged": func(b *bench) {
 			b.entry = nil
-			b.log = append(b.log, input{kind: trimmed, revision: b.revision + 1})
+			b.log = append(b.log, lease.Input{Kind: lease.KeysTrimmed, Revision: b.revision + 1})
 		},
 		"lost": func(b *bench) {
 			b.entry, b.revision = nil, 0
-			b.log = append(b.log, input{kind: voided})
+			b.log = append(b.log, lease.Input{Kind: lease.BucketReplaced})
 		},
 	} {
 		b := newBench(t, 1, false)
@@ -544,8 +546,8 @@ func TestConflictWithItsOwnRecordIsFoundOutWithoutTheFeed(t *testing.T) {
 		b.serve(p)
 		b.finish(p, false)
 	}
-	if b.theLeader() != p || p.rules.view.revision != b.revision || p.request != nil {
-		t.Errorf("at %d of %d", p.rules.view.revision, b.revision)
+	if b.theLeader() != p || p.rules.view.Revision != b.revision || p.request != nil {
+		t.Errorf("at %d of %d", p.rules.view.Revision, b.revision)
 	}
 }
 
@@ -635,8 +637,8 @@ func TestAnswerThatIsOlderThanTheFeedIsNotTaken(t *testing.T) {
 	for b.feed(p) {
 	}
 	b.finish(p, false)
-	if p.rules.view.revision != b.revision {
-		t.Errorf("at %d of %d", p.rules.view.revision, b.revision)
+	if p.rules.view.Revision != b.revision {
+		t.Errorf("at %d of %d", p.rules.view.Revision, b.revision)
 	}
 }
 
@@ -644,7 +646,7 @@ func TestStoppedLeaderRenewsUntilItsWorkIsDone(t *testing.T) {
 	b := newBench(t, 2, false)
 	b.calm(testTTL)
 	old := b.theLeader()
-	b.step(old, input{kind: stopped})
+	b.follow(old, old.rules.stop(b.now))
 	for end := b.now.Add(2 * testTTL); b.now.Before(end); {
 		b.now = b.now.Add(100 * time.Millisecond)
 		for _, p := range b.parties {
@@ -668,7 +670,7 @@ func TestStoppedLeaderThatNeverReturnsIsReplaced(t *testing.T) {
 	b := newBench(t, 2, false)
 	b.calm(testTTL)
 	old := b.theLeader()
-	b.step(old, input{kind: stopped})
+	b.follow(old, old.rules.stop(b.now))
 	for end := b.now.Add(old.rules.flushWait + 2*testTTL); b.now.Before(end); {
 		b.now = b.now.Add(100 * time.Millisecond)
 		for _, p := range b.parties {
@@ -688,12 +690,12 @@ func TestHigherTermIsTakenOver(t *testing.T) {
 	b := newBench(t, 2, false)
 	b.calm(testTTL)
 	old := b.theLeader()
-	b.step(old, input{kind: asked, term: 1 << 40})
+	b.follow(old, old.rules.renew(update{term: 1 << 40}, b.now))
 	b.calm(0)
 	if got := old.rules.held.Term; got != 1<<40+1 {
 		t.Errorf("raised to %d", got)
 	}
-	b.step(old, input{kind: stopped})
+	b.follow(old, old.rules.stop(b.now))
 	b.calm(0)
 	if got := b.theLeader().rules.held.Term; got != 1<<40+2 {
 		t.Errorf("the next has %d", got)
@@ -706,7 +708,7 @@ func TestHigherTermIsTakenOver(t *testing.T) {
 }
 
 func TestLeaseAsItStandsInTheBucket(t *testing.T) {
-	r := Record{Store: "s", Leader: "n", ID: "i", Host: "h", PID: 7, Term: event.MaxTerm, Epoch: "e", Since: seen, TTLMillis: 3000}
+	r := LeaderRecord{Store: "s", Leader: "n", ID: "i", Host: "h", PID: 7, Term: event.MaxTerm, Epoch: "e", Since: time.Date(2026, 11, 23, 7, 0, 0, 123, time.UTC), TTLMillis: 3000}
 	data, err := json.Marshal(r)
 	if err != nil {
 		t.Fatal(err)
@@ -714,11 +716,11 @@ func TestLeaseAsItStandsInTheBucket(t *testing.T) {
 	if want := `{"store":"s","leader":"n","id":"i","host":"h","pid":7,"term":9223372036854775807,"epoch":"e","since":"2026-11-23T07:00:00.000000123Z","ttl_ms":3000}`; string(data) != want {
 		t.Errorf("got  %s\nwant %s", data, want)
 	}
-	if back, err := decodeRecord("s", data); err != nil || back != r {
+	if back, err := decodeLeader("s", data); err != nil || back != r {
 		t.Errorf("back %+v, %v", back, err)
 	}
 	for _, bad := range []string{"", "null", "[]", "{}", `{"store":"s"}`, `{"store":"t","id":"i"}`, `{"store":"s","id":"i","term":-1}`, `{"store":"s","id":"i","term":9223372036854775808}`} {
-		if _, err := decodeRecord("s", []byte(bad)); !errors.Is(err, ErrBadLease) || !strings.Contains(err.Error(), "store s") {
+		if _, err := decodeLeader("s", []byte(bad)); !errors.Is(err, ErrBadLease) || !strings.Contains(err.Error(), "store s") {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
@@ -726,7 +728,7 @@ func TestLeaseAsItStandsInTheBucket(t *testing.T) {
 		t.Errorf("key %s", LeaderKey("green house:1"))
 	}
 	for ms, want := range map[int64]time.Duration{0: testTTL, -1: testTTL, 1 << 62: testTTL, 500: 500 * time.Millisecond} {
-		if got := (&Record{TTLMillis: ms}).ttl(testTTL); got != want {
+		if got := (&LeaderRecord{TTLMillis: ms}).ttl(testTTL); got != want {
 			t.Errorf("%d ms: %v", ms, got)
 		}
 	}

@@ -1,111 +1,39 @@
-package cluster
+package election
 
 import (
 	"context"
 	"errors"
-	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-	"github.com/nats-io/nuid"
-
+	"github.com/exesdb/subproxy/internal/leasetest"
 	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/pkg/lease"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
-// candidate is a process that contends for stores: a connection, a follower, and one election a store.
+func TestMain(m *testing.M) { leasetest.VerifyMain(m) }
+
+// candidate is a process that contends for stores: one election a store.
 type candidate struct {
-	owner    registry.Owner
-	nc       *nats.Conn
-	js       jetstream.JetStream
-	bucket   *registry.Registry
-	follower *Follower
-	stop     context.CancelFunc // of the elections, which resign
-	running  sync.WaitGroup
-	minTerm  atomic.Uint64
-	ensuring sync.Mutex
-	pipe     pipe
-}
-
-// pipe is what a connection goes through. While it is locked nothing comes or goes, as for a process that is stopped by
-// SIGSTOP; then everything does, in order.
-type pipe struct{ sync.RWMutex }
-
-func (p *pipe) Dial(network, address string) (net.Conn, error) {
-	conn, err := net.Dial(network, address)
-	return &piped{Conn: conn, pipe: p}, err
-}
-
-type piped struct {
-	net.Conn
-	pipe *pipe
-}
-
-func (p *piped) Read(b []byte) (int, error) {
-	n, err := p.Conn.Read(b)
-	p.pipe.RLock()
-	defer p.pipe.RUnlock()
-	return n, err
-}
-
-func (p *piped) Write(b []byte) (int, error) {
-	p.pipe.RLock()
-	defer p.pipe.RUnlock()
-	return p.Conn.Write(b)
+	*leasetest.Process
+	stop    context.CancelFunc // of the elections, which resign
+	running sync.WaitGroup
+	minTerm atomic.Uint64
 }
 
 func startCandidate(t *testing.T, n *natsnode.Node, name string) *candidate {
 	t.Helper()
-	c := connectCandidate(t, n.URL(), name)
-	c.follow(t)
-	return c
-}
-
-// connectCandidate is one whose follower does not run yet.
-func connectCandidate(t *testing.T, url, name string) *candidate {
-	t.Helper()
-	c := &candidate{owner: registry.Owner{Name: name, ID: nuid.Next(), Host: "h", PID: 1}}
-	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.ReconnectBufSize(-1), nats.SetCustomDialer(&c.pipe))
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.nc = nc
-	if c.js, err = jetstream.New(nc); err != nil {
-		t.Fatal(err)
-	}
-	if c.bucket, err = registry.Open(t.Context(), c.js, registry.Config{Kind: registry.Cluster}); err != nil {
-		t.Fatal(err)
-	}
-	if c.follower, err = NewFollower(c.js, c.bucket, nil); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	return c
-}
-
-func (c *candidate) follow(t *testing.T) {
-	ctx, cancel := context.WithCancel(context.Background())
-	var following sync.WaitGroup
-	following.Go(func() { _ = c.follower.Run(ctx) })
-	t.Cleanup(func() {
+	c := &candidate{Process: leasetest.Connect(t, n.URL(), name)}
+	c.Follow(t, func() {
 		if c.stop != nil {
 			c.stop()
 		}
 		c.running.Wait()
-		cancel()
-		following.Wait()
 	})
-}
-
-func (c *candidate) ensure(ctx context.Context) error {
-	c.ensuring.Lock()
-	defer c.ensuring.Unlock()
-	_, err := c.bucket.Ensure(ctx, registry.Config{Kind: registry.Cluster})
-	return err
+	return c
 }
 
 // part is a candidate's part in one election, and its leaderships.
@@ -121,8 +49,8 @@ func (c *candidate) contend(t *testing.T, ctx context.Context, store string, ttl
 	t.Helper()
 	p := &part{leases: make(chan *Lease, 100), ended: make(chan error, 100), giveUp: make(chan struct{}), result: make(chan error, 1)}
 	var err error
-	p.Election, err = NewElection(ElectionConfig{
-		Store: store, Candidate: c.owner, Follower: c.follower, TTL: ttl, MinTerm: c.minTerm.Load, Ensure: c.ensure,
+	p.Election, err = New(Config{
+		Store: store, Candidate: c.Owner, Follower: c.Follower, TTL: ttl, MinTerm: c.minTerm.Load, Ensure: c.Ensure,
 		Lead: func(ctx context.Context, l *Lease) {
 			p.leases <- l
 			select {
@@ -151,21 +79,6 @@ func (c *candidate) start(t *testing.T, store string, ttl time.Duration) *part {
 	return c.contend(t, ctx, store, ttl)
 }
 
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(patience)
-	defer deadline.Stop()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for !condition() {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			t.Fatalf("not in time: %s", what)
-		}
-	}
-}
-
 func knows(p *part, leader string) func() bool {
 	return func() bool {
 		r, ok := p.Leader()
@@ -173,18 +86,15 @@ func knows(p *part, leader string) func() bool {
 	}
 }
 
-// never is a TTL that no test waits for.
-const never = 30 * time.Second
-
 func TestFirstElectionIsWonByOneAndKnownToAll(t *testing.T) {
-	n := startNode(t)
+	n := leasetest.StartNode(t)
 	parts := map[string]*part{}
 	leases := make(map[string]*Lease)
 	for _, name := range []string{"a", "b", "c"} {
-		parts[name] = startCandidate(t, n, name).start(t, "green house", never)
+		parts[name] = startCandidate(t, n, name).start(t, "green house", leasetest.Never)
 	}
 	var leader string
-	eventually(t, "one leads", func() bool {
+	leasetest.Eventually(t, "one leads", func() bool {
 		for name, p := range parts {
 			select {
 			case l := <-p.leases:
@@ -195,10 +105,10 @@ func TestFirstElectionIsWonByOneAndKnownToAll(t *testing.T) {
 		return leader != ""
 	})
 	for _, p := range parts {
-		eventually(t, "all know", knows(p, leader))
+		leasetest.Eventually(t, "all know", knows(p, leader))
 	}
 	l := leases[leader]
-	if previous, why := l.Previous(); why != VacantFirst || previous != (Record{}) || l.Term() == 0 || l.Epoch() != "" {
+	if previous, why := l.Previous(); why != VacantFirst || previous != (LeaderRecord{}) || l.Term() == 0 || l.Epoch() != "" {
 		t.Errorf("term %d, epoch %q, previous %+v, %s", l.Term(), l.Epoch(), previous, why)
 	}
 	if err := l.Verify(t.Context()); err != nil {
@@ -212,10 +122,10 @@ func TestFirstElectionIsWonByOneAndKnownToAll(t *testing.T) {
 }
 
 func TestLeaderThatStopsHandsOverAtOnce(t *testing.T) {
-	n := startNode(t)
+	n := leasetest.StartNode(t)
 	a, b := startCandidate(t, n, "a"), startCandidate(t, n, "b")
-	pa := a.start(t, "s", never)
-	first := next(t, pa.leases)
+	pa := a.start(t, "s", leasetest.Never)
+	first := leasetest.Next(t, pa.leases)
 	if err := first.SetEpoch(t.Context(), "e1", "w1"); err != nil || first.Epoch() != "e1" || first.Witness() != "w1" {
 		t.Errorf("epoch %q, witness %q, %v", first.Epoch(), first.Witness(), err)
 	}
@@ -223,18 +133,18 @@ func TestLeaderThatStopsHandsOverAtOnce(t *testing.T) {
 	if err := first.Verify(t.Context()); err != nil || first.Witness() != "w2" {
 		t.Errorf("witness %q, %v", first.Witness(), err)
 	}
-	pb := b.start(t, "s", never)
-	eventually(t, "b knows a", knows(pb, "a"))
+	pb := b.start(t, "s", leasetest.Never)
+	leasetest.Eventually(t, "b knows a", knows(pb, "a"))
 	began := time.Now()
 	a.stop()
-	second := next(t, pb.leases)
-	if took := time.Since(began); took > never/3 {
+	second := leasetest.Next(t, pb.leases)
+	if took := time.Since(began); took > leasetest.Never/3 {
 		t.Errorf("the hand-over took %v", took)
 	}
-	if cause := next(t, pa.ended); !errors.Is(cause, context.Canceled) {
+	if cause := leasetest.Next(t, pa.ended); !errors.Is(cause, context.Canceled) {
 		t.Errorf("ended by %v", cause)
 	}
-	if err := next(t, pa.result); err != nil {
+	if err := leasetest.Next(t, pa.result); err != nil {
 		t.Error(err)
 	}
 	if previous, why := second.Previous(); why != VacantResigned || previous.Leader != "a" || previous.Epoch != "e1" {
@@ -252,27 +162,27 @@ func TestLeaderThatStopsHandsOverAtOnce(t *testing.T) {
 }
 
 func TestLeadThatReturnsResigns(t *testing.T) {
-	n := startNode(t)
-	pa := startCandidate(t, n, "a").start(t, "s", never)
-	next(t, pa.leases)
-	pb := startCandidate(t, n, "b").start(t, "s", never)
-	eventually(t, "b knows a", knows(pb, "a"))
+	n := leasetest.StartNode(t)
+	pa := startCandidate(t, n, "a").start(t, "s", leasetest.Never)
+	leasetest.Next(t, pa.leases)
+	pb := startCandidate(t, n, "b").start(t, "s", leasetest.Never)
+	leasetest.Eventually(t, "b knows a", knows(pb, "a"))
 	close(pa.giveUp)
-	next(t, pb.leases)
-	eventually(t, "a knows b", knows(pa, "b"))
+	leasetest.Next(t, pb.leases)
+	leasetest.Eventually(t, "a knows b", knows(pa, "b"))
 }
 
 func TestLeaderThatVanishesIsReplacedAfterTheTTL(t *testing.T) {
-	n := startNode(t)
+	n := leasetest.StartNode(t)
 	a, b := startCandidate(t, n, "a"), startCandidate(t, n, "b")
 	const ttl = time.Second
 	pa := a.start(t, "s", ttl)
-	first := next(t, pa.leases)
+	first := leasetest.Next(t, pa.leases)
 	pb := b.start(t, "s", ttl)
-	eventually(t, "b knows a", knows(pb, "a"))
+	leasetest.Eventually(t, "b knows a", knows(pb, "a"))
 	began := time.Now()
-	a.nc.Close()
-	second := next(t, pb.leases)
+	a.NC.Close()
+	second := leasetest.Next(t, pb.leases)
 	if took := time.Since(began); took < ttl/2 {
 		t.Errorf("replaced after %v already", took)
 	}
@@ -283,51 +193,51 @@ func TestLeaderThatVanishesIsReplacedAfterTheTTL(t *testing.T) {
 		t.Error(err)
 	}
 	a.stop()
-	if err := next(t, pa.result); err == nil {
+	if err := leasetest.Next(t, pa.result); err == nil {
 		t.Error("it claims to have resigned")
 	}
 }
 
 func TestLeaderThatWasOvertakenIsDeposedByItsNextWrite(t *testing.T) {
-	n := startNode(t)
+	n := leasetest.StartNode(t)
 	a, b := startCandidate(t, n, "a"), startCandidate(t, n, "b")
-	pa := a.start(t, "s", never)
-	first := next(t, pa.leases)
+	pa := a.start(t, "s", leasetest.Never)
+	first := leasetest.Next(t, pa.leases)
 	// Another takes over, as after its TTL, and a hears of it or writes, whichever is first.
-	e, ok, err := b.bucket.GetFromLeader(t.Context(), LeaderKey("s"))
+	e, ok, err := b.Bucket.GetFromLeader(t.Context(), LeaderKey("s"))
 	if err != nil || !ok {
 		t.Fatal(err)
 	}
-	eventually(t, "overtaken", func() bool {
+	leasetest.Eventually(t, "overtaken", func() bool {
 		data := []byte(`{"store":"s","leader":"b","id":"other","term":1000,"ttl_ms":30000}`)
-		r := b.bucket.Put(t.Context(), []registry.Write{{Key: LeaderKey("s"), Data: data, Revision: e.Revision}})[0]
+		r := b.Bucket.Put(t.Context(), []registry.Write{{Key: LeaderKey("s"), Data: data, Revision: e.Revision}})[0]
 		if r.Err != nil {
-			e, _, _ = b.bucket.GetFromLeader(t.Context(), LeaderKey("s"))
+			e, _, _ = b.Bucket.GetFromLeader(t.Context(), LeaderKey("s"))
 		}
 		return r.Err == nil
 	})
 	if err := first.Verify(t.Context()); !errors.Is(err, ErrDeposed) {
 		t.Errorf("verified: %v", err)
 	}
-	if cause := next(t, pa.ended); !errors.Is(cause, ErrDeposed) {
+	if cause := leasetest.Next(t, pa.ended); !errors.Is(cause, ErrDeposed) {
 		t.Errorf("ended by %v", cause)
 	}
-	eventually(t, "a knows b", knows(pa, "b"))
+	leasetest.Eventually(t, "a knows b", knows(pa, "b"))
 }
 
 func TestLeaderThatIsPausedIsDeposedWhenItContinues(t *testing.T) {
-	n := startNode(t)
+	n := leasetest.StartNode(t)
 	a, b := startCandidate(t, n, "a"), startCandidate(t, n, "b")
 	const ttl = time.Second
 	pa := a.start(t, "s", ttl)
-	first := next(t, pa.leases)
+	first := leasetest.Next(t, pa.leases)
 	pb := b.start(t, "s", ttl)
-	eventually(t, "b knows a", knows(pb, "a"))
-	a.pipe.Lock()
-	proceed := sync.OnceFunc(a.pipe.Unlock)
+	leasetest.Eventually(t, "b knows a", knows(pb, "a"))
+	a.Pipe.Lock()
+	proceed := sync.OnceFunc(a.Pipe.Unlock)
 	defer proceed()
 	var second *Lease
-	eventually(t, "replaced", func() bool {
+	leasetest.Eventually(t, "replaced", func() bool {
 		select {
 		case second = <-pb.leases:
 		default:
@@ -338,7 +248,7 @@ func TestLeaderThatIsPausedIsDeposedWhenItContinues(t *testing.T) {
 		t.Error("deposed while it was paused")
 	}
 	proceed()
-	if cause := next(t, pa.ended); !errors.Is(cause, ErrDeposed) {
+	if cause := leasetest.Next(t, pa.ended); !errors.Is(cause, ErrDeposed) {
 		t.Errorf("ended by %v", cause)
 	}
 	if err := first.Verify(t.Context()); !errors.Is(err, ErrDeposed) {
@@ -350,30 +260,30 @@ func TestLeaderThatIsPausedIsDeposedWhenItContinues(t *testing.T) {
 }
 
 func TestLeaseDeletedByHandIsWrittenAgain(t *testing.T) {
-	n := startNode(t)
+	n := leasetest.StartNode(t)
 	a, b := startCandidate(t, n, "a"), startCandidate(t, n, "b")
-	pa := a.start(t, "s", never)
-	next(t, pa.leases)
-	pb := b.start(t, "s", never)
-	eventually(t, "b knows a", knows(pb, "a"))
-	kv, err := a.js.KeyValue(t.Context(), a.bucket.Bucket())
+	pa := a.start(t, "s", leasetest.Never)
+	leasetest.Next(t, pa.leases)
+	pb := b.start(t, "s", leasetest.Never)
+	leasetest.Eventually(t, "b knows a", knows(pb, "a"))
+	kv, err := a.JS.KeyValue(t.Context(), a.Bucket.Bucket())
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 5 {
-		before, _, err := a.bucket.GetFromLeader(t.Context(), LeaderKey("s"))
+		before, _, err := a.Bucket.GetFromLeader(t.Context(), LeaderKey("s"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := kv.Delete(t.Context(), LeaderKey("s")); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "written again", func() bool {
-			e, ok, err := a.bucket.GetFromLeader(t.Context(), LeaderKey("s"))
+		leasetest.Eventually(t, "written again", func() bool {
+			e, ok, err := a.Bucket.GetFromLeader(t.Context(), LeaderKey("s"))
 			return err == nil && ok && e.Operation == registry.Put && e.Revision > before.Revision
 		})
 	}
-	eventually(t, "both know one", func() bool {
+	leasetest.Eventually(t, "both know one", func() bool {
 		ra, oka := pa.Leader()
 		rb, okb := pb.Leader()
 		return oka && okb && ra.ID == rb.ID
@@ -381,24 +291,24 @@ func TestLeaseDeletedByHandIsWrittenAgain(t *testing.T) {
 }
 
 func TestBucketThatIsDeletedIsMadeAnewAndLed(t *testing.T) {
-	n := startNode(t)
+	n := leasetest.StartNode(t)
 	a, b := startCandidate(t, n, "a"), startCandidate(t, n, "b")
 	const ttl = time.Second
 	parts := []*part{a.start(t, "s", ttl), b.start(t, "s", ttl)}
-	eventually(t, "one leads", func() bool { return len(parts[0].leases)+len(parts[1].leases) > 0 })
+	leasetest.Eventually(t, "one leads", func() bool { return len(parts[0].leases)+len(parts[1].leases) > 0 })
 	var term uint64
 	for _, p := range parts {
-		eventually(t, "known", func() bool { r, ok := p.Leader(); term = max(term, r.Term); return ok })
+		leasetest.Eventually(t, "known", func() bool { r, ok := p.Leader(); term = max(term, r.Term); return ok })
 	}
-	if err := a.js.DeleteKeyValue(t.Context(), a.bucket.Bucket()); err != nil {
+	if err := a.JS.DeleteKeyValue(t.Context(), a.Bucket.Bucket()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "led", func() bool {
-		e, ok, err := a.bucket.GetFromLeader(t.Context(), LeaderKey("s"))
+	leasetest.Eventually(t, "led", func() bool {
+		e, ok, err := a.Bucket.GetFromLeader(t.Context(), LeaderKey("s"))
 		if err != nil || !ok || e.Operation != registry.Put {
 			return false
 		}
-		r, err := decodeRecord("s", e.Data)
+		r, err := decodeLeader("s", e.Data)
 		if err != nil {
 			return false
 		}
@@ -413,13 +323,13 @@ func TestBucketThatIsDeletedIsMadeAnewAndLed(t *testing.T) {
 }
 
 func TestLeaderOutlivesAnOutageOfJetStream(t *testing.T) {
-	n := startNode(t)
+	n := leasetest.StartNode(t)
 	a, b := startCandidate(t, n, "a"), startCandidate(t, n, "b")
 	const ttl = time.Second
 	pa := a.start(t, "s", ttl)
-	first := next(t, pa.leases)
+	first := leasetest.Next(t, pa.leases)
 	pb := b.start(t, "s", ttl)
-	eventually(t, "b knows a", knows(pb, "a"))
+	leasetest.Eventually(t, "b knows a", knows(pb, "a"))
 	if err := n.DisableJetStream(); err != nil {
 		t.Fatal(err)
 	}
@@ -440,33 +350,33 @@ func TestLeaderOutlivesAnOutageOfJetStream(t *testing.T) {
 }
 
 func TestStoresHaveLeadersOfTheirOwn(t *testing.T) {
-	n := startNode(t)
+	n := leasetest.StartNode(t)
 	a, b := startCandidate(t, n, "a"), startCandidate(t, n, "b")
-	a1 := a.start(t, "one", never)
-	l1 := next(t, a1.leases)
-	b2 := b.start(t, "two", never)
-	l2 := next(t, b2.leases)
-	b1, a2 := b.start(t, "one", never), a.start(t, "two", never)
-	eventually(t, "b knows of one", knows(b1, "a"))
-	eventually(t, "a knows of two", knows(a2, "b"))
+	a1 := a.start(t, "one", leasetest.Never)
+	l1 := leasetest.Next(t, a1.leases)
+	b2 := b.start(t, "two", leasetest.Never)
+	l2 := leasetest.Next(t, b2.leases)
+	b1, a2 := b.start(t, "one", leasetest.Never), a.start(t, "two", leasetest.Never)
+	leasetest.Eventually(t, "b knows of one", knows(b1, "a"))
+	leasetest.Eventually(t, "a knows of two", knows(a2, "b"))
 	for _, l := range []*Lease{l1, l2} {
 		if err := l.Verify(t.Context()); err != nil {
 			t.Error(err)
 		}
 	}
 	a.stop()
-	next(t, b1.leases)
+	leasetest.Next(t, b1.leases)
 	if len(b2.ended)+len(a2.leases) > 0 {
 		t.Error("the other store changed its leader")
 	}
 }
 
 func TestTermIsAboveWhatTheCallerKnowsAndCanBeRaised(t *testing.T) {
-	n := startNode(t)
+	n := leasetest.StartNode(t)
 	a := startCandidate(t, n, "a")
 	a.minTerm.Store(41)
-	p := a.start(t, "s", never)
-	l := next(t, p.leases)
+	p := a.start(t, "s", leasetest.Never)
+	l := leasetest.Next(t, p.leases)
 	if l.Term() != 42 {
 		t.Errorf("term %d", l.Term())
 	}
@@ -487,43 +397,25 @@ func TestTermIsAboveWhatTheCallerKnowsAndCanBeRaised(t *testing.T) {
 }
 
 func TestElectionThatCannotBeRunIsRefused(t *testing.T) {
-	good := ElectionConfig{Store: "s", Candidate: registry.Owner{ID: "i"}, Follower: &Follower{}, Lead: func(context.Context, *Lease) {}}
-	if e, err := NewElection(good); err != nil || e.cfg.TTL != DefaultTTL || e.cfg.Grace != DefaultGrace {
+	good := Config{Store: "s", Candidate: registry.Owner{ID: "i"}, Follower: &lease.Follower{}, Lead: func(context.Context, *Lease) {}}
+	if e, err := New(good); err != nil || e.cfg.TTL != lease.DefaultTTL || e.cfg.Grace != lease.DefaultGrace {
 		t.Errorf("%+v, %v", e, err)
 	}
 	short := good
 	short.TTL = time.Second
-	if e, err := NewElection(short); err != nil || e.cfg.Grace != time.Second/2 {
+	if e, err := New(short); err != nil || e.cfg.Grace != time.Second/2 {
 		t.Errorf("%+v, %v", e, err)
 	}
-	for name, spoil := range map[string]func(*ElectionConfig){
-		"store": func(c *ElectionConfig) { c.Store = "" }, "id": func(c *ElectionConfig) { c.Candidate.ID = "" },
-		"follower": func(c *ElectionConfig) { c.Follower = nil }, "lead": func(c *ElectionConfig) { c.Lead = nil },
-		"short": func(c *ElectionConfig) { c.TTL = time.Millisecond }, "long": func(c *ElectionConfig) { c.TTL = 2 * maxTTL },
-		"grace": func(c *ElectionConfig) { c.Grace = -1 }, "flush": func(c *ElectionConfig) { c.FlushWait = -1 },
+	for name, spoil := range map[string]func(*Config){
+		"store": func(c *Config) { c.Store = "" }, "id": func(c *Config) { c.Candidate.ID = "" },
+		"follower": func(c *Config) { c.Follower = nil }, "lead": func(c *Config) { c.Lead = nil },
+		"short": func(c *Config) { c.TTL = time.Millisecond }, "long": func(c *Config) { c.TTL = 2 * lease.MaxTTL },
+		"grace": func(c *Config) { c.Grace = -1 }, "flush": func(c *Config) { c.FlushWait = -1 },
 	} {
 		bad := good
 		spoil(&bad)
-		if _, err := NewElection(bad); !errors.Is(err, ErrElection) {
+		if _, err := New(bad); !errors.Is(err, ErrConfig) {
 			t.Errorf("%s: %v", name, err)
 		}
-	}
-}
-
-func TestAnnouncedEventIsHeard(t *testing.T) {
-	n := startNode(t)
-	e := listen(t, n, both)
-	nc := connect(t, n)
-	want := Event{Kind: LeaderChanged, ID: "i", Store: "s", Leader: "b", PreviousLeader: "a", Term: 7, Reason: "expired", Enveloped: true}
-	if err := Announce(nc, LeaderChangedSubject, want); err != nil {
-		t.Fatal(err)
-	}
-	got := next(t, e.events)
-	if got.SeenAt = want.SeenAt; got != want {
-		t.Errorf("heard %+v", got)
-	}
-	nc.Close()
-	if err := Announce(nc, LeaderChangedSubject, want); !errors.Is(err, nats.ErrConnectionClosed) {
-		t.Errorf("on a closed connection: %v", err)
 	}
 }

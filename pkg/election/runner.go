@@ -1,16 +1,18 @@
-package cluster
+package election
 
 import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/exesdb/subproxy/pkg/lease"
 )
 
-// campaign is one Run: it does what the rules say. Its goroutine owns what is not said to be shared.
-type campaign struct {
+// runner is one Run of an election: it does what the rules say. Its goroutine owns what is not said to be shared.
+type runner struct {
 	*Election
-	*clerk
-	rules candidacy
+	client *lease.Client
+	rules  rules
 
 	returned chan struct{} // Lead returned; holds one
 	asks     chan *ask
@@ -26,41 +28,41 @@ const leaseFailed = "the leader's lease could not be read or written"
 
 // ask is a leader's wish for a renewal.
 type ask struct {
-	input
+	update
 	lease *Lease
 	done  chan error // holds the one answer
 }
 
-func (c *campaign) run() error {
-	defer c.timer.Stop()
-	defer c.work.Wait()
+func (c *runner) run() error {
+	defer c.client.Timer.Stop()
+	defer c.client.Work.Wait()
 	defer c.leader.Store(nil)
-	stop := c.ctx.Done()
+	stop := c.client.Context.Done()
 	for done := false; !done; {
 		select {
 		case <-stop:
 			stop = nil
-			done = c.step(input{kind: stopped})
-		case <-c.timer.C:
-			done = c.step(input{kind: due})
-		case <-c.news:
-			for _, in := range c.take() {
+			done = c.decide(c.rules.stop)
+		case <-c.client.Timer.C:
+			done = c.step(lease.Input{Kind: lease.TimerDue})
+		case <-c.client.News:
+			for _, in := range c.client.Inputs() {
 				done = c.step(in)
 			}
-		case in := <-c.answers:
+		case in := <-c.client.Answers:
 			done = c.step(in)
 		case <-c.returned:
-			done = c.step(input{kind: returned})
-		case err := <-c.remade:
-			c.remaking = false
-			c.report(leaseFailed, err, "leading", c.rules.leading)
+			done = c.decide(c.rules.leadReturned)
+		case err := <-c.client.Remade:
+			c.client.Remaking = false
+			c.client.Report(leaseFailed, err, "leading", c.rules.leading)
 		case a := <-c.asks:
 			if a.lease != c.lease {
 				a.done <- ErrDeposed
 				break
 			}
 			c.waiting = append(c.waiting, a)
-			done = c.step(a.input)
+			done = c.decide(func(now time.Time) effects { return c.rules.renew(a.update, now) })
 		}
 	}
 	if c.gaveUp {
@@ -69,23 +71,31 @@ func (c *campaign) run() error {
 	return nil
 }
 
-// step lets the rules decide, and does what they say.
-func (c *campaign) step(in input) (done bool) {
+// step lets the rules decide on what happened to the key, and does what they say.
+func (c *runner) step(in lease.Input) (done bool) {
+	return c.decide(func(now time.Time) effects {
+		fx := c.rules.Step(in, now)
+		if in.Kind == lease.Answered {
+			if in.Err == nil {
+				c.client.Failing = ""
+			}
+			if !fx.Renewed { // the next renewal is for them too
+				c.waiting, c.sent = append(c.sent, c.waiting...), nil
+			}
+		}
+		return fx
+	})
+}
+
+// decide lets the rules decide, and does what they say.
+func (c *runner) decide(rule func(now time.Time) effects) (done bool) {
 	if c.lease != nil {
 		if witness := c.lease.witness.Swap(nil); witness != nil {
 			c.rules.mine.Witness = *witness
 		}
 	}
-	fx := c.rules.Step(in, time.Now())
-	c.report(leaseFailed, fx.Failed, "leading", c.rules.leading)
-	if in.kind == answered {
-		if in.err == nil {
-			c.failing = ""
-		}
-		if !fx.Renewed { // the next renewal is for them too
-			c.waiting, c.sent = append(c.sent, c.waiting...), nil
-		}
-	}
+	fx := rule(time.Now())
+	c.client.Report(leaseFailed, fx.Failed, "leading", c.rules.leading)
 	if fx.Deposed || fx.Resigned {
 		c.over(fx.Deposed)
 	}
@@ -101,26 +111,26 @@ func (c *campaign) step(in input) (done bool) {
 	}
 	switch {
 	case fx.Read:
-		c.read(LeaderKey(c.cfg.Store))
+		c.client.Read(LeaderKey(c.cfg.Store))
 	case fx.Write != nil:
 		c.sent, c.waiting = c.waiting, nil
-		c.write(*fx.Write)
+		c.client.Write(*fx.Write)
 	}
 	if fx.Ensure {
-		c.ensure()
+		c.client.Ensure()
 	}
-	c.wake(fx.Next)
+	c.client.Wake(fx.Next)
 	return fx.Done
 }
 
-func (c *campaign) begin() {
-	ctx, end := context.WithCancelCause(c.ctx)
+func (c *runner) begin() {
+	ctx, end := context.WithCancelCause(c.client.Context)
 	l := &Lease{previous: c.rules.before, vacancy: c.rules.vacancy, asks: c.asks, ended: make(chan struct{})}
 	held := c.rules.held
 	l.held.Store(&held)
 	c.lease, c.end = l, end
 	c.log.Info("elected leader of the store", "term", l.Term(), "vacancy", l.vacancy, "previous_leader", l.previous.Leader)
-	c.work.Go(func() {
+	c.client.Work.Go(func() {
 		defer end(nil)
 		c.cfg.Lead(ctx, l)
 		c.returned <- struct{}{}
@@ -128,8 +138,8 @@ func (c *campaign) begin() {
 }
 
 // over ends the leadership, and tells all who wait for a renewal.
-func (c *campaign) over(deposed bool) {
-	unknown := c.rules.view.is == unread || c.rules.ours()
+func (c *runner) over(deposed bool) {
+	unknown := c.rules.view.State == lease.Unknown || c.rules.ours()
 	c.gaveUp = c.rules.stopping && !deposed && unknown
 	if c.lease != nil { // nil where it was won after Run's context had ended
 		if deposed {
@@ -148,8 +158,8 @@ func (c *campaign) over(deposed bool) {
 }
 
 // publish makes what is known now visible to other goroutines.
-func (c *campaign) publish() {
-	var known *Record
+func (c *runner) publish() {
+	var known *LeaderRecord
 	switch r := &c.rules; {
 	case r.leading:
 		held := r.held
@@ -157,7 +167,7 @@ func (c *campaign) publish() {
 		if c.lease != nil {
 			c.lease.held.Store(&held)
 		}
-	case r.view.is == leased:
+	case r.view.State == lease.Present:
 		record := r.view.record
 		known = &record
 	}

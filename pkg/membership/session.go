@@ -1,4 +1,4 @@
-package cluster
+package membership
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/lease"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
@@ -26,8 +27,8 @@ var (
 
 // SessionConfig says whose session it is.
 type SessionConfig struct {
-	Owner    registry.Owner // its ID must be new at each start
-	Follower *Follower      // of the cluster bucket
+	Owner    registry.Owner  // its ID must be new at each start
+	Follower *lease.Follower // of the cluster bucket
 
 	Version  string
 	Weight   int           // from 1 to MaxWeight; default 1
@@ -44,7 +45,7 @@ type SessionConfig struct {
 
 func (cfg *SessionConfig) fill() error {
 	if cfg.TTL == 0 {
-		cfg.TTL = DefaultTTL
+		cfg.TTL = lease.DefaultTTL
 	}
 	if cfg.Weight == 0 {
 		cfg.Weight = 1
@@ -58,8 +59,8 @@ func (cfg *SessionConfig) fill() error {
 	switch {
 	case cfg.Owner.Name == "" || cfg.Owner.ID == "" || cfg.Follower == nil:
 		return fmt.Errorf("%w: an owner with a name and an id and a follower are needed", ErrSession)
-	case cfg.TTL < minTTL || cfg.TTL > maxTTL:
-		return fmt.Errorf("%w: TTL %s is not from %s to %s", ErrSession, cfg.TTL, minTTL, maxTTL)
+	case cfg.TTL < lease.MinTTL || cfg.TTL > lease.MaxTTL:
+		return fmt.Errorf("%w: TTL %s is not from %s to %s", ErrSession, cfg.TTL, lease.MinTTL, lease.MaxTTL)
 	case cfg.Weight < 1 || cfg.Weight > MaxWeight:
 		return fmt.Errorf("%w: weight %d is not from 1 to %d", ErrSession, cfg.Weight, MaxWeight)
 	}
@@ -71,11 +72,12 @@ func (cfg *SessionConfig) fill() error {
 // write, nobody is declared dead. What the bucket lost or somebody deleted is written again. Its methods may be called
 // from any goroutine, also after it ended.
 type Session struct {
-	*clerk
-	cfg    SessionConfig
-	rules  tenure // the loop's
-	asks   chan *wish
-	wishes []*wish // the loop's: not fulfilled yet
+	client  *lease.Client
+	cfg     SessionConfig
+	log     *slog.Logger
+	rules   sessionRules // the loop's
+	asks    chan *update
+	pending []*update // the loop's: not in the bucket yet
 
 	held    atomic.Pointer[Member]
 	opened  chan struct{} // closed with the first record in the bucket
@@ -86,8 +88,8 @@ type Session struct {
 	abandon sync.Once     // closes quit
 }
 
-// wish is a change of the record that somebody waits for.
-type wish struct {
+// update is a change of the record that somebody waits for.
+type update struct {
 	edit func(*Member)
 	done chan error  // holds the one answer
 	left atomic.Bool // nobody waits any more
@@ -100,21 +102,22 @@ func OpenSession(cfg SessionConfig) (*Session, error) {
 		return nil, err
 	}
 	o := cfg.Owner
+	log := cfg.Logger.With("instance", o.Name)
 	s := &Session{
-		clerk: newClerk(cfg.Follower, cfg.Logger.With("instance", o.Name)), cfg: cfg,
-		rules: tenure{key: MemberKey(o.Name), ttl: cfg.TTL, rand: rand.Float64, mine: Member{
+		client: lease.NewClient(cfg.Follower, log), cfg: cfg, log: log,
+		rules: sessionRules{key: MemberKey(o.Name), ttl: cfg.TTL, rand: rand.Float64, mine: Member{
 			Name: o.Name, ID: o.ID, Host: o.Host, PID: o.PID, Version: cfg.Version, Weight: cfg.Weight, Draining: cfg.Draining, Stores: cfg.Stores,
 			Since: time.Now().UTC().Round(0), TTLMillis: cfg.TTL.Milliseconds(),
 		}},
-		asks: make(chan *wish), opened: make(chan struct{}), ended: make(chan struct{}), quit: make(chan struct{}),
+		asks: make(chan *update), opened: make(chan struct{}), ended: make(chan struct{}), quit: make(chan struct{}),
 	}
 	// A request that was sent while JetStream was away must be over, and sent again, before the others' grace is.
-	s.patience, s.remake = max(min(cfg.TTL/renewals, DefaultGrace/2), minRetry), cfg.Ensure
-	s.ctx, s.close = context.WithCancel(context.Background())
-	unwatch := cfg.Follower.watch(s.rules.key, s.clerk)
+	s.client.Patience, s.client.Remake = max(min(cfg.TTL/lease.Renewals, lease.DefaultGrace/2), lease.MinRetry), cfg.Ensure
+	s.client.Context, s.close = context.WithCancel(context.Background())
+	unwatch := cfg.Follower.Watch(s.rules.key, s.client)
 	go func() {
 		defer close(s.ended) // Close waits for it
-		defer s.work.Wait()
+		defer s.client.Work.Wait()
 		defer unwatch()
 		s.err = s.run()
 	}()
@@ -164,7 +167,7 @@ func (s *Session) SetStores(ctx context.Context, stores Stores) error {
 
 // edit changes the record, and returns when the bucket has it so.
 func (s *Session) edit(ctx context.Context, edit func(*Member)) error {
-	w := &wish{edit: edit, done: make(chan error, 1)}
+	w := &update{edit: edit, done: make(chan error, 1)}
 	var err error
 	select {
 	case s.asks <- w:
@@ -208,34 +211,34 @@ func (s *Session) over() error {
 }
 
 func (s *Session) run() (err error) {
-	defer s.timer.Stop()
+	defer s.client.Timer.Stop()
 	defer func() {
-		for _, w := range s.wishes {
+		for _, w := range s.pending {
 			w.done <- s.over()
 		}
 	}()
-	stop := s.ctx.Done()
+	stop := s.client.Context.Done()
 	for done := false; !done; {
 		select {
 		case <-stop:
 			stop = nil
-			done = s.step(input{kind: stopped})
-		case <-s.timer.C:
-			done = s.step(input{kind: due})
-		case <-s.news:
-			for _, in := range s.take() {
+			done = s.perform(s.rules.stop(time.Now()))
+		case <-s.client.Timer.C:
+			done = s.step(lease.Input{Kind: lease.TimerDue})
+		case <-s.client.News:
+			for _, in := range s.client.Inputs() {
 				done = s.step(in)
 			}
-		case in := <-s.answers:
+		case in := <-s.client.Answers:
 			done = s.step(in)
-		case err := <-s.remade:
-			s.remaking = false
-			s.report(sessionFailed, err)
+		case err := <-s.client.Remade:
+			s.client.Remaking = false
+			s.client.Report(sessionFailed, err)
 		case w := <-s.asks:
-			s.wishes = append(s.wishes, w)
-			done = s.step(input{kind: asked, edit: w.edit})
+			s.pending = append(s.pending, w)
+			done = s.perform(s.rules.edit(w.edit, time.Now()))
 			if s.rules.settled() {
-				s.fulfil() // the bucket has it so already
+				s.acknowledge() // the bucket has it so already
 			}
 		case <-s.quit:
 			return fmt.Errorf("give back the session of %s: %w", s.cfg.Owner.Name, context.Canceled)
@@ -250,43 +253,48 @@ func (s *Session) run() (err error) {
 
 const sessionFailed = "the instance's session could not be read or written"
 
-// step lets the rules decide, and does what they say.
-func (s *Session) step(in input) (done bool) {
+// step lets the rules decide on what happened to the key, and does what they say.
+func (s *Session) step(in lease.Input) (done bool) {
 	fx := s.rules.Step(in, time.Now())
-	s.report(sessionFailed, fx.Failed)
-	if in.kind == answered && in.err == nil {
-		s.failing = ""
+	if in.Kind == lease.Answered && in.Err == nil {
+		s.client.Failing = ""
 	}
+	return s.perform(fx)
+}
+
+// perform does what the rules say.
+func (s *Session) perform(fx sessionEffects) (done bool) {
+	s.client.Report(sessionFailed, fx.Failed)
 	if fx.Held {
 		s.hold()
 	}
 	switch {
 	case fx.Read:
-		s.read(s.rules.key)
+		s.client.Read(s.rules.key)
 	case fx.Write != nil:
-		s.write(*fx.Write)
+		s.client.Write(*fx.Write)
 	}
 	if fx.Ensure {
-		s.ensure()
+		s.client.Ensure()
 	}
-	s.wake(fx.Next)
+	s.client.Wake(fx.Next)
 	return fx.Done
 }
 
-// hold makes what the bucket has known to others, and fulfils the wishes that it does.
+// hold makes the record that the bucket has known to others, and acknowledges the updates that are in it.
 func (s *Session) hold() {
 	held := s.rules.view.record
 	if s.held.Swap(&held) == nil {
-		s.logger.Info("the instance's session is open", "incarnation", held.Incarnation, "ttl", s.cfg.TTL.String())
+		s.log.Info("the instance's session is open", "incarnation", held.Incarnation, "ttl", s.cfg.TTL.String())
 		close(s.opened)
 	}
-	s.fulfil()
+	s.acknowledge()
 }
 
-// fulfil answers the wishes that the record in the bucket fulfils.
-func (s *Session) fulfil() {
+// acknowledge answers the updates that are in the record that the bucket has.
+func (s *Session) acknowledge() {
 	held := s.rules.view.record
-	s.wishes = slices.DeleteFunc(s.wishes, func(w *wish) bool {
+	s.pending = slices.DeleteFunc(s.pending, func(w *update) bool {
 		edited := held
 		if w.edit(&edited); edited == held {
 			w.done <- nil
