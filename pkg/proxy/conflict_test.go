@@ -11,6 +11,7 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/registrar"
 	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -87,7 +88,7 @@ type contender struct {
 func newContender(m *memory, n int, s subscription.Subscription) *contender {
 	c := &contender{owner: registry.Owner{Name: fmt.Sprintf("instance-%d", n), ID: fmt.Sprintf("id-%d", n)}}
 	sh := &shared{owner: c.owner, metrics: health.NewMetrics(nil)}
-	sh.registrar = &registrar{bucket: m, owner: c.owner, needle: c.owner.Needle(), metrics: sh.metrics, retired: &sh.retired, members: &sh.members}
+	sh.registrar = registrar.New(registrar.Options{Bucket: m, Owner: c.owner, Verifications: sh.metrics.Verifications})
 	c.loop = loop{shared: sh, inbox: newInbox(), log: slog.New(slog.DiscardHandler)}
 	c.item = &item{key: s.Key(), number: 1}
 	c.item.proxy = Proxy{Subscription: s, Health: breaker.Unknown}
@@ -101,7 +102,7 @@ func (c *contender) step(in Input) {
 	c.pending = c.pending || fx.Attempt
 	if fx.Release {
 		c.loop.release(c.item, c.proxy.Revision, nil, nil, time.Now())
-		c.loop.deleteRecords(context.Background(), c.loop.drained())
+		c.loop.releaseRecords(context.Background(), c.loop.drained())
 	}
 	if in.Kind == Seen || in.Kind == Finished {
 		c.claim()
@@ -122,9 +123,12 @@ func (c *contender) attempt() {
 	}
 	c.pending = false
 	p := c.proxy
-	j := job{item: c.item, subscription: p.Subscription, key: c.item.key, number: 1, revision: p.Revision, incarnation: p.NextIncarnation(), informed: p.Known, cause: p.Cause}
-	ends := c.loop.registrar.register(context.Background(), []job{j}, &testSettings)
-	c.step(Input{Kind: Finished, Outcome: ends[0].outcome})
+	a := registrar.Attempt{
+		Subscription: p.Subscription, Key: c.item.key, DeliverSubject: "d", Revision: p.Revision, Incarnation: p.NextIncarnation(),
+		Known: p.Known, Cause: p.Cause,
+	}
+	results := c.loop.registrar.Register(context.Background(), []registrar.Attempt{a}, testSettings.VerificationTimeout)
+	c.step(Input{Kind: Finished, Outcome: outcomeOf(&results[0])})
 }
 
 // follow takes up to n more entries from the bucket, in order, as the feed gives them.

@@ -23,6 +23,9 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
+// DeliverPrefix begins every deliver subject: <instance id>.<n> follows.
+const DeliverPrefix = "exesdb.proxy.deliver."
+
 // DeliveryOptions are what an instance receives and forwards events with. Every field but Logger, Metrics and Budget is
 // required.
 type DeliveryOptions struct {
@@ -319,17 +322,33 @@ type inlet struct {
 }
 
 // open begins to take a proxy's events: where the holder before stopped, if that one told.
-func (d *Delivery) open(l *loop, it *item, number uint64, stopped *place) *inlet {
+func (d *Delivery) open(l *loop, it *item, number uint64, stopped *HandedOver) *inlet {
 	in := &inlet{l: l, it: it, number: number, after: it.busy}
-	if stopped != nil && stopped.Place != (registry.Place{}) {
+	if stopped != nil && stopped.At != (registry.Place{}) {
 		f := newInflow(in)
-		f.accepted, f.receiver = stopped.Accepted, ReceiverAt(stopped.Place)
+		f.accepted, f.receiver = stopped.At.Accepted, ReceiverAt(stopped.At)
 		in.flow.Store(f)
 	}
 	d.mu.Lock()
 	d.inlets[number] = in
 	d.mu.Unlock()
 	return in
+}
+
+// onWrite is what an attempt tells the inlet before its record goes out: an emitter may send before the write is
+// acknowledged here. Offered says that the holder before told where it stopped, which counts for nothing any more where the
+// record does not repeat it.
+func (in *inlet) onWrite(offered bool) func(incarnation uint64, handedOver bool) {
+	if in == nil {
+		return nil
+	}
+	return func(incarnation uint64, handedOver bool) {
+		if offered && !handedOver {
+			offered = false
+			in.forget()
+		}
+		in.incarnation.Store(incarnation)
+	}
 }
 
 // notify tells the loop why the sink takes no events; empty: it takes them.

@@ -46,13 +46,13 @@ func (l *loop) launchFirst(ctx context.Context) {
 	if len(l.first) == 0 {
 		return
 	}
-	jobs := l.jobs(&l.first, batchSize)
+	items, attempts := l.attempts(&l.first, batchSize)
 	settings := l.settings.Load()
-	l.flight += len(jobs)
+	l.flight += len(items)
 	l.work.Go(func() {
-		ctx, end := l.batches.begin(ctx)
-		ends := l.registrar.register(ctx, jobs, settings)
+		ctx, end := l.batches.Begin(ctx)
+		results := l.register(ctx, items, attempts, settings)
 		end()
-		l.inbox.finished(ends)
+		l.inbox.finished(results)
 	})
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,11 +13,14 @@ import (
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
-// crowded is a bucket where whoever comes with others waits.
-type crowded struct{ *table }
+// crowded is a bucket where, once it is full, a write that comes with others waits.
+type crowded struct {
+	*table
+	full atomic.Bool
+}
 
-func (b crowded) Put(ctx context.Context, writes []registry.Write) []registry.WriteResult {
-	if len(writes) > 1 {
+func (b *crowded) Put(ctx context.Context, writes []registry.Write) []registry.WriteResult {
+	if len(writes) > 1 && b.full.Load() {
 		<-ctx.Done()
 	}
 	return b.table.Put(ctx, writes)
@@ -25,9 +29,13 @@ func (b crowded) Put(ctx context.Context, writes []registry.Write) []registry.Wr
 func TestOperatorsAttemptWaitsForNoOther(t *testing.T) {
 	const n = maxBatches*batchSize + 1000 // more than can be under way
 	bubble(t, func(t *testing.T) {
-		r := newRig(t, testSettings, n)
+		var bucket *crowded
+		r := newRig(t, testSettings, n, func(o *Options) {
+			bucket = &crowded{table: o.Bucket.(*table)}
+			o.Bucket = bucket
+		})
 		defer r.stop()
-		r.registrar.bucket = crowded{r.bucket}
+		bucket.full.Store(true)
 		r.Tell("s", Cluster{Cause: registry.LeaderChanged, SeenAt: time.Now()})
 		synctest.Wait() // three batches hang, and the rest waits for them
 		before := time.Now()
@@ -44,8 +52,8 @@ func TestOperatorsAttemptWaitsForNoOther(t *testing.T) {
 		if <-preferred {
 			t.Error("its next attempts go first too")
 		}
-		r.registrar.bucket = r.bucket
-		r.loops["s"].batches.giveUp(time.Now().Add(time.Hour), 0)
+		bucket.full.Store(false)
+		r.loops["s"].batches.GiveUp(time.Now().Add(time.Hour), 0)
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/payload"
+	"github.com/exesdb/subproxy/pkg/registrar"
 	"github.com/exesdb/subproxy/pkg/registry"
 )
 
@@ -76,7 +77,7 @@ func (l *loop) passed(it *item, e *registry.Entry, now time.Time) {
 	h, ok := l.given[it]
 	switch {
 	case !ok || e.Revision <= h.Revision:
-	case e.OwnedBy(l.registrar.needle):
+	case e.OwnedBy(l.matcher):
 		h.Revision, h.until = e.Revision, now
 		l.given[it] = h
 	default:
@@ -86,7 +87,7 @@ func (l *loop) passed(it *item, e *registry.Entry, now time.Time) {
 }
 
 // took notes that what was left to this instance is registered, or that it was not to be.
-func (l *loop) took(it *item, o *Outcome, now time.Time) {
+func (l *loop) took(it *item, o *registrar.Result, now time.Time) {
 	if !it.taking {
 		return
 	}
@@ -124,7 +125,7 @@ func (l *loop) take(m *health.HandedOver, now time.Time) {
 		if it == nil || it.removed || it.way.released() || !it.proxy.Standby {
 			continue
 		}
-		l.step(it, Input{Kind: Handed, News: News{Revision: h.Revision, Incarnation: h.Incarnation, Owner: m.From, Place: h.Place}}, now)
+		l.step(it, Input{Kind: Offered, News: News{Revision: h.Revision, Incarnation: h.Incarnation, Owner: m.From, Place: h.Place}}, now)
 		if !it.proxy.Standby {
 			l.metrics.Moves.WithLabelValues("claimed").Inc()
 		}

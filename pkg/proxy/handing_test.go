@@ -165,7 +165,7 @@ func TestProxyGoesOnWhereTheHolderBeforeStopped(t *testing.T) {
 		return nil
 	})
 	defer s.Stop()
-	s.it.inlet = s.open(s.loop, s.it, 1, &place{Place: registry.Place{Accepted: 7, Epoch: "e"}})
+	s.it.inlet = s.open(s.loop, s.it, 1, &HandedOver{At: registry.Place{Accepted: 7, Epoch: "e"}})
 	answers, err := s.Conn.SubscribeSync("answers")
 	if err != nil {
 		t.Fatal(err)
@@ -206,7 +206,7 @@ func TestProxyGoesOnWhereTheHolderBeforeStopped(t *testing.T) {
 	answer("-NAK 0")
 	s.loop.shut(s.it)
 
-	s.it.inlet = s.open(s.loop, s.it, 2, &place{Place: registry.Place{Accepted: 7, Epoch: "e"}})
+	s.it.inlet = s.open(s.loop, s.it, 2, &HandedOver{At: registry.Place{Accepted: 7, Epoch: "e"}})
 	s.it.inlet.forget()
 	if at := s.it.inlet.place(); at != (registry.Place{}) {
 		t.Errorf("it goes on at %+v, where the holder before was not the last", at)

@@ -42,7 +42,7 @@ type inbox struct {
 	events   merged
 	news     []registry.Entry
 	voided   bool
-	results  []done
+	results  []result
 	requests []request
 	asked    []request // by askNow, not answered
 	applies  uint64    // requests so far that askNow waits for
@@ -115,9 +115,9 @@ func (b *inbox) void() {
 	b.signal()
 }
 
-func (b *inbox) finished(ends []done) {
+func (b *inbox) finished(results []result) {
 	b.mu.Lock()
-	b.results = append(b.results, ends...)
+	b.results = append(b.results, results...)
 	b.mu.Unlock()
 	b.signal()
 }
@@ -199,7 +199,7 @@ func (b *inbox) eventPending() bool {
 type taken struct {
 	news     []registry.Entry
 	voided   bool
-	results  []done
+	results  []result
 	requests []request
 }
 

@@ -37,7 +37,7 @@ const (
 	Retired                // another run of this instance's name took over: do nothing more, release nothing
 	Assigned               // nobody holds the subscription, and it is this instance's turn to
 	Unassigned             // another instance is to hold it: release it, where it is held, and stand by
-	Handed                 // its holder delivers nothing any more, and left it to this instance, at News
+	Offered                // its holder delivers nothing any more, and offers it to this instance, at News
 	Delivering             // the sink takes no events, for Reason; empty: it takes them again
 	Hindering              // events don't come or don't move on, for Reason; empty: they do again
 )
@@ -49,7 +49,7 @@ type Input struct {
 	SeenAt  time.Time       // when the cause was seen
 	Level   bool            // of Start: all that the bucket holds was shown before
 	Outcome Outcome         // of Finished
-	News    News            // of Seen and Handed
+	News    News            // of Seen and Offered
 	To      *registry.Owner // of Unassigned: who asked for it; nil: nobody
 	Reason  string          // of Delivering and Hindering
 	Jitter  float64         // in [-1, 1), spreads what is scheduled
@@ -63,7 +63,7 @@ type News struct {
 	Readable    bool   // a record of somebody
 	Incarnation uint64 // of the record; of a removal the highest before, where it says so
 	Owner       registry.Owner
-	Place       registry.Place // of Handed: where the owner stopped
+	Place       registry.Place // of Offered: where the owner stopped
 }
 
 // holder is who the entry says holds the subscription; nil: nobody.
@@ -77,17 +77,17 @@ func (n *News) holder() *registry.Owner {
 
 // Outcome is how an attempt ended. A nil Err with Superseded false is a success.
 type Outcome struct {
-	Revision    uint64 // written; after a failure what is known to be there
-	Incarnation uint64 // written, or tried
-	Informed    bool   // the record that it tried to write over was known
-	Written     bool   // acknowledged, whatever came after
-	Verified    bool   // read back, not only acknowledged
-	At          time.Time
-	Err         error
-	Rival       uint64 // incarnation of the other's record that was read back in its place; 0: none
-	Gone        bool   // what was read back is not this instance's record
-	Superseded  bool
-	By          registry.Owner // who superseded
+	Revision         uint64 // written; after a failure what is known to be there
+	Incarnation      uint64 // written, or tried
+	Known            bool   // the record that it tried to write over was known
+	Written          bool   // acknowledged, whatever came after
+	Verified         bool   // read back, not only acknowledged
+	At               time.Time
+	Err              error
+	FoundIncarnation uint64 // of another's record that was read back in its place; 0: none
+	Missing          bool   // what was read back is not this instance's record
+	Superseded       bool
+	By               registry.Owner // who superseded
 }
 
 // Urgency says how soon a changed status is to be published.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/placement"
+	"github.com/exesdb/subproxy/pkg/registrar"
 	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -88,7 +89,7 @@ type loop struct {
 	unreleased []*item          // no longer configured, and not released: that failed
 	releaseAt  time.Time        // when it is tried again
 
-	batches  batches
+	batches  registrar.Batches
 	launched atomic.Int32 // batches handed over and not ended
 	rounds   int          // attempts not ended that belong to the event round under way
 	limit    *rate.Limiter
@@ -218,7 +219,7 @@ func (l *loop) mayStartRound(now time.Time, wake *time.Time) bool {
 		return false
 	}
 	if l.flight > 0 {
-		sooner(wake, l.batches.giveUp(now, l.settings.Load().VerificationTimeout/2))
+		sooner(wake, l.batches.GiveUp(now, l.settings.Load().VerificationTimeout/2))
 	}
 	if l.rounds > 0 {
 		return false
@@ -270,12 +271,12 @@ func isEvent(c registry.Cause) bool {
 	return c == registry.LeaderChanged || c == registry.EmitterRestarted || c == registry.Reconnected
 }
 
-func (l *loop) finish(d *done, now time.Time) {
-	it := d.item
+func (l *loop) finish(r *result, now time.Time) {
+	it := r.item
 	l.flight--
-	if d.released {
+	if r.released {
 		l.left(it, now)
-		if d.failed && it.removed {
+		if r.failed && it.removed {
 			l.unreleased, l.releaseAt = append(l.unreleased, it), now.Add(releaseAgain)
 		}
 		l.consider(it, now)
@@ -286,21 +287,29 @@ func (l *loop) finish(d *done, now time.Time) {
 		it.inEvent = false
 		l.rounds--
 	}
-	l.count(it, &d.outcome)
-	if o := &d.outcome; o.Err == nil && !o.Superseded {
-		l.quickest.note(o.At.Sub(it.proxy.CauseAt), now)
+	l.count(it, &r.Result)
+	if r.Err == nil && !r.Superseded {
+		l.quickest.note(r.At.Sub(it.proxy.CauseAt), now)
 	}
-	l.took(it, &d.outcome, now)
-	l.inbox.fence.learn(d.term, now)
+	l.took(it, &r.Result, now)
+	l.inbox.fence.learn(r.Term, now)
 	if it.removed {
-		if !d.outcome.Superseded && !it.proxy.Standby {
-			it.proxy.Claim = max(it.proxy.Claim, d.outcome.Incarnation)
-			l.release(it, max(d.outcome.Revision, it.proxy.Revision), nil, nil, now)
+		if !r.Superseded && !it.proxy.Standby {
+			it.proxy.Claim = max(it.proxy.Claim, r.Incarnation)
+			l.release(it, max(r.Revision, it.proxy.Revision), nil, nil, now)
 		}
 		return
 	}
-	l.step(it, Input{Kind: Finished, Outcome: d.outcome}, now)
+	l.step(it, Input{Kind: Finished, Outcome: outcomeOf(&r.Result)}, now)
 	l.settleActions(it, now)
+}
+
+// outcomeOf is an attempt's result as its proxy's rules need it.
+func outcomeOf(r *registrar.Result) Outcome {
+	return Outcome{
+		Revision: r.Revision, Incarnation: r.Incarnation, Known: r.Known, Written: r.Written, Verified: r.Verified, At: r.At,
+		Err: r.Err, FoundIncarnation: r.FoundIncarnation, Missing: r.Missing, Superseded: r.Superseded, By: r.By,
+	}
 }
 
 // withKey is the item of a registration's key; nil where there is none. A map of keys would cost as much as all else that is
@@ -328,7 +337,7 @@ func (l *loop) seen(e *registry.Entry, now time.Time) {
 	switch {
 	case n.Removed:
 		l.inbox.fence.learn(e.Term, now)
-	case e.OwnedBy(l.registrar.needle):
+	case e.OwnedBy(l.matcher):
 		n.Mine, n.Readable = true, true
 		n.Incarnation, n.Owner = it.proxy.Incarnation, l.owner
 	default:

@@ -111,10 +111,10 @@ func (l *loop) beginAnew(it *item, now time.Time) {
 	l.shut(it)
 	it.number = l.numbers.Add(1)
 	if p := &it.proxy; from != nil {
-		stopped := place{from.place(), p.Revision}
+		stopped := HandedOver{from.place(), p.Revision}
 		it.inlet = l.delivery.open(l, it, it.number, &stopped)
 		if !p.Attempting { // else what is written first is of the run before
-			p.handed = &stopped
+			p.handedOver = &stopped
 		}
 	}
 	l.step(it, Input{Kind: Restart, SeenAt: now}, now)

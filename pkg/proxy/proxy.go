@@ -25,12 +25,12 @@ type Proxy struct {
 	Cause      registry.Cause
 	CauseAt    time.Time
 	// again is a cause that came while an attempt was under way: one more follows it.
-	again   registry.Cause
-	againAt *time.Time
-	late    *News  // the newest news of others that came while an attempt was under way
-	voided  bool   // the bucket was found to be new while an attempt was under way
-	renewTo uint64 // the next claim is of this incarnation at least
-	handed  *place // where its holder stopped, that handed it over; nil once it is registered, or where none did
+	again      registry.Cause
+	againAt    *time.Time
+	late       *News       // the newest news of others that came while an attempt was under way
+	voided     bool        // the bucket was found to be new while an attempt was under way
+	renewTo    uint64      // the next claim is of this incarnation at least
+	handedOver *HandedOver // where its holder stopped, that handed it over; nil once it is registered, or where none did
 
 	Registered, Verified bool
 	Standby              bool // another instance holds the subscription, or is to
@@ -91,8 +91,8 @@ func (p *Proxy) Step(in Input, now time.Time, s *Settings) Effects {
 		return p.assigned(now, s)
 	case Unassigned:
 		return p.unassigned()
-	case Handed:
-		return p.handedOver(in.News, now, s)
+	case Offered:
+		return p.acceptOffer(in.News, now, s)
 	case Delivering:
 		p.Refusal = in.Reason
 		return p.delivering(s)
@@ -196,7 +196,7 @@ func (p *Proxy) succeed(o Outcome, now time.Time, s *Settings, jitter float64) E
 	p.Breaker.Success()
 	p.hold(o)
 	p.Verified = o.Verified
-	p.Failures, p.LastError, p.handed = 0, "", nil
+	p.Failures, p.LastError, p.handedOver = 0, "", nil
 	p.LastSuccess, p.Latency = o.At, o.At.Sub(p.CauseAt)
 	interval := s.NormalInterval
 	if !p.settled {
@@ -247,11 +247,11 @@ func (p *Proxy) fail(o Outcome, now time.Time, s *Settings, jitter float64) Effe
 	switch {
 	case o.Written:
 		p.hold(o)
-		p.Registered = !o.Gone
-	case o.Informed:
-		p.outbid(o.Rival)
+		p.Registered = !o.Missing
+	case o.Known:
+		p.raiseClaim(o.FoundIncarnation)
 		p.Known, p.Claim, p.Revision = true, max(p.Claim, o.Incarnation), o.Revision
-		p.Registered = p.Registered && !o.Gone
+		p.Registered = p.Registered && !o.Missing
 	}
 	wait := s.Breaker.Backoff(p.Failures, jitter)
 	p.Breaker.Failure(&s.Breaker, wait)
@@ -283,7 +283,7 @@ func (p *Proxy) seen(n News, now time.Time, s *Settings) Effects {
 	// claims of others who are about, against this one's own; of two that are equal, the one in the bucket won.
 	superseded := p.Known && n.Readable && !n.Mine && (n.Incarnation > p.Claim || n.Incarnation == p.Claim && !p.Mine)
 	if n.Readable && !n.Mine && !superseded {
-		p.outbid(n.Incarnation)
+		p.raiseClaim(n.Incarnation)
 	}
 	p.Known, p.Revision = true, n.Revision
 	p.Incarnation = max(p.Incarnation, n.Incarnation)
@@ -313,9 +313,9 @@ func (p *Proxy) seen(n News, now time.Time, s *Settings) Effects {
 	return p.mend(now, s)
 }
 
-// outbid makes the next claim higher than another instance's equal one that is mended. Two that both hold the record of an
+// raiseClaim makes the next claim higher than another instance's equal one that is mended. Two that both hold the record of an
 // equal incarnation, as a purge of the bucket between their writes has it, would write over each other for ever.
-func (p *Proxy) outbid(incarnation uint64) {
+func (p *Proxy) raiseClaim(incarnation uint64) {
 	if p.Mine && incarnation > 0 && incarnation == p.Claim {
 		p.renewTo = max(p.renewTo, incarnation+1)
 	}
@@ -346,23 +346,23 @@ func (p *Proxy) assigned(now time.Time, s *Settings) Effects {
 	return p.renew(registry.Takeover, now, s)
 }
 
-// handedOver takes what its holder left to this instance. It is as if the record had been deleted, but that it stands until this
+// acceptOffer claims what its holder offers to this instance. It is as if the record had been deleted, but that it stands until this
 // instance writes over it.
-func (p *Proxy) handedOver(n News, now time.Time, s *Settings) Effects {
+func (p *Proxy) acceptOffer(n News, now time.Time, s *Settings) Effects {
 	if !p.Standby || p.Holder == nil || p.Holder.ID != n.Owner.ID || n.Revision < p.Revision {
 		return Effects{} // it is another's since
 	}
 	p.Known, p.Revision, p.Holder = true, n.Revision, nil
 	p.Incarnation, p.renewTo = max(p.Incarnation, n.Incarnation), max(p.renewTo, n.Incarnation+1)
 	fx := p.assigned(now, s)
-	p.handed = &place{n.Place, n.Revision}
+	p.handedOver = &HandedOver{n.Place, n.Revision}
 	return fx
 }
 
-// place is what a proxy that hands its subscription over says of it.
-type place struct {
-	registry.Place
-	revision uint64 // of its record
+// HandedOver is what the holder of a subscription says when it hands it over.
+type HandedOver struct {
+	At       registry.Place // where it stopped
+	Revision uint64         // of its record: where somebody wrote since, At says nothing
 }
 
 // unassigned leaves the subscription to another instance.
@@ -400,7 +400,7 @@ func (p *Proxy) renew(cause registry.Cause, now time.Time, s *Settings) Effects 
 // standBy leaves the subscription to its holder; nil: nobody.
 func (p *Proxy) standBy(holder *registry.Owner) Effects {
 	already := p.Standby && p.Holder != nil && holder != nil && *p.Holder == *holder
-	p.Standby, p.Mine, p.Registered, p.Verified, p.handed = true, false, false, false, nil
+	p.Standby, p.Mine, p.Registered, p.Verified, p.handedOver = true, false, false, false, nil
 	p.Holder, p.HeldSince, p.Next, p.again = holder, time.Time{}, time.Time{}, ""
 	p.Breaker, p.Failures, p.LastError, p.Refusal, p.Hindered = breaker.Breaker{}, 0, "", "", false
 	if already {

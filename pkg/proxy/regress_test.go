@@ -35,7 +35,7 @@ func TestReleaseBehindALostRaceFreesTheKey(t *testing.T) {
 func TestNothingOfTheOldBucketSurvivesAVoidDuringAnAttempt(t *testing.T) {
 	for name, o := range map[string]Outcome{
 		"success": {Revision: 5001, Incarnation: 1, Verified: true, Written: true},
-		"failure": {Revision: 5001, Incarnation: 1, Informed: true, Err: errTest},
+		"failure": {Revision: 5001, Incarnation: 1, Known: true, Err: errTest},
 	} {
 		p, s, now := begun(t)
 		p.Step(Input{Kind: Voided}, now, s)
@@ -51,7 +51,7 @@ func TestNothingOfTheOldBucketSurvivesAVoidDuringAnAttempt(t *testing.T) {
 
 func TestLateAcknowledgementIsNoReasonToHurry(t *testing.T) {
 	p, s, now := begun(t)
-	p.Step(Input{Kind: Finished, Outcome: Outcome{Err: errTest, Informed: true, Incarnation: 3}}, now, s)
+	p.Step(Input{Kind: Finished, Outcome: Outcome{Err: errTest, Known: true, Incarnation: 3}}, now, s)
 	fx := p.Step(Input{Kind: Seen, News: News{Revision: 9, Mine: true, Readable: true}}, now, s)
 	if fx.Attempt || !p.Registered || p.Verified || p.Revision != 9 {
 		t.Fatalf("a write that came through late: %+v, registered %v, verified %v, revision %d", fx, p.Registered, p.Verified, p.Revision)
@@ -82,20 +82,6 @@ func TestFailedRestartDoesNotMakeHealthy(t *testing.T) {
 			t.Fatalf("entered %q, health %s", fx.Entered, p.Health)
 		}
 	})
-}
-
-func TestOwnRecordInTheWayIsWrittenAgain(t *testing.T) {
-	own := registry.Owner{Name: "a", ID: "a"}
-	sub := subscription.Subscription{Store: "s", Type: subscription.ByStream, Selector: "$all", Name: "n"}
-	record := registry.Registration{Subscription: sub, Owner: own, Incarnation: 1, Cause: registry.Lost}
-	data, err := record.Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	v, next := resolve(registry.Entry{Key: sub.Key(), Revision: 8, Data: data}, true, own, nil, &job{revision: 7, incarnation: 1, informed: true, term: 42})
-	if v != writeAgain || next.revision != 8 {
-		t.Fatalf("verdict %d at %d", v, next.revision)
-	}
 }
 
 // TestStoreAlertIsResolvedAndRaisedAnew puts most of a store out, lets all but one recover, which fails on alone, and then
@@ -194,7 +180,7 @@ func TestEqualClaimsAreOutbidOnce(t *testing.T) {
 		in   Input
 	}{
 		{"seen", Input{Kind: Seen, News: News{Revision: 20, Readable: true, Incarnation: 1, Owner: rival}}},
-		{"read back", Input{Kind: Finished, Outcome: Outcome{Err: errTest, Gone: true, Informed: true, Revision: 20, Incarnation: 1, Rival: 1}}},
+		{"read back", Input{Kind: Finished, Outcome: Outcome{Err: errTest, Missing: true, Known: true, Revision: 20, Incarnation: 1, FoundIncarnation: 1}}},
 	} {
 		p, s, now := begun(t)
 		p.Step(Input{Kind: Finished, Outcome: Outcome{Revision: 10, Incarnation: 1, Written: true, Verified: true}}, now, s)

@@ -52,7 +52,7 @@ func TestSubscriberThatHasSeenALaterIncarnationMakesTheProxyAskTheBucket(t *test
 		if c.incarnation == 0 {
 			entry = registry.Entry{Key: s.it.key, Revision: 1, Operation: registry.Deleted, Incarnation: 2}
 		}
-		s.loop.registrar = &registrar{bucket: &memory{history: []registry.Entry{entry}}, needle: s.Owner.Needle()}
+		s.loop.bucket, s.loop.matcher = &memory{history: []registry.Entry{entry}}, s.Owner.Needle()
 		s.begin(1)
 		s.it.inlet.incarnation.Store(1)
 		s.send(1)

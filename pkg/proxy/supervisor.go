@@ -16,6 +16,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/payload"
 	"github.com/exesdb/subproxy/pkg/placement"
+	"github.com/exesdb/subproxy/pkg/registrar"
 	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -23,7 +24,7 @@ import (
 // Options are what a Supervisor works with. Every field but MaxPayload, Delivery, Ensure, Logger and Metrics is required.
 type Options struct {
 	Owner     registry.Owner // this instance
-	Bucket    Bucket
+	Bucket    registrar.Bucket
 	Settings  Settings
 	Publish   func(subject string, data []byte) error
 	Connected func() bool
@@ -53,7 +54,9 @@ type Options struct {
 type shared struct {
 	owner      registry.Owner
 	settings   atomic.Pointer[Settings]
-	registrar  *registrar
+	registrar  *registrar.Registrar
+	bucket     registrar.Bucket
+	matcher    registry.OwnerNeedle // finds this instance's records
 	publisher  func(subject string, data []byte) error
 	connected  func() bool
 	hindered   func() string // nil: nothing is known
@@ -132,10 +135,11 @@ func New(o Options) *Supervisor {
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.settings.Store(&o.Settings)
-	s.registrar = &registrar{
-		bucket: o.Bucket, owner: o.Owner, needle: o.Owner.Needle(), metrics: o.Metrics, ensure: o.Ensure, retired: &s.retired,
-		members: &s.members,
-	}
+	s.bucket, s.matcher = o.Bucket, o.Owner.Needle()
+	s.registrar = registrar.New(registrar.Options{
+		Bucket: o.Bucket, Owner: o.Owner, Ensure: o.Ensure, Retired: s.retired.Load, Members: s.members.Load,
+		Verifications: o.Metrics.Verifications,
+	})
 	if o.Shares {
 		s.members.Store(placement.UnknownMembers(o.Owner))
 	}
@@ -308,9 +312,9 @@ func (s *Supervisor) Entry(e registry.Entry) {
 	if l == nil {
 		return
 	}
-	if e.OwnedBy(s.registrar.needle) {
+	if e.OwnedBy(s.matcher) {
 		// Only the others' records are read again; a burst of own ones must not be kept in memory.
-		e.Data = s.registrar.needle
+		e.Data = s.matcher
 	}
 	l.inbox.entry(e)
 }

@@ -19,7 +19,7 @@ func (l *loop) tend(it *item) {
 			it.number = l.numbers.Add(1)
 		}
 		if l.delivery != nil {
-			it.inlet = l.delivery.open(l, it, it.number, p.handed)
+			it.inlet = l.delivery.open(l, it, it.number, p.handedOver)
 		}
 	}
 }

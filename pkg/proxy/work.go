@@ -213,11 +213,11 @@ func (f *inflow) repose(ctx context.Context) {
 // taken by an incarnation that is no more, and the proxy begins anew. Else the subscriber remembers what the bucket does not, and
 // the event is tried again for as long as it takes.
 func (f *inflow) superseded(ctx context.Context, incarnation uint64) {
-	e, ok, err := f.l.registrar.bucket.GetFromLeader(ctx, f.it.key)
+	e, ok, err := f.l.bucket.GetFromLeader(ctx, f.it.key)
 	switch {
 	case err != nil || !ok:
 		return // asked again after the next refusal
-	case !e.OwnedBy(f.l.registrar.needle):
+	case !e.OwnedBy(f.l.matcher):
 		f.l.inbox.entry(e)
 		return
 	}

@@ -1,0 +1,156 @@
+// Package registrar makes attempts to register, in batches: 10,000 of them are a few pipelined writes and read-backs.
+//
+// An attempt is a write that is conditional on what was last seen of the key. One that loses its race reads who won, and
+// is written again unless another instance has the better claim. What was written is read back, and package verify
+// judges it. Release deletes what this instance holds no longer.
+//
+// It promises: one result for each attempt, at its index; no write that is not conditional; none after the run was
+// retired. What was registered before, when to try again, and what health follows is for package proxy to know.
+package registrar
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/exesdb/subproxy/pkg/placement"
+	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/subscription"
+	"github.com/exesdb/subproxy/pkg/verify"
+)
+
+// Bucket is where attempts are made; *registry.Registry is one.
+type Bucket interface {
+	verify.Bucket
+	Put(ctx context.Context, writes []registry.Write) []registry.WriteResult
+}
+
+// Options are what a Registrar works with. Bucket, Owner and Verifications are required.
+type Options struct {
+	Bucket Bucket
+	Owner  registry.Owner // this instance
+	// Ensure opens the bucket again where a write found no stream; nil where it can't be.
+	Ensure func(context.Context) error
+	// Retired reports whether another run of this instance's name took over. Nothing is written from then on.
+	Retired func() bool
+	// Members are those that subscriptions are shared with; nil, or nil inside: they are not shared.
+	Members func() *placement.Members
+	// Verifications counts what read-backs found, by outcome.
+	Verifications *prometheus.CounterVec
+}
+
+// Registrar makes attempts. It is safe for concurrent use.
+type Registrar struct {
+	Options
+	matcher registry.OwnerNeedle
+}
+
+// New makes a registrar.
+func New(o Options) *Registrar {
+	if o.Retired == nil {
+		o.Retired = func() bool { return false }
+	}
+	if o.Members == nil {
+		o.Members = func() *placement.Members { return nil }
+	}
+	return &Registrar{Options: o, matcher: o.Owner.Needle()}
+}
+
+// Attempt is one registration to be made.
+type Attempt struct {
+	Subscription   subscription.Subscription
+	Key            string
+	DeliverSubject string
+	Revision       uint64 // that the write is conditional on
+	Incarnation    uint64
+	Known          bool        // the record at Revision was seen, or it is known that there is none
+	HandedOver     *HandedOver // nil: the holder before did not hand it over
+	Cause          registry.Cause
+	Term           uint64
+	// OnWrite, where set, is called before the record goes out, each time that it is written: an emitter may send before
+	// the write is acknowledged. HandedOver tells whether the record says where the holder before stopped.
+	OnWrite func(incarnation uint64, handedOver bool)
+}
+
+// HandedOver is what the holder of a subscription says when it hands it over.
+type HandedOver struct {
+	At       registry.Place // where it stopped
+	Revision uint64         // of its record: where somebody wrote since, At says nothing
+}
+
+// Result is how an attempt ended. A nil Err with Superseded false is a success.
+type Result struct {
+	Revision         uint64 // written; after a failure what is known to be there
+	Incarnation      uint64 // written, or tried
+	Known            bool   // the record that it tried to write over was known
+	Written          bool   // acknowledged, whatever came after
+	Verified         bool   // read back, not only acknowledged
+	At               time.Time
+	Err              error
+	FoundIncarnation uint64 // of another's record that was read back in its place; 0: none
+	Missing          bool   // what was read back is not this instance's record
+	Superseded       bool
+	By               registry.Owner // who superseded
+	Term             uint64         // the highest known, those of records found in the way included
+}
+
+// errRetired ends attempts that were not yet written when this run was superseded.
+var errRetired = errors.New("another run of this instance's name took over")
+
+// Register makes the attempts: write, resolve the races lost, read back within that time (0: what is acknowledged
+// counts). The result at an index is that attempt's.
+func (r *Registrar) Register(ctx context.Context, attempts []Attempt, verifyWithin time.Duration) []Result {
+	b := &batch{Registrar: r, attempts: attempts, results: make([]Result, len(attempts))}
+	written := b.write(ctx)
+	if verifyWithin > 0 {
+		b.readBack(ctx, written, verifyWithin)
+	}
+	now := time.Now()
+	for i := range b.results {
+		b.results[i].At, b.results[i].Term = now, attempts[i].Term
+	}
+	return b.results
+}
+
+// Release deletes records that this instance holds no longer: writes without data. A conflict may be an own write that
+// was acknowledged late or never, so the bucket is looked at once more; a record of somebody else stays. The error at an
+// index is that of the record which could not be released.
+func (r *Registrar) Release(ctx context.Context, deletions []registry.Write) []error {
+	failures := make([]error, len(deletions))
+	if r.Retired() {
+		return failures
+	}
+	var again []registry.Write
+	var index []int // of those, in deletions
+	for i, result := range r.Bucket.Put(ctx, deletions) {
+		if !errors.Is(result.Err, registry.ErrConflict) {
+			failures[i] = result.Err
+			continue
+		}
+		w, mine, err := r.ownLater(ctx, deletions[i])
+		if failures[i] = err; mine {
+			again, index = append(again, w), append(index, i)
+		}
+	}
+	for n, result := range r.Bucket.Put(ctx, again) {
+		if !errors.Is(result.Err, registry.ErrConflict) {
+			failures[index[n]] = result.Err
+		}
+	}
+	return failures
+}
+
+// ownLater is the deletion of a later record of this instance than the one that was to be deleted, where there is one.
+func (r *Registrar) ownLater(ctx context.Context, w registry.Write) (_ registry.Write, mine bool, _ error) {
+	found, ok, err := r.Bucket.GetFromLeader(ctx, w.Key)
+	if err != nil || !ok || !found.OwnedBy(r.matcher) {
+		return w, false, err
+	}
+	w.Revision = found.Revision
+	if record, err := found.Registration(); err == nil {
+		w.Incarnation = max(w.Incarnation, record.Incarnation)
+	}
+	return w, true, nil
+}
