@@ -255,12 +255,14 @@ func (f *inflow) take(m *nats.Msg, seq uint64) bool {
 		}
 	}
 	q.load = loadOf(m)
-	if !f.d.memory.hold(f, q, seq > 0) {
-		q.event.Message = nil
+	held := f.d.memory.hold(f, q, seq > 0)
+	if held {
+		f.queue = append(f.queue, *q)
+	}
+	q.load.first, q.event.Message = nil, nil // either would keep the event's data in memory
+	if !held {
 		return false
 	}
-	f.queue = append(f.queue, *q)
-	q.load.first, q.event.Message = nil, nil
 	if !f.working {
 		f.working, f.quit = true, make(chan struct{})
 		ctx, cancel := context.WithCancel(context.Background())

@@ -3,12 +3,14 @@ package proxy
 import (
 	"context"
 	"errors"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/nats-io/nats.go"
 	"pgregory.net/rapid"
@@ -312,6 +314,53 @@ func TestEventsThatWaitAreBoundedByTheBudget(t *testing.T) {
 		a.there.Store(true)
 		a.awaitAll(t, 1)
 	})
+}
+
+// TestDroppedEventsAreFreed: an inlet that has no room for an event keeps nothing of it.
+func TestDroppedEventsAreFreed(t *testing.T) {
+	const inlets, size, budget = 50, 200 << 10, 1 << 20
+	a := newAbsent(t, inlets, budget)
+	hangs := sinkFunc(func(ctx context.Context, _ *sink.Event) error {
+		select {
+		case <-ctx.Done():
+		case <-t.Context().Done():
+		}
+		return context.Canceled
+	})
+	a.DeliveryOptions.Sink = func(subscription.Subscription) (sink.Sink, sink.Config) {
+		return hangs, sink.Config{Kind: sink.Request}
+	}
+	a.Refresh()
+	var mu sync.Mutex
+	var sent []weak.Pointer[byte]
+	a.emit(t, 1, func(_ int, m *nats.Msg, h event.Handoff) {
+		m.Data = make([]byte, size)
+		mu.Lock()
+		sent = append(sent, weak.Make(&m.Data[0]))
+		mu.Unlock()
+		a.Offer(h)
+	})
+	const most = budget / size
+	alive := func() (n int) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, p := range sent {
+			if p.Value() != nil {
+				n++
+			}
+		}
+		return n
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		runtime.GC()
+		n := alive()
+		if n <= most {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d events of %d are in memory, which has room for %d", n, inlets, budget/size)
+		}
+	}
 }
 
 // TestRefusedEventIsParkedThoughMemoryIsShort: attempts count over the times that the event is dropped and sent again.
