@@ -4,7 +4,7 @@
 // It does without an election ("Leases and checkpoints"): run one for a store, and no `subproxy emitter` beside it. Who starts
 // it gives the term, and gives a higher one whenever another takes over.
 //
-// Of selectors ("Events") it knows by_stream and by_event_type; registrations of other types are skipped, with a line in
+// Of selectors ("Selectors") it knows by_stream and by_event_type; registrations of other types are skipped, with a line in
 // the log. It sends no progress, which is what `lag` in a status comes from.
 package main
 
@@ -80,14 +80,13 @@ func Run(ctx context.Context, nc *nats.Conn, store, name string, term uint64) er
 	if err != nil {
 		return err
 	}
-	// "Events": the stream's name. Its creation time is the epoch, as it is for subproxy's own emitter ("Questions").
+	// "Events": the stream's name. Its creation time is the epoch, as it is for subproxy's own emitter ("Epochs").
 	if e.events, err = js.Stream(ctx, "EXESDB_"+token(store)); err != nil {
 		return fmt.Errorf("stream of store %s: %w", store, err)
 	}
 	e.epoch = strconv.FormatInt(e.events.CachedInfo().Created.UnixNano(), 10)
-	// "Leases and checkpoints": history 1 and direct get are what nats.go asks for anyway; without the delete markers `subproxy
-	// emitter` would refuse the bucket. One that is there already stays as it is.
-	e.checkpoints, err = js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "exesdb_checkpoints", LimitMarkerTTL: time.Hour})
+	// "Checkpoints": history 1 and direct get are what nats.go asks for anyway. A bucket that is there already stays as it is.
+	e.checkpoints, err = js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "exesdb_checkpoints"})
 	if errors.Is(err, jetstream.ErrBucketExists) {
 		e.checkpoints, err = js.KeyValue(ctx, "exesdb_checkpoints")
 	}
@@ -119,7 +118,7 @@ func Run(ctx context.Context, nc *nats.Conn, store, name string, term uint64) er
 
 // follow keeps a session for each registration ("Delivery", "What changes of a subscription mean"). Every revision of a record
 // begins a new session, be it another start of the proxy or not: a session begins with a question, and the answer tells. Each
-// has an inbox of its own, which ends with it: what a superseded proxy acknowledges is not heard ("Sending"). A deletion does
+// has an inbox of its own, which ends with it: what a superseded proxy acknowledges is not heard ("Answers"). A deletion does
 // not end it: what was accepted before may be acknowledged after.
 func (e *emitter) follow(ctx context.Context, updates <-chan jetstream.KeyValueEntry) {
 	sessions := map[string]serving{} // by key
@@ -185,7 +184,7 @@ type serving struct {
 	end   func() // returns when its checkpoint is written
 }
 
-// filter is the tail of the subjects of the events that a registration wants ("Events", what a selector picks).
+// filter is the tail of the subjects of the events that a registration wants ("Selectors").
 func filter(r registration) (tail string, ok bool) {
 	switch {
 	case r.Type == "by_stream" && r.Selector == "$all":
@@ -219,7 +218,7 @@ func untoken(token string) string {
 	return token
 }
 
-// checkpoint is the record of "Leases and checkpoints".
+// checkpoint is the record of "Checkpoints".
 type checkpoint struct {
 	Seq       uint64    `json:"seq"`
 	Term      uint64    `json:"term"`

@@ -18,8 +18,8 @@ import (
 const (
 	window    = 256                    // events in flight to one subscription, at most ("Sending")
 	patience  = time.Second            // nothing acknowledged for so long: ask ("Questions")
-	saveEvery = 250 * time.Millisecond // a few times a second at the most ("Leases and checkpoints")
-	minPause  = 250 * time.Millisecond // where nobody listens, ask again after this ("Sending"),
+	saveEvery = 250 * time.Millisecond // a few times a second at the most ("Checkpoints")
+	minPause  = 250 * time.Millisecond // where nobody listens, ask again after this ("Questions"),
 	maxPause  = 10 * time.Second       // then less often, up to this
 )
 
@@ -197,7 +197,7 @@ func (s *session) publish(seq uint64, h nats.Header, data []byte) error {
 	return s.nc.PublishMsg(&nats.Msg{Subject: s.DeliverSubject, Reply: s.inbox, Header: h, Data: data})
 }
 
-// answer does what the table of answers says ("Sending"). An error ends the emitter.
+// answer does what "What an emitter does" says of answers. An error ends the emitter.
 func (s *session) answer(m *nats.Msg) error {
 	var n uint64
 	says := func(format string) bool {
@@ -236,7 +236,7 @@ func (s *session) answer(m *nats.Msg) error {
 	return nil
 }
 
-// hold is for a deliver subject that nobody listens on: nothing is dropped, and the checkpoint stays ("Sending"). A newer
+// hold is for a deliver subject that nobody listens on: nothing is dropped, and the checkpoint stays ("What an emitter does"). A newer
 // revision of the registration ends the session and so the holding. Each event in flight gets its 503, and only the first counts.
 func (s *session) hold() {
 	if !s.ready && !s.asked {
@@ -248,7 +248,7 @@ func (s *session) hold() {
 }
 
 // load finds where the subscription goes on: at its checkpoint or, without one of this stream, where start_version says
-// ("Registrations", "Leases and checkpoints").
+// ("Registrations", "Checkpoints").
 func (s *session) load(ctx context.Context) error {
 	data, revision, err := s.checkpointOf(ctx, s.key)
 	if err != nil && !errors.Is(err, jetstream.ErrKeyNotFound) {
@@ -280,7 +280,7 @@ func (s *session) load(ctx context.Context) error {
 	return nil
 }
 
-// save writes the checkpoint where it moved, on the condition that nobody else did ("Leases and checkpoints").
+// save writes the checkpoint where it moved, on the condition that nobody else did ("Checkpoints").
 func (s *session) save() error {
 	if !s.dirty {
 		return nil
