@@ -192,7 +192,6 @@ func (l *leader) parkAside(s *sub, e *entry, reason error) {
 // outgoing are an event's headers as they are sent to every subscription, but for the term and what it is sent after.
 func (l *leader) outgoing(e *entry) nats.Header {
 	h := e.event.Complete()
-	event.StripHandoff(h)
 	h[event.SequenceHeader] = []string{strconv.FormatUint(e.event.Sequence, 10)}
 	return h
 }

@@ -127,6 +127,14 @@ func isStructured(contentType string) bool {
 type form struct {
 	contentType string // the name of the header with the content type; empty: there is none
 	plain       bool   // every attribute is there once, under its name, and reads as it stands
+
+	// Values of a plain one's headers; empty where they are missing. So each header is looked at once for each event.
+	specVersion, id, typ, subject, source, time, dataContentType, mediaType string
+}
+
+// complete reports whether a plain one has every attribute that is sent, and says its content type twice or not at all.
+func (f *form) complete() bool {
+	return f.specVersion != "" && f.id != "" && f.typ != "" && f.subject != "" && f.source != "" && f.time != "" && f.dataContentType == f.mediaType
 }
 
 // formOf looks at each header once.
@@ -138,11 +146,11 @@ func formOf(h nats.Header) form {
 	return f
 }
 
-// stripped is formOf for headers from which what is JetStream's is taken away.
+// stripped is formOf for headers from which what is JetStream's and what is of a hand-off is taken away.
 func stripped(h nats.Header) form {
 	f := form{plain: true}
 	for k, v := range h {
-		if strings.HasPrefix(k, natsPrefix) {
+		if strings.HasPrefix(k, natsPrefix) || isHandoff(k) {
 			delete(h, k)
 			continue
 		}
@@ -156,11 +164,15 @@ func (f *form) look(k string, v []string) {
 	case len(k) < len(attributePrefix) || k[0]|0x20 != 'c':
 	case isAttribute(k):
 		if f.plain {
-			f.plain = len(v) == 1 && isLower(k) && plainPrefix(v[0]) == len(v[0])
+			if f.plain = len(v) == 1 && isLower(k) && plainPrefix(v[0]) == len(v[0]); f.plain {
+				f.note(k, v[0])
+			}
 		}
 	case len(k) == len(ContentTypeHeader) && strings.EqualFold(k, ContentTypeHeader):
 		if f.contentType != "" || len(v) != 1 || isStructured(v[0]) {
 			f.plain = false
+		} else {
+			f.mediaType = v[0]
 		}
 		if k == ContentTypeHeader || f.contentType == "" || f.contentType != ContentTypeHeader && k < f.contentType {
 			f.contentType = k
@@ -168,8 +180,27 @@ func (f *form) look(k string, v []string) {
 	}
 }
 
-func isAttribute(header string) bool {
-	return len(header) > len(attributePrefix) && strings.EqualFold(header[:len(attributePrefix)], attributePrefix)
+func (f *form) note(header, value string) {
+	switch header {
+	case SpecVersionHeader:
+		f.specVersion = value
+	case IDHeader:
+		f.id = value
+	case TypeHeader:
+		f.typ = value
+	case SubjectHeader:
+		f.subject = value
+	case SourceHeader:
+		f.source = value
+	case TimeHeader:
+		f.time = value
+	case DataContentTypeHeader:
+		f.dataContentType = value
+	}
+}
+
+func isAttribute(h string) bool {
+	return len(h) > len(attributePrefix) && h[0]|0x20 == 'c' && h[1]|0x20 == 'e' && h[2] == '-'
 }
 
 func isLower(s string) bool {

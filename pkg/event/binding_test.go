@@ -228,3 +228,21 @@ func FuzzUnpack(f *testing.F) {
 		}
 	})
 }
+
+func TestCompleteEventIsReadAndSentOnWithoutAllocation(t *testing.T) {
+	whole := Event{Store: "s", Stream: "o", Type: "t", ID: "1", Time: stored, Source: "exesdb/s", Header: nats.Header{ContentTypeHeader: {"application/json"}}, Data: []byte("1")}
+	m := whole.Message("exesdb.events.s.o.t")
+	before := maps.Clone(m.Header)
+	if n := testing.AllocsPerRun(100, func() {
+		e, err := FromStored("s", m.Subject, 5, stored, m.Header, m.Data)
+		if err != nil || e.ID != "1" || e.Stream != "o" || e.Type != "t" || e.Source != "exesdb/s" || !e.Time.Equal(stored) {
+			t.Fatalf("read is %+v, %v", e, err)
+		}
+		e.Complete()
+	}); n > 0 {
+		t.Errorf("%v allocations for each", n)
+	}
+	if diff := cmp.Diff(before, m.Header); diff != "" {
+		t.Errorf("headers that lacked nothing were changed: %s", diff)
+	}
+}

@@ -50,6 +50,7 @@ type Event struct {
 	Data     []byte
 
 	contentType string // the header that has it, where it is not ContentTypeHeader
+	complete    bool   // Header has all that Complete adds
 
 	decoded bool
 	json    any
@@ -95,19 +96,24 @@ func FromMessage(store, subject string, sequence uint64, stored time.Time, heade
 
 // FromStored is FromMessage for a message that nobody else has: it takes the headers over, and away from them those between the event's
 // publisher, JetStream and its reader: what an append was conditional on, and what the server adds when it republishes or is asked
-// for a message.
+// for a message. Those of a hand-off go too, which an event brings with it that was forwarded from another store: they would be taken for
+// those of the next hand-off.
 func FromStored(store, subject string, sequence uint64, stored time.Time, header nats.Header, data []byte) (Event, error) {
 	return read(store, subject, sequence, stored, header, data, stripped(header))
 }
 
 func read(store, subject string, sequence uint64, stored time.Time, header nats.Header, data []byte, f form) (Event, error) {
-	data, err := unpack(header, data, f)
-	if err != nil {
-		return Event{}, err
-	}
-	e := Event{
-		Store: store, Sequence: sequence, Header: header, Data: data,
-		ID: decoded(header, IDHeader), Type: decoded(header, TypeHeader), Stream: decoded(header, SubjectHeader), Source: decoded(header, SourceHeader),
+	e := Event{Store: store, Sequence: sequence, Header: header, Data: data}
+	told := f.time
+	if f.plain {
+		e.ID, e.Type, e.Stream, e.Source, e.complete = f.id, f.typ, f.subject, f.source, f.complete()
+	} else {
+		var err error
+		if e.Data, err = unpack(header, data, f); err != nil {
+			return Event{}, err
+		}
+		e.ID, e.Type, e.Stream, e.Source = decoded(header, IDHeader), decoded(header, TypeHeader), decoded(header, SubjectHeader), decoded(header, SourceHeader)
+		told = decoded(header, TimeHeader)
 	}
 	if f.contentType != ContentTypeHeader && len(header[f.contentType]) > 0 {
 		e.contentType = f.contentType
@@ -131,8 +137,10 @@ func read(store, subject string, sequence uint64, stored time.Time, header nats.
 		e.Source = "exesdb/" + store
 	}
 	e.Time = stored
-	if t, err := time.Parse(time.RFC3339Nano, decoded(header, TimeHeader)); err == nil {
-		e.Time = t
+	if told != "" {
+		if t, err := time.Parse(time.RFC3339Nano, told); err == nil {
+			e.Time = t
+		}
 	}
 	return e, nil
 }
@@ -207,7 +215,7 @@ func (e *Event) Message(subject string) *nats.Msg {
 	if data, err := unpack(h, e.Data, f); err == nil {
 		c.Data = data
 	}
-	c.complete(h)
+	c.completeHeader(h)
 	return &nats.Msg{Subject: subject, Header: h, Data: c.Data}
 }
 
@@ -215,12 +223,14 @@ func (e *Event) Message(subject string) *nats.Msg {
 func (e *Event) Complete() nats.Header {
 	if e.Header == nil {
 		e.Header = nats.Header{}
+	} else if e.complete {
+		return e.Header
 	}
-	e.complete(e.Header)
+	e.completeHeader(e.Header)
 	return e.Header
 }
 
-func (e *Event) complete(h nats.Header) {
+func (e *Event) completeHeader(h nats.Header) {
 	add := func(name, value string) {
 		if first(h, name) == "" {
 			h[name] = []string{EncodeValue(value)}

@@ -116,19 +116,17 @@ func Value(h nats.Header, name string) string {
 	return ""
 }
 
-// StripHandoff takes away the headers of a hand-off that an event brought with it into its store, since it was forwarded from
-// another one: they would be taken for those of this hand-off.
-func StripHandoff(h nats.Header) {
-	for name := range h {
-		if len(name) < len(handoffPrefix) || !strings.EqualFold(name[:len(handoffPrefix)], handoffPrefix) {
-			continue
-		}
-		for _, own := range [...]string{SequenceHeader, PrevHeader, TermHeader, EpochHeader, IncarnationHeader} {
-			if strings.EqualFold(name, own) {
-				delete(h, name)
-			}
+// isHandoff reports whether a header is one of a hand-off, whatever its case.
+func isHandoff(header string) bool {
+	if len(header) < len(handoffPrefix) || header[0]|0x20 != 'e' || !strings.EqualFold(header[:len(handoffPrefix)], handoffPrefix) {
+		return false
+	}
+	for _, own := range [...]string{SequenceHeader, PrevHeader, TermHeader, EpochHeader, IncarnationHeader} {
+		if strings.EqualFold(header, own) {
+			return true
 		}
 	}
+	return false
 }
 
 // handoffPrefix begins the name of every header of the hand-off.

@@ -77,7 +77,7 @@ func TestHandoffThatCannotBeReadIsAnError(t *testing.T) {
 
 func TestHandoffOfAnotherStoreIsNotThisOnes(t *testing.T) {
 	h := nats.Header{"exesdb-prev": {"7"}, "EXESDB-EPOCH": {"e"}, "Exesdb-Seq": {"1"}, "Exesdb-Incarnation": {"3"}, "exesdb-area": {"12"}, "ce-id": {"a"}}
-	if StripHandoff(h); len(h) != 2 || h["exesdb-area"] == nil || h["ce-id"] == nil {
+	if stripped(h); len(h) != 2 || h["exesdb-area"] == nil || h["ce-id"] == nil {
 		t.Errorf("left are %v", h)
 	}
 }
