@@ -16,7 +16,7 @@ import (
 	"github.com/exesdb/subproxy/internal/command"
 	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/pkg/emitter"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -58,7 +58,7 @@ func withCheckpoints(ctx context.Context, nf *natsFlags, bucket, store, name str
 		return err
 	}
 	defer nc.Close()
-	points, err := records(ctx, js, registry.Checkpoints.Bucket(), store, name)
+	points, err := records(ctx, js, kv.Checkpoints.DefaultBucket(), store, name)
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func newCheckpointsList() *cobra.Command {
 	nf.add(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&orphans, "orphans", false, "only those that no registered subscription has")
-	cmd.Flags().StringVar(&bucket, "bucket", registry.DefaultBucket, "registry bucket")
+	cmd.Flags().StringVar(&bucket, "bucket", kv.DefaultBucket, "registry bucket")
 	return cmd
 }
 
@@ -165,7 +165,7 @@ Subscriptions whose instances are all stopped are not registered either: list be
 	}
 	nf.add(cmd)
 	cmd.Flags().BoolVar(&orphans, "orphans", false, "all of STORE, or of STORE and NAME, that no registered subscription has")
-	cmd.Flags().StringVar(&bucket, "bucket", registry.DefaultBucket, "registry bucket")
+	cmd.Flags().StringVar(&bucket, "bucket", kv.DefaultBucket, "registry bucket")
 	return cmd
 }
 
@@ -174,7 +174,7 @@ func dropCheckpoints(cmd *cobra.Command, js jetstream.JetStream, rows []checkpoi
 	for i := range rows {
 		byKey[rows[i].Key] = &rows[i]
 	}
-	kv, err := js.KeyValue(cmd.Context(), registry.Checkpoints.Bucket())
+	kv, err := js.KeyValue(cmd.Context(), kv.Checkpoints.DefaultBucket())
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
 		kv, err = nil, nil
 	}

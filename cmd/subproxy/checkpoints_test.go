@@ -5,7 +5,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -14,11 +15,11 @@ func TestOrphanedCheckpointsAreListedAndDropped(t *testing.T) {
 	if out, err := execute(t, "checkpoints", "list", "-s", url, "--json"); err != nil || strings.TrimSpace(out) != "[]" {
 		t.Fatalf("without a bucket: %q, %v", out, err)
 	}
-	points, err := registry.Open(t.Context(), js, registry.Config{Kind: registry.Checkpoints})
+	points, err := kv.Open(t.Context(), js, kv.Config{Kind: kv.Checkpoints})
 	if err != nil {
 		t.Fatal(err)
 	}
-	records, err := registry.Open(t.Context(), js, registry.Config{})
+	records, err := kv.Open(t.Context(), js, kv.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,15 +27,15 @@ func TestOrphanedCheckpointsAreListedAndDropped(t *testing.T) {
 	old := subscription.Subscription{Store: "s", Type: subscription.ByEventType, Selector: "t:v1", Name: "a"}
 	other := subscription.Subscription{Store: "s", Type: subscription.ByStream, Selector: "o", Name: "b"}
 	for _, s := range []subscription.Subscription{held, old, other} {
-		if r := points.Put(t.Context(), []registry.Write{{Key: s.Key(), Data: []byte(`{"seq":1000,"term":1,"epoch":"1"}`)}}); r[0].Err != nil {
+		if r := points.Put(t.Context(), []kv.Write{{Key: s.Key(), Data: []byte(`{"seq":1000,"term":1,"epoch":"1"}`)}}); r[0].Err != nil {
 			t.Fatal(r[0].Err)
 		}
 	}
-	data, err := json.Marshal(registry.Registration{Subscription: held, Incarnation: 1, DeliverSubject: "d"})
+	data, err := json.Marshal(registration.Registration{Subscription: held, Incarnation: 1, DeliverSubject: "d"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r := records.Put(t.Context(), []registry.Write{{Key: held.Key(), Data: data}}); r[0].Err != nil {
+	if r := records.Put(t.Context(), []kv.Write{{Key: held.Key(), Data: data}}); r[0].Err != nil {
 		t.Fatal(r[0].Err)
 	}
 	list := func(args ...string) (keys []string) {

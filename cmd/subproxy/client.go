@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/exesdb/subproxy/internal/connect"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
 )
 
 // natsFlags are the connection flags that run and the client commands share.
@@ -65,8 +65,8 @@ func (f *natsFlags) connect(ctx context.Context) (*nats.Conn, jetstream.JetStrea
 }
 
 // records reads what is registered. A bucket that does not exist holds nothing.
-func records(ctx context.Context, js jetstream.JetStream, bucket, store, name string) ([]registry.Entry, error) {
-	r, err := registry.OpenExisting(ctx, js, bucket)
+func records(ctx context.Context, js jetstream.JetStream, bucket, store, name string) ([]kv.Entry, error) {
+	r, err := kv.OpenExisting(ctx, js, bucket)
 	if err != nil {
 		return nil, connect.Explain(err)
 	}

@@ -15,7 +15,8 @@ import (
 	"github.com/exesdb/subproxy/internal/command"
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/health"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -25,12 +26,12 @@ const unreachable = "unreachable"
 // row is a subscription as the registry and the instances together show it.
 type row struct {
 	subscription.Subscription
-	Health       string                 `json:"health"`
-	Registration *registry.Registration `json:"registration"` // null where the bucket has none
-	Revision     uint64                 `json:"revision"`
-	Unreadable   string                 `json:"unreadable,omitempty"` // why the record could not be read
-	Status       *health.Status         `json:"status"`               // null where no instance answers
-	MovingTo     string                 `json:"moving_to,omitempty"`  // the instance that is about to take it
+	Health       string                     `json:"health"`
+	Registration *registration.Registration `json:"registration"` // null where the bucket has none
+	Revision     uint64                     `json:"revision"`
+	Unreadable   string                     `json:"unreadable,omitempty"` // why the record could not be read
+	Status       *health.Status             `json:"status"`               // null where no instance answers
+	MovingTo     string                     `json:"moving_to,omitempty"`  // the instance that is about to take it
 }
 
 // owner is who holds the subscription, and who is about to.
@@ -84,7 +85,7 @@ gone or cut off, and its events go nowhere.`,
 	}
 	nf.add(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.Flags().StringVar(&bucket, "bucket", registry.DefaultBucket, "registry bucket")
+	cmd.Flags().StringVar(&bucket, "bucket", kv.DefaultBucket, "registry bucket")
 	return cmd
 }
 
@@ -121,13 +122,13 @@ func gatherRows(ctx context.Context, nf *natsFlags, bucket, store, name string) 
 	return joinRows(entries, statuses), nil
 }
 
-func joinRows(entries []registry.Entry, statuses []health.Status) []row {
+func joinRows(entries []kv.Entry, statuses []health.Status) []row {
 	rows := make([]row, 0, len(entries))
 	byKey := map[string]int{}
 	for i := range entries {
 		e := &entries[i]
 		r := row{Revision: e.Revision, Health: unreachable}
-		if record, err := e.Registration(); err == nil {
+		if record, err := registration.Decode(e.Key, e.Data); err == nil {
 			r.Subscription, r.Registration = record.Subscription, &record
 		} else if s, err2 := subscription.ParseKey(e.Key); err2 == nil {
 			r.Subscription, r.Unreadable = s, err.Error()

@@ -15,8 +15,9 @@ import (
 	"github.com/exesdb/subproxy/internal/command"
 	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/membership"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // clusterBucket has the sessions.
@@ -67,7 +68,7 @@ about to take over.`,
 	}
 	nf.add(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	cmd.Flags().StringVar(&bucket, "bucket", registry.DefaultBucket, "registry bucket")
+	cmd.Flags().StringVar(&bucket, "bucket", kv.DefaultBucket, "registry bucket")
 	return cmd
 }
 
@@ -79,7 +80,7 @@ func yesNo(b bool) string {
 }
 
 func readMembers(ctx context.Context, js jetstream.JetStream) ([]membership.StoredMember, error) {
-	r, err := registry.OpenExisting(ctx, js, clusterBucket)
+	r, err := kv.OpenExisting(ctx, js, clusterBucket)
 	if err != nil {
 		return nil, connect.Explain(err)
 	}
@@ -100,7 +101,7 @@ func gatherMembers(ctx context.Context, js jetstream.JetStream, bucket string) (
 	return joinMembers(members, entries, time.Now()), nil
 }
 
-func joinMembers(members []membership.StoredMember, entries []registry.Entry, now time.Time) []memberRow {
+func joinMembers(members []membership.StoredMember, entries []kv.Entry, now time.Time) []memberRow {
 	rows := make([]memberRow, 0, len(members))
 	byID := map[string]int{}
 	for i := range members {
@@ -109,7 +110,7 @@ func joinMembers(members []membership.StoredMember, entries []registry.Entry, no
 		rows = append(rows, memberRow{Member: m.Member, Alive: !m.Overdue(now), RenewedAt: &m.RenewedAt})
 	}
 	for i := range entries {
-		r, err := entries[i].Registration()
+		r, err := registration.Decode(entries[i].Key, entries[i].Data)
 		if err != nil {
 			continue // subproxy list shows it
 		}

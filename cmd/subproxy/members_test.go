@@ -13,15 +13,16 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
 	"github.com/exesdb/subproxy/pkg/membership"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // hold opens the session of an instance, for as long as the test runs.
 func hold(t *testing.T, js jetstream.JetStream, name string) *membership.Session {
 	t.Helper()
-	bucket, err := registry.Open(t.Context(), js, registry.Config{Kind: registry.Cluster})
+	bucket, err := kv.Open(t.Context(), js, kv.Config{Kind: kv.Cluster})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +30,7 @@ func hold(t *testing.T, js jetstream.JetStream, name string) *membership.Session
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := membership.OpenSession(membership.SessionConfig{Owner: registry.Owner{Name: name, ID: name + "-id", Host: "h", PID: 7}, Follower: follower, Version: "1.2.3", Weight: 3})
+	s, err := membership.OpenSession(membership.SessionConfig{Owner: registration.Owner{Name: name, ID: name + "-id", Host: "h", PID: 7}, Follower: follower, Version: "1.2.3", Weight: 3})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,15 +59,15 @@ func TestMembersAreListedWithWhatTheyHold(t *testing.T) {
 		t.Errorf("without a bucket: %q, %v", out, err)
 	}
 	hold(t, js, "a")
-	bucket, err := registry.Open(t.Context(), js, registry.Config{})
+	bucket, err := kv.Open(t.Context(), js, kv.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var writes []registry.Write
-	for _, e := range []registry.Entry{entry(t, sub("s", "1"), 0, "a"), entry(t, sub("s", "2"), 0, "a"), entry(t, sub("s", "3"), 0, "gone")} {
-		writes = append(writes, registry.Write{Key: e.Key, Data: e.Data})
+	var writes []kv.Write
+	for _, e := range []kv.Entry{entry(t, sub("s", "1"), 0, "a"), entry(t, sub("s", "2"), 0, "a"), entry(t, sub("s", "3"), 0, "gone")} {
+		writes = append(writes, kv.Write{Key: e.Key, Data: e.Data})
 	}
-	for _, r := range bucket.Put(t.Context(), append(writes, registry.Write{Key: "no.thing.at.all", Data: []byte("?")})) {
+	for _, r := range bucket.Put(t.Context(), append(writes, kv.Write{Key: "no.thing.at.all", Data: []byte("?")})) {
 		if r.Err != nil {
 			t.Fatal(r.Err)
 		}
@@ -109,7 +110,7 @@ func TestDrainAsksTheInstance(t *testing.T) {
 		if err := s.SetDraining(t.Context(), !r.Undo); err != nil {
 			t.Error(err)
 		}
-		data, _ := json.Marshal(health.DrainAnswer{Instance: health.Instance{Owner: registry.Owner{Name: "a"}}, Draining: !r.Undo})
+		data, _ := json.Marshal(health.DrainAnswer{Instance: health.Instance{Owner: registration.Owner{Name: "a"}}, Draining: !r.Undo})
 		if err := m.Respond(data); err != nil {
 			t.Error(err)
 		}

@@ -11,7 +11,8 @@ import (
 	"github.com/exesdb/subproxy/internal/command"
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/health"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 type resetTermFlags struct {
@@ -40,7 +41,7 @@ Where subproxy's own emitter leads the store, its term is the one in its lease, 
 	flags := cmd.Flags()
 	flags.Uint64Var(&f.term, "term", 0, fmt.Sprintf("the `TERM` of the leader that there is, at most %d; 0: not known", uint64(cluster.MaxAnnouncedTerm)))
 	flags.BoolVar(&f.asJSON, "json", false, "print the instances' answers as JSON")
-	flags.StringVar(&f.bucket, "bucket", registry.DefaultBucket, "registry bucket")
+	flags.StringVar(&f.bucket, "bucket", kv.DefaultBucket, "registry bucket")
 	return cmd
 }
 
@@ -94,7 +95,7 @@ func (f *resetTermFlags) highest(ctx context.Context, js jetstream.JetStream, st
 		return 0, err
 	}
 	for i := range entries {
-		if record, err := entries[i].Registration(); err == nil {
+		if record, err := registration.Decode(entries[i].Key, entries[i].Data); err == nil {
 			highest = max(highest, record.Term)
 		}
 	}

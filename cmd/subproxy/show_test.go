@@ -16,7 +16,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/health"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -24,19 +25,19 @@ func sub(store, name string) subscription.Subscription {
 	return subscription.Subscription{Store: store, Type: subscription.ByStream, Selector: "$all", Name: name}
 }
 
-func entry(t *testing.T, s subscription.Subscription, revision uint64, owner string) registry.Entry {
+func entry(t *testing.T, s subscription.Subscription, revision uint64, owner string) kv.Entry {
 	t.Helper()
-	r := registry.Registration{Subscription: s, Owner: registry.Owner{Name: owner, ID: owner + "-id"}, Incarnation: 1, Cause: registry.Initial}
+	r := registration.Registration{Subscription: s, Owner: registration.Owner{Name: owner, ID: owner + "-id"}, Incarnation: 1, Cause: registration.Initial}
 	data, err := r.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return registry.Entry{Key: s.Key(), Revision: revision, Data: data}
+	return kv.Entry{Key: s.Key(), Revision: revision, Data: data}
 }
 
 func status(s subscription.Subscription, h breaker.Health, by string) health.Status {
 	return health.Status{
-		Store: s.Store, Name: s.Name, SubscriptionType: s.Type, Selector: s.Selector, Health: h, Owner: registry.Owner{Name: by, ID: by + "-id"},
+		Store: s.Store, Name: s.Name, SubscriptionType: s.Type, Selector: s.Selector, Health: h, Owner: registration.Owner{Name: by, ID: by + "-id"},
 	}
 }
 
@@ -44,26 +45,26 @@ func TestRowsJoinTheRegistryAndTheInstances(t *testing.T) {
 	a, b := sub("s", "a"), sub("s", "b")
 	for _, c := range []struct {
 		name     string
-		entries  []registry.Entry
+		entries  []kv.Entry
 		statuses []health.Status
 		want     []string // store/name health owner of the record, owner of the status
 	}{
 		{"nothing", nil, nil, nil},
-		{"held", []registry.Entry{entry(t, a, 1, "x")}, []health.Status{status(a, breaker.Healthy, "x")}, []string{"s/a healthy x x"}},
-		{"nobody answers for it", []registry.Entry{entry(t, a, 1, "x")}, nil, []string{"s/a unreachable x -"}},
-		{"standing by for an owner that does not answer", []registry.Entry{entry(t, a, 1, "x")}, []health.Status{status(a, breaker.Standby, "x")}, []string{"s/a unreachable x x"}},
-		{"standing by for one that does", []registry.Entry{entry(t, a, 1, "x")},
+		{"held", []kv.Entry{entry(t, a, 1, "x")}, []health.Status{status(a, breaker.Healthy, "x")}, []string{"s/a healthy x x"}},
+		{"nobody answers for it", []kv.Entry{entry(t, a, 1, "x")}, nil, []string{"s/a unreachable x -"}},
+		{"standing by for an owner that does not answer", []kv.Entry{entry(t, a, 1, "x")}, []health.Status{status(a, breaker.Standby, "x")}, []string{"s/a unreachable x x"}},
+		{"standing by for one that does", []kv.Entry{entry(t, a, 1, "x")},
 			[]health.Status{status(a, breaker.Standby, "x"), status(a, breaker.Degraded, "x")}, []string{"s/a degraded x x"}},
-		{"the same, heard in the other order", []registry.Entry{entry(t, a, 1, "x")},
+		{"the same, heard in the other order", []kv.Entry{entry(t, a, 1, "x")},
 			[]health.Status{status(a, breaker.Degraded, "x"), status(a, breaker.Standby, "x")}, []string{"s/a degraded x x"}},
 		{"not registered yet", nil, []health.Status{status(a, breaker.Unknown, "x")}, []string{"s/a unknown - x"}},
 		{"standing by with nothing registered", nil, []health.Status{status(a, breaker.Standby, "x")}, []string{"s/a unreachable - x"}},
-		{"sorted by store and name", []registry.Entry{entry(t, sub("t", "a"), 3, "x"), entry(t, b, 1, "x")}, []health.Status{status(a, breaker.Failed, "y")},
+		{"sorted by store and name", []kv.Entry{entry(t, sub("t", "a"), 3, "x"), entry(t, b, 1, "x")}, []health.Status{status(a, breaker.Failed, "y")},
 			[]string{"s/a failed - y", "s/b unreachable x -", "t/a unreachable x -"}},
-		{"unreadable record, readable key", []registry.Entry{{Key: a.Key(), Revision: 1, Data: []byte("?")}}, nil, []string{"s/a unreachable - - unreadable"}},
-		{"unreadable record, held", []registry.Entry{{Key: a.Key(), Revision: 1, Data: []byte("?")}}, []health.Status{status(a, breaker.Healthy, "x")},
+		{"unreadable record, readable key", []kv.Entry{{Key: a.Key(), Revision: 1, Data: []byte("?")}}, nil, []string{"s/a unreachable - - unreadable"}},
+		{"unreadable record, held", []kv.Entry{{Key: a.Key(), Revision: 1, Data: []byte("?")}}, []health.Status{status(a, breaker.Healthy, "x")},
 			[]string{"s/a healthy - x unreadable"}},
-		{"nothing readable", []registry.Entry{{Key: "what.is.this", Revision: 1, Data: []byte("?")}}, nil, []string{"/what.is.this unreachable - - unreadable"}},
+		{"nothing readable", []kv.Entry{{Key: "what.is.this", Revision: 1, Data: []byte("?")}}, nil, []string{"/what.is.this unreachable - - unreadable"}},
 	} {
 		var got []string
 		for _, r := range joinRows(c.entries, c.statuses) {
@@ -107,7 +108,7 @@ func TestExitStatusTellsWhatTheTableTells(t *testing.T) {
 func TestWatchPrintsChangesOnly(t *testing.T) {
 	at := time.Date(2026, 11, 23, 7, 0, 0, 0, time.Local)
 	st := status(sub("s", "a"), breaker.Healthy, "x")
-	st.Timestamp, st.Registered, st.Verified, st.Verification, st.LastCause, st.Revision, st.Incarnation, st.LatencyMS = at, true, true, "on", registry.Initial, 7, 1, 1.25
+	st.Timestamp, st.Registered, st.Verified, st.Verification, st.LastCause, st.Revision, st.Incarnation, st.LatencyMS = at, true, true, "on", registration.Initial, 7, 1, 1.25
 	heartbeat := st
 	heartbeat.ID, heartbeat.Timestamp = "another", at.Add(30*time.Second)
 	heartbeat.LatencyMS, heartbeat.NextAttemptAt = 2, &at
@@ -116,7 +117,7 @@ func TestWatchPrintsChangesOnly(t *testing.T) {
 	standby := status(sub("s", "a"), breaker.Standby, "y")
 	standby.Timestamp = at
 	other := status(sub("s", "b"), breaker.Unknown, "")
-	other.Timestamp, other.Owner = at, registry.Owner{}
+	other.Timestamp, other.Owner = at, registration.Owner{}
 
 	var b bytes.Buffer
 	p := newWatchPrinter(&b, false)
@@ -163,12 +164,12 @@ func TestSubscriptionsOfADeadInstanceAreShownAsUnreachable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bucket, err := registry.Open(t.Context(), js, registry.Config{})
+	bucket, err := kv.Open(t.Context(), js, kv.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	dead := entry(t, sub("s", "a"), 0, "gone")
-	if err := bucket.Put(t.Context(), []registry.Write{{Key: dead.Key, Data: dead.Data}})[0].Err; err != nil {
+	if err := bucket.Put(t.Context(), []kv.Write{{Key: dead.Key, Data: dead.Data}})[0].Err; err != nil {
 		t.Fatal(err)
 	}
 	for _, command := range []string{"list", "status"} {

@@ -18,7 +18,7 @@ import (
 	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/health"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -53,7 +53,7 @@ The exit status is 0 when everything shown is healthy or stands by, and 1 when s
 	nf.add(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON; with --watch one message a line")
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on and print every change")
-	cmd.Flags().StringVar(&bucket, "bucket", registry.DefaultBucket, "registry bucket")
+	cmd.Flags().StringVar(&bucket, "bucket", kv.DefaultBucket, "registry bucket")
 	return cmd
 }
 

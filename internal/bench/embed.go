@@ -15,15 +15,16 @@ import (
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/feed"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/proxy"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/sink"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
 // embedded is what a program has that embeds the packages to take events in a Go function.
 type embedded struct {
-	bucket     *registry.Registry
+	bucket     *kv.Bucket
 	delivery   *proxy.Delivery
 	supervisor *proxy.Supervisor
 	handler    atomic.Pointer[func(data []byte)]
@@ -37,13 +38,13 @@ func embed(ctx context.Context, nc *nats.Conn, replicas int) (*embedded, error) 
 		return nil, err
 	}
 	e := &embedded{followed: make(chan error, 1)}
-	e.bucket, err = connect.Ask(ctx, func(ctx context.Context) (*registry.Registry, error) {
-		return registry.Open(ctx, js, registry.Config{Replicas: replicas})
+	e.bucket, err = connect.Ask(ctx, func(ctx context.Context) (*kv.Bucket, error) {
+		return kv.Open(ctx, js, kv.Config{Replicas: replicas})
 	})
 	if err != nil {
 		return nil, err
 	}
-	owner := registry.Owner{Name: "bench-handler", ID: nuid.Next()}
+	owner := registration.Owner{Name: "bench-handler", ID: nuid.Next()}
 	handler := sink.HandlerFunc(func(_ context.Context, ev *event.Event) error {
 		(*e.handler.Load())(ev.Data)
 		return nil

@@ -10,13 +10,14 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/feed"
 	"github.com/exesdb/subproxy/pkg/health"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // holdings is who holds which subscription, as the registry's feed shows it, against who should. Times are the server's, of
 // when it stored an entry.
 type holdings struct {
-	bucket *registry.Registry
+	bucket *kv.Bucket
 	prefix string            // of the store's keys
 	keyOf  map[string]string // by the subscription's name
 
@@ -28,9 +29,9 @@ type holdings struct {
 }
 
 type holding struct {
-	owner registry.Owner // who holds it, or held it last
-	freed time.Time      // when that was deleted; zero: it was not
-	given time.Time      // when its owner said that it is left to another; zero: it did not
+	owner registration.Owner // who holds it, or held it last
+	freed time.Time          // when that was deleted; zero: it was not
+	given time.Time          // when its owner said that it is left to another; zero: it did not
 }
 
 func (h *holding) name() string {
@@ -48,7 +49,7 @@ type movement struct {
 	last  time.Time       // when something was moved or deleted last
 }
 
-func newHoldings(bucket *registry.Registry, store string) *holdings {
+func newHoldings(bucket *kv.Bucket, store string) *holdings {
 	return &holdings{bucket: bucket, prefix: store + ".", keyOf: map[string]string{}, held: map[string]holding{}}
 }
 
@@ -58,11 +59,11 @@ func (h *holdings) Message(m feed.Message) {
 	if !strings.HasPrefix(e.Key, h.prefix) {
 		return
 	}
-	if e.Operation != registry.Put {
+	if e.Operation != kv.Put {
 		h.free(e.Key, e.Time)
 		return
 	}
-	if r, err := e.Registration(); err == nil {
+	if r, err := registration.Decode(e.Key, e.Data); err == nil {
 		h.hold(e.Key, r.Owner, e.Time)
 	}
 }
@@ -73,7 +74,7 @@ func (h *holdings) Level(uint64) {}
 // Reset implements feed.Handler.
 func (h *holdings) Reset(error) {}
 
-func (h *holdings) hold(key string, owner registry.Owner, at time.Time) {
+func (h *holdings) hold(key string, owner registration.Owner, at time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	was := h.held[key]

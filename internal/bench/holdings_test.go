@@ -9,11 +9,11 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/exesdb/subproxy/pkg/health"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 func TestHoldingsCountMovesGapsAndWhatIsAstray(t *testing.T) {
-	a, again, b := registry.Owner{Name: "a", ID: "1"}, registry.Owner{Name: "a", ID: "2"}, registry.Owner{Name: "b", ID: "3"}
+	a, again, b := registration.Owner{Name: "a", ID: "1"}, registration.Owner{Name: "a", ID: "2"}, registration.Owner{Name: "b", ID: "3"}
 	ms := func(n int) time.Time { return time.UnixMilli(int64(n)) }
 	h := newHoldings(nil, "s")
 	h.want(map[string]string{"x": "a", "y": "b"})

@@ -14,7 +14,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/service"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // InstanceCommand is the hidden sub-command with which Scale runs its own executable: an instance, or a bare connection, in
@@ -111,8 +111,8 @@ func begin(ctx context.Context, c *instanceConfig, reports chan<- instanceReport
 	}
 	s, err := service.Start(ctx, service.Options{
 		Config: scaleConfig(c.URL, c.Subscriptions, c.Replicas), Version: "0.0.0-bench", Logger: slog.New(slog.DiscardHandler),
-		OnRegistered: func(_ string, cause registry.Cause, n int, at time.Time) {
-			if cause != registry.Timer { // of an idle instance there would be a report for every few of them
+		OnRegistered: func(_ string, cause registration.Cause, n int, at time.Time) {
+			if cause != registration.Timer { // of an idle instance there would be a report for every few of them
 				reports <- instanceReport{Registered: &registered{Cause: cause, N: n, At: at}}
 			}
 		},

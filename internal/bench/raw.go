@@ -12,7 +12,8 @@ import (
 	"github.com/synadia-io/orbit.go/jetstreamext"
 
 	"github.com/exesdb/subproxy/internal/connect"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -46,9 +47,9 @@ func newRaw(ctx context.Context, nc *nats.Conn, n, replicas int) (*raw, error) {
 	for _, s := range subs {
 		r.subjects = append(r.subjects, "$KV."+r.bucket+"."+s.Key())
 	}
-	record := registry.Registration{
-		Subscription: subs[n-1], Owner: registry.Owner{Name: "host-a", ID: "WqEm0C2sVpLQ1g3XKd0Zkb", Host: "host-a", PID: 4711}, Incarnation: 1,
-		DeliverSubject: "exesdb.proxy.deliver.WqEm0C2sVpLQ1g3XKd0Zkb.17", Cause: registry.LeaderChanged, RegisteredAt: time.Now().UTC(),
+	record := registration.Registration{
+		Subscription: subs[n-1], Owner: registration.Owner{Name: "host-a", ID: "WqEm0C2sVpLQ1g3XKd0Zkb", Host: "host-a", PID: 4711}, Incarnation: 1,
+		DeliverSubject: "exesdb.proxy.deliver.WqEm0C2sVpLQ1g3XKd0Zkb.17", Cause: registration.LeaderChanged, RegisteredAt: time.Now().UTC(),
 	}
 	r.record, err = record.Encode()
 	return r, err
@@ -125,8 +126,8 @@ func (r *raw) pipelined(ctx context.Context) (put, read time.Duration, err error
 // readBack reads with batched direct gets of 1,000 keys, the fastest that bare nats.go and orbit offer for given keys.
 func (r *raw) readBack(ctx context.Context) error {
 	read := 0
-	for from := 0; from < len(r.subjects); from += registry.MaxGetLast {
-		part := r.subjects[from:min(from+registry.MaxGetLast, len(r.subjects))]
+	for from := 0; from < len(r.subjects); from += kv.MaxGetLast {
+		part := r.subjects[from:min(from+kv.MaxGetLast, len(r.subjects))]
 		batch, err := jetstreamext.GetLastMsgsFor(ctx, r.js, "KV_"+r.bucket, part)
 		if err != nil {
 			return err

@@ -15,7 +15,7 @@ import (
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/internal/service"
 	"github.com/exesdb/subproxy/pkg/cluster"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 const store = "greenhouse_tycoon"
@@ -94,9 +94,9 @@ type reregister struct {
 
 // registered is a batch that was registered and verified.
 type registered struct {
-	Cause registry.Cause `json:"cause"`
-	N     int            `json:"n"`
-	At    time.Time      `json:"at"`
+	Cause registration.Cause `json:"cause"`
+	N     int                `json:"n"`
+	At    time.Time          `json:"at"`
 }
 
 // start runs an instance with n subscriptions and returns when all are verified. Its timers don't get in the way.
@@ -108,7 +108,7 @@ func (b *reregister) start(ctx context.Context, n int, change func(*config.Confi
 	events := make(chan registered, n+1024)
 	s, err := service.Start(ctx, service.Options{
 		Config: c, Version: "0.0.0-bench", Logger: slog.New(slog.DiscardHandler),
-		OnRegistered: func(_ string, cause registry.Cause, n int, at time.Time) {
+		OnRegistered: func(_ string, cause registration.Cause, n int, at time.Time) {
 			events <- registered{Cause: cause, N: n, At: at}
 		},
 	})
@@ -129,7 +129,7 @@ func stopService(s *service.Service) {
 }
 
 // await returns when n registrations of the cause were verified, and when the last of them was.
-func await(ctx context.Context, events <-chan registered, cause registry.Cause, n int) (time.Time, error) {
+func await(ctx context.Context, events <-chan registered, cause registration.Cause, n int) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	var last time.Time
@@ -169,7 +169,7 @@ func (b *reregister) change(ctx context.Context, events <-chan registered, n int
 	if err := b.nc.Publish(cluster.LeaderChangedSubject, []byte(`{"store":"`+store+`","leader":"n2"}`)); err != nil {
 		return 0, err
 	}
-	last, err := await(ctx, events, registry.LeaderChanged, n)
+	last, err := await(ctx, events, registration.LeaderChanged, n)
 	return last.Sub(start), err
 }
 
@@ -227,7 +227,7 @@ func (b *reregister) tight(ctx context.Context, r *raw, s *service.Service, even
 			return err
 		}
 		puts, gets, changes = append(puts, put), append(gets, get), append(changes, time.Since(start))
-		if _, err := await(ctx, events, registry.Manual, 1); err != nil { // the instance waits for who listens to it
+		if _, err := await(ctx, events, registration.Manual, 1); err != nil { // the instance waits for who listens to it
 			return err
 		}
 	}
@@ -260,7 +260,7 @@ func (b *reregister) timerOnly(ctx context.Context) error {
 			<-events
 		}
 		start := time.Now()
-		last, err := await(ctx, events, registry.Timer, 1)
+		last, err := await(ctx, events, registration.Timer, 1)
 		if err != nil {
 			return err
 		}

@@ -16,7 +16,7 @@ import (
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/proxy"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // ScaleOptions say what Scale measures.
@@ -131,9 +131,9 @@ func (s *scale) instance(n int, profile string) (*instance, error) {
 
 // caused tells the registrations of a cause, with those that mend what failed or was lost of them: on a machine that is busy with
 // something else some do.
-func caused(cause registry.Cause) func(registered) bool {
+func caused(cause registration.Cause) func(registered) bool {
 	return func(r registered) bool {
-		return r.Cause == cause || r.Cause == registry.Retry || r.Cause == registry.Lost
+		return r.Cause == cause || r.Cause == registration.Retry || r.Cause == registration.Lost
 	}
 }
 
@@ -188,7 +188,7 @@ func (s *scale) round(ctx context.Context, n int) (_ *instance, cold, change tim
 			in.stop()
 		}
 	}()
-	last, err := in.verified(ctx, caused(registry.Initial), n)
+	last, err := in.verified(ctx, caused(registration.Initial), n)
 	if err != nil {
 		return nil, 0, 0, fmt.Errorf("cold start: %w", err)
 	}
@@ -198,7 +198,7 @@ func (s *scale) round(ctx context.Context, n int) (_ *instance, cold, change tim
 	}
 	began, err := s.change()
 	if err == nil {
-		last, err = in.verified(ctx, caused(registry.LeaderChanged), n)
+		last, err = in.verified(ctx, caused(registration.LeaderChanged), n)
 	}
 	if err != nil {
 		return nil, 0, 0, fmt.Errorf("leader change: %w", err)

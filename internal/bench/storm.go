@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // storm is one of the times when every subscription of an instance is busy.
@@ -60,7 +60,7 @@ func (s *scale) stormRound(ctx context.Context, o *operator, n int, cold, change
 			return began, last, err
 		}
 		watch(in)
-		last, err = in.verified(ctx, caused(registry.Initial), n)
+		last, err = in.verified(ctx, caused(registration.Initial), n)
 		return in.began, last, err
 	})
 	if err != nil {
@@ -74,7 +74,7 @@ func (s *scale) stormRound(ctx context.Context, o *operator, n int, cold, change
 		if began, err = s.change(); err != nil {
 			return began, last, err
 		}
-		last, err = in.verified(ctx, caused(registry.LeaderChanged), n)
+		last, err = in.verified(ctx, caused(registration.LeaderChanged), n)
 		return began, last, err
 	})
 	if err != nil {
@@ -101,7 +101,7 @@ func (s *scale) stormRound(ctx context.Context, o *operator, n int, cold, change
 // recovered returns when all are registered again after a restart, and verified: by the reconnect, by what failed and was
 // tried again, or by the news of a leader.
 func (s *scale) recovered(ctx context.Context, in *instance, n int) (time.Time, error) {
-	last, err := in.verified(ctx, func(r registered) bool { return r.Cause != registry.Manual }, n)
+	last, err := in.verified(ctx, func(r registered) bool { return r.Cause != registration.Manual }, n)
 	if err != nil {
 		return last, err
 	}

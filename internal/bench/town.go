@@ -16,8 +16,8 @@ import (
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/pkg/feed"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/placement"
-	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -122,8 +122,8 @@ func (t *town) dial() (*nats.Conn, jetstream.JetStream, error) {
 
 // follow begins to see who holds what.
 func (t *town) follow(ctx context.Context, js jetstream.JetStream) error {
-	bucket, err := connect.Ask(ctx, func(ctx context.Context) (*registry.Registry, error) {
-		return registry.Open(ctx, js, registry.Config{Replicas: t.Servers})
+	bucket, err := connect.Ask(ctx, func(ctx context.Context) (*kv.Bucket, error) {
+		return kv.Open(ctx, js, kv.Config{Replicas: t.Servers})
 	})
 	if err != nil {
 		return err

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/exesdb/subproxy/pkg/emitter"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
 )
 
 const (
@@ -78,7 +78,7 @@ func (f *fault) prepare(ctx context.Context) error {
 	if !f.kind.ofNode() {
 		return nil
 	}
-	streams := []string{bucketStream + registry.DefaultBucket}
+	streams := []string{bucketStream + kv.DefaultBucket}
 	for _, s := range f.sets {
 		streams = append(streams, emitter.StreamName(s.store))
 	}
@@ -200,7 +200,7 @@ func (f *fault) aimAtEmitters(ctx context.Context) (strike func() error, err err
 func (f *fault) aimAtRegistration(ctx context.Context) (strike func() error, err error) {
 	victim := &f.sets[0].subscriptions[f.subscription]
 	f.what, f.expected = f.kind.of(victim.name), []string{victim.name}
-	bucket, err := f.js.KeyValue(ctx, registry.DefaultBucket)
+	bucket, err := f.js.KeyValue(ctx, kv.DefaultBucket)
 	if err != nil {
 		return nil, err
 	}

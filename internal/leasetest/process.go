@@ -15,8 +15,9 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // Patience is how long a test waits for what must happen.
@@ -101,10 +102,10 @@ func (p *piped) Write(b []byte) (int, error) {
 
 // Process is a run that keeps keys: a connection of its own, and a follower of the cluster bucket.
 type Process struct {
-	Owner    registry.Owner
+	Owner    registration.Owner
 	NC       *nats.Conn
 	JS       jetstream.JetStream
-	Bucket   *registry.Registry
+	Bucket   *kv.Bucket
 	Follower *lease.Follower
 	Pipe     Pipe
 
@@ -114,7 +115,7 @@ type Process struct {
 // Connect makes a process whose follower does not run yet.
 func Connect(t *testing.T, url, name string) *Process {
 	t.Helper()
-	p := &Process{Owner: registry.Owner{Name: name, ID: nuid.Next(), Host: "h", PID: 1}}
+	p := &Process{Owner: registration.Owner{Name: name, ID: nuid.Next(), Host: "h", PID: 1}}
 	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.ReconnectBufSize(-1), nats.SetCustomDialer(&p.Pipe))
 	if err != nil {
 		t.Fatal(err)
@@ -123,7 +124,7 @@ func Connect(t *testing.T, url, name string) *Process {
 	if p.JS, err = jetstream.New(nc); err != nil {
 		t.Fatal(err)
 	}
-	if p.Bucket, err = registry.Open(t.Context(), p.JS, registry.Config{Kind: registry.Cluster}); err != nil {
+	if p.Bucket, err = kv.Open(t.Context(), p.JS, kv.Config{Kind: kv.Cluster}); err != nil {
 		t.Fatal(err)
 	}
 	if p.Follower, err = lease.NewFollower(p.JS, p.Bucket, nil); err != nil {
@@ -151,6 +152,6 @@ func (p *Process) Follow(t *testing.T, before func()) {
 func (p *Process) Ensure(ctx context.Context) error {
 	p.ensuring.Lock()
 	defer p.ensuring.Unlock()
-	_, err := p.Bucket.Ensure(ctx, registry.Config{Kind: registry.Cluster})
+	_, err := p.Bucket.Ensure(ctx, kv.Config{Kind: kv.Cluster})
 	return err
 }

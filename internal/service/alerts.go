@@ -13,8 +13,9 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 const (
@@ -29,8 +30,8 @@ const (
 // acknowledgement says that the server has the resolved too, which was sent before on the same connection; until it comes both are
 // sent again. So a resolved can come twice, and none is missing.
 type alertBook struct {
-	bucket    *registry.Registry
-	owner     registry.Owner
+	bucket    *kv.Bucket
+	owner     registration.Owner
 	connected func() bool
 	publish   func(health.Alert) error // an error: there is no connection, and it is to be tried again
 	log       *slog.Logger
@@ -46,7 +47,7 @@ type alertBook struct {
 	revisions map[string]uint64          // of each key last seen, markers included
 }
 
-func newAlertBook(bucket *registry.Registry, owner registry.Owner, connected func() bool, publish func(health.Alert) error, log *slog.Logger) *alertBook {
+func newAlertBook(bucket *kv.Bucket, owner registration.Owner, connected func() bool, publish func(health.Alert) error, log *slog.Logger) *alertBook {
 	b := &alertBook{
 		bucket: bucket, owner: owner, connected: connected, publish: publish, log: log, wake: make(chan struct{}, 1),
 		raised: map[string]health.Standing{}, ending: map[string]health.Alert{},
@@ -93,7 +94,7 @@ func (b *alertBook) Inherited(store, name string) bool {
 }
 
 // entry takes what the feed shows, and returns the alert where another run raised it.
-func (b *alertBook) entry(e registry.Entry) (s health.Standing, others bool) {
+func (b *alertBook) entry(e kv.Entry) (s health.Standing, others bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if e.Revision < b.revisions[e.Key] {
@@ -101,7 +102,7 @@ func (b *alertBook) entry(e registry.Entry) (s health.Standing, others bool) {
 	}
 	b.revisions[e.Key] = e.Revision
 	delete(b.seen, e.Key)
-	if e.Operation != registry.Put {
+	if e.Operation != kv.Put {
 		return s, false
 	}
 	s, err := health.DecodeStanding(e.Key, e.Data)
@@ -171,7 +172,7 @@ func (b *alertBook) putBack(unsent []health.Alert) {
 }
 
 // take is what is to be published, and what is to be written down before.
-func (b *alertBook) take() (queue []health.Alert, puts []registry.Write) {
+func (b *alertBook) take() (queue []health.Alert, puts []kv.Write) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, a := range b.ending {
@@ -193,14 +194,14 @@ func (b *alertBook) take() (queue []health.Alert, puts []registry.Write) {
 	for key, s := range b.raised {
 		if !b.mine(key) {
 			data, _ := json.Marshal(s) // it always can be
-			puts = append(puts, registry.Write{Key: key, Data: data, Revision: b.revisions[key]})
+			puts = append(puts, kv.Write{Key: key, Data: data, Revision: b.revisions[key]})
 		}
 	}
 	return queue, puts
 }
 
 // deletions are of what was resolved, and of what this run wrote and did not hear that it had.
-func (b *alertBook) deletions() (deletions []registry.Write) {
+func (b *alertBook) deletions() (deletions []kv.Write) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for key := range b.ending {
@@ -211,14 +212,14 @@ func (b *alertBook) deletions() (deletions []registry.Write) {
 	for key := range b.seen {
 		_, raised := b.raised[key]
 		if _, ends := b.ending[key]; ends || b.mine(key) && !raised {
-			deletions = append(deletions, registry.Write{Key: key, Revision: b.revisions[key]})
+			deletions = append(deletions, kv.Write{Key: key, Revision: b.revisions[key]})
 		}
 	}
 	return deletions
 }
 
 // write performs the writes, and reports whether any has to be tried again.
-func (b *alertBook) write(ctx context.Context, writes []registry.Write) (again bool) {
+func (b *alertBook) write(ctx context.Context, writes []kv.Write) (again bool) {
 	if len(writes) == 0 {
 		return false
 	}
@@ -226,7 +227,7 @@ func (b *alertBook) write(ctx context.Context, writes []registry.Write) (again b
 	defer cancel()
 	for i, r := range b.bucket.Put(ctx, writes) {
 		w := &writes[i]
-		if errors.Is(r.Err, registry.ErrConflict) { // the feed has not shown yet what is there
+		if errors.Is(r.Err, kv.ErrConflict) { // the feed has not shown yet what is there
 			if e, there, err := b.bucket.GetFromLeader(ctx, w.Key); err == nil && there {
 				b.entry(e)
 			}
@@ -241,7 +242,7 @@ func (b *alertBook) write(ctx context.Context, writes []registry.Write) (again b
 	return again
 }
 
-func (b *alertBook) wrote(w *registry.Write, revision uint64) {
+func (b *alertBook) wrote(w *kv.Write, revision uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if revision > b.revisions[w.Key] {
@@ -266,7 +267,7 @@ func (b *alertBook) finish(ctx context.Context) {
 
 // watchAlerts follows which alerts stand, of all instances.
 func (s *Service) watchAlerts(follower *lease.Follower) error {
-	return follower.WatchEntries(health.StandingPrefix, func(e registry.Entry) {
+	return follower.WatchEntries(health.StandingPrefix, func(e kv.Entry) {
 		if a, others := s.alerts.entry(e); others {
 			s.inherit(a)
 		}

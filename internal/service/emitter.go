@@ -17,7 +17,8 @@ import (
 	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/event"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/sink"
 )
 
@@ -36,7 +37,7 @@ type EmitterOptions struct {
 type Emitter struct {
 	*emitter.Emitter
 	nc     *nats.Conn
-	owner  registry.Owner
+	owner  registration.Owner
 	cancel context.CancelFunc
 	ended  chan error // holds one
 	work   sync.WaitGroup
@@ -52,7 +53,7 @@ func StartEmitter(ctx context.Context, o EmitterOptions) (_ *Emitter, err error)
 	}
 	host, _ := os.Hostname()
 	c := o.Config
-	e := &Emitter{owner: registry.Owner{Name: c.Instance.Name, ID: nuid.Next(), Host: host, PID: os.Getpid()}, ended: make(chan error, 1)}
+	e := &Emitter{owner: registration.Owner{Name: c.Instance.Name, ID: nuid.Next(), Host: host, PID: os.Getpid()}, ended: make(chan error, 1)}
 	starting, cancel := context.WithTimeout(ctx, o.StartTimeout)
 	defer cancel()
 	log := o.Logger.With("part", "emitter")
@@ -76,7 +77,7 @@ func StartEmitter(ctx context.Context, o EmitterOptions) (_ *Emitter, err error)
 		Candidate: e.owner, LeaseTTL: c.Emitter.LeaseTTL, CheckpointInterval: c.Emitter.CheckpointInterval, Registry: bucketConfig(c),
 		LeaderChangedSubject: c.SubscriptionProxy.LeaderChangedSubject, EmitterRestartedSubject: c.SubscriptionProxy.EmitterRestartedSubject,
 		Logger: log, Metrics: o.Metrics, Hindered: func() string { return joinReasons(refused.hindering(time.Now()), hears.hindering()) },
-		Park: func(ctx context.Context, r *registry.Registration, ev *event.Event, epoch, reason string) error {
+		Park: func(ctx context.Context, r *registration.Registration, ev *event.Event, epoch, reason string) error {
 			return parked.park(ctx, &sink.Event{
 				Store: r.Store, Subscription: r.Name, Key: r.Key(), Sequence: ev.Sequence, Incarnation: r.Incarnation, Epoch: epoch, Message: ev.Message(""),
 			}, sink.Config{Kind: sink.Publish, Subject: r.DeliverSubject}, reason, 1)
@@ -111,7 +112,7 @@ func openEmitter(ctx context.Context, js jetstream.JetStream, cfg emitter.Config
 		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
 		e, err := emitter.Open(attempt, js, cfg)
 		cancel()
-		var missing *registry.MissingSettingError
+		var missing *kv.MissingSettingError
 		var unfit *emitter.UnfitStreamError
 		if err == nil || errors.As(err, &missing) || errors.As(err, &unfit) || errors.Is(err, emitter.ErrNoStream) {
 			return e, err
@@ -127,7 +128,7 @@ func openEmitter(ctx context.Context, js jetstream.JetStream, cfg emitter.Config
 }
 
 // Owner is this emitter, as it stands in its leases.
-func (e *Emitter) Owner() registry.Owner { return e.owner }
+func (e *Emitter) Owner() registration.Owner { return e.owner }
 
 // Connected reports whether there is a NATS connection.
 func (e *Emitter) Connected() bool { return e.nc.IsConnected() }

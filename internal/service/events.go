@@ -10,7 +10,7 @@ import (
 	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/proxy"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 func (s *Service) listen(c *config.Config) (*cluster.Listener, error) {
@@ -39,7 +39,7 @@ func (s *Service) event(e cluster.Event) {
 	if e.Malformed || e.BadTerm {
 		s.metrics.Malformed.Inc()
 	}
-	s.supervisor.Tell(e.Store, proxy.Cluster{Cause: registry.Cause(e.Kind), Topic: e.Topic, Term: e.Term, Jumps: e.Enveloped, Leader: e.Leader, SeenAt: e.SeenAt})
+	s.supervisor.Tell(e.Store, proxy.Cluster{Cause: registration.Cause(e.Kind), Topic: e.Topic, Term: e.Term, Jumps: e.Enveloped, Leader: e.Leader, SeenAt: e.SeenAt})
 }
 
 // remakes is how often in a row the bucket is made anew, and remakeAgain the time between. A server that is not done with removing the old
@@ -63,7 +63,7 @@ func (s *Service) deleted() {
 				return
 			}
 			s.unmade.Do(func() {
-				s.log.Warn("the registry bucket is gone and could not be created anew yet; it is tried again", "bucket", s.bucket.Bucket(), "error", err)
+				s.log.Warn("the registry bucket is gone and could not be created anew yet; it is tried again", "bucket", s.bucket.Name(), "error", err)
 			})
 			if !s.gone.Swap(true) {
 				s.supervisor.Void() // nothing is registered, which statuses are to say
@@ -82,7 +82,7 @@ func (s *Service) reconnected() {
 	}
 	s.feed.Poke()
 	if s.cfg.Load().SubscriptionProxy.EnableClusterEventSubscriptions {
-		s.supervisor.Tell("", proxy.Cluster{Cause: registry.Reconnected, SeenAt: time.Now()})
+		s.supervisor.Tell("", proxy.Cluster{Cause: registration.Reconnected, SeenAt: time.Now()})
 	}
 }
 

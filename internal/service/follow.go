@@ -21,7 +21,7 @@ func (s *Service) ensure(ctx context.Context) error {
 	}
 	s.gone.Store(false)
 	if created {
-		s.log.Warn("the registry bucket was gone and is created anew; every registration is written again", "bucket", s.bucket.Bucket())
+		s.log.Warn("the registry bucket was gone and is created anew; every registration is written again", "bucket", s.bucket.Name())
 		if s.running.Load() {
 			s.feed.Poke()
 			s.work.Go(s.proveAgain)
@@ -44,7 +44,7 @@ func (s *Service) proveAgain() {
 func (s *Service) follow(ctx context.Context) error {
 	f, err := feed.New(s.js, feed.Config{Stream: s.bucket.Stream(), StartSeq: 1, Handler: (*follower)(s), First: s.trimmed, Absent: s.deleted, Logger: s.log})
 	if err != nil {
-		return fmt.Errorf("follow bucket %s: %w", s.bucket.Bucket(), err)
+		return fmt.Errorf("follow bucket %s: %w", s.bucket.Name(), err)
 	}
 	s.feed = f
 	const patience = 5 * time.Second

@@ -15,7 +15,7 @@ import (
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/pkg/emitter"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/sink"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -116,15 +116,15 @@ func recent(version string) bool {
 func (i *inspection) buckets() {
 	c := bucketConfig(i.cfg)
 	sessions, points := c, checkpointConfig(i.cfg)
-	sessions.Kind, sessions.Bucket, sessions.Records = registry.Cluster, registry.Cluster.DefaultBucket(), 0
-	points.Bucket = registry.Checkpoints.DefaultBucket()
-	all := []registry.Config{c, sessions}
+	sessions.Kind, sessions.Bucket, sessions.Records = kv.Cluster, kv.Cluster.DefaultBucket(), 0
+	points.Bucket = kv.Checkpoints.DefaultBucket()
+	all := []kv.Config{c, sessions}
 	if i.cfg.Emitter.Enabled {
 		all = append(all, points)
 	}
 	for _, b := range all {
 		i.look("bucket", b.Bucket, func(ctx context.Context) (string, error) {
-			there, err := registry.Inspect(ctx, i.js, b)
+			there, err := kv.Inspect(ctx, i.js, b)
 			flags := fmt.Sprintf("nats kv add %s --history=1 --replicas=%d %s--max-bucket-size=1GB", b.Bucket, max(b.Replicas, 1), b.Kind.Flags(b.Bucket))
 			return i.state(there, err, b.Replicas, "registry.replicas", flags)
 		})

@@ -12,16 +12,17 @@ import (
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/pkg/election"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
 	"github.com/exesdb/subproxy/pkg/membership"
 	"github.com/exesdb/subproxy/pkg/payload"
 	"github.com/exesdb/subproxy/pkg/placement"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
-func (s *Service) clusterConfig() registry.Config {
+func (s *Service) clusterConfig() kv.Config {
 	c := s.bucketConfig()
-	c.Kind, c.Bucket, c.Records = registry.Cluster, "", 0
+	c.Kind, c.Bucket, c.Records = kv.Cluster, "", 0
 	return c
 }
 
@@ -140,7 +141,7 @@ func (s *Service) share(v *membership.View) {
 			members = append(members, placement.Member{Name: p.Name, Weight: p.Weight, Draining: p.Draining, Has: p.Stores.Has})
 		}
 	}
-	s.supervisor.Share(members, func(o registry.Owner) placement.Liveness {
+	s.supervisor.Share(members, func(o registration.Owner) placement.Liveness {
 		switch {
 		case v.Alive(o):
 			return placement.Alive
@@ -197,7 +198,7 @@ func (s *Service) handOver(m *nats.Msg) {
 }
 
 // superseded says that another run has this instance's name.
-func (s *Service) superseded(by registry.Owner) {
+func (s *Service) superseded(by registration.Owner) {
 	m := health.Superseded{Envelope: health.NewEnvelope(health.SupersededType, time.Now()), Owner: s.owner, By: by}
 	data, err := json.Marshal(m)
 	if err == nil {

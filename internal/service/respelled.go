@@ -4,7 +4,8 @@ import (
 	"context"
 
 	"github.com/exesdb/subproxy/internal/config"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -57,15 +58,15 @@ func (s *Service) retire(ctx context.Context, store string, subs []subscription.
 		return err
 	}
 	view := s.members.Snapshot()
-	var writes []registry.Write
+	var writes []kv.Write
 	for i := range entries {
 		e := &entries[i]
-		record, err := e.Registration()
+		record, err := registration.Decode(e.Key, e.Data)
 		is, mine := byName[record.Name]
 		if err != nil || !mine || e.Key == is.Key() || !is.SameAs(record.Subscription) || view.Alive(record.Owner) {
 			continue
 		}
-		writes = append(writes, registry.Write{Key: e.Key, Revision: e.Revision, Incarnation: record.Incarnation})
+		writes = append(writes, kv.Write{Key: e.Key, Revision: e.Revision, Incarnation: record.Incarnation})
 	}
 	for i, r := range s.bucket.Put(ctx, writes) {
 		if r.Err == nil {

@@ -16,9 +16,10 @@ import (
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/feed"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/membership"
 	"github.com/exesdb/subproxy/pkg/proxy"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/sink"
 )
 
@@ -29,7 +30,7 @@ type Options struct {
 	Logger  *slog.Logger
 	Metrics *health.Metrics
 	// OnRegistered is the supervisor's (see proxy.Options).
-	OnRegistered func(store string, cause registry.Cause, n int, at time.Time)
+	OnRegistered func(store string, cause registration.Cause, n int, at time.Time)
 	// StartTimeout bounds how long to wait for NATS and JetStream at the start; default 30 s.
 	StartTimeout time.Duration
 }
@@ -38,7 +39,7 @@ type Options struct {
 type Service struct {
 	cfg     atomic.Pointer[config.Config]
 	version string
-	owner   registry.Owner
+	owner   registration.Owner
 	log     *slog.Logger
 	metrics *health.Metrics
 
@@ -48,8 +49,8 @@ type Service struct {
 	sending    *nats.Conn // what publish sinks send goes here: nothing but that is reported of it, and nothing comes before the answer to a PING
 	outlet     sink.Outlet
 	denials    *sink.Denials // outlet's; there before the connection
-	bucket     *registry.Registry
-	cluster    *registry.Registry // sessions
+	bucket     *kv.Bucket
+	cluster    *kv.Bucket // sessions
 	members    *membership.Membership
 	session    *membership.Session
 	gate       *gate
@@ -106,7 +107,7 @@ func (s *Service) Ready(ctx context.Context) error {
 func (s *Service) Supervisor() *proxy.Supervisor { return s.supervisor }
 
 // Owner is this instance, as it stands in its registrations.
-func (s *Service) Owner() registry.Owner { return s.owner }
+func (s *Service) Owner() registration.Owner { return s.owner }
 
 // URL is what the instance was told to connect to.
 func (s *Service) URL() string { return s.cfg.Load().NATS.URL }

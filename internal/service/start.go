@@ -18,8 +18,9 @@ import (
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/proxy"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/sink"
 )
 
@@ -29,7 +30,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	host, _ := os.Hostname()
 	s := &Service{
 		version: o.Version, log: o.Logger, metrics: o.Metrics,
-		owner:   registry.Owner{Name: o.Config.Instance.Name, ID: nuid.Next(), Host: host, PID: os.Getpid()},
+		owner:   registration.Owner{Name: o.Config.Instance.Name, ID: nuid.Next(), Host: host, PID: os.Getpid()},
 		denials: &sink.Denials{}, denied: make(chan error, 16), registered: make(chan struct{}),
 		unmade: rate.Sometimes{Interval: time.Minute}, unreadable: rate.Sometimes{Interval: time.Minute}, unanswered: rate.Sometimes{Interval: time.Minute},
 	}
@@ -115,9 +116,9 @@ func (s *Service) giveUp() {
 }
 
 // tellFirst closes s.registered at the first registration.
-func (s *Service) tellFirst(next func(string, registry.Cause, int, time.Time)) func(string, registry.Cause, int, time.Time) {
+func (s *Service) tellFirst(next func(string, registration.Cause, int, time.Time)) func(string, registration.Cause, int, time.Time) {
 	var once sync.Once
-	return func(store string, cause registry.Cause, n int, at time.Time) {
+	return func(store string, cause registration.Cause, n int, at time.Time) {
 		once.Do(func() { close(s.registered) })
 		if next != nil {
 			next(store, cause, n, at)
@@ -233,9 +234,9 @@ func (s *Service) unfit(ctx context.Context) error {
 			all = append(all, err)
 		}
 	}
-	look(registry.Inspect(ctx, s.js, s.clusterConfig()))
+	look(kv.Inspect(ctx, s.js, s.clusterConfig()))
 	if c := s.cfg.Load(); c.Emitter.Enabled {
-		look(registry.Inspect(ctx, s.js, checkpointConfig(c)))
+		look(kv.Inspect(ctx, s.js, checkpointConfig(c)))
 	}
 	look(sink.InspectParked(ctx, s.js))
 	return errors.Join(all...)
@@ -243,15 +244,15 @@ func (s *Service) unfit(ctx context.Context) error {
 
 // isUnfit reports whether a bucket or stream is there and is not as it must be: waiting does not help.
 func isUnfit(err error) bool {
-	var missing *registry.MissingSettingError
+	var missing *kv.MissingSettingError
 	return errors.As(err, &missing) || errors.Is(err, sink.ErrParkedStream)
 }
 
 // openBucket waits for a JetStream that is only starting.
-func (s *Service) openBucket(ctx context.Context, cfg registry.Config) (*registry.Registry, error) {
+func (s *Service) openBucket(ctx context.Context, cfg kv.Config) (*kv.Bucket, error) {
 	for {
 		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
-		bucket, err := registry.Open(attempt, s.js, cfg)
+		bucket, err := kv.Open(attempt, s.js, cfg)
 		cancel()
 		if err == nil {
 			return bucket, nil
@@ -269,22 +270,22 @@ func (s *Service) openBucket(ctx context.Context, cfg registry.Config) (*registr
 	}
 }
 
-func (s *Service) bucketConfig() registry.Config {
+func (s *Service) bucketConfig() kv.Config {
 	c := bucketConfig(s.cfg.Load())
 	c.Logger = s.log
 	return c
 }
 
-func bucketConfig(c *config.Config) registry.Config {
-	return registry.Config{
+func bucketConfig(c *config.Config) kv.Config {
+	return kv.Config{
 		Bucket: c.Registry.Bucket, Replicas: c.Registry.Replicas, Memory: c.Registry.Storage == "memory",
 		AckWait: c.SubscriptionProxy.VerificationTimeout, Records: len(subscriptions(c)),
 	}
 }
 
-func checkpointConfig(c *config.Config) registry.Config {
+func checkpointConfig(c *config.Config) kv.Config {
 	cfg := bucketConfig(c)
-	cfg.Kind, cfg.Bucket = registry.Checkpoints, ""
+	cfg.Kind, cfg.Bucket = kv.Checkpoints, ""
 	return cfg
 }
 

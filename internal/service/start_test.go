@@ -20,7 +20,8 @@ import (
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/pkg/health"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 func TestWhatMayPassAtTheStartIsWaitedFor(t *testing.T) {
@@ -59,15 +60,15 @@ func startService(t *testing.T, name string) *Service {
 
 func TestRunThatWasSupersededMakesNoBucket(t *testing.T) {
 	s := startService(t, "host a")
-	s.supervisor.Retire(registry.Owner{Name: s.owner.Name, ID: "LATER"})
-	if err := s.js.DeleteKeyValue(t.Context(), s.bucket.Bucket()); err != nil {
+	s.supervisor.Retire(registration.Owner{Name: s.owner.Name, ID: "LATER"})
+	if err := s.js.DeleteKeyValue(t.Context(), s.bucket.Name()); err != nil {
 		t.Fatal(err)
 	}
 	s.deleted()
 	for s.remaking.Load() { // which it must not begin
 		runtime.Gosched()
 	}
-	if _, err := s.js.KeyValue(t.Context(), s.bucket.Bucket()); !errors.Is(err, jetstream.ErrBucketNotFound) {
+	if _, err := s.js.KeyValue(t.Context(), s.bucket.Name()); !errors.Is(err, jetstream.ErrBucketNotFound) {
 		t.Errorf("the bucket was made anew, as the superseded run's configuration has it: %v", err)
 	}
 }
@@ -96,7 +97,7 @@ func TestStatusesSayThatTheBucketIsGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bucket, err := registry.Open(t.Context(), js, registry.Config{})
+	bucket, err := kv.Open(t.Context(), js, kv.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +128,7 @@ func TestStatusesSayThatTheBucketIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	await("unverified, with the reason", func(s health.Status) bool { return !s.Verified && !s.Registered && s.LastError != "" })
-	if _, err := bucket.Ensure(t.Context(), registry.Config{}); err != nil {
+	if _, err := bucket.Ensure(t.Context(), kv.Config{}); err != nil {
 		t.Fatal(err)
 	}
 	await("verified again", verified)

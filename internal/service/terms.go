@@ -8,7 +8,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/election"
 	"github.com/exesdb/subproxy/pkg/health"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
 )
 
 // answerResetTerm answers where the store is configured here, once what this instance holds is registered with the new term.
@@ -55,11 +55,11 @@ func (s *Service) lowerMarkers(ctx context.Context, store string, term uint64) e
 		return err
 	}
 	e, there, err := s.cluster.GetFromLeader(ctx, election.LeaderKey(store))
-	if err != nil || !there || e.Operation != registry.Deleted || e.Term <= term {
+	if err != nil || !there || e.Operation != kv.Deleted || e.Term <= term {
 		return err
 	}
-	result := s.cluster.Put(ctx, []registry.Write{{Key: e.Key, Revision: e.Revision, Term: term}})[0]
-	if result.Err == registry.ErrConflict {
+	result := s.cluster.Put(ctx, []kv.Write{{Key: e.Key, Revision: e.Revision, Term: term}})[0]
+	if result.Err == kv.ErrConflict {
 		return nil // somebody leads by now
 	}
 	return result.Err

@@ -16,8 +16,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/proxy"
-	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/sink"
 )
 
@@ -35,8 +35,8 @@ var stops = []struct {
 	{health.ControlPrefix, "operators' requests", true},
 	{"$SRV.", "operators' requests", true},
 	{event.ProgressPrefix, "the emitters' progress", true},
-	{registry.RepublishTo, "news of registrations", true},
-	{registry.ClusterTo, "news of other instances and of leaders", true},
+	{kv.RepublishTo, "news of registrations", true},
+	{kv.ClusterTo, "news of other instances and of leaders", true},
 	{emitter.StoredSubject, "news of stored events", true},
 	{sink.ParkedPrefix, "parking", false}, // the subscription says it
 	{DeliveredPrefix, "a sink", false},    // likewise

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/lease"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // Errors of an election.
@@ -30,8 +30,8 @@ const DefaultFlushWait = 10 * time.Second
 // Config says who contends for what.
 type Config struct {
 	Store     string
-	Candidate registry.Owner  // its ID must be new at each start, and run one election a store at a time
-	Follower  *lease.Follower // of the cluster bucket; may serve many elections
+	Candidate registration.Owner // its ID must be new at each start, and run one election a store at a time
+	Follower  *lease.Follower    // of the cluster bucket; may serve many elections
 
 	TTL   time.Duration // how long a leader that is silent stays one; default DefaultTTL
 	Grace time.Duration // the part of it that counts only while JetStream answers; default DefaultGrace, at most half of TTL

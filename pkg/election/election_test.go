@@ -10,8 +10,9 @@ import (
 
 	"github.com/exesdb/subproxy/internal/leasetest"
 	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 func TestMain(m *testing.M) { leasetest.VerifyMain(m) }
@@ -210,7 +211,7 @@ func TestLeaderThatWasOvertakenIsDeposedByItsNextWrite(t *testing.T) {
 	}
 	leasetest.Eventually(t, "overtaken", func() bool {
 		data := []byte(`{"store":"s","leader":"b","id":"other","term":1000,"ttl_ms":30000}`)
-		r := b.Bucket.Put(t.Context(), []registry.Write{{Key: LeaderKey("s"), Data: data, Revision: e.Revision}})[0]
+		r := b.Bucket.Put(t.Context(), []kv.Write{{Key: LeaderKey("s"), Data: data, Revision: e.Revision}})[0]
 		if r.Err != nil {
 			e, _, _ = b.Bucket.GetFromLeader(t.Context(), LeaderKey("s"))
 		}
@@ -266,7 +267,7 @@ func TestLeaseDeletedByHandIsWrittenAgain(t *testing.T) {
 	leasetest.Next(t, pa.leases)
 	pb := b.start(t, "s", leasetest.Never)
 	leasetest.Eventually(t, "b knows a", knows(pb, "a"))
-	kv, err := a.JS.KeyValue(t.Context(), a.Bucket.Bucket())
+	bucket, err := a.JS.KeyValue(t.Context(), a.Bucket.Name())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,12 +276,12 @@ func TestLeaseDeletedByHandIsWrittenAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := kv.Delete(t.Context(), LeaderKey("s")); err != nil {
+		if err := bucket.Delete(t.Context(), LeaderKey("s")); err != nil {
 			t.Fatal(err)
 		}
 		leasetest.Eventually(t, "written again", func() bool {
 			e, ok, err := a.Bucket.GetFromLeader(t.Context(), LeaderKey("s"))
-			return err == nil && ok && e.Operation == registry.Put && e.Revision > before.Revision
+			return err == nil && ok && e.Operation == kv.Put && e.Revision > before.Revision
 		})
 	}
 	leasetest.Eventually(t, "both know one", func() bool {
@@ -300,12 +301,12 @@ func TestBucketThatIsDeletedIsMadeAnewAndLed(t *testing.T) {
 	for _, p := range parts {
 		leasetest.Eventually(t, "known", func() bool { r, ok := p.Leader(); term = max(term, r.Term); return ok })
 	}
-	if err := a.JS.DeleteKeyValue(t.Context(), a.Bucket.Bucket()); err != nil {
+	if err := a.JS.DeleteKeyValue(t.Context(), a.Bucket.Name()); err != nil {
 		t.Fatal(err)
 	}
 	leasetest.Eventually(t, "led", func() bool {
 		e, ok, err := a.Bucket.GetFromLeader(t.Context(), LeaderKey("s"))
-		if err != nil || !ok || e.Operation != registry.Put {
+		if err != nil || !ok || e.Operation != kv.Put {
 			return false
 		}
 		r, err := decodeLeader("s", e.Data)
@@ -397,7 +398,7 @@ func TestTermIsAboveWhatTheCallerKnowsAndCanBeRaised(t *testing.T) {
 }
 
 func TestElectionThatCannotBeRunIsRefused(t *testing.T) {
-	good := Config{Store: "s", Candidate: registry.Owner{ID: "i"}, Follower: &lease.Follower{}, Lead: func(context.Context, *Lease) {}}
+	good := Config{Store: "s", Candidate: registration.Owner{ID: "i"}, Follower: &lease.Follower{}, Lead: func(context.Context, *Lease) {}}
 	if e, err := New(good); err != nil || e.cfg.TTL != lease.DefaultTTL || e.cfg.Grace != lease.DefaultGrace {
 		t.Errorf("%+v, %v", e, err)
 	}

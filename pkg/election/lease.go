@@ -17,7 +17,7 @@ import (
 type LeaderRecord struct {
 	Store  string `json:"store"`
 	Leader string `json:"leader"` // the candidate's name
-	ID     string `json:"id"`     // of its run: registry.Owner.ID
+	ID     string `json:"id"`     // of its run: registration.Owner.ID
 	Host   string `json:"host"`
 	PID    int    `json:"pid"`
 	Term   uint64 `json:"term"`

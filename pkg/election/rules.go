@@ -4,8 +4,9 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 const resignWait = 2 * time.Second // for the deletion to be acknowledged
@@ -36,7 +37,7 @@ type flight struct {
 // forgot, proxies that refuse the term tell, and RaiseTerm mends it.
 type rules struct {
 	store      string
-	self       registry.Owner
+	self       registration.Owner
 	ttl, grace time.Duration
 	flushWait  time.Duration
 	minTerm    func() uint64
@@ -78,7 +79,7 @@ type update struct {
 // effects are what is to be done. At most one of Read and Write is asked for, and answered by an input.
 type effects struct {
 	Read   bool
-	Write  *registry.Write
+	Write  *kv.Write
 	Ensure bool // the bucket is gone
 	Failed error
 	Next   time.Time // zero: nothing is due
@@ -139,7 +140,7 @@ func (c *rules) stop(now time.Time) (fx effects) {
 func above(term uint64) uint64 { return min(term, event.MaxTerm-1) + 1 }
 
 // read makes a view of an entry. What is no lease is nobody's.
-func (c *rules) read(e registry.Entry, now time.Time, fx *effects) view {
+func (c *rules) read(e kv.Entry, now time.Time, fx *effects) view {
 	v := view{Observation: lease.Observe(&e, c.view.State, now)}
 	if v.State != lease.Present {
 		v.record.Term = e.Term // whoever resigned says which was the highest

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
-	"github.com/exesdb/subproxy/pkg/registry"
 )
 
 func (c *rules) answer(in lease.Input, now time.Time, fx *effects) {
@@ -79,7 +79,7 @@ func (c *rules) fail(f flight, err error, now time.Time, fx *effects) {
 	c.changed = c.changed || c.leading && f.Is == lease.Writing
 	c.unsure = c.unsure || c.leading && f.wins
 	retry := now.Add(lease.RetryIn(c.ttl, c.rand))
-	if errors.Is(err, registry.ErrConflict) {
+	if errors.Is(err, kv.ErrConflict) {
 		if c.view.Revision == f.On {
 			c.view.State = lease.Unknown
 		}
@@ -123,7 +123,7 @@ func (c *rules) keep(now time.Time, fx *effects) {
 	switch {
 	case c.resigning:
 		c.flight = flight{InFlight: lease.InFlight[LeaderRecord]{Is: lease.Deleting, On: c.view.Revision, Sent: now}}
-		fx.Write = &registry.Write{Key: LeaderKey(c.store), Revision: c.view.Revision, Term: c.floor()}
+		fx.Write = &kv.Write{Key: LeaderKey(c.store), Revision: c.view.Revision, Term: c.floor()}
 	case c.stopping && now.After(c.renewTill):
 	case c.holds() && !c.changed && now.Before(c.renewAt):
 		fx.Next = c.renewAt
@@ -208,5 +208,5 @@ func (c *rules) write(wins bool, now time.Time, fx *effects) {
 	}
 	c.flight = flight{InFlight: lease.InFlight[LeaderRecord]{Is: lease.Writing, On: c.view.Revision, Record: c.mine, Sent: now}, wins: wins}
 	c.changed = false
-	fx.Write = &registry.Write{Key: LeaderKey(c.store), Data: data, Revision: c.view.Revision, TTL: lease.BucketTTL(c.ttl)}
+	fx.Write = &kv.Write{Key: LeaderKey(c.store), Data: data, Revision: c.view.Revision, TTL: lease.BucketTTL(c.ttl)}
 }

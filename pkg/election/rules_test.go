@@ -11,8 +11,9 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 const (
@@ -27,7 +28,7 @@ type bench struct {
 	up  bool // JetStream answers
 
 	revision uint64 // of the bucket
-	entry    *registry.Entry
+	entry    *kv.Entry
 	written  time.Time
 	log      []lease.Input // what the feed shows
 	zombies  []*request
@@ -51,7 +52,7 @@ type party struct {
 }
 
 type request struct {
-	write    *registry.Write // nil: a read
+	write    *kv.Write // nil: a read
 	wins     bool
 	answered bool
 	answer   lease.Input
@@ -64,7 +65,7 @@ func newBench(rt interface{ Fatalf(string, ...any) }, candidates int, lossy bool
 	}
 	for i := range candidates {
 		p := &party{rules: rules{
-			store: "s", self: registry.Owner{Name: fmt.Sprintf("n%d", i), ID: fmt.Sprintf("id%d", i)},
+			store: "s", self: registration.Owner{Name: fmt.Sprintf("n%d", i), ID: fmt.Sprintf("id%d", i)},
 			ttl: testTTL, grace: testGrace, flushWait: 10 * time.Second, rand: func() float64 { return 0.5 },
 		}}
 		if lossy {
@@ -118,17 +119,17 @@ func (b *bench) follow(p *party, fx effects) effects {
 }
 
 // put is the server's side of a write.
-func (b *bench) put(w *registry.Write, wins bool) (uint64, error) {
+func (b *bench) put(w *kv.Write, wins bool) (uint64, error) {
 	var last uint64
 	if b.entry != nil {
 		last = b.entry.Revision
 	}
 	if w.Revision != last {
-		return 0, registry.ErrConflict
+		return 0, kv.ErrConflict
 	}
-	e := registry.Entry{Revision: b.revision + 1, Data: w.Data}
+	e := kv.Entry{Revision: b.revision + 1, Data: w.Data}
 	if w.Data == nil {
-		e.Operation = registry.Deleted
+		e.Operation = kv.Deleted
 	} else {
 		b.account(w, wins, e.Revision)
 	}
@@ -136,13 +137,13 @@ func (b *bench) put(w *registry.Write, wins bool) (uint64, error) {
 	return e.Revision, nil
 }
 
-func (b *bench) set(e registry.Entry) {
+func (b *bench) set(e kv.Entry) {
 	b.revision, b.entry, b.written = e.Revision, &e, b.now
 	b.log = append(b.log, lease.Input{Kind: lease.EntryHeard, Entry: e})
 }
 
 // account checks that terms grow with each leadership, in the order of the writes.
-func (b *bench) account(w *registry.Write, wins bool, revision uint64) {
+func (b *bench) account(w *kv.Write, wins bool, revision uint64) {
 	record, err := decodeLeader("s", w.Data)
 	if err != nil {
 		b.rt.Fatalf("%v", err)
@@ -184,7 +185,7 @@ func (b *bench) finish(p *party, lost bool) {
 		if !r.answered && r.write != nil && !b.lossy {
 			b.zombies = append(b.zombies, r)
 		}
-		answer = lease.Input{Kind: lease.Answered, Err: registry.ErrNoAck}
+		answer = lease.Input{Kind: lease.Answered, Err: kv.ErrNoAck}
 	}
 	b.step(p, answer)
 }
@@ -205,8 +206,8 @@ func (b *bench) wake(p *party) {
 }
 
 func (b *bench) expire() {
-	if b.up && b.entry != nil && b.entry.Operation == registry.Put && b.now.Sub(b.written) >= lease.BucketTTL(testTTL) {
-		b.set(registry.Entry{Revision: b.revision + 1, Operation: registry.Expired})
+	if b.up && b.entry != nil && b.entry.Operation == kv.Put && b.now.Sub(b.written) >= lease.BucketTTL(testTTL) {
+		b.set(kv.Entry{Revision: b.revision + 1, Operation: kv.Expired})
 	}
 }
 
@@ -346,12 +347,12 @@ func TestWhateverHappensOneLeadsAndTermsGrow(t *testing.T) {
 			},
 			"delete by hand": func(*rapid.T) {
 				if b.entry != nil && b.up {
-					b.set(registry.Entry{Revision: b.revision + 1, Operation: registry.Deleted})
+					b.set(kv.Entry{Revision: b.revision + 1, Operation: kv.Deleted})
 				}
 			},
 			"lease.Garbage by hand": func(*rapid.T) {
 				if b.up {
-					b.set(registry.Entry{Revision: b.revision + 1, Data: []byte("?")})
+					b.set(kv.Entry{Revision: b.revision + 1, Data: []byte("?")})
 				}
 			},
 			"purge": func(*rapid.T) {
@@ -372,7 +373,7 @@ func TestWhateverHappensOneLeadsAndTermsGrow(t *testing.T) {
 				b.log = append(b.log, lease.Input{Kind: lease.BucketReplaced})
 				for _, p := range b.parties {
 					if p.request != nil && !p.request.answered {
-						p.request.answered, p.request.answer = true, lease.Input{Kind: lease.Answered, Err: registry.ErrNoStream}
+						p.request.answered, p.request.answer = true, lease.Input{Kind: lease.Answered, Err: kv.ErrNoStream}
 					}
 				}
 			},
@@ -451,9 +452,9 @@ func TestLeaderThatCouldNotRenewHasTheGraceToDoSo(t *testing.T) {
 
 func TestLeaseThatVanishedIsWrittenAgainAtOnce(t *testing.T) {
 	for name, vanish := range map[string]func(*bench){
-		"expired":       func(b *bench) { b.set(registry.Entry{Revision: b.revision + 1, Operation: registry.Expired}) },
-		"deleted":       func(b *bench) { b.set(registry.Entry{Revision: b.revision + 1, Operation: registry.Deleted}) },
-		"lease.Garbage": func(b *bench) { b.set(registry.Entry{Revision: b.revision + 1, Data: []byte("{}")}) },
+		"expired":       func(b *bench) { b.set(kv.Entry{Revision: b.revision + 1, Operation: kv.Expired}) },
+		"deleted":       func(b *bench) { b.set(kv.Entry{Revision: b.revision + 1, Operation: kv.Deleted}) },
+		"lease.Garbage": func(b *bench) { b.set(kv.Entry{Revision: b.revision + 1, Data: []byte("{}")}) },
 		"purged": func(b *bench) {
 			b.entry = nil
 			b.log = append(b.log, lease.Input{Kind: lease.KeysTrimmed, Revision: b.revision + 1})
@@ -468,20 +469,20 @@ func TestLeaseThatVanishedIsWrittenAgainAtOnce(t *testing.T) {
 		term := b.theLeader().rules.held.Term
 		vanish(b)
 		b.calm(0)
-		if l := b.theLeader(); !l.rules.holds() || b.entry == nil || b.entry.Operation != registry.Put || l.rules.held.Term < term {
+		if l := b.theLeader(); !l.rules.holds() || b.entry == nil || b.entry.Operation != kv.Put || l.rules.held.Term < term {
 			t.Errorf("%s: holds %v, entry %+v, term %d", name, l.rules.holds(), b.entry, l.rules.held.Term)
 		}
 	}
 }
 
 func TestExpiryIsBelievedAfterTheGraceAndDeletionAtOnce(t *testing.T) {
-	for operation, want := range map[registry.Operation]time.Duration{registry.Expired: testGrace, registry.Deleted: 0} {
+	for operation, want := range map[kv.Operation]time.Duration{kv.Expired: testGrace, kv.Deleted: 0} {
 		b := newBench(t, 2, false)
 		b.calm(testTTL)
 		old := b.theLeader()
 		old.paused = true
 		at := b.now
-		b.set(registry.Entry{Revision: b.revision + 1, Operation: operation})
+		b.set(kv.Entry{Revision: b.revision + 1, Operation: operation})
 		b.calm(2 * testGrace)
 		if len(b.leaders()) != 2 {
 			t.Fatalf("%s: nobody took over", operation)
@@ -553,7 +554,7 @@ func TestConflictWithItsOwnRecordIsFoundOutWithoutTheFeed(t *testing.T) {
 
 // overtaken lets somebody else write a lease.
 func (b *bench) overtaken() {
-	b.set(registry.Entry{Revision: b.revision + 1, Data: []byte(`{"store":"s","leader":"x","id":"other","term":1000,"ttl_ms":3000}`)})
+	b.set(kv.Entry{Revision: b.revision + 1, Data: []byte(`{"store":"s","leader":"x","id":"other","term":1000,"ttl_ms":3000}`)})
 }
 
 func TestDeposedLeaderWaitsForItsLeadBeforeItContends(t *testing.T) {
@@ -561,7 +562,7 @@ func TestDeposedLeaderWaitsForItsLeadBeforeItContends(t *testing.T) {
 	b.calm(testTTL)
 	p := b.theLeader()
 	b.overtaken()
-	b.set(registry.Entry{Revision: b.revision + 1, Operation: registry.Deleted})
+	b.set(kv.Entry{Revision: b.revision + 1, Operation: kv.Deleted})
 	for b.feed(p) {
 	}
 	if p.rules.leading || p.request != nil {
@@ -580,7 +581,7 @@ func TestDeletionFoundAfterALongPauseEndsTheLeadership(t *testing.T) {
 		p := b.theLeader()
 		p.paused = true
 		b.calm(pause)
-		b.set(registry.Entry{Revision: b.revision + 1, Operation: registry.Deleted})
+		b.set(kv.Entry{Revision: b.revision + 1, Operation: kv.Deleted})
 		p.paused = false
 		b.calm(testTTL)
 		if b.theLeader() != p || len(b.terms) != want {
@@ -592,7 +593,7 @@ func TestDeletionFoundAfterALongPauseEndsTheLeadership(t *testing.T) {
 func TestRenewalAcknowledgedAfterTheDepositionLeadsNobody(t *testing.T) {
 	b, p := renewal(t)
 	b.now = b.now.Add(2 * testTTL)
-	b.set(registry.Entry{Revision: b.revision + 1, Operation: registry.Deleted})
+	b.set(kv.Entry{Revision: b.revision + 1, Operation: kv.Deleted})
 	p.request.write.Revision = b.revision // as a lease written again over a marker, of which a later one is heard first
 	p.request.wins = true
 	b.feed(p)

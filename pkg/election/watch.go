@@ -3,8 +3,8 @@ package election
 import (
 	"strings"
 
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
-	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -12,9 +12,9 @@ import (
 // before the follower runs; the function is called from the feed's goroutine and must not block. What is no lease is
 // passed over.
 func Watch(f *lease.Follower, renewed func(LeaderRecord)) error {
-	return f.WatchEntries(leaderPrefix, func(e registry.Entry) {
+	return f.WatchEntries(leaderPrefix, func(e kv.Entry) {
 		store, err := subscription.DecodeToken(strings.TrimPrefix(e.Key, leaderPrefix))
-		if err != nil || e.Operation != registry.Put {
+		if err != nil || e.Operation != kv.Put {
 			return
 		}
 		if r, err := decodeLeader(store, e.Data); err == nil {

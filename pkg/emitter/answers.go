@@ -10,7 +10,7 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/election"
 	"github.com/exesdb/subproxy/pkg/event"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 const (
@@ -45,7 +45,7 @@ func (l *leader) open(s *sub) {
 }
 
 // follows reports whether it is known what the proxy of a new registration took last, without asking it.
-func (l *leader) follows(s *sub, stopped registry.Place) bool {
+func (l *leader) follows(s *sub, stopped registration.Position) bool {
 	return stopped.Epoch != "" && stopped.Epoch == l.history.epoch && l.tail != nil && !l.resetting && s.recorded && (s.registration.StartVersion >= 0 || s.durable)
 }
 

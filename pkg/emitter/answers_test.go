@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/exesdb/subproxy/pkg/event"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -21,8 +21,8 @@ func TestOnlyTheCurrentIncarnationsAcknowledgementsCount(t *testing.T) {
 	// register returns the session in which the record's proxy is asked.
 	register := func(owner string, incarnation uint64) uint64 {
 		revision++
-		l.entry(&registration{registry.Registration{
-			Subscription: by(subscription.ByStream, "$all"), Owner: registry.Owner{ID: owner}, Incarnation: incarnation, DeliverSubject: owner,
+		l.entry(&record{registration.Registration{
+			Subscription: by(subscription.ByStream, "$all"), Owner: registration.Owner{ID: owner}, Incarnation: incarnation, DeliverSubject: owner,
 		}, revision}, now)
 		s = l.byID[1]
 		if s.phase == loading {
@@ -40,7 +40,7 @@ func TestOnlyTheCurrentIncarnationsAcknowledgementsCount(t *testing.T) {
 	// release is a deletion by the proxy, which says its incarnation, or by hand, which says 0.
 	release := func(incarnation uint64) {
 		revision++
-		l.entry(&registration{registry.Registration{Subscription: by(subscription.ByStream, "$all"), Incarnation: incarnation}, revision}, now)
+		l.entry(&record{registration.Registration{Subscription: by(subscription.ByStream, "$all"), Incarnation: incarnation}, revision}, now)
 	}
 	first := register("a", 1)
 	ack(first, 3, 3, "the only one")

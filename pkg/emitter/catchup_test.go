@@ -17,7 +17,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/feed"
 	"github.com/exesdb/subproxy/pkg/proxy"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -162,19 +162,19 @@ func (w *catchingUp) subscribe(typ subscription.Type, selector string, start int
 	s := subscription.Subscription{Store: "s", Type: typ, Selector: selector, Name: fmt.Sprint("n", len(w.order)), StartVersion: start, OnGap: onGap}
 	p := &proxyEnd{}
 	w.order = append(w.order, p)
-	w.register(p, s, registry.Initial)
+	w.register(p, s, registration.Initial)
 	p.sub = w.leader.subs[s.Key()]
 	w.leader.unloaded = nil
 	w.leader.loaded([]loaded{{sub: p.sub}}, w.leader.resets)
 	w.turn()
 }
 
-func (w *catchingUp) register(p *proxyEnd, s subscription.Subscription, cause registry.Cause) {
+func (w *catchingUp) register(p *proxyEnd, s subscription.Subscription, cause registration.Cause) {
 	p.runs++
 	subject := fmt.Sprintf("near.%s.%d", s.Name, p.runs)
 	w.proxies[subject] = p
-	w.leader.entry(&registration{registry.Registration{
-		Subscription: s, Owner: registry.Owner{Name: "p", ID: "p"}, Incarnation: uint64(p.runs), DeliverSubject: subject, Cause: cause,
+	w.leader.entry(&record{registration.Registration{
+		Subscription: s, Owner: registration.Owner{Name: "p", ID: "p"}, Incarnation: uint64(p.runs), DeliverSubject: subject, Cause: cause,
 	}, uint64(p.runs)}, time.Now())
 }
 
@@ -184,7 +184,7 @@ func (w *catchingUp) restart(p *proxyEnd) {
 	p.allowed = p.allowed || p.sub.loss.holds
 	p.receiver, p.incoming = proxy.Receiver{}, nil
 	p.took = slices.DeleteFunc(p.took, func(sequence uint64) bool { return sequence > p.acked })
-	w.register(p, p.sub.registration.Subscription, registry.Manual)
+	w.register(p, p.sub.registration.Subscription, registration.Manual)
 	w.turn()
 }
 

@@ -8,7 +8,7 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/election"
 	"github.com/exesdb/subproxy/pkg/event"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
 )
 
 // Checkpoint is a record of the bucket of checkpoints, under the registration's key.
@@ -23,13 +23,13 @@ type Checkpoint struct {
 	Gap *event.Gap `json:"gap,omitempty"`
 }
 
-// checkpoints is the bucket of checkpoints; *registry.Registry is one.
+// checkpoints is the bucket of checkpoints; *kv.Bucket is one.
 type checkpoints interface {
-	Put(ctx context.Context, writes []registry.Write) []registry.WriteResult
-	GetLast(ctx context.Context, keys []string, found func(registry.Entry)) error
-	GetFromLeader(ctx context.Context, key string) (registry.Entry, bool, error)
+	Put(ctx context.Context, writes []kv.Write) []kv.Result
+	GetLast(ctx context.Context, keys []string, found func(kv.Entry)) error
+	GetFromLeader(ctx context.Context, key string) (kv.Entry, bool, error)
 	Keys(ctx context.Context, store string) (map[string]bool, error)
-	Newest(ctx context.Context, store string) (registry.Entry, bool, error)
+	Newest(ctx context.Context, store string) (kv.Entry, bool, error)
 }
 
 const (
@@ -67,9 +67,9 @@ func (l *leader) write() {
 }
 
 // due takes what is to be written next.
-func (l *leader) due() ([]*sub, []registry.Write) {
+func (l *leader) due() ([]*sub, []kv.Write) {
 	n := min(len(l.dirty), maxWrites)
-	subs, writes := make([]*sub, 0, n), make([]registry.Write, 0, n)
+	subs, writes := make([]*sub, 0, n), make([]kv.Write, 0, n)
 	now, witness := time.Now().UTC(), witnessText(l.history.ends(l.resetting))
 	for s := range l.dirty {
 		if len(subs) == n {
@@ -82,7 +82,7 @@ func (l *leader) due() ([]*sub, []registry.Write) {
 		data, _ := json.Marshal(Checkpoint{Sequence: s.sender.Acked, Term: l.lease.Term(), Emitter: l.name, Epoch: l.history.epoch, Witness: witness, UpdatedAt: now, Gap: s.loss.gap})
 		s.writing = true
 		subs = append(subs, s)
-		writes = append(writes, registry.Write{Key: s.key, Data: data, Revision: s.revision})
+		writes = append(writes, kv.Write{Key: s.key, Data: data, Revision: s.revision})
 	}
 	return subs, writes
 }
@@ -102,13 +102,13 @@ type written struct {
 }
 
 // put writes, and looks at what is there where a write was refused. It reports whether the bucket was gone and is made anew.
-func (l *leader) put(ctx context.Context, writes []registry.Write) (_ []written, anew bool) {
+func (l *leader) put(ctx context.Context, writes []kv.Write) (_ []written, anew bool) {
 	results := make([]written, len(writes))
 	gone := false
 	for i, r := range l.points.Put(ctx, writes) {
 		results[i] = written{revision: r.Revision, err: r.Err}
-		gone = gone || errors.Is(r.Err, registry.ErrNoStream)
-		if !errors.Is(r.Err, registry.ErrConflict) {
+		gone = gone || errors.Is(r.Err, kv.ErrNoStream)
+		if !errors.Is(r.Err, kv.ErrConflict) {
 			continue
 		}
 		var f found
@@ -116,7 +116,7 @@ func (l *leader) put(ctx context.Context, writes []registry.Write) (_ []written,
 		f.err = err
 		if ok {
 			f.at = e.Revision
-			f.ok = e.Operation == registry.Put && json.Unmarshal(e.Data, &f.by) == nil
+			f.ok = e.Operation == kv.Put && json.Unmarshal(e.Data, &f.by) == nil
 		}
 		results[i].found = &f
 	}
@@ -129,7 +129,7 @@ func (l *leader) put(ctx context.Context, writes []registry.Write) (_ []written,
 	return results, anew
 }
 
-func (l *leader) wrote(subs []*sub, writes []registry.Write, results []written, anew bool) {
+func (l *leader) wrote(subs []*sub, writes []kv.Write, results []written, anew bool) {
 	failed, vanished := 0, false
 	var sample error
 	deposed := uint64(0)

@@ -19,8 +19,9 @@ import (
 	"github.com/exesdb/subproxy/pkg/election"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/feed"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -33,19 +34,19 @@ type Store struct {
 // Config says what an emitter is a candidate for, and where it finds things. Stores and Candidate are required.
 type Config struct {
 	Stores    []Store
-	Candidate registry.Owner // this run; its ID is new at each start
+	Candidate registration.Owner // this run; its ID is new at each start
 
 	LeaseTTL           time.Duration // default lease.DefaultTTL
 	CheckpointInterval time.Duration // default DefaultCheckpointInterval
 
-	Registry                registry.Config // the bucket of registrations
-	LeaderChangedSubject    string          // default cluster.LeaderChangedSubject
-	EmitterRestartedSubject string          // default cluster.EmitterRestartedSubject
+	Registry                kv.Config // the bucket of registrations
+	LeaderChangedSubject    string    // default cluster.LeaderChangedSubject
+	EmitterRestartedSubject string    // default cluster.EmitterRestartedSubject
 
 	// Park keeps an event that can't be sent to a subscription, ever: it is too large with its headers. Without it such an
 	// event holds its subscription.
 	// Epoch names the history that its sequence is of.
-	Park func(ctx context.Context, r *registry.Registration, e *event.Event, epoch, reason string) error
+	Park func(ctx context.Context, r *registration.Registration, e *event.Event, epoch, reason string) error
 	// Hindered is the permission that the emitter lacks, and what it stops; empty: none. It may be nil.
 	Hindered func() string
 	// Local, where set, is the receiving end of an instance in the same process.
@@ -62,17 +63,17 @@ type Local interface {
 
 // Emitter is a process that contends for the leadership of stores, and sends their events while it leads.
 type Emitter struct {
-	cfg      Config
-	nc       *nats.Conn
-	js       jetstream.JetStream
-	log      *slog.Logger
-	digest   *digest.Log // closed when Run ends
-	metrics  *Metrics
-	registry *registry.Registry
-	leases   *registry.Registry
-	points   *registry.Registry
-	ensuring sync.Mutex
-	rosters  map[string]*roster // by the store's token
+	cfg           Config
+	nc            *nats.Conn
+	js            jetstream.JetStream
+	log           *slog.Logger
+	digest        *digest.Log // closed when Run ends
+	metrics       *Metrics
+	registrations *kv.Bucket
+	leases        *kv.Bucket
+	points        *kv.Bucket
+	ensuring      sync.Mutex
+	rosters       map[string]*roster // by the store's token
 }
 
 // Open opens the buckets and the stores' streams, creating what is absent.
@@ -99,11 +100,11 @@ func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Emitter, er
 	// What is wrong with any of them is one error, so that it takes one start to know it.
 	var unfit []error
 	for _, one := range []struct {
-		cfg registry.Config
-		to  **registry.Registry
-	}{{registrations, &e.registry}, {e.bucket(registry.Cluster), &e.leases}, {e.bucket(registry.Checkpoints), &e.points}} {
-		bucket, err := registry.Open(ctx, js, one.cfg)
-		var missing *registry.MissingSettingError
+		cfg kv.Config
+		to  **kv.Bucket
+	}{{registrations, &e.registrations}, {e.bucket(kv.Cluster), &e.leases}, {e.bucket(kv.Checkpoints), &e.points}} {
+		bucket, err := kv.Open(ctx, js, one.cfg)
+		var missing *kv.MissingSettingError
 		switch {
 		case errors.As(err, &missing):
 			unfit = append(unfit, err)
@@ -134,10 +135,10 @@ func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Emitter, er
 }
 
 // bucket is the configuration of one of the other buckets: it is stored as the registrations are.
-func (e *Emitter) bucket(kind registry.Kind) registry.Config {
+func (e *Emitter) bucket(kind kv.Kind) kv.Config {
 	c := e.cfg.Registry
 	c.Kind, c.Bucket, c.OnlyRead, c.Logger = kind, "", false, e.log
-	if kind == registry.Cluster {
+	if kind == kv.Cluster {
 		c.Records = 0 // those are of subscriptions
 	}
 	return c
@@ -165,7 +166,7 @@ func (e *Emitter) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	records, err := feed.New(e.js, feed.Config{Stream: e.registry.Stream(), StartSeq: 1, Handler: (*recordHandler)(e), Logger: e.log})
+	records, err := feed.New(e.js, feed.Config{Stream: e.registrations.Stream(), StartSeq: 1, Handler: (*recordHandler)(e), Logger: e.log})
 	if err != nil {
 		return err
 	}
@@ -199,7 +200,7 @@ func (e *Emitter) contest(s Store, follower *lease.Follower) (*election.Election
 	return election.New(election.Config{
 		Store: store, Candidate: e.cfg.Candidate, Follower: follower, TTL: e.cfg.LeaseTTL, MinTerm: r.highestTerm, Logger: e.log,
 		Ensure: func(ctx context.Context) error {
-			_, err := e.ensure(ctx, e.leases, registry.Cluster)
+			_, err := e.ensure(ctx, e.leases, kv.Cluster)
 			return err
 		},
 		Lead: func(ctx context.Context, lease *election.Lease) {
@@ -211,12 +212,12 @@ func (e *Emitter) contest(s Store, follower *lease.Follower) (*election.Election
 }
 
 // ensure opens a bucket again after it was found gone.
-func (e *Emitter) ensure(ctx context.Context, bucket *registry.Registry, kind registry.Kind) (created bool, err error) {
+func (e *Emitter) ensure(ctx context.Context, bucket *kv.Bucket, kind kv.Kind) (created bool, err error) {
 	e.ensuring.Lock()
 	defer e.ensuring.Unlock()
 	created, err = bucket.Ensure(ctx, e.bucket(kind))
 	if created {
-		e.log.Error("a bucket was gone and is created anew", "bucket", bucket.Bucket())
+		e.log.Error("a bucket was gone and is created anew", "bucket", bucket.Name())
 	}
 	return created, err
 }
@@ -238,8 +239,8 @@ func (e *Emitter) lead(ctx context.Context, s Store, r *roster, lease *election.
 	l := &leader{
 		lacks: e.cfg.Hindered, store: store, stream: s.Stream.name(), local: e.cfg.Local, layout: s.Layout, lease: lease, nc: e.nc, js: e.js, points: e.points, name: e.cfg.Candidate.Name,
 		log: e.log.With("store", store), digest: e.digest, large: rate.Sometimes{Interval: time.Minute}, looks: rate.Sometimes{Interval: time.Minute}, metrics: e.metrics, announce: announce, interval: e.cfg.CheckpointInterval, inbox: newInbox(),
-		ensure: func(ctx context.Context) (bool, error) { return e.ensure(ctx, e.points, registry.Checkpoints) },
-		park: func(ctx context.Context, r *registration, ev *event.Event, epoch, reason string) error {
+		ensure: func(ctx context.Context) (bool, error) { return e.ensure(ctx, e.points, kv.Checkpoints) },
+		park: func(ctx context.Context, r *record, ev *event.Event, epoch, reason string) error {
 			if e.cfg.Park == nil {
 				return errNowhere
 			}

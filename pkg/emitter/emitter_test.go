@@ -20,8 +20,9 @@ import (
 
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/proxy"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -66,7 +67,7 @@ func runWith(t *testing.T, js jetstream.JetStream, c Config) (*log, func()) {
 	t.Helper()
 	said := &log{}
 	ctx, cancel := context.WithCancel(context.Background())
-	c.Candidate, c.LeaseTTL, c.Logger = registry.Owner{Name: "e", ID: nuid.Next()}, time.Second, slog.New(slog.NewTextHandler(said, nil))
+	c.Candidate, c.LeaseTTL, c.Logger = registration.Owner{Name: "e", ID: nuid.Next()}, time.Second, slog.New(slog.NewTextHandler(said, nil))
 	e, err := Open(ctx, js, c)
 	if err != nil {
 		cancel()
@@ -96,8 +97,8 @@ func runWith(t *testing.T, js jetstream.JetStream, c Config) (*log, func()) {
 type holder struct {
 	t      *testing.T
 	js     jetstream.JetStream
-	bucket *registry.Registry
-	record registry.Registration
+	bucket *kv.Bucket
+	record registration.Registration
 
 	mu       sync.Mutex
 	receiver proxy.Receiver
@@ -116,12 +117,12 @@ func (h *holder) questions() int {
 
 func hold(t *testing.T, js jetstream.JetStream, s subscription.Subscription, prepare ...func(*holder)) *holder {
 	t.Helper()
-	bucket, err := registry.Open(t.Context(), js, registry.Config{})
+	bucket, err := kv.Open(t.Context(), js, kv.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &holder{t: t, js: js, bucket: bucket, record: registry.Registration{
-		Subscription: s, Owner: registry.Owner{Name: "p", ID: nuid.Next()}, Incarnation: 1, Cause: registry.Initial,
+	h := &holder{t: t, js: js, bucket: bucket, record: registration.Registration{
+		Subscription: s, Owner: registration.Owner{Name: "p", ID: nuid.Next()}, Incarnation: 1, Cause: registration.Initial,
 	}}
 	h.record.DeliverSubject = "exesdb.proxy.deliver." + h.record.Owner.ID + ".1"
 	for _, p := range prepare {
@@ -210,7 +211,7 @@ func (h *holder) awaits(want ...uint64) {
 }
 
 func (h *holder) checkpoint() (seq uint64) {
-	points, err := registry.Open(h.t.Context(), h.js, registry.Config{Kind: registry.Checkpoints})
+	points, err := kv.Open(h.t.Context(), h.js, kv.Config{Kind: kv.Checkpoints})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -324,7 +325,7 @@ func TestStreamOfTheUsersOwnLayoutIsServed(t *testing.T) {
 
 func TestMissingStreamOfTheUsersOwnIsAnError(t *testing.T) {
 	ctx, js := startJetStream(t)
-	_, err := Open(ctx, js, Config{Stores: []Store{{Stream: StreamConfig{Store: "s", Name: "ORDERS"}}}, Candidate: registry.Owner{Name: "e", ID: "x"}})
+	_, err := Open(ctx, js, Config{Stores: []Store{{Stream: StreamConfig{Store: "s", Name: "ORDERS"}}}, Candidate: registration.Owner{Name: "e", ID: "x"}})
 	if !errors.Is(err, ErrNoStream) || !strings.Contains(err.Error(), "ORDERS") || !strings.Contains(err.Error(), "stores[].stream.name") {
 		t.Errorf("got %v", err)
 	}
@@ -399,14 +400,14 @@ func TestEventsGoOnWhereTheHolderBeforeStopped(t *testing.T) {
 	h.mu.Unlock()
 	appendEvents(t, js, one)
 	h.awaits(1, 2, 3)
-	next := func(place registry.Place) *holder {
+	next := func(place registration.Position) *holder {
 		return hold(t, js, by(subscription.ByStream, "$all"), func(n *holder) {
-			n.record.Incarnation, n.record.HandedOver, n.record.Cause = h.record.Incarnation+1, place, registry.Takeover
+			n.record.Incarnation, n.record.HandedOver, n.record.Cause = h.record.Incarnation+1, place, registration.Takeover
 			n.receiver = proxy.ReceiverAt(place)
 			h = n
 		})
 	}
-	second := next(registry.Place{Accepted: 3, Epoch: epoch})
+	second := next(registration.Position{Accepted: 3, Epoch: epoch})
 	appendEvents(t, js, one)
 	second.awaits(4)
 	if second.questions() != 0 {
@@ -418,7 +419,7 @@ func TestEventsGoOnWhereTheHolderBeforeStopped(t *testing.T) {
 	second.mu.Lock()
 	second.silent = true // the emitter may hear of the event before it hears of the third
 	second.mu.Unlock()
-	third := next(registry.Place{Accepted: 2, Epoch: "another"})
+	third := next(registration.Position{Accepted: 2, Epoch: "another"})
 	appendEvents(t, js, one)
 	third.awaits(5)
 	if third.questions() == 0 {
@@ -500,7 +501,7 @@ func TestEventThatCannotBeSentIsParkedAndTheNextGoesOn(t *testing.T) {
 	var tries int
 	runWith(t, js, Config{
 		Stores: []Store{{Stream: StreamConfig{Store: "s"}}},
-		Park: func(_ context.Context, r *registry.Registration, e *event.Event, _, _ string) error { // one at a time, and awaited below
+		Park: func(_ context.Context, r *registration.Registration, e *event.Event, _, _ string) error { // one at a time, and awaited below
 			if tries++; tries == 1 {
 				return errors.New("the lot is away")
 			}

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/event"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -292,8 +292,8 @@ func (l *leader) skipGaps() {
 }
 
 // permit is for an operator's restart of a subscription: what it lost is seen to, and it may go on where it holds.
-func (l *leader) permit(s *sub, cause registry.Cause) {
-	if cause != registry.Manual {
+func (l *leader) permit(s *sub, cause registration.Cause) {
+	if cause != registration.Manual {
 		return
 	}
 	if s.loss.holds {

@@ -7,7 +7,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/exesdb/subproxy/pkg/proxy"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // packet is an event on its way to a proxy; reply is one on its way back.
@@ -306,7 +306,7 @@ func TestEveryEventOnceAndInOrder(t *testing.T) {
 				switch rapid.SampledFrom([]string{"superseded", "handed over", "released", "killed"}).Draw(t, "the one before is") {
 				case "handed over":
 					next := &start{handed: true, place: s.accepted, accepted: s.accepted}
-					next.receiver = proxy.ReceiverAt(registry.Place{Accepted: s.accepted})
+					next.receiver = proxy.ReceiverAt(registration.Position{Accepted: s.accepted})
 					*s = start{dead: true}
 					h.starts = append(h.starts, next)
 					return

@@ -23,7 +23,7 @@ type inbox struct {
 
 // taken is all there was.
 type taken struct {
-	entries []registration // DeliverSubject empty: no longer registered
+	entries []record // DeliverSubject empty: no longer registered
 	answers []answer
 	calls   []func()
 	first   uint64
@@ -84,7 +84,7 @@ func (b *inbox) setFirst(seq uint64) {
 	b.mu.Unlock()
 }
 
-func (b *inbox) registered(rs ...registration) {
+func (b *inbox) registered(rs ...record) {
 	b.tell(func(t *taken) { t.entries = append(t.entries, rs...) })
 }
 

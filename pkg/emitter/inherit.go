@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -45,7 +45,7 @@ func (l *leader) inherit(ctx context.Context, got []loaded) error {
 			return err
 		}
 		var point Checkpoint
-		if !ok || e.Operation != registry.Put || json.Unmarshal(e.Data, &point) != nil {
+		if !ok || e.Operation != kv.Put || json.Unmarshal(e.Data, &point) != nil {
 			continue
 		}
 		for _, c := range byName[was.Name] {
@@ -103,8 +103,8 @@ func (l *leader) dropFormer(s *sub) {
 	l.work.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), checkpointIO)
 		defer cancel()
-		r := l.points.Put(ctx, []registry.Write{{Key: was.key, Revision: was.revision}})[0]
-		if r.Err != nil && !errors.Is(r.Err, registry.ErrConflict) {
+		r := l.points.Put(ctx, []kv.Write{{Key: was.key, Revision: was.revision}})[0]
+		if r.Err != nil && !errors.Is(r.Err, kv.ErrConflict) {
 			l.log.Warn("a checkpoint that is no longer needed could not be deleted; subproxy checkpoints drop does", "key", was.key, "error", r.Err)
 		}
 	})

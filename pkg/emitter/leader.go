@@ -16,7 +16,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/digest"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/feed"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // leadership is what a leader needs of the lease that it leads by; *election.Lease is one. The context that the leader runs with
@@ -53,7 +53,7 @@ type leader struct {
 	large     rate.Sometimes // told that progress is larger than the server takes
 	metrics   *Metrics
 	announce  func(term uint64)
-	park      func(ctx context.Context, s *registration, e *event.Event, epoch, reason string) error
+	park      func(ctx context.Context, s *record, e *event.Event, epoch, reason string) error
 	interval  time.Duration // between writes of checkpoints
 	inbox     *inbox
 	work      sync.WaitGroup
@@ -301,7 +301,7 @@ func (l *leader) entryOf(m feed.Message) *entry {
 }
 
 // entry takes one entry of the registry.
-func (l *leader) entry(r *registration, now time.Time) {
+func (l *leader) entry(r *record, now time.Time) {
 	s := l.subs[r.Key()]
 	if r.DeliverSubject == "" { // it was released, or deleted
 		if s != nil && s.phase != absent && r.revision > s.registration.revision {
@@ -343,7 +343,7 @@ func (l *leader) entry(r *registration, now time.Time) {
 		}
 	}
 	switch {
-	case s.phase == absent && s.recorded && r.Cause == registry.Takeover && now.Sub(s.absentFrom) < movesWithin:
+	case s.phase == absent && s.recorded && r.Cause == registration.Takeover && now.Sub(s.absentFrom) < movesWithin:
 		s.askWait = 0
 		l.ask(s, now)
 	case s.phase == absent: // the checkpoint is looked at again: it may have been deleted by hand, to begin anew

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/exesdb/subproxy/pkg/feed"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
 )
 
 // loaded is what the bucket has for a subscription.
@@ -67,7 +67,7 @@ func (l *leader) loadAll(ctx context.Context, got []loaded, in present) (complet
 		return false
 	}
 	complete = true
-	for page := range slices.Chunk(got, registry.MaxGetLast) {
+	for page := range slices.Chunk(got, kv.MaxGetLast) {
 		if page[0].sub == nil {
 			continue // handed over before
 		}
@@ -124,7 +124,7 @@ func readCheckpoints(ctx context.Context, points checkpoints, got []loaded) erro
 	if len(keys) == 0 {
 		return nil
 	}
-	if err := points.GetLast(ctx, keys, func(e registry.Entry) { got[at[e.Key]].read(&e) }); err != nil {
+	if err := points.GetLast(ctx, keys, func(e kv.Entry) { got[at[e.Key]].read(&e) }); err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -174,9 +174,9 @@ func compareCheckpoints(ctx context.Context, in present, got []loaded) error {
 	return g.Wait()
 }
 
-func (c *loaded) read(e *registry.Entry) {
+func (c *loaded) read(e *kv.Entry) {
 	c.revision = e.Revision
-	if e.Operation != registry.Put {
+	if e.Operation != kv.Put {
 		return
 	}
 	if c.odd = json.Unmarshal(e.Data, &c.point); c.odd == nil {

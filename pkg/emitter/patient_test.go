@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/event"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -45,8 +45,8 @@ func TestProxiesThatTookOverAreAskedInTurnUnlessThereIsAnEvent(t *testing.T) {
 		for i := range n {
 			revision++
 			s := subscription.Subscription{Store: "s", Type: subscription.ByStream, Selector: fmt.Sprintf("stream-%d", i), Name: fmt.Sprint(i)}
-			l.entry(&registration{registry.Registration{
-				Subscription: s, Owner: registry.Owner{ID: fmt.Sprint(incarnation)}, Incarnation: incarnation, DeliverSubject: fmt.Sprintf("near.%d.%d", incarnation, i),
+			l.entry(&record{registration.Registration{
+				Subscription: s, Owner: registration.Owner{ID: fmt.Sprint(incarnation)}, Incarnation: incarnation, DeliverSubject: fmt.Sprintf("near.%d.%d", incarnation, i),
 			}, revision}, now)
 		}
 	}

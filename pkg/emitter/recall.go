@@ -13,7 +13,7 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/election"
 	"github.com/exesdb/subproxy/pkg/feed"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
 )
 
 // recall finds out, before anything is sent, which history of the store the stream holds: the one that the lease says, or the
@@ -57,10 +57,10 @@ func (l *leader) recall(ctx context.Context, created time.Time) error {
 func (l *leader) newestCheckpoint(ctx context.Context) (newest Checkpoint, err error) {
 	err = l.persist(ctx, "the newest checkpoint can't be read yet", func() error {
 		e, ok, err := l.points.Newest(ctx, l.store)
-		if errors.Is(err, registry.ErrNoStream) || err == nil && !ok {
+		if errors.Is(err, kv.ErrNoStream) || err == nil && !ok {
 			return nil
 		}
-		if err == nil && e.Operation != registry.Put {
+		if err == nil && e.Operation != kv.Put {
 			e, err = l.newestOfSome(ctx)
 		}
 		if err == nil && json.Unmarshal(e.Data, &newest) != nil {
@@ -72,14 +72,14 @@ func (l *leader) newestCheckpoint(ctx context.Context) (newest Checkpoint, err e
 }
 
 // newestOfSome is for when the last thing written is the marker of a deletion.
-func (l *leader) newestOfSome(ctx context.Context) (newest registry.Entry, err error) {
+func (l *leader) newestOfSome(ctx context.Context) (newest kv.Entry, err error) {
 	there, err := l.points.Keys(ctx, l.store)
 	if err != nil {
 		return newest, err
 	}
-	keys := make([]string, 0, registry.MaxGetLast)
+	keys := make([]string, 0, kv.MaxGetLast)
 	for key := range there {
-		if keys = append(keys, key); len(keys) == registry.MaxGetLast {
+		if keys = append(keys, key); len(keys) == kv.MaxGetLast {
 			break
 		}
 	}
@@ -87,8 +87,8 @@ func (l *leader) newestOfSome(ctx context.Context) (newest registry.Entry, err e
 		return newest, nil
 	}
 	newest.Data = []byte("{}")
-	err = l.points.GetLast(ctx, keys, func(e registry.Entry) {
-		if e.Operation == registry.Put && e.Revision > newest.Revision {
+	err = l.points.GetLast(ctx, keys, func(e kv.Entry) {
+		if e.Operation == kv.Put && e.Revision > newest.Revision {
 			newest = e
 		}
 	})

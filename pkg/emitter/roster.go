@@ -5,7 +5,8 @@ import (
 	"sync"
 
 	"github.com/exesdb/subproxy/pkg/feed"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -13,18 +14,18 @@ import (
 // is safe for concurrent use.
 type roster struct {
 	mu      sync.Mutex
-	records map[string]registration // by key
-	leader  *leader                 // nil while this emitter does not lead
-	term    uint64                  // highest in a record
+	records map[string]record // by key
+	leader  *leader           // nil while this emitter does not lead
+	term    uint64            // highest in a record
 }
 
-func newRoster() *roster { return &roster{records: map[string]registration{}} }
+func newRoster() *roster { return &roster{records: map[string]record{}} }
 
 func (r *roster) attach(l *leader) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.leader = l
-	all := make([]registration, 0, len(r.records))
+	all := make([]record, 0, len(r.records))
 	for _, record := range r.records {
 		all = append(all, record)
 	}
@@ -43,7 +44,7 @@ func (r *roster) highestTerm() uint64 {
 	return r.term
 }
 
-func (r *roster) entry(e registration) {
+func (r *roster) entry(e record) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.term = max(r.term, e.Term)
@@ -79,28 +80,28 @@ type recordHandler Emitter
 
 // Message implements feed.Handler.
 func (h *recordHandler) Message(m feed.Message) {
-	e := h.registry.NewEntry(m.Subject, m.Sequence, m.Header, m.Data, m.Time)
+	e := h.registrations.NewEntry(m.Subject, m.Sequence, m.Header, m.Data, m.Time)
 	token, _, _ := strings.Cut(e.Key, ".")
 	r := h.rosters[token]
 	if r == nil {
 		return
 	}
-	if e.Operation != registry.Put {
+	if e.Operation != kv.Put {
 		s, err := subscription.ParseKey(e.Key)
 		if err == nil {
-			r.entry(registration{registry.Registration{Subscription: s, Incarnation: e.Incarnation, Term: e.Term}, e.Revision})
+			r.entry(record{registration.Registration{Subscription: s, Incarnation: e.Incarnation, Term: e.Term}, e.Revision})
 		}
 		return
 	}
-	record, err := e.Registration()
-	if err == nil && !deliverable(record.DeliverSubject) {
-		err = registry.ErrBadRecord
+	found, err := registration.Decode(e.Key, e.Data)
+	if err == nil && !deliverable(found.DeliverSubject) {
+		err = registration.ErrBadRecord
 	}
 	if err != nil {
 		h.log.Warn("a registration can't be read and is passed over; the one before it stands", "key", e.Key, "revision", e.Revision, "error", err)
 		return
 	}
-	r.entry(registration{record, e.Revision})
+	r.entry(record{found, e.Revision})
 }
 
 // deliverable reports whether a subject can be published to: a record comes from anybody.

@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -15,7 +15,7 @@ func TestEntriesOfABucketThatIsNoMoreHideNothingOfTheNewOne(t *testing.T) {
 	r := newRoster()
 	r.attach(l)
 	record := func(revision uint64, deliver string) {
-		r.entry(registration{registry.Registration{Subscription: by(subscription.ByStream, "$all"), DeliverSubject: deliver}, revision})
+		r.entry(record{registration.Registration{Subscription: by(subscription.ByStream, "$all"), DeliverSubject: deliver}, revision})
 	}
 	// All of it comes in one turn of the loop.
 	record(100, "old")

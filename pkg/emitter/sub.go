@@ -3,7 +3,7 @@ package emitter
 import (
 	"time"
 
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // The window is how many events of one subscription are in flight at the most. It begins small, so that 10,000 subscribers
@@ -37,7 +37,7 @@ type sub struct {
 	group *group
 	place int // in group.subs
 
-	registration registration
+	registration record
 	phase        phase
 	local        bool   // the proxy is in this process
 	session      uint64 // counts deliver subjects and questions: an answer to an older one says nothing
@@ -79,9 +79,9 @@ type size struct {
 	bytes    int
 }
 
-// registration is what the emitter needs of a record of the registry.
-type registration struct {
-	registry.Registration
+// record is what the emitter needs of a registration's record.
+type record struct {
+	registration.Registration
 	revision uint64
 }
 

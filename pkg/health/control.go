@@ -4,7 +4,7 @@ import (
 	"errors"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -119,7 +119,7 @@ type ActionAnswer struct {
 
 // Instance describes who answers.
 type Instance struct {
-	registry.Owner
+	registration.Owner
 	Version    string `json:"version"`
 	Superseded bool   `json:"superseded"` // another run of the same name took over; this one never writes again
 }

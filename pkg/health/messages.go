@@ -7,7 +7,7 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/event"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -54,37 +54,37 @@ func NewEnvelope(messageType string, now time.Time) Envelope {
 // Status is one proxy's health. Times that have not been yet are null.
 type Status struct {
 	Envelope
-	Store               string            `json:"store"`
-	Name                string            `json:"name"`
-	SubscriptionType    subscription.Type `json:"subscription_type"`
-	Selector            string            `json:"selector"`
-	Health              breaker.Health    `json:"health"`
-	Breaker             breaker.State     `json:"breaker"`
-	Registered          bool              `json:"registered"`           // the bucket acknowledged a record that names this instance, and nothing newer was heard
-	Verified            bool              `json:"verified"`             // that record was read back
-	Verification        string            `json:"verification"`         // on, or off where enable_registration_verification is false
-	ConsecutiveFailures int               `json:"consecutive_failures"` // attempts failed in a row
-	LastSuccess         *time.Time        `json:"last_successful_registration"`
-	LastCause           registry.Cause    `json:"last_cause"`
-	LastError           string            `json:"last_error"` // of the last attempt; after a success why events don't come or are not taken; empty: nothing is wrong
-	LatencyMS           float64           `json:"latency_ms"` // of the last success, from the cause seen to verified, in milliseconds
-	Revision            uint64            `json:"revision"`   // of the record in the bucket
-	Incarnation         uint64            `json:"incarnation"`
-	Owner               registry.Owner    `json:"owner"`       // who holds the subscription; in standby that is another instance
-	HeldSince           *time.Time        `json:"held_since"`  // when the instance that reports began to hold it; null: it does not
-	Moving              Moving            `json:"moving"`      // how the subscription is on its way from or to the instance that reports
-	ReportedBy          registry.Owner    `json:"reported_by"` // the instance whose proxy this is
-	NextAttemptAt       *time.Time        `json:"next_attempt_at"`
-	Lag                 *uint64           `json:"lag"`             // events of the store not yet delivered; null: that is not known
-	Gap                 *event.Gap        `json:"gap"`             // what it lost in the last hour, or holds at; null: nothing
-	PassedOver          *event.PassedOver `json:"passed_over"`     // messages of the store's stream in the last hour that are no events; null: none
-	Stalled             bool              `json:"stalled"`         // it is behind, and no event was accepted for status.stalled_after
-	LastSeq             uint64            `json:"last_seq"`        // store sequence that the sink accepted last, in this start of the proxy
-	Sink                string            `json:"sink"`            // publish, request, stream or handler; empty before the first event
-	SinkState           SinkState         `json:"sink_state"`      // empty where no events are received
-	Delivered           uint64            `json:"delivered"`       // events that the sink accepted, or that were parked, in this start
-	DeliveryErrors      uint64            `json:"delivery_errors"` // attempts to deliver that failed, in this start
-	Parked              uint64            `json:"parked"`          // events parked, in this start
+	Store               string             `json:"store"`
+	Name                string             `json:"name"`
+	SubscriptionType    subscription.Type  `json:"subscription_type"`
+	Selector            string             `json:"selector"`
+	Health              breaker.Health     `json:"health"`
+	Breaker             breaker.State      `json:"breaker"`
+	Registered          bool               `json:"registered"`           // the bucket acknowledged a record that names this instance, and nothing newer was heard
+	Verified            bool               `json:"verified"`             // that record was read back
+	Verification        string             `json:"verification"`         // on, or off where enable_registration_verification is false
+	ConsecutiveFailures int                `json:"consecutive_failures"` // attempts failed in a row
+	LastSuccess         *time.Time         `json:"last_successful_registration"`
+	LastCause           registration.Cause `json:"last_cause"`
+	LastError           string             `json:"last_error"` // of the last attempt; after a success why events don't come or are not taken; empty: nothing is wrong
+	LatencyMS           float64            `json:"latency_ms"` // of the last success, from the cause seen to verified, in milliseconds
+	Revision            uint64             `json:"revision"`   // of the record in the bucket
+	Incarnation         uint64             `json:"incarnation"`
+	Owner               registration.Owner `json:"owner"`       // who holds the subscription; in standby that is another instance
+	HeldSince           *time.Time         `json:"held_since"`  // when the instance that reports began to hold it; null: it does not
+	Moving              Moving             `json:"moving"`      // how the subscription is on its way from or to the instance that reports
+	ReportedBy          registration.Owner `json:"reported_by"` // the instance whose proxy this is
+	NextAttemptAt       *time.Time         `json:"next_attempt_at"`
+	Lag                 *uint64            `json:"lag"`             // events of the store not yet delivered; null: that is not known
+	Gap                 *event.Gap         `json:"gap"`             // what it lost in the last hour, or holds at; null: nothing
+	PassedOver          *event.PassedOver  `json:"passed_over"`     // messages of the store's stream in the last hour that are no events; null: none
+	Stalled             bool               `json:"stalled"`         // it is behind, and no event was accepted for status.stalled_after
+	LastSeq             uint64             `json:"last_seq"`        // store sequence that the sink accepted last, in this start of the proxy
+	Sink                string             `json:"sink"`            // publish, request, stream or handler; empty before the first event
+	SinkState           SinkState          `json:"sink_state"`      // empty where no events are received
+	Delivered           uint64             `json:"delivered"`       // events that the sink accepted, or that were parked, in this start
+	DeliveryErrors      uint64             `json:"delivery_errors"` // attempts to deliver that failed, in this start
+	Parked              uint64             `json:"parked"`          // events parked, in this start
 }
 
 // InPlace reports whether the registration is there: verified, or acknowledged where nothing is read back.
@@ -124,17 +124,17 @@ const (
 // Alert says that a proxy, or most of a store's proxies together, changed for worse, or back.
 type Alert struct {
 	Envelope
-	Level               Level          `json:"level"`
-	Scope               string         `json:"scope"` // proxy, or store where most of its proxies fail together
-	Store               string         `json:"store"`
-	Name                string         `json:"name,omitempty"` // of the subscription; absent in scope store
-	Health              breaker.Health `json:"health"`
-	Affected            int            `json:"affected"`      // subscriptions that this alert stands for
-	Subscriptions       int            `json:"subscriptions"` // of the store, in this instance
-	ConsecutiveFailures int            `json:"consecutive_failures"`
-	Message             string         `json:"message"`
-	LastError           string         `json:"last_error"`
-	Owner               registry.Owner `json:"owner"` // the instance that raises it
+	Level               Level              `json:"level"`
+	Scope               string             `json:"scope"` // proxy, or store where most of its proxies fail together
+	Store               string             `json:"store"`
+	Name                string             `json:"name,omitempty"` // of the subscription; absent in scope store
+	Health              breaker.Health     `json:"health"`
+	Affected            int                `json:"affected"`      // subscriptions that this alert stands for
+	Subscriptions       int                `json:"subscriptions"` // of the store, in this instance
+	ConsecutiveFailures int                `json:"consecutive_failures"`
+	Message             string             `json:"message"`
+	LastError           string             `json:"last_error"`
+	Owner               registration.Owner `json:"owner"` // the instance that raises it
 }
 
 // Counts are numbers of proxies by health.
@@ -172,9 +172,9 @@ type Breakers struct {
 // Summary is one store's proxies in one instance, counted.
 type Summary struct {
 	Envelope
-	Store         string         `json:"store"`
-	Owner         registry.Owner `json:"owner"` // the instance that counts
-	Subscriptions int            `json:"subscriptions"`
+	Store         string             `json:"store"`
+	Owner         registration.Owner `json:"owner"` // the instance that counts
+	Subscriptions int                `json:"subscriptions"`
 	Counts
 	Breakers   Breakers          `json:"breakers"`
 	Registered int               `json:"registered"`
@@ -194,9 +194,9 @@ type Summary struct {
 // HandOver asks an instance for subscriptions. What it gives it says in HandedOver, or releases.
 type HandOver struct {
 	Envelope
-	Store string         `json:"store"`
-	Names []string       `json:"names"`
-	To    registry.Owner `json:"to"`
+	Store string             `json:"store"`
+	Names []string           `json:"names"`
+	To    registration.Owner `json:"to"`
 }
 
 // HandedOver gives subscriptions to an instance that asked for them. Their records stand, but whoever wrote them delivers nothing
@@ -204,9 +204,9 @@ type HandOver struct {
 // released.
 type HandedOver struct {
 	Envelope
-	Store         string         `json:"store"`
-	Subscriptions []Handed       `json:"subscriptions"`
-	From          registry.Owner `json:"from"`
+	Store         string             `json:"store"`
+	Subscriptions []Handed           `json:"subscriptions"`
+	From          registration.Owner `json:"from"`
 }
 
 // Handed is one subscription that is handed over.
@@ -214,7 +214,7 @@ type Handed struct {
 	Name        string `json:"name"`
 	Revision    uint64 `json:"revision"`    // of its record
 	Incarnation uint64 `json:"incarnation"` // of its record, at least; whoever takes it is a later one
-	registry.Place
+	registration.Position
 }
 
 // HandOverSubject is the subject on which the instance of that id is asked for subscriptions, and given them.
@@ -224,8 +224,8 @@ func HandOverSubject(id string) string { return HandOverPrefix + id }
 // the two is there by mistake, unless it was stopped for a while and replaced.
 type Superseded struct {
 	Envelope
-	Owner registry.Owner `json:"owner"` // the run that was superseded
-	By    registry.Owner `json:"by"`
+	Owner registration.Owner `json:"owner"` // the run that was superseded
+	By    registration.Owner `json:"by"`
 }
 
 // SupersededSubject is the subject for the instance of that name.

@@ -15,7 +15,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/pkg/breaker"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 func TestMain(m *testing.M) {
@@ -76,7 +76,7 @@ func (r *room) answer(t *testing.T, verb Verb, with func(Request, *nats.Msg) []*
 }
 
 func instance(id string) Instance {
-	return Instance{Owner: registry.Owner{Name: "n" + id, ID: id}, Version: "1"}
+	return Instance{Owner: registration.Owner{Name: "n" + id, ID: id}, Version: "1"}
 }
 
 func message(t *testing.T, payload any) *nats.Msg {

@@ -2,7 +2,7 @@ package health
 
 import (
 	"github.com/exesdb/subproxy/pkg/payload"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // What a message has beside its texts, in bytes of JSON, at the most: the names of its fields, numbers and times.
@@ -38,6 +38,6 @@ func (h *Handed) Size() int { return handedFields + payload.Text(h.Name) + paylo
 // Size is how many bytes an answer of the instance has in JSON at the most, but for the statuses in it.
 func (i *Instance) Size() int { return instanceFields + ownerSize(&i.Owner) + payload.Text(i.Version) }
 
-func ownerSize(o *registry.Owner) int {
+func ownerSize(o *registration.Owner) int {
 	return ownerFields + payload.Text(o.Name) + payload.Text(o.ID) + payload.Text(o.Host)
 }

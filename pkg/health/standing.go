@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -16,12 +16,12 @@ const StandingPrefix = "alert."
 // Standing is an alert that was raised and is not resolved, as the cluster bucket has it: whoever raised it may be gone, and then
 // another run resolves it.
 type Standing struct {
-	Scope string         `json:"scope"`
-	Store string         `json:"store"`
-	Name  string         `json:"name,omitempty"` // of the subscription; absent in scope store
-	Level Level          `json:"level"`
-	Owner registry.Owner `json:"owner"` // the instance that raised it
-	Since time.Time      `json:"since"`
+	Scope string             `json:"scope"`
+	Store string             `json:"store"`
+	Name  string             `json:"name,omitempty"` // of the subscription; absent in scope store
+	Level Level              `json:"level"`
+	Owner registration.Owner `json:"owner"` // the instance that raised it
+	Since time.Time          `json:"since"`
 }
 
 // ErrNoStanding is returned for a value that is no standing alert, or not that of its key.

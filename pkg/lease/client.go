@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
 )
 
 // ensureWait bounds one try to create the bucket anew.
@@ -70,9 +70,9 @@ func (c *Client) Read(key string) {
 }
 
 // Write writes or deletes a record.
-func (c *Client) Write(w registry.Write) {
+func (c *Client) Write(w kv.Write) {
 	c.request(func(ctx context.Context) Input {
-		r := c.follower.bucket.Put(ctx, []registry.Write{w})[0]
+		r := c.follower.bucket.Put(ctx, []kv.Write{w})[0]
 		return Input{Revision: r.Revision, Err: r.Err}
 	})
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/pkg/feed"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
 )
 
 // ErrFollowing is returned where a prefix is watched after the follower began to run: what the bucket held may have been
@@ -20,7 +20,7 @@ var ErrFollowing = errors.New("the follower runs already")
 
 // Follower follows the cluster bucket for all elections, the session and the membership of a process.
 type Follower struct {
-	bucket *registry.Registry
+	bucket *kv.Bucket
 	feed   *feed.Feed
 
 	mu       sync.RWMutex
@@ -31,8 +31,8 @@ type Follower struct {
 // Watcher is told of its keys, from the feed's goroutine, and must not block.
 type Watcher interface{ Hear(Input) }
 
-// NewFollower makes a follower of a bucket opened with registry.Cluster. It sends nothing; the logger may be nil.
-func NewFollower(js jetstream.JetStream, bucket *registry.Registry, logger *slog.Logger) (*Follower, error) {
+// NewFollower makes a follower of a bucket opened with kv.Cluster. It sends nothing; the logger may be nil.
+func NewFollower(js jetstream.JetStream, bucket *kv.Bucket, logger *slog.Logger) (*Follower, error) {
 	f := &Follower{bucket: bucket, watchers: make(map[string][]Watcher)}
 	var err error
 	f.feed, err = feed.New(js, feed.Config{
@@ -40,7 +40,7 @@ func NewFollower(js jetstream.JetStream, bucket *registry.Registry, logger *slog
 		First: func(revision uint64) { f.tell(Input{Kind: KeysTrimmed, Revision: revision}) },
 	})
 	if err != nil {
-		return nil, fmt.Errorf("follow bucket %s: %w", bucket.Bucket(), err)
+		return nil, fmt.Errorf("follow bucket %s: %w", bucket.Name(), err)
 	}
 	return f, nil
 }
@@ -88,13 +88,13 @@ func (f *Follower) Watch(key string, w Watcher) (stop func()) {
 // WatchEntries passes on what the feed shows of keys that begin with the prefix, as WatchAll does. The functions are called
 // from the feed's goroutine and must not block. Replaced may be nil; it says that the bucket is another one, or went back:
 // what was shown of it does not count.
-func (f *Follower) WatchEntries(prefix string, entry func(registry.Entry), replaced func()) error {
+func (f *Follower) WatchEntries(prefix string, entry func(kv.Entry), replaced func()) error {
 	return f.WatchAll(prefix, &entries{entry, replaced})
 }
 
 // entries passes on what the feed shows of some keys.
 type entries struct {
-	entry    func(registry.Entry)
+	entry    func(kv.Entry)
 	replaced func()
 }
 

@@ -8,7 +8,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
 )
 
 // Defaults of a lease.
@@ -50,7 +50,7 @@ const (
 // Input is what happened to a key that rules are about.
 type Input struct {
 	Kind     InputKind
-	Entry    registry.Entry
+	Entry    kv.Entry
 	Found    bool
 	Revision uint64
 	Err      error
@@ -78,7 +78,7 @@ type InFlight[R any] struct {
 // Gone reports whether a request failed because the bucket is not there.
 func Gone(err error) bool {
 	for _, gone := range []error{
-		registry.ErrNoStream, nats.ErrNoResponders, nats.ErrStreamNotFound, jetstream.ErrStreamNotFound, jetstream.ErrNoStreamResponse,
+		kv.ErrNoStream, nats.ErrNoResponders, nats.ErrStreamNotFound, jetstream.ErrStreamNotFound, jetstream.ErrNoStreamResponse,
 	} {
 		if errors.Is(err, gone) {
 			return true

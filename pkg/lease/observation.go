@@ -3,7 +3,7 @@ package lease
 import (
 	"time"
 
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
 )
 
 // KeyState is what a key holds, as far as is known.
@@ -13,7 +13,7 @@ type KeyState uint8
 const (
 	Unknown KeyState = iota // read it
 	Absent                  // deleted, or never written: the first to write has it
-	Expired                 // the bucket removed the record by its TTL; the holder may live, and writes it again (registry.Expired)
+	Expired                 // the bucket removed the record by its TTL; the holder may live, and writes it again (kv.Expired)
 	Present                 // a record
 )
 
@@ -29,12 +29,12 @@ type Observation struct {
 
 // Observe is what an entry shows of its key: a record, unless it turns out to be unreadable. The marker of an expiry is the
 // leader's word that there was nothing newer; that of a deletion can expire too.
-func Observe(e *registry.Entry, before KeyState, now time.Time) Observation {
+func Observe(e *kv.Entry, before KeyState, now time.Time) Observation {
 	o := Observation{State: Absent, Revision: e.Revision, Heard: now}
 	switch {
-	case e.Operation == registry.Put:
+	case e.Operation == kv.Put:
 		o.State = Present
-	case e.Operation == registry.Expired && before != Absent:
+	case e.Operation == kv.Expired && before != Absent:
 		o.State, o.Silent = Expired, now
 	}
 	return o

@@ -7,14 +7,14 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/lease"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
 // Member is an instance's session, as it stands in the bucket under MemberKey.
 type Member struct {
 	Name     string `json:"name"` // stable over restarts
-	ID       string `json:"id"`   // of its run: registry.Owner.ID
+	ID       string `json:"id"`   // of its run: registration.Owner.ID
 	Host     string `json:"host"`
 	PID      int    `json:"pid"`
 	Version  string `json:"version"`
@@ -42,8 +42,8 @@ const memberPrefix = "member."
 func MemberKey(name string) string { return memberPrefix + subscription.EncodeToken(name) }
 
 // Owner is the member as it stands in its registrations.
-func (m *Member) Owner() registry.Owner {
-	return registry.Owner{Name: m.Name, ID: m.ID, Host: m.Host, PID: m.PID}
+func (m *Member) Owner() registration.Owner {
+	return registration.Owner{Name: m.Name, ID: m.ID, Host: m.Host, PID: m.PID}
 }
 
 // DecodeMember reads a record found under key. Unknown fields are allowed. A weight that is missing or out of range is the

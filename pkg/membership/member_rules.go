@@ -4,8 +4,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
-	"github.com/exesdb/subproxy/pkg/registry"
 )
 
 // forget is how long a member that is gone is remembered.
@@ -95,7 +95,7 @@ func (s *memberState) doubt() {
 }
 
 // see takes an entry that is newer than what is known of its key.
-func (c *memberRules) see(e *registry.Entry, now time.Time, fx *memberEffects) {
+func (c *memberRules) see(e *kv.Entry, now time.Time, fx *memberEffects) {
 	s := c.members[e.Key]
 	before := lease.Absent
 	if s != nil {

@@ -5,8 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // trip is a round trip in a town: an answer takes a moment, and the moments add up.
@@ -75,17 +76,17 @@ func TestMemberWhoseKeyExpiredWritesItAgainAtOnce(t *testing.T) {
 	w, runs := settled(t, "a", "b")
 	told := w.tells(func() {
 		e := w.entries[runs[0].rules.key]
-		w.set(registry.Entry{Key: e.Key, Operation: registry.Expired})
+		w.set(kv.Entry{Key: e.Key, Operation: kv.Expired})
 		w.calm(trip)
 	})
-	if e := w.entries[runs[0].rules.key]; e.Operation != registry.Put || told > 0 {
+	if e := w.entries[runs[0].rules.key]; e.Operation != kv.Put || told > 0 {
 		t.Errorf("%v, told %d times", e.Operation, told)
 	}
 }
 
 func TestMemberDeletedByHandWritesItAgainAndKeepsItsPlace(t *testing.T) {
 	w, runs := settled(t, "a", "b")
-	w.set(registry.Entry{Key: runs[0].rules.key, Operation: registry.Deleted})
+	w.set(kv.Entry{Key: runs[0].rules.key, Operation: kv.Deleted})
 	w.calm(trip)
 	w.wantCounted("a", "b") // without the settling time
 	if got := runs[0].rules.view.record; got.Incarnation != 1 {
@@ -107,7 +108,7 @@ func TestKilledMemberIsGoneAfterTTLAndGrace(t *testing.T) {
 func TestExpiredMemberThatIsDeadIsGoneAfterTheGrace(t *testing.T) {
 	w, runs := settled(t, "a", "b")
 	runs[0].killed = true
-	w.set(registry.Entry{Key: runs[0].rules.key, Operation: registry.Expired})
+	w.set(kv.Entry{Key: runs[0].rules.key, Operation: kv.Expired})
 	w.calm(lease.DefaultGrace - trip)
 	w.wantCounted("a", "b")
 	w.calm(3 * trip)
@@ -117,7 +118,7 @@ func TestExpiredMemberThatIsDeadIsGoneAfterTheGrace(t *testing.T) {
 func TestGraceBeginsAgainWhereJetStreamIsAwayAtItsEnd(t *testing.T) {
 	w, runs := settled(t, "a", "b")
 	runs[0].paused = true // it lives, and is cut off for a while
-	w.set(registry.Entry{Key: runs[0].rules.key, Operation: registry.Expired})
+	w.set(kv.Entry{Key: runs[0].rules.key, Operation: kv.Expired})
 	w.calm(lease.DefaultGrace / 2)
 	w.up = false
 	w.calm(lease.DefaultGrace)
@@ -148,7 +149,7 @@ func TestCloseDeletesWhatALateWriteLeft(t *testing.T) {
 	w.finishRun(r, true) // and its acknowledgement is lost
 	w.follow(r, r.rules.stop(w.now))
 	w.calm(trip)
-	if e := w.entries[r.rules.key]; e.Operation != registry.Deleted || !r.done {
+	if e := w.entries[r.rules.key]; e.Operation != kv.Deleted || !r.done {
 		t.Errorf("%v, done %t", e.Operation, r.done)
 	}
 }
@@ -232,13 +233,13 @@ func TestWhoeverIsThereAtTheStartCounts(t *testing.T) {
 	o := &observer{rules: memberRules{grace: lease.DefaultGrace, settle: testSettle, rand: half, members: map[string]*memberState{}}, told: &View{}}
 	w.observers = append(w.observers, o)
 	for w.show(o) {
-		if o.tells > 0 || !o.rules.view().Alive(registry.Owner{Name: "x", ID: "y"}) {
+		if o.tells > 0 || !o.rules.view().Alive(registration.Owner{Name: "x", ID: "y"}) {
 			t.Fatal("it says something before it knows all")
 		}
 	}
 	w.observe(o, lease.Input{Kind: lease.FeedLevel})
 	w.wantCounted("a", "b")
-	if o.told.Alive(registry.Owner{Name: "x", ID: "y"}) {
+	if o.told.Alive(registration.Owner{Name: "x", ID: "y"}) {
 		t.Error("who has no session is alive")
 	}
 }

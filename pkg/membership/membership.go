@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/lease"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // ErrMembership is returned by New for a configuration that can't be run.
@@ -63,7 +63,7 @@ func (v *View) Peer(name string) (Peer, bool) {
 
 // Alive reports whether the owner of a registration has a session. One whose name another run has now has none. While the
 // bucket was not read everybody is taken to live.
-func (v *View) Alive(o registry.Owner) bool {
+func (v *View) Alive(o registration.Owner) bool {
 	if !v.Known {
 		return true
 	}
@@ -73,7 +73,7 @@ func (v *View) Alive(o registry.Owner) bool {
 
 // Knows reports whether the run of an instance was ever seen. What holds a registration and is not known may have come just
 // now: sessions and registrations are in two buckets, and which is heard of first is open.
-func (v *View) Knows(o registry.Owner) bool {
+func (v *View) Knows(o registration.Owner) bool {
 	p, ok := v.Peer(o.Name)
 	return ok && (p.ID == o.ID || slices.Contains(p.Former, o.ID))
 }
@@ -119,7 +119,7 @@ func New(cfg Config) (*Membership, error) {
 func (m *Membership) Snapshot() *View { return m.view.Load() }
 
 // Alive reports whether the owner of a registration has a session (see View.Alive).
-func (m *Membership) Alive(o registry.Owner) bool { return m.Snapshot().Alive(o) }
+func (m *Membership) Alive(o registration.Owner) bool { return m.Snapshot().Alive(o) }
 
 // Run follows the members until ctx ends, and returns nil then.
 func (m *Membership) Run(ctx context.Context) error {

@@ -7,8 +7,8 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
-	"github.com/exesdb/subproxy/pkg/registry"
 )
 
 // long outlasts every TTL and grace there is.
@@ -86,16 +86,16 @@ func TestWhateverHappensViewsOfTheMembersConverge(t *testing.T) {
 			"jetstream": func(*rapid.T) { w.up = !w.up },
 			"delete": func(*rapid.T) {
 				key := MemberKey(name())
-				if e, ok := w.entries[key]; !ok || e.Operation != registry.Put || !w.up {
+				if e, ok := w.entries[key]; !ok || e.Operation != kv.Put || !w.up {
 					t.Skip("nothing there")
 				}
-				w.set(registry.Entry{Key: key, Operation: registry.Deleted})
+				w.set(kv.Entry{Key: key, Operation: kv.Deleted})
 			},
 			"scribble": func(*rapid.T) {
 				if !w.up {
 					t.Skip("away")
 				}
-				w.set(registry.Entry{Key: MemberKey(name()), Data: []byte(`{"nonsense":`)})
+				w.set(kv.Entry{Key: MemberKey(name()), Data: []byte(`{"nonsense":`)})
 			},
 			"void": func(*rapid.T) {
 				if !lossy {

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/lease"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // Errors of a session.
@@ -27,8 +27,8 @@ var (
 
 // SessionConfig says whose session it is.
 type SessionConfig struct {
-	Owner    registry.Owner  // its ID must be new at each start
-	Follower *lease.Follower // of the cluster bucket
+	Owner    registration.Owner // its ID must be new at each start
+	Follower *lease.Follower    // of the cluster bucket
 
 	Version  string
 	Weight   int           // from 1 to MaxWeight; default 1

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
-	"github.com/exesdb/subproxy/pkg/registry"
 )
 
 // sessionRules is one run of an instance holding its session: the rules. It is a value that does no I/O; one request at a time is
@@ -43,7 +43,7 @@ type observation struct {
 }
 
 // observe makes a view of an entry. What is no session is nobody's.
-func observe(e *registry.Entry, before lease.KeyState, now time.Time) (v observation, err error) {
+func observe(e *kv.Entry, before lease.KeyState, now time.Time) (v observation, err error) {
 	v.Observation = lease.Observe(e, before, now)
 	if v.State != lease.Present {
 		return v, nil
@@ -57,7 +57,7 @@ func observe(e *registry.Entry, before lease.KeyState, now time.Time) (v observa
 // sessionEffects are what is to be done. At most one of Read and Write is asked for, and answered by an input.
 type sessionEffects struct {
 	Read   bool
-	Write  *registry.Write
+	Write  *kv.Write
 	Ensure bool // the bucket is gone
 	Failed error
 	Next   time.Time // zero: nothing is due
@@ -104,7 +104,7 @@ func (t *sessionRules) stop(now time.Time) (fx sessionEffects) {
 	return fx
 }
 
-func (t *sessionRules) read(e *registry.Entry, now time.Time, fx *sessionEffects) {
+func (t *sessionRules) read(e *kv.Entry, now time.Time, fx *sessionEffects) {
 	v, err := observe(e, t.view.State, now)
 	t.see(v)
 	fx.Failed = err
@@ -155,7 +155,7 @@ func (t *sessionRules) answer(in lease.Input, now time.Time, fx *sessionEffects)
 func (t *sessionRules) fail(f lease.InFlight[Member], err error, now time.Time, fx *sessionEffects) {
 	retry := now.Add(lease.RetryIn(t.ttl, t.rand))
 	t.changed = t.changed || f.Is == lease.Writing
-	if errors.Is(err, registry.ErrConflict) {
+	if errors.Is(err, kv.ErrConflict) {
 		if t.view.Revision == f.On {
 			t.view.State = lease.Unknown
 		}
@@ -185,7 +185,7 @@ func (t *sessionRules) decide(now time.Time, fx *sessionEffects) {
 		fx.Read = true
 	case t.closing && t.ours():
 		t.flight = lease.InFlight[Member]{Is: lease.Deleting, On: t.view.Revision, Sent: now}
-		fx.Write = &registry.Write{Key: t.key, Revision: t.view.Revision}
+		fx.Write = &kv.Write{Key: t.key, Revision: t.view.Revision}
 	case t.closing:
 		fx.Done = true
 	case t.ours() && !t.changed && now.Before(t.renewAt):
@@ -209,5 +209,5 @@ func (t *sessionRules) write(now time.Time, fx *sessionEffects) {
 	}
 	t.flight = lease.InFlight[Member]{Is: lease.Writing, On: t.view.Revision, Record: t.mine, Sent: now}
 	t.changed = false
-	fx.Write = &registry.Write{Key: t.key, Data: data, Revision: t.view.Revision, TTL: lease.BucketTTL(t.ttl)}
+	fx.Write = &kv.Write{Key: t.key, Data: data, Revision: t.view.Revision, TTL: lease.BucketTTL(t.ttl)}
 }

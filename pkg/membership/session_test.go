@@ -12,8 +12,8 @@ import (
 
 	"github.com/exesdb/subproxy/internal/leasetest"
 	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
-	"github.com/exesdb/subproxy/pkg/registry"
 )
 
 func TestMain(m *testing.M) { leasetest.VerifyMain(m) }
@@ -83,14 +83,14 @@ func (p *process) awaitMembers(t *testing.T, others ...*process) {
 	})
 }
 
-func memberEntry(t *testing.T, p *process, name string) (Member, registry.Entry) {
+func memberEntry(t *testing.T, p *process, name string) (Member, kv.Entry) {
 	t.Helper()
 	e, ok, err := p.Bucket.GetFromLeader(t.Context(), MemberKey(name))
 	if err != nil || !ok {
 		t.Fatal(ok, err)
 	}
 	var m Member
-	if e.Operation == registry.Put {
+	if e.Operation == kv.Put {
 		if m, err = DecodeMember(e.Key, e.Data); err != nil {
 			t.Fatal(err)
 		}
@@ -263,7 +263,7 @@ func TestMembersWhoseKeysAllExpiredComeBackUnnoticed(t *testing.T) {
 		leasetest.Eventually(t, "both expire", func() bool {
 			e, _, _ := watcher.Bucket.GetFromLeader(t.Context(), MemberKey("a"))
 			o, _, _ := watcher.Bucket.GetFromLeader(t.Context(), MemberKey("b"))
-			return e.Operation == registry.Expired && o.Operation == registry.Expired
+			return e.Operation == kv.Expired && o.Operation == kv.Expired
 		})
 	})
 }
@@ -283,7 +283,7 @@ func unnoticed(t *testing.T, a, b *process, happen func(), others ...*process) {
 	for p, before := range last {
 		leasetest.Eventually(t, "renewed", func() bool {
 			e, ok, err := p.Bucket.GetFromLeader(t.Context(), MemberKey(p.Owner.Name))
-			return err == nil && ok && e.Operation == registry.Put && e.Revision > before
+			return err == nil && ok && e.Operation == kv.Put && e.Revision > before
 		})
 		p.awaitMembers(t, all...)
 	}
@@ -302,7 +302,7 @@ func TestElectionOfTheBucketAloneEndsNobody(t *testing.T) {
 	if err := setup.JS.DeleteKeyValue(t.Context(), "exesdb_cluster"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := registry.Open(t.Context(), setup.JS, registry.Config{Kind: registry.Cluster, Replicas: 3}); err != nil {
+	if _, err := kv.Open(t.Context(), setup.JS, kv.Config{Kind: kv.Cluster, Replicas: 3}); err != nil {
 		t.Fatal(err)
 	}
 	if err := nodes.WaitReady(t.Context()); err != nil {

@@ -10,8 +10,8 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
-	"github.com/exesdb/subproxy/pkg/registry"
 )
 
 // StoredMember is a session as the bucket has it, for who only looks.
@@ -26,7 +26,7 @@ func (s *StoredMember) Overdue(now time.Time) bool {
 }
 
 // ReadMembers reads the sessions that are in the bucket now, by name. A bucket that is not there holds none.
-func ReadMembers(ctx context.Context, bucket *registry.Registry) ([]StoredMember, error) {
+func ReadMembers(ctx context.Context, bucket *kv.Bucket) ([]StoredMember, error) {
 	found, err := bucket.Keys(ctx, memberPrefix[:len(memberPrefix)-1])
 	if err != nil {
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -35,9 +35,9 @@ func ReadMembers(ctx context.Context, bucket *registry.Registry) ([]StoredMember
 		return nil, err
 	}
 	var members []StoredMember
-	for keys := range slices.Chunk(slices.Sorted(maps.Keys(found)), registry.MaxGetLast) {
-		err := bucket.GetLastFromLeader(ctx, keys, func(e registry.Entry) {
-			if m, err := DecodeMember(e.Key, e.Data); err == nil && e.Operation == registry.Put {
+	for keys := range slices.Chunk(slices.Sorted(maps.Keys(found)), kv.MaxGetLast) {
+		err := bucket.GetLastFromLeader(ctx, keys, func(e kv.Entry) {
+			if m, err := DecodeMember(e.Key, e.Data); err == nil && e.Operation == kv.Put {
 				members = append(members, StoredMember{m, e.Time})
 			}
 		})

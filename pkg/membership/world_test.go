@@ -5,8 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
-	"github.com/exesdb/subproxy/pkg/registry"
 )
 
 const testSettle = 500 * time.Millisecond
@@ -19,11 +19,11 @@ type town struct {
 	up  bool // JetStream answers
 
 	revision uint64
-	entries  map[string]registry.Entry
+	entries  map[string]kv.Entry
 	written  map[string]time.Time
 	log      []lease.Input // what the feed shows
 	losses   uint64        // times that the bucket was lost or purged
-	late     []*registry.Write
+	late     []*kv.Write
 
 	runs      []*tenant
 	observers []*observer
@@ -37,7 +37,7 @@ type town struct {
 // call is a request under way.
 type call struct {
 	key    string
-	write  *registry.Write // nil: a read
+	write  *kv.Write // nil: a read
 	served bool
 	at     time.Time // served
 	answer lease.Input
@@ -66,7 +66,7 @@ type observer struct {
 func newTown(rt interface{ Fatalf(string, ...any) }, observers int) *town {
 	w := &town{
 		rt: rt, now: time.Date(2026, 11, 23, 7, 0, 0, 0, time.UTC), up: true, revision: 1 << 20,
-		entries: map[string]registry.Entry{}, written: map[string]time.Time{}, puts: map[string][]time.Time{}, top: map[string]uint64{}, last: map[string]string{},
+		entries: map[string]kv.Entry{}, written: map[string]time.Time{}, puts: map[string][]time.Time{}, top: map[string]uint64{}, last: map[string]string{},
 	}
 	for range observers {
 		o := &observer{rules: memberRules{grace: lease.DefaultGrace, settle: testSettle, rand: half, members: map[string]*memberState{}}, told: &View{}}
@@ -128,7 +128,7 @@ func (w *town) justified(in lease.Input, before, now *View) {
 	for i := range now.Peers {
 		p := &now.Peers[i]
 		was, ok := before.Peer(p.Name)
-		if !ok || !was.Alive || p.Alive || in.Entry.Operation == registry.Deleted || w.losses > 0 {
+		if !ok || !was.Alive || p.Alive || in.Entry.Operation == kv.Deleted || w.losses > 0 {
 			continue
 		}
 		if in.Kind != lease.Answered {
@@ -142,13 +142,13 @@ func (w *town) justified(in lease.Input, before, now *View) {
 	}
 }
 
-func (w *town) put(key string, write *registry.Write) (uint64, error) {
+func (w *town) put(key string, write *kv.Write) (uint64, error) {
 	if write.Revision != w.entries[key].Revision {
-		return 0, registry.ErrConflict
+		return 0, kv.ErrConflict
 	}
-	e := registry.Entry{Key: key, Data: write.Data}
+	e := kv.Entry{Key: key, Data: write.Data}
 	if write.Data == nil {
-		e.Operation = registry.Deleted
+		e.Operation = kv.Deleted
 	} else {
 		w.account(key, write)
 		w.puts[key] = append(w.puts[key], w.now)
@@ -158,7 +158,7 @@ func (w *town) put(key string, write *registry.Write) (uint64, error) {
 
 // account checks that nobody writes over the record of a later run, and that a run keeps its incarnation. Where there is no
 // record an earlier run may come back, until the later one writes again.
-func (w *town) account(key string, write *registry.Write) {
+func (w *town) account(key string, write *kv.Write) {
 	m, err := DecodeMember(key, write.Data)
 	if err != nil {
 		w.rt.Fatalf("%v", err)
@@ -166,7 +166,7 @@ func (w *town) account(key string, write *registry.Write) {
 	top, last := w.top[m.Name], w.last[m.Name]
 	there := w.entries[key]
 	_, err = DecodeMember(key, there.Data)
-	stands := there.Operation == registry.Put && err == nil
+	stands := there.Operation == kv.Put && err == nil
 	if w.losses == 0 && (stands && m.ID != last && m.Incarnation <= top || m.ID == last && m.Incarnation != top) {
 		w.rt.Fatalf("%s writes incarnation %d after %d of %s", m.ID, m.Incarnation, top, last)
 	}
@@ -175,7 +175,7 @@ func (w *town) account(key string, write *registry.Write) {
 	}
 }
 
-func (w *town) set(e registry.Entry) uint64 {
+func (w *town) set(e kv.Entry) uint64 {
 	w.revision++
 	e.Revision = w.revision
 	w.entries[e.Key], w.written[e.Key] = e, w.now
@@ -206,7 +206,7 @@ func (w *town) finish(c **call, lost bool, step func(lease.Input)) {
 		if !one.served && one.write != nil {
 			w.late = append(w.late, one.write)
 		}
-		step(lease.Input{Kind: lease.Answered, Err: registry.ErrNoAck})
+		step(lease.Input{Kind: lease.Answered, Err: kv.ErrNoAck})
 		return
 	}
 	w.asked = one.at
@@ -248,8 +248,8 @@ func (w *town) expire() {
 		return
 	}
 	for key, e := range w.entries {
-		if e.Operation == registry.Put && w.now.Sub(w.written[key]) >= lease.BucketTTL(lease.DefaultTTL) {
-			w.set(registry.Entry{Key: key, Operation: registry.Expired})
+		if e.Operation == kv.Put && w.now.Sub(w.written[key]) >= lease.BucketTTL(lease.DefaultTTL) {
+			w.set(kv.Entry{Key: key, Operation: kv.Expired})
 		}
 	}
 }
@@ -258,11 +258,11 @@ func (w *town) expire() {
 func (w *town) lose() {
 	w.losses++
 	w.revision = (1 << 20) - w.losses*1000
-	w.entries, w.late = map[string]registry.Entry{}, nil
+	w.entries, w.late = map[string]kv.Entry{}, nil
 	w.log = append(w.log, lease.Input{Kind: lease.BucketReplaced})
 	for _, r := range w.runs {
 		if r.call != nil && !r.call.served {
-			r.call.served, r.call.answer = true, lease.Input{Kind: lease.Answered, Err: registry.ErrNoStream}
+			r.call.served, r.call.answer = true, lease.Input{Kind: lease.Answered, Err: kv.ErrNoStream}
 		}
 	}
 }
@@ -270,7 +270,7 @@ func (w *town) lose() {
 // purge empties the bucket without a word.
 func (w *town) purge() {
 	w.losses++
-	w.entries = map[string]registry.Entry{}
+	w.entries = map[string]kv.Entry{}
 	w.log = append(w.log, lease.Input{Kind: lease.KeysTrimmed, Revision: w.revision + 1})
 }
 

@@ -1,6 +1,8 @@
 package placement
 
-import "github.com/exesdb/subproxy/pkg/registry"
+import (
+	"github.com/exesdb/subproxy/pkg/registration"
+)
 
 // Members is what an instance knows of those that it shares subscriptions with, at a time. It does not change.
 //
@@ -17,8 +19,8 @@ import "github.com/exesdb/subproxy/pkg/registry"
 type Members struct {
 	all        []Member
 	rendezvous *Rendezvous
-	liveness   func(registry.Owner) Liveness
-	self       registry.Owner
+	liveness   func(registration.Owner) Liveness
+	self       registration.Owner
 	hasOthers  bool
 }
 
@@ -33,7 +35,7 @@ const (
 )
 
 // NewMembers is for the instance self. The function tells of the owners of registrations.
-func NewMembers(self registry.Owner, members []Member, liveness func(registry.Owner) Liveness) *Members {
+func NewMembers(self registration.Owner, members []Member, liveness func(registration.Owner) Liveness) *Members {
 	m := &Members{all: members, rendezvous: NewRendezvous(members), liveness: liveness, self: self}
 	for _, other := range members {
 		m.hasOthers = m.hasOthers || other.Name != self.Name && !other.Draining
@@ -42,8 +44,8 @@ func NewMembers(self registry.Owner, members []Member, liveness func(registry.Ow
 }
 
 // UnknownMembers is for an instance that shares and was told nothing yet: it claims what is free, and everybody lives.
-func UnknownMembers(self registry.Owner) *Members {
-	return NewMembers(self, nil, func(registry.Owner) Liveness { return Alive })
+func UnknownMembers(self registration.Owner) *Members {
+	return NewMembers(self, nil, func(registration.Owner) Liveness { return Alive })
 }
 
 // Of are those of them that share a store; nil for nil.
@@ -72,7 +74,7 @@ const (
 
 // Decide is the rule for the subscription with that key, held by holder (nil: nobody). Rank is how many members may act
 // on it before this instance.
-func (m *Members) Decide(key string, holder *registry.Owner) (action Action, rank int) {
+func (m *Members) Decide(key string, holder *registration.Owner) (action Action, rank int) {
 	liveness := Gone
 	if holder != nil {
 		liveness = m.LivenessOf(*holder)
@@ -91,12 +93,12 @@ func (m *Members) Decide(key string, holder *registry.Owner) (action Action, ran
 
 // Grants reports whether this instance, which holds the subscription with that key, should hand it over to the one that
 // requests it.
-func (m *Members) Grants(key string, to registry.Owner) bool {
+func (m *Members) Grants(key string, to registration.Owner) bool {
 	return to.Name != m.self.Name && m.liveness(to) == Alive && m.rendezvous.Prefers(key, to.Name, m.self.Name)
 }
 
 // LivenessOf is Gone for other runs of this instance's own name: this instance is here to replace them.
-func (m *Members) LivenessOf(o registry.Owner) Liveness {
+func (m *Members) LivenessOf(o registration.Owner) Liveness {
 	if o.Name == m.self.Name && o.ID != m.self.ID {
 		return Gone
 	}

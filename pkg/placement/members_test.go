@@ -7,7 +7,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // market is a bucket of registrations, the history of who lived, and members that know some of both. Each is configured with
@@ -27,7 +27,7 @@ type market struct {
 }
 
 type crier struct {
-	registry.Owner
+	registration.Owner
 	weight   int
 	draining bool
 }
@@ -35,19 +35,19 @@ type crier struct {
 type stall struct {
 	key      string
 	revision uint64
-	owner    *registry.Owner
+	owner    *registration.Owner
 }
 
 type plead struct {
 	to  string // id
-	by  registry.Owner
+	by  registration.Owner
 	key string
 }
 
 // gift is what a holder tells the one that it leaves a key to.
 type gift struct {
 	to, key  string
-	from     registry.Owner
+	from     registration.Owner
 	revision uint64
 }
 
@@ -77,7 +77,7 @@ func (m *market) start(name string, weight int) {
 		}
 	}
 	m.traders = append(m.traders, &trader{
-		self: crier{Owner: registry.Owner{Name: name, ID: name + strconv.Itoa(m.starts)}, weight: weight},
+		self: crier{Owner: registration.Owner{Name: name, ID: name + strconv.Itoa(m.starts)}, weight: weight},
 		seen: map[string]stall{}, releases: map[string]leaving{}, given: map[string]uint64{}, holds: map[string]uint64{},
 	})
 	m.changed()
@@ -93,12 +93,12 @@ func (m *market) changed() {
 	m.history = append(m.history, living)
 }
 
-func (m *market) lives(o registry.Owner) bool {
+func (m *market) lives(o registration.Owner) bool {
 	return slices.ContainsFunc(m.traders, func(tr *trader) bool { return tr.self.Owner == o && !tr.ended })
 }
 
 // write is conditional. Whoever it succeeds for holds the key, and nobody else does at its revision.
-func (m *market) write(tr *trader, key string, on uint64, owner *registry.Owner) {
+func (m *market) write(tr *trader, key string, on uint64, owner *registration.Owner) {
 	if m.records[key].revision != on {
 		return
 	}
@@ -109,7 +109,7 @@ func (m *market) write(tr *trader, key string, on uint64, owner *registry.Owner)
 }
 
 // writeOver is write for what its holder may have given.
-func (m *market) writeOver(tr *trader, key string, on uint64, owner *registry.Owner) {
+func (m *market) writeOver(tr *trader, key string, on uint64, owner *registration.Owner) {
 	if m.records[key].revision != on {
 		return
 	}
@@ -157,7 +157,7 @@ func (m *market) members(tr *trader) *Members {
 	for i, c := range living {
 		members[i] = Member{Name: c.Name, Weight: c.weight, Draining: c.draining}
 	}
-	return NewMembers(tr.self.Owner, members, func(o registry.Owner) Liveness {
+	return NewMembers(tr.self.Owner, members, func(o registration.Owner) Liveness {
 		known := func(c crier) bool { return c.Owner == o }
 		switch {
 		case slices.ContainsFunc(living, known):
@@ -387,8 +387,8 @@ func TestStoreIsSharedWithThoseThatHaveIt(t *testing.T) {
 	has := func(stores ...string) func(string) bool {
 		return func(store string) bool { return slices.Contains(stores, store) }
 	}
-	self := registry.Owner{Name: "a", ID: "a1"}
-	all := NewMembers(self, []Member{{Name: "a", Has: has("s", "t")}, {Name: "b", Has: has("t")}, {Name: "c"}, {Name: "d", Has: has()}}, func(registry.Owner) Liveness { return Alive })
+	self := registration.Owner{Name: "a", ID: "a1"}
+	all := NewMembers(self, []Member{{Name: "a", Has: has("s", "t")}, {Name: "b", Has: has("t")}, {Name: "c"}, {Name: "d", Has: has()}}, func(registration.Owner) Liveness { return Alive })
 	for store, want := range map[string][]string{"s": {"a", "c"}, "t": {"a", "b", "c"}, "u": {"c"}} {
 		var got []string
 		for _, m := range all.Of(store).rendezvous.shares {

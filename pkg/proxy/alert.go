@@ -7,7 +7,7 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/health"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 const (
@@ -28,7 +28,7 @@ type storeAlert struct {
 	// passedOver: it stands for messages that are no events.
 	passedOver bool
 	// inherited are the runs, by instance, that raised one and are gone.
-	inherited map[string]registry.Owner
+	inherited map[string]registration.Owner
 }
 
 // alert sends what the gathered health changes amount to: one alert for the store where most of its proxies are failing,

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/health"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // Ready reports whether each proxy's first attempt has ended, well or not, or it stands by.
@@ -64,7 +64,7 @@ func (s *Supervisor) Knows(ctx context.Context, store, name string) (bool, error
 
 // Reregister registers the named proxies anew, now, and returns their statuses when those attempts have ended.
 func (s *Supervisor) Reregister(ctx context.Context, store, name string) ([]health.Status, error) {
-	return s.act(ctx, store, name, Input{Kind: Event, Cause: registry.Manual})
+	return s.act(ctx, store, name, Input{Kind: Event, Cause: registration.Manual})
 }
 
 // Restart stops the named proxy and starts it anew, with a new incarnation and deliver subject, and returns its status

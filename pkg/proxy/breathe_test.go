@@ -5,7 +5,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 func TestWhatLooksIsAnsweredInTheMiddleOfARound(t *testing.T) {
@@ -16,7 +16,7 @@ func TestWhatLooksIsAnsweredInTheMiddleOfARound(t *testing.T) {
 		l := r.loops["s"]
 		l.inbox.ask(request{do: func(l *loop, now time.Time) {
 			l.inbox.askNow(request{do: func(l *loop, _ time.Time) { admitted <- l.rounds }})
-			l.event(merged{cause: registry.LeaderChanged, seenAt: now}, now)
+			l.event(merged{cause: registration.LeaderChanged, seenAt: now}, now)
 		}})
 		synctest.Wait()
 		if n := <-admitted; n == 0 || n > 2*breath {

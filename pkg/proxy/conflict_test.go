@@ -11,44 +11,45 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/registrar"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
 // memory is a bucket with one key and its whole history, as JetStream keeps it: conditional writes, one revision after
 // the other.
 type memory struct {
-	history []registry.Entry
+	history []kv.Entry
 	// between, where set, happens after each write attempt has been decided and before its result is known.
 	between func()
 	// swallow makes the next acknowledgement get lost.
 	swallow bool
 }
 
-func (m *memory) last() registry.Entry {
+func (m *memory) last() kv.Entry {
 	if len(m.history) == 0 {
-		return registry.Entry{}
+		return kv.Entry{}
 	}
 	return m.history[len(m.history)-1]
 }
 
 // Put implements Bucket.
-func (m *memory) Put(_ context.Context, writes []registry.Write) []registry.WriteResult {
-	results := make([]registry.WriteResult, len(writes))
+func (m *memory) Put(_ context.Context, writes []kv.Write) []kv.Result {
+	results := make([]kv.Result, len(writes))
 	for i, w := range writes {
 		if m.last().Revision != w.Revision {
-			results[i].Err = registry.ErrConflict
+			results[i].Err = kv.ErrConflict
 			continue
 		}
-		e := registry.Entry{Key: w.Key, Revision: uint64(len(m.history) + 1), Data: w.Data}
+		e := kv.Entry{Key: w.Key, Revision: uint64(len(m.history) + 1), Data: w.Data}
 		if w.Data == nil {
-			e.Operation, e.Incarnation = registry.Deleted, w.Incarnation
+			e.Operation, e.Incarnation = kv.Deleted, w.Incarnation
 		}
 		m.history = append(m.history, e)
 		results[i].Revision = e.Revision
 		if m.swallow {
-			m.swallow, results[i] = false, registry.WriteResult{Err: registry.ErrNoAck}
+			m.swallow, results[i] = false, kv.Result{Err: kv.ErrNoAck}
 		}
 	}
 	if m.between != nil {
@@ -58,12 +59,12 @@ func (m *memory) Put(_ context.Context, writes []registry.Write) []registry.Writ
 }
 
 // Get implements verify.Bucket.
-func (m *memory) Get(context.Context, string) (registry.Entry, bool, error) {
+func (m *memory) Get(context.Context, string) (kv.Entry, bool, error) {
 	return m.last(), len(m.history) > 0, nil
 }
 
 // GetLast implements verify.Bucket.
-func (m *memory) GetLast(_ context.Context, _ []string, found func(registry.Entry)) error {
+func (m *memory) GetLast(_ context.Context, _ []string, found func(kv.Entry)) error {
 	if len(m.history) > 0 {
 		found(m.last())
 	}
@@ -71,7 +72,7 @@ func (m *memory) GetLast(_ context.Context, _ []string, found func(registry.Entr
 }
 
 // GetFromLeader implements verify.Bucket.
-func (m *memory) GetFromLeader(context.Context, string) (registry.Entry, bool, error) {
+func (m *memory) GetFromLeader(context.Context, string) (kv.Entry, bool, error) {
 	return m.last(), len(m.history) > 0, nil
 }
 
@@ -80,13 +81,13 @@ type contender struct {
 	loop     loop
 	item     *item
 	proxy    *Proxy
-	owner    registry.Owner
+	owner    registration.Owner
 	followed int
 	pending  bool
 }
 
 func newContender(m *memory, n int, s subscription.Subscription) *contender {
-	c := &contender{owner: registry.Owner{Name: fmt.Sprintf("instance-%d", n), ID: fmt.Sprintf("id-%d", n)}}
+	c := &contender{owner: registration.Owner{Name: fmt.Sprintf("instance-%d", n), ID: fmt.Sprintf("id-%d", n)}}
 	sh := &shared{owner: c.owner, metrics: health.NewMetrics(nil)}
 	sh.registrar = registrar.New(registrar.Options{Bucket: m, Owner: c.owner, Verifications: sh.metrics.Verifications})
 	c.loop = loop{shared: sh, inbox: newInbox(), log: slog.New(slog.DiscardHandler)}
@@ -139,8 +140,8 @@ func (c *contender) follow(m *memory, n int) {
 	for ; n > 0 && c.followed < len(m.history); n-- {
 		e := m.history[c.followed]
 		c.followed++
-		news := News{Revision: e.Revision, Removed: e.Operation != registry.Put, Incarnation: e.Incarnation}
-		if record, err := e.Registration(); !news.Removed && err == nil {
+		news := News{Revision: e.Revision, Removed: e.Operation != kv.Put, Incarnation: e.Incarnation}
+		if record, err := registration.Decode(e.Key, e.Data); !news.Removed && err == nil {
 			news.Readable, news.Mine = true, record.Owner.ID == c.owner.ID
 			news.Incarnation, news.Owner = record.Incarnation, record.Owner
 		}
@@ -189,7 +190,7 @@ func TestOfAnyContendersExactlyOneHolds(t *testing.T) {
 			},
 			"attempt":        func(t *rapid.T) { pick(t).attempt() },
 			"follow":         func(t *rapid.T) { pick(t).follow(m, rapid.IntRange(1, 5).Draw(t, "entries")) },
-			"leader changed": func(t *rapid.T) { pick(t).step(Input{Kind: Event, Cause: registry.LeaderChanged}) },
+			"leader changed": func(t *rapid.T) { pick(t).step(Input{Kind: Event, Cause: registration.LeaderChanged}) },
 			"restart":        func(t *rapid.T) { pick(t).step(Input{Kind: Restart}) },
 			"hand over": func(t *rapid.T) {
 				if c := pick(t); c.proxy.Started {
@@ -199,11 +200,11 @@ func TestOfAnyContendersExactlyOneHolds(t *testing.T) {
 			"lost ack": func(*rapid.T) { m.swallow = true },
 			"deleted by hand": func(*rapid.T) {
 				if len(m.history) > 0 {
-					m.history = append(m.history, registry.Entry{Key: s.Key(), Revision: uint64(len(m.history) + 1), Operation: registry.Deleted})
+					m.history = append(m.history, kv.Entry{Key: s.Key(), Revision: uint64(len(m.history) + 1), Operation: kv.Deleted})
 				}
 			},
 			"garbage by hand": func(*rapid.T) {
-				m.history = append(m.history, registry.Entry{Key: s.Key(), Revision: uint64(len(m.history) + 1), Data: []byte("hello")})
+				m.history = append(m.history, kv.Entry{Key: s.Key(), Revision: uint64(len(m.history) + 1), Data: []byte("hello")})
 			},
 		})
 		settle(t, m, all)
@@ -225,9 +226,9 @@ func TestOfAnyContendersExactlyOneHolds(t *testing.T) {
 	})
 }
 
-func lastRecord(m *memory) (registry.Registration, error) {
+func lastRecord(m *memory) (registration.Registration, error) {
 	e := m.last()
-	return e.Registration()
+	return registration.Decode(e.Key, e.Data)
 }
 
 func anyStarted(all []*contender) bool {
@@ -248,7 +249,7 @@ func settle(t *rapid.T, m *memory, all []*contender) {
 			c.follow(m, len(m.history))
 			c.claim()
 			if !c.pending && c.proxy.Started && !c.proxy.Standby && (c.proxy.Failures > 0 || !c.proxy.Verified) && !c.proxy.Attempting {
-				c.step(Input{Kind: Event, Cause: registry.Reconnected}) // in place of waiting for the backoff
+				c.step(Input{Kind: Event, Cause: registration.Reconnected}) // in place of waiting for the backoff
 			}
 			quiet = quiet && !c.pending
 			c.attempt()

@@ -18,7 +18,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/digest"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/health"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/sink"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -30,7 +30,7 @@ const DeliverPrefix = "exesdb.proxy.deliver."
 // required.
 type DeliveryOptions struct {
 	Conn  *nats.Conn
-	Owner registry.Owner
+	Owner registration.Owner
 	// Sink returns where a subscription's events go. It is called when its first event arrives, and again after Refresh, by
 	// several goroutines at once.
 	Sink func(s subscription.Subscription) (sink.Sink, sink.Config)
@@ -324,7 +324,7 @@ type inlet struct {
 // open begins to take a proxy's events: where the holder before stopped, if that one told.
 func (d *Delivery) open(l *loop, it *item, number uint64, stopped *HandedOver) *inlet {
 	in := &inlet{l: l, it: it, number: number, after: it.busy}
-	if stopped != nil && stopped.At != (registry.Place{}) {
+	if stopped != nil && stopped.At != (registration.Position{}) {
 		f := newInflow(in)
 		f.accepted, f.receiver = stopped.At.Accepted, ReceiverAt(stopped.At)
 		in.flow.Store(f)

@@ -11,7 +11,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/pkg/event"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/sink"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -36,7 +36,7 @@ func newStage(t *testing.T, kind sink.Kind, budget int64, deliver sinkFunc) *sta
 	}
 	t.Cleanup(nc.Close)
 	d := NewDelivery(DeliveryOptions{
-		Conn: nc, Owner: registry.Owner{Name: "a", ID: "id"}, Budget: budget,
+		Conn: nc, Owner: registration.Owner{Name: "a", ID: "id"}, Budget: budget,
 		Sink: func(subscription.Subscription) (sink.Sink, sink.Config) { return deliver, sink.Config{Kind: kind} },
 	})
 	if err := d.Start(); err != nil {

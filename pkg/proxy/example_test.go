@@ -16,8 +16,9 @@ import (
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/feed"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/proxy"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/sink"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -42,7 +43,7 @@ func Example() {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 
-	bucket, err := registry.Open(ctx, js, registry.Config{})
+	bucket, err := kv.Open(ctx, js, kv.Config{})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -50,7 +51,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	owner := registry.Owner{Name: "my-program", ID: nuid.Next()}
+	owner := registration.Owner{Name: "my-program", ID: nuid.Next()}
 	seen := make(chan string)
 	handler := sink.HandlerFunc(func(_ context.Context, e *event.Event) error {
 		seen <- fmt.Sprintf("%d %s of %s: %s", e.Sequence, e.Type, e.Stream, e.Data)
@@ -87,7 +88,7 @@ func Example() {
 	listener, err := cluster.Listen(nc, cluster.Config{
 		LeaderChangedSubject: cluster.LeaderChangedSubject, EmitterRestartedSubject: cluster.EmitterRestartedSubject,
 		OnEvent: func(e cluster.Event) {
-			supervisor.Tell(e.Store, proxy.Cluster{Cause: registry.Cause(e.Kind), Topic: e.Topic, Term: e.Term, Leader: e.Leader, SeenAt: e.SeenAt})
+			supervisor.Tell(e.Store, proxy.Cluster{Cause: registration.Cause(e.Kind), Topic: e.Topic, Term: e.Term, Leader: e.Leader, SeenAt: e.SeenAt})
 		},
 	})
 	if err != nil {
@@ -98,7 +99,7 @@ func Example() {
 
 	// The store's side, which is a process of its own as a rule.
 	emits, err := emitter.Open(ctx, js, emitter.Config{
-		Stores: []emitter.Store{{Stream: emitter.StreamConfig{Store: "greenhouse"}}}, Candidate: registry.Owner{Name: "emitter", ID: nuid.Next()},
+		Stores: []emitter.Store{{Stream: emitter.StreamConfig{Store: "greenhouse"}}}, Candidate: registration.Owner{Name: "emitter", ID: nuid.Next()},
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -123,7 +124,7 @@ func Example() {
 
 // follower passes the bucket's entries on to the supervisor.
 type follower struct {
-	bucket     *registry.Registry
+	bucket     *kv.Bucket
 	supervisor *proxy.Supervisor
 }
 

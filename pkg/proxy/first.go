@@ -4,7 +4,7 @@ import (
 	"context"
 	"slices"
 
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // An attempt that an operator asked for, for one subscription, goes before all others and in a batch of its own, which waits for
@@ -17,7 +17,7 @@ func (l *loop) admit(it *item) {
 	switch {
 	case it.asked:
 		l.first = append(l.first, it)
-	case it.proxy.Cause == registry.Takeover:
+	case it.proxy.Cause == registration.Takeover:
 		l.taken = append(l.taken, it)
 	default:
 		l.ready = append(l.ready, it)

@@ -9,8 +9,9 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/placement"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // crowded is a bucket where, once it is full, a write that comes with others waits.
@@ -19,7 +20,7 @@ type crowded struct {
 	full atomic.Bool
 }
 
-func (b *crowded) Put(ctx context.Context, writes []registry.Write) []registry.WriteResult {
+func (b *crowded) Put(ctx context.Context, writes []kv.Write) []kv.Result {
 	if len(writes) > 1 && b.full.Load() {
 		<-ctx.Done()
 	}
@@ -36,12 +37,12 @@ func TestOperatorsAttemptWaitsForNoOther(t *testing.T) {
 		})
 		defer r.stop()
 		bucket.full.Store(true)
-		r.Tell("s", Cluster{Cause: registry.LeaderChanged, SeenAt: time.Now()})
+		r.Tell("s", Cluster{Cause: registration.LeaderChanged, SeenAt: time.Now()})
 		synctest.Wait() // three batches hang, and the rest waits for them
 		before := time.Now()
 		last := testSubscriptions(n)[n-1].Name
 		statuses, err := r.Reregister(t.Context(), "s", last)
-		if err != nil || len(statuses) != 1 || !verified(statuses[0]) || statuses[0].Name != last || statuses[0].LastCause != registry.Manual {
+		if err != nil || len(statuses) != 1 || !verified(statuses[0]) || statuses[0].Name != last || statuses[0].LastCause != registration.Manual {
 			t.Fatalf("%+v, %v", statuses, err)
 		}
 		if took := time.Since(before); took > 0 {
@@ -64,10 +65,10 @@ func TestOperatorsRequestBeforeTheStartIsAnsweredAfterIt(t *testing.T) {
 	}{
 		"registered": {func(r *rig) { r.Begin(true) }, verified},
 		"assigned to another": {func(r *rig) {
-			r.Share([]placement.Member{{Name: "host-b"}}, func(registry.Owner) placement.Liveness { return placement.Alive })
+			r.Share([]placement.Member{{Name: "host-b"}}, func(registration.Owner) placement.Liveness { return placement.Alive })
 			r.Begin(true)
 		}, func(s health.Status) bool { return s.Health == breaker.Standby }},
-		"superseded": {func(r *rig) { r.Retire(registry.Owner{Name: "host-a", ID: "later"}) }, func(s health.Status) bool { return s.Health == breaker.Standby }},
+		"superseded": {func(r *rig) { r.Retire(registration.Owner{Name: "host-a", ID: "later"}) }, func(s health.Status) bool { return s.Health == breaker.Standby }},
 	} {
 		t.Run(what, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {

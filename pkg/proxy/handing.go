@@ -6,9 +6,10 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/payload"
 	"github.com/exesdb/subproxy/pkg/registrar"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // What an instance leaves to one that asked for it is not deleted: the one that asked is told, and writes over the record. So a
@@ -28,14 +29,14 @@ func (l *loop) handOver(now time.Time) {
 	if len(l.releases) == 0 || l.retired.Load() {
 		return
 	}
-	given := map[registry.Owner][]health.Handed{}
+	given := map[registration.Owner][]health.Handed{}
 	l.releases = slices.DeleteFunc(l.releases, func(r release) bool {
 		if r.to == nil || !isClosed(r.drained) {
 			return false
 		}
 		l.given[r.item] = handed{r, now.Add(handPatience)}
 		given[*r.to] = append(given[*r.to], health.Handed{
-			Name: r.item.proxy.Name, Revision: r.Revision, Incarnation: r.Incarnation, Place: r.from.place(),
+			Name: r.item.proxy.Name, Revision: r.Revision, Incarnation: r.Incarnation, Position: r.from.place(),
 		})
 		return true
 	})
@@ -73,11 +74,11 @@ func (l *loop) takeBack(now time.Time, wake *time.Time) {
 
 // passed notes what became of what was left to another. An own write that comes late is not that one's: it is no good to it, and is
 // released.
-func (l *loop) passed(it *item, e *registry.Entry, now time.Time) {
+func (l *loop) passed(it *item, e *kv.Entry, now time.Time) {
 	h, ok := l.given[it]
 	switch {
 	case !ok || e.Revision <= h.Revision:
-	case e.OwnedBy(l.matcher):
+	case e.Contains(l.matcher):
 		h.Revision, h.until = e.Revision, now
 		l.given[it] = h
 	default:
@@ -125,7 +126,7 @@ func (l *loop) take(m *health.HandedOver, now time.Time) {
 		if it == nil || it.removed || it.way.released() || !it.proxy.Standby {
 			continue
 		}
-		l.step(it, Input{Kind: Offered, News: News{Revision: h.Revision, Incarnation: h.Incarnation, Owner: m.From, Place: h.Place}}, now)
+		l.step(it, Input{Kind: Offered, News: News{Revision: h.Revision, Incarnation: h.Incarnation, Owner: m.From, Place: h.Position}}, now)
 		if !it.proxy.Standby {
 			l.metrics.Moves.WithLabelValues("claimed").Inc()
 		}

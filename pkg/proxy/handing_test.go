@@ -11,31 +11,32 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/placement"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/sink"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-var hostB = registry.Owner{Name: "host-b", ID: "id-b"}
+var hostB = registration.Owner{Name: "host-b", ID: "id-b"}
 
 // drainingRig is an instance that drains and was asked by host-b for its one subscription.
 func drainingRig(t *testing.T) (*rig, subscription.Subscription) {
 	r, sub := newSharingRig(t, 1), testSubscriptions(1)[0]
-	r.Share([]placement.Member{{Name: "host-a", Draining: true}, {Name: "host-b"}}, func(registry.Owner) placement.Liveness { return placement.Alive })
+	r.Share([]placement.Member{{Name: "host-a", Draining: true}, {Name: "host-b"}}, func(registration.Owner) placement.Liveness { return placement.Alive })
 	r.HandOver(health.HandOver{Store: "s", Names: []string{sub.Name}, To: hostB})
 	return r, sub
 }
 
 // leave is what host-b says when it leaves the subscription to this instance.
-func (r *rig) leave(n int, from registry.Owner, revision uint64, place registry.Place) {
+func (r *rig) leave(n int, from registration.Owner, revision uint64, place registration.Position) {
 	sub := testSubscriptions(n + 1)[n]
-	r.HandedOver(health.HandedOver{Store: sub.Store, From: from, Subscriptions: []health.Handed{{Name: sub.Name, Revision: revision, Incarnation: 5, Place: place}}})
+	r.HandedOver(health.HandedOver{Store: sub.Store, From: from, Subscriptions: []health.Handed{{Name: sub.Name, Revision: revision, Incarnation: 5, Position: place}}})
 	synctest.Wait()
 }
 
 // entry is what the bucket has.
-func (r *rig) entry(key string) (e registry.Entry) {
+func (r *rig) entry(key string) (e kv.Entry) {
 	r.bucket.set(func(b *table) { e = b.entries[key] })
 	return e
 }
@@ -62,32 +63,32 @@ func TestWhatIsHandedOverIsWrittenOver(t *testing.T) {
 		if err != nil || before.Owner != hostB {
 			t.Fatalf("%+v, %v", before, err)
 		}
-		revision, place := r.entry(key).Revision, registry.Place{Accepted: 7, Epoch: "e"}
+		revision, place := r.entry(key).Revision, registration.Position{Accepted: 7, Epoch: "e"}
 		stays := func(why string) {
 			t.Helper()
 			if got, err := lastOf(r.bucket, key); err != nil || got.Owner != hostB {
 				t.Errorf("%s: it is taken: %+v, %v", why, got, err)
 			}
 		}
-		r.leave(n, registry.Owner{Name: "host-b", ID: "another run"}, revision, place)
+		r.leave(n, registration.Owner{Name: "host-b", ID: "another run"}, revision, place)
 		stays("left by one that does not hold it")
 		r.leave(n, hostB, revision-1, place)
 		stays("left at a revision that is no more")
-		r.Share([]placement.Member{{Name: "host-a", Draining: true}, {Name: "host-b"}}, func(registry.Owner) placement.Liveness { return placement.Alive })
+		r.Share([]placement.Member{{Name: "host-a", Draining: true}, {Name: "host-b"}}, func(registration.Owner) placement.Liveness { return placement.Alive })
 		r.leave(n, hostB, revision, place)
 		stays("this instance drains since")
 
 		r.shareWith("host-b")
 		r.leave(n, hostB, revision, place)
 		got, err := lastOf(r.bucket, key)
-		if err != nil || got.Owner.ID != "id-a" || got.Incarnation != 6 || got.HandedOver != place || got.Cause != registry.Takeover {
+		if err != nil || got.Owner.ID != "id-a" || got.Incarnation != 6 || got.HandedOver != place || got.Cause != registration.Takeover {
 			t.Errorf("%+v, %v", got, err)
 		}
 		r.leave(n, hostB, revision, place) // repeated
 		if _, err := r.Reregister(t.Context(), "s", got.Name); err != nil {
 			t.Fatal(err)
 		}
-		if again, err := lastOf(r.bucket, key); err != nil || again.Incarnation != 6 || again.HandedOver != (registry.Place{}) {
+		if again, err := lastOf(r.bucket, key); err != nil || again.Incarnation != 6 || again.HandedOver != (registration.Position{}) {
 			t.Errorf("%+v, %v", again, err)
 		}
 	})
@@ -109,9 +110,9 @@ func TestWhatWasNotTakenFromItsHolderBeginsAtTheCheckpoint(t *testing.T) {
 			b.put(key, nil, 5)
 			b.feed = feed
 		})
-		r.leave(n, hostB, revision, registry.Place{Accepted: 7, Epoch: "e"})
+		r.leave(n, hostB, revision, registration.Position{Accepted: 7, Epoch: "e"})
 		got, err := lastOf(r.bucket, key)
-		if err != nil || got.Owner.ID != "id-a" || got.Incarnation != 6 || got.HandedOver != (registry.Place{}) {
+		if err != nil || got.Owner.ID != "id-a" || got.Incarnation != 6 || got.HandedOver != (registration.Position{}) {
 			t.Errorf("%+v, %v", got, err)
 		}
 	})
@@ -132,12 +133,12 @@ func TestWhatIsLeftAndNotTakenIsReleased(t *testing.T) {
 		}
 		r.require(1, "on its way", func(st health.Status) bool { return st.Moving == health.Releasing })
 		time.Sleep(handPatience - time.Millisecond)
-		if r.entry(sub.Key()).Operation != registry.Put {
+		if r.entry(sub.Key()).Operation != kv.Put {
 			t.Fatal("it is released at once")
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if e := r.entry(sub.Key()); e.Operation != registry.Deleted || e.Incarnation != record.Incarnation {
+		if e := r.entry(sub.Key()); e.Operation != kv.Deleted || e.Incarnation != record.Incarnation {
 			t.Errorf("%+v", e)
 		}
 		if n, err := r.leaves(t.Context()); n != 0 || err != nil {
@@ -152,7 +153,7 @@ func TestWhatIsLeftIsReleasedInTimeThoughNothingElseHappens(t *testing.T) {
 		defer r.stop()
 		time.Sleep(handPatience + time.Millisecond)
 		synctest.Wait()
-		if e := r.entry(sub.Key()); e.Operation != registry.Deleted {
+		if e := r.entry(sub.Key()); e.Operation != kv.Deleted {
 			t.Errorf("%+v", e)
 		}
 	})
@@ -165,7 +166,7 @@ func TestProxyGoesOnWhereTheHolderBeforeStopped(t *testing.T) {
 		return nil
 	})
 	defer s.Stop()
-	s.it.inlet = s.open(s.loop, s.it, 1, &HandedOver{At: registry.Place{Accepted: 7, Epoch: "e"}})
+	s.it.inlet = s.open(s.loop, s.it, 1, &HandedOver{At: registration.Position{Accepted: 7, Epoch: "e"}})
 	answers, err := s.Conn.SubscribeSync("answers")
 	if err != nil {
 		t.Fatal(err)
@@ -194,11 +195,11 @@ func TestProxyGoesOnWhereTheHolderBeforeStopped(t *testing.T) {
 	send(map[string]string{event.SequenceHeader: "0", event.EpochHeader: "e"})
 	answer("+ACK 9")
 	answer("-NAK 9")
-	if at := s.it.inlet.place(); at != (registry.Place{Accepted: 9, Epoch: "e"}) {
+	if at := s.it.inlet.place(); at != (registration.Position{Accepted: 9, Epoch: "e"}) {
 		t.Errorf("it stopped at %+v", at)
 	}
 	s.it.inlet.forget()
-	if at := s.it.inlet.place(); at != (registry.Place{Accepted: 9, Epoch: "e"}) {
+	if at := s.it.inlet.place(); at != (registration.Position{Accepted: 9, Epoch: "e"}) {
 		t.Errorf("it forgot what it took, and is at %+v", at)
 	}
 	// The store is another: where the holder before stopped says nothing about it.
@@ -206,9 +207,9 @@ func TestProxyGoesOnWhereTheHolderBeforeStopped(t *testing.T) {
 	answer("-NAK 0")
 	s.loop.shut(s.it)
 
-	s.it.inlet = s.open(s.loop, s.it, 2, &HandedOver{At: registry.Place{Accepted: 7, Epoch: "e"}})
+	s.it.inlet = s.open(s.loop, s.it, 2, &HandedOver{At: registration.Position{Accepted: 7, Epoch: "e"}})
 	s.it.inlet.forget()
-	if at := s.it.inlet.place(); at != (registry.Place{}) {
+	if at := s.it.inlet.place(); at != (registration.Position{}) {
 		t.Errorf("it goes on at %+v, where the holder before was not the last", at)
 	}
 	s.loop.shut(s.it)
@@ -223,8 +224,8 @@ func TestOwnLateWriteOfWhatWasLeftIsReleased(t *testing.T) {
 		if given := r.takeGiven(); len(given) != 1 {
 			t.Fatalf("given %+v", given)
 		}
-		r.claim(0, registry.Owner{Name: "host-a", ID: "id-a"}, 1)
-		if e := r.entry(sub.Key()); e.Operation != registry.Deleted {
+		r.claim(0, registration.Owner{Name: "host-a", ID: "id-a"}, 1)
+		if e := r.entry(sub.Key()); e.Operation != kv.Deleted {
 			t.Errorf("%+v", e)
 		}
 	})

@@ -5,15 +5,16 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/health"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // Cluster is what happened in the cluster, as far as one store's proxies care.
 type Cluster struct {
-	Cause  registry.Cause // LeaderChanged, EmitterRestarted, Reconnected or Lost
-	Topic  string         // narrows EmitterRestarted; empty: every subscription
-	Term   uint64         // of LeaderChanged; 0: unknown
-	Jumps  bool           // its term may be far above the last without being a mistake
+	Cause  registration.Cause // LeaderChanged, EmitterRestarted, Reconnected or Lost
+	Topic  string             // narrows EmitterRestarted; empty: every subscription
+	Term   uint64             // of LeaderChanged; 0: unknown
+	Jumps  bool               // its term may be far above the last without being a mistake
 	Leader string
 	SeenAt time.Time
 }
@@ -24,9 +25,9 @@ const maxTopics = 64
 // merged is any number of cluster events, merged into one that has not been acted on.
 type merged struct {
 	pending bool
-	cause   registry.Cause // of the first
-	seenAt  time.Time      // of the first: latency counts from there
-	topics  []string       // nil: every subscription
+	cause   registration.Cause // of the first
+	seenAt  time.Time          // of the first: latency counts from there
+	topics  []string           // nil: every subscription
 }
 
 // inbox is where a store's loop is told things, by any goroutine. It never blocks and never grows with the number of
@@ -40,7 +41,7 @@ type inbox struct {
 	leader   string // named last
 	lease    lease  // renewed last
 	events   merged
-	news     []registry.Entry
+	news     []kv.Entry
 	voided   bool
 	results  []result
 	requests []request
@@ -100,7 +101,7 @@ func (e *merged) add(topic string) {
 	}
 }
 
-func (b *inbox) entry(e registry.Entry) {
+func (b *inbox) entry(e kv.Entry) {
 	b.mu.Lock()
 	b.news = append(b.news, e)
 	b.mu.Unlock()
@@ -197,7 +198,7 @@ func (b *inbox) eventPending() bool {
 
 // taken is all there was, but for the cluster events.
 type taken struct {
-	news     []registry.Entry
+	news     []kv.Entry
 	voided   bool
 	results  []result
 	requests []request

@@ -6,7 +6,8 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -45,7 +46,7 @@ func TestIncarnationsNeverGoBack(t *testing.T) {
 			"attempt":        func(t *rapid.T) { pick(t).attempt() },
 			"follow":         func(t *rapid.T) { pick(t).follow(m, rapid.IntRange(1, 5).Draw(t, "entries")) },
 			"miss":           func(t *rapid.T) { c := pick(t); c.followed = max(c.followed, len(m.history)-1) }, // history 1
-			"leader changed": func(t *rapid.T) { pick(t).step(Input{Kind: Event, Cause: registry.LeaderChanged}) },
+			"leader changed": func(t *rapid.T) { pick(t).step(Input{Kind: Event, Cause: registration.LeaderChanged}) },
 			"restart":        func(t *rapid.T) { pick(t).step(Input{Kind: Restart}) },
 			"lost ack":       func(*rapid.T) { m.swallow = true },
 			"release": func(t *rapid.T) {
@@ -56,12 +57,12 @@ func TestIncarnationsNeverGoBack(t *testing.T) {
 				}
 			},
 			"": func(t *rapid.T) {
-				var last registry.Registration
+				var last registration.Registration
 				for _, e := range m.history {
-					if e.Operation != registry.Put {
+					if e.Operation != kv.Put {
 						continue
 					}
-					record, err := e.Registration()
+					record, err := registration.Decode(e.Key, e.Data)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -91,7 +92,7 @@ func TestReleaseTellsItsIncarnationToTheNext(t *testing.T) {
 			t.Fatalf("%+v, %v; want incarnation %d", record, err, want)
 		}
 		c.stop()
-		if e := m.last(); e.Operation != registry.Deleted || e.Incarnation != record.Incarnation {
+		if e := m.last(); e.Operation != kv.Deleted || e.Incarnation != record.Incarnation {
 			t.Fatalf("released: %+v", e)
 		}
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/exesdb/subproxy/pkg/event"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/sink"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -401,17 +401,17 @@ func (in *inlet) forget() {
 }
 
 // place is where a closed inlet's sink stopped.
-func (in *inlet) place() registry.Place {
+func (in *inlet) place() registration.Position {
 	if in == nil {
-		return registry.Place{}
+		return registration.Position{}
 	}
 	f := in.flow.Load()
 	if f == nil {
-		return registry.Place{}
+		return registration.Position{}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return registry.Place{Accepted: f.accepted, Epoch: f.receiver.epoch}
+	return registration.Position{Accepted: f.accepted, Epoch: f.receiver.epoch}
 }
 
 // seen is what the inlet has seen so far.

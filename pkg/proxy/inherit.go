@@ -7,7 +7,7 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/health"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // Alerts publishes alerts, and remembers which stand beyond the life of this run. Its methods are called by the stores' loops and
@@ -24,7 +24,7 @@ func (l *loop) inherit(a health.Standing, now time.Time) {
 	if a.Scope == "store" {
 		s := &l.report.store
 		if s.inherited == nil {
-			s.inherited = map[string]registry.Owner{}
+			s.inherited = map[string]registration.Owner{}
 		}
 		s.inherited[a.Owner.Name] = a.Owner
 		l.lowerInherited(now)
@@ -58,7 +58,7 @@ func (l *loop) lowerInherited(now time.Time) {
 }
 
 // resolveFor resolves an alert of a run that is gone.
-func (l *loop) resolveFor(owner registry.Owner, scope, name, message string, now time.Time) {
+func (l *loop) resolveFor(owner registration.Owner, scope, name, message string, now time.Time) {
 	a := health.Alert{
 		Envelope: health.NewEnvelope(health.AlertType, now), Level: health.Resolved, Scope: scope, Store: l.store, Name: name, Health: breaker.Healthy,
 		Subscriptions: len(l.items), Message: message, Owner: owner,

@@ -4,7 +4,7 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // Settings are the numbers of the rules. They can change while proxies run; each decision takes the ones in force.
@@ -45,14 +45,14 @@ const (
 // Input is one thing that happens to a proxy.
 type Input struct {
 	Kind    Kind
-	Cause   registry.Cause  // of Event
-	SeenAt  time.Time       // when the cause was seen
-	Level   bool            // of Start: all that the bucket holds was shown before
-	Outcome Outcome         // of Finished
-	News    News            // of Seen and Offered
-	To      *registry.Owner // of Unassigned: who asked for it; nil: nobody
-	Reason  string          // of Delivering and Hindering
-	Jitter  float64         // in [-1, 1), spreads what is scheduled
+	Cause   registration.Cause  // of Event
+	SeenAt  time.Time           // when the cause was seen
+	Level   bool                // of Start: all that the bucket holds was shown before
+	Outcome Outcome             // of Finished
+	News    News                // of Seen and Offered
+	To      *registration.Owner // of Unassigned: who asked for it; nil: nobody
+	Reason  string              // of Delivering and Hindering
+	Jitter  float64             // in [-1, 1), spreads what is scheduled
 }
 
 // News is an entry of the bucket, as far as the proxy needs it.
@@ -62,12 +62,12 @@ type News struct {
 	Mine        bool   // a record of this instance
 	Readable    bool   // a record of somebody
 	Incarnation uint64 // of the record; of a removal the highest before, where it says so
-	Owner       registry.Owner
-	Place       registry.Place // of Offered: where the owner stopped
+	Owner       registration.Owner
+	Place       registration.Position // of Offered: where the owner stopped
 }
 
 // holder is who the entry says holds the subscription; nil: nobody.
-func (n *News) holder() *registry.Owner {
+func (n *News) holder() *registration.Owner {
 	if !n.Readable {
 		return nil
 	}
@@ -87,7 +87,7 @@ type Outcome struct {
 	FoundIncarnation uint64 // of another's record that was read back in its place; 0: none
 	Missing          bool   // what was read back is not this instance's record
 	Superseded       bool
-	By               registry.Owner // who superseded
+	By               registration.Owner // who superseded
 }
 
 // Urgency says how soon a changed status is to be published.
@@ -105,8 +105,8 @@ type Effects struct {
 	Attempt    bool // make the attempt that Cause, Revision and NextIncarnation describe
 	Release    bool // give up the record at Revision: delete it, or leave it to who asked for it
 	Publish    Urgency
-	Entered    breaker.Health  // health changed to this; empty: it did not
-	Superseded *registry.Owner // who took the subscription over; nil: nobody
+	Entered    breaker.Health      // health changed to this; empty: it did not
+	Superseded *registration.Owner // who took the subscription over; nil: nobody
 }
 
 // and joins the effects of two steps, the second after the first.

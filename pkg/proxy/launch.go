@@ -5,12 +5,13 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/registrar"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // batchSize is how many attempts are made together. A batch is one pipelined write and one or more read-backs of up to
-// registry.MaxGetLast records; several batches are in flight, so that one is written while another is read.
+// kv.MaxGetLast records; several batches are in flight, so that one is written while another is read.
 //
 // What an operator asks for waits, in the server, for what is under way: with 500 in a batch 0.1 s, with 2000 0.4 s; a round
 // of 100,000 takes as long with either (subproxy-bench scale).
@@ -56,7 +57,7 @@ type result struct {
 	item     *item
 	released bool // it was a release
 	failed   bool // the release failed
-	cause    registry.Cause
+	cause    registration.Cause
 	registrar.Result
 }
 
@@ -150,7 +151,7 @@ func (l *loop) hand(ctx context.Context, n int, batch func(context.Context) []re
 
 // releaseRecords has records deleted that this instance holds no longer.
 func (l *loop) releaseRecords(ctx context.Context, releases []release) []result {
-	results, deletions := make([]result, len(releases)), make([]registry.Write, len(releases))
+	results, deletions := make([]result, len(releases)), make([]kv.Write, len(releases))
 	for i := range releases {
 		results[i] = result{item: releases[i].item, released: true}
 		deletions[i] = releases[i].Write
@@ -215,7 +216,7 @@ func (l *loop) count(it *item, o *registrar.Result) {
 	default:
 		took := o.At.Sub(it.proxy.CauseAt).Seconds()
 		l.metrics.Latency.WithLabelValues(string(it.proxy.Cause)).Observe(took)
-		if it.proxy.Cause == registry.Takeover {
+		if it.proxy.Cause == registration.Takeover {
 			l.metrics.MoveSeconds.WithLabelValues("claim").Observe(took)
 		}
 	}

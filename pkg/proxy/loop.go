@@ -12,9 +12,10 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/registrar"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -59,11 +60,11 @@ type item struct {
 // release is a record to be deleted, or left to another instance, once what the proxy's sink has in hand is done with: whoever
 // takes the subscription then begins after it.
 type release struct {
-	registry.Write
+	kv.Write
 	item    *item
 	drained <-chan struct{}
-	from    *inlet          // where its events came in; nil: nowhere
-	to      *registry.Owner // who asked for it; nil: nobody
+	from    *inlet              // where its events came in; nil: nowhere
+	to      *registration.Owner // who asked for it; nil: nobody
 }
 
 // loop owns the proxies of one store. All its fields but the inbox belong to the goroutine that runs it.
@@ -267,8 +268,8 @@ func (l *loop) step(it *item, in Input, now time.Time) {
 	}
 }
 
-func isEvent(c registry.Cause) bool {
-	return c == registry.LeaderChanged || c == registry.EmitterRestarted || c == registry.Reconnected
+func isEvent(c registration.Cause) bool {
+	return c == registration.LeaderChanged || c == registration.EmitterRestarted || c == registration.Reconnected
 }
 
 func (l *loop) finish(r *result, now time.Time) {
@@ -326,22 +327,22 @@ func (l *loop) withKey(key string) *item {
 }
 
 // seen takes one entry of the bucket. Only records of others are decoded.
-func (l *loop) seen(e *registry.Entry, now time.Time) {
+func (l *loop) seen(e *kv.Entry, now time.Time) {
 	it := l.withKey(e.Key)
 	if it == nil {
 		l.respelled(e)
 		return
 	}
 	l.passed(it, e, now)
-	n := News{Revision: e.Revision, Removed: e.Operation != registry.Put, Incarnation: e.Incarnation}
+	n := News{Revision: e.Revision, Removed: e.Operation != kv.Put, Incarnation: e.Incarnation}
 	switch {
 	case n.Removed:
 		l.inbox.fence.learn(e.Term, now)
-	case e.OwnedBy(l.matcher):
+	case e.Contains(l.matcher):
 		n.Mine, n.Readable = true, true
 		n.Incarnation, n.Owner = it.proxy.Incarnation, l.owner
 	default:
-		record, err := e.Registration()
+		record, err := registration.Decode(e.Key, e.Data)
 		if err != nil {
 			l.log.Warn("a registration was overwritten with something unreadable", "subscription", it.proxy.Name, "revision", e.Revision, "error", err)
 			break
@@ -397,14 +398,14 @@ func names(topics []string, s subscription.Subscription) bool {
 // losses are the subscriptions that other instances took over.
 type losses struct {
 	n     int
-	first string         // its name
-	by    registry.Owner // who took that; it may be gone again by now
+	first string             // its name
+	by    registration.Owner // who took that; it may be gone again by now
 }
 
 // superseded tells the supervisor where it is another run of this instance's name that took over, which says so itself. Where
 // instances share, that is for their sessions to tell: the registration may be of the earlier run, which was stopped, goes on and
 // has not heard yet.
-func (l *loop) superseded(it *item, by registry.Owner, now time.Time) {
+func (l *loop) superseded(it *item, by registration.Owner, now time.Time) {
 	l.metrics.Superseded.Inc()
 	switch {
 	case by.Name != l.owner.Name || by.ID == l.owner.ID:

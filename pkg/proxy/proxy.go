@@ -4,7 +4,7 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -13,19 +13,19 @@ type Proxy struct {
 	subscription.Subscription
 
 	// What the bucket is known to hold for the key.
-	Known       bool            // something was seen or written for the key
-	Mine        bool            // the last record seen is this instance's, and its incarnation stands
-	Revision    uint64          // last revision seen or written, markers included
-	Incarnation uint64          // highest seen
-	Claim       uint64          // highest that this instance wrote, or tried to write over a record that it knew
-	Holder      *registry.Owner // who was seen to hold the subscription, while this instance does not; nil: nobody
+	Known       bool                // something was seen or written for the key
+	Mine        bool                // the last record seen is this instance's, and its incarnation stands
+	Revision    uint64              // last revision seen or written, markers included
+	Incarnation uint64              // highest seen
+	Claim       uint64              // highest that this instance wrote, or tried to write over a record that it knew
+	Holder      *registration.Owner // who was seen to hold the subscription, while this instance does not; nil: nobody
 
 	// The attempt under way, or the last one.
 	Attempting bool
-	Cause      registry.Cause
+	Cause      registration.Cause
 	CauseAt    time.Time
 	// again is a cause that came while an attempt was under way: one more follows it.
-	again      registry.Cause
+	again      registration.Cause
 	againAt    *time.Time
 	late       *News       // the newest news of others that came while an attempt was under way
 	voided     bool        // the bucket was found to be new while an attempt was under way
@@ -67,7 +67,7 @@ func (p *Proxy) Step(in Input, now time.Time, s *Settings) Effects {
 	switch in.Kind {
 	case Start:
 		p.Started, p.Known = true, p.Known || in.Level
-		return p.attempt(registry.Initial, in.SeenAt)
+		return p.attempt(registration.Initial, in.SeenAt)
 	case Event:
 		return p.event(in)
 	case Due:
@@ -86,7 +86,7 @@ func (p *Proxy) Step(in Input, now time.Time, s *Settings) Effects {
 		}
 		p.renewTo, p.settled = p.NextIncarnation()+1, false
 		p.Breaker, p.Failures, p.LastError, p.Refusal = breaker.Breaker{}, 0, "", "" // the sink will tell anew
-		return p.event(Input{Cause: registry.Manual, SeenAt: in.SeenAt})
+		return p.event(Input{Cause: registration.Manual, SeenAt: in.SeenAt})
 	case Assigned:
 		return p.assigned(now, s)
 	case Unassigned:
@@ -132,17 +132,17 @@ func (p *Proxy) due(now time.Time, s *Settings) Effects {
 		return Effects{}
 	}
 	if p.Failures > 0 {
-		return p.attempt(registry.Retry, now)
+		return p.attempt(registration.Retry, now)
 	}
 	p.settled = true
-	return p.attempt(registry.Timer, now)
+	return p.attempt(registration.Timer, now)
 }
 
 // refusedWait is when an attempt is tried again that the breaker refused although it was due. The breaker's time-out ends
 // just before the attempt is due, so this only happens where clocks jump.
 const refusedWait = 100 * time.Millisecond
 
-func (p *Proxy) attempt(cause registry.Cause, seenAt time.Time) Effects {
+func (p *Proxy) attempt(cause registration.Cause, seenAt time.Time) Effects {
 	if !p.Breaker.Allow() {
 		p.Next = seenAt.Add(refusedWait)
 		return Effects{}
@@ -331,7 +331,7 @@ func (p *Proxy) mend(now time.Time, s *Settings) Effects {
 		p.Holder = nil
 		return Effects{}
 	default:
-		return p.renew(registry.Lost, now, s)
+		return p.renew(registration.Lost, now, s)
 	}
 }
 
@@ -343,7 +343,7 @@ func (p *Proxy) assigned(now time.Time, s *Settings) Effects {
 	// The first interval is for a store that is perhaps only starting. Where another instance held this one it is not; and as many
 	// writes as moved would follow each move, and make the next ones slow.
 	p.Standby, p.settled = false, true
-	return p.renew(registry.Takeover, now, s)
+	return p.renew(registration.Takeover, now, s)
 }
 
 // acceptOffer claims what its holder offers to this instance. It is as if the record had been deleted, but that it stands until this
@@ -361,8 +361,8 @@ func (p *Proxy) acceptOffer(n News, now time.Time, s *Settings) Effects {
 
 // HandedOver is what the holder of a subscription says when it hands it over.
 type HandedOver struct {
-	At       registry.Place // where it stopped
-	Revision uint64         // of its record: where somebody wrote since, At says nothing
+	At       registration.Position // where it stopped
+	Revision uint64                // of its record: where somebody wrote since, At says nothing
 }
 
 // unassigned leaves the subscription to another instance.
@@ -385,7 +385,7 @@ func (p *Proxy) unassigned() Effects {
 }
 
 // renew makes an attempt for what is no longer in the bucket.
-func (p *Proxy) renew(cause registry.Cause, now time.Time, s *Settings) Effects {
+func (p *Proxy) renew(cause registration.Cause, now time.Time, s *Settings) Effects {
 	if !s.EventDriven {
 		if p.Next.IsZero() {
 			p.Next = now.Add(s.NormalInterval)
@@ -398,7 +398,7 @@ func (p *Proxy) renew(cause registry.Cause, now time.Time, s *Settings) Effects 
 }
 
 // standBy leaves the subscription to its holder; nil: nobody.
-func (p *Proxy) standBy(holder *registry.Owner) Effects {
+func (p *Proxy) standBy(holder *registration.Owner) Effects {
 	already := p.Standby && p.Holder != nil && holder != nil && *p.Holder == *holder
 	p.Standby, p.Mine, p.Registered, p.Verified, p.handedOver = true, false, false, false, nil
 	p.Holder, p.HeldSince, p.Next, p.again = holder, time.Time{}, time.Time{}, ""

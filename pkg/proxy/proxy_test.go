@@ -9,7 +9,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -91,7 +91,7 @@ func TestWhateverHappensTheRulesHold(t *testing.T) {
 				t.Fatal("a start makes no attempt")
 			}
 			t.Repeat(map[string]func(*rapid.T){
-				"event":     func(*rapid.T) { m.event(registry.LeaderChanged) },
+				"event":     func(*rapid.T) { m.event(registration.LeaderChanged) },
 				"time":      func(t *rapid.T) { m.wait(time.Duration(rapid.Int64Range(1, int64(20*time.Second)).Draw(t, "wait"))) },
 				"until due": func(*rapid.T) { m.untilDue() },
 				"success":   func(*rapid.T) { m.success() },
@@ -107,7 +107,7 @@ func TestWhateverHappensTheRulesHold(t *testing.T) {
 }
 
 // event checks that an attempt is made at once, or right after the one under way.
-func (m *machine) event(cause registry.Cause) {
+func (m *machine) event(cause registration.Cause) {
 	attempting, standby := m.p.Attempting, m.p.Standby
 	fx := m.step(Input{Kind: Event, Cause: cause})
 	switch {
@@ -210,7 +210,7 @@ func (m *machine) restart() {
 func (m *machine) taken() {
 	m.revision++
 	attempting, known := m.p.Attempting, m.p.Known
-	m.step(Input{Kind: Seen, News: News{Revision: m.revision, Readable: true, Incarnation: m.p.NextIncarnation() + 1, Owner: registry.Owner{Name: "other", ID: "2"}}})
+	m.step(Input{Kind: Seen, News: News{Revision: m.revision, Readable: true, Incarnation: m.p.NextIncarnation() + 1, Owner: registration.Owner{Name: "other", ID: "2"}}})
 	if !attempting && known && !m.p.Standby {
 		m.t.Fatal("a superseded proxy does not stand by")
 	}
@@ -230,7 +230,7 @@ func TestSupersededRunNeverAttemptsAgain(t *testing.T) {
 			m := newMachine(t)
 			m.step(Input{Kind: Start})
 			m.succeed()
-			m.step(Input{Kind: Retired, News: News{Owner: registry.Owner{Name: "me", ID: "later"}}})
+			m.step(Input{Kind: Retired, News: News{Owner: registration.Owner{Name: "me", ID: "later"}}})
 			kind := rapid.SampledFrom([]Kind{Start, Event, Due, Finished, Seen, Voided, Restart, Stop})
 			for range 50 {
 				time.Sleep(time.Minute) // virtual
@@ -247,7 +247,7 @@ func TestLateNewsOfAnotherOwnerSupersedesAfterTheAttempt(t *testing.T) {
 	now := time.Now()
 	s := testSettings
 	p.Step(Input{Kind: Start, SeenAt: now}, now, &s)
-	p.Step(Input{Kind: Seen, News: News{Revision: 9, Readable: true, Incarnation: 2, Owner: registry.Owner{Name: "b", ID: "b"}}}, now, &s)
+	p.Step(Input{Kind: Seen, News: News{Revision: 9, Readable: true, Incarnation: 2, Owner: registration.Owner{Name: "b", ID: "b"}}}, now, &s)
 	if p.Standby {
 		t.Fatal("stood by before the attempt's outcome was known")
 	}
@@ -263,7 +263,7 @@ func TestAttemptThatWasSupersededByARecordThatIsGoneAgain(t *testing.T) {
 	s := testSettings
 	p.Step(Input{Kind: Start, SeenAt: now}, now, &s)
 	p.Step(Input{Kind: Seen, News: News{Revision: 9, Removed: true}}, now, &s)
-	by := registry.Owner{Name: "b", ID: "b"}
+	by := registration.Owner{Name: "b", ID: "b"}
 	fx := p.Step(Input{Kind: Finished, Outcome: Outcome{Superseded: true, Revision: 8, Incarnation: 1, By: by}}, now, &s)
 	if !p.Standby || p.Holder != nil || fx.Superseded == nil || *fx.Superseded != by {
 		t.Fatalf("holder %v, effects %+v; want it free, and to be told who had it", p.Holder, fx)
@@ -277,7 +277,7 @@ func TestOwnLateWriteByHandIsMended(t *testing.T) {
 	p.Step(Input{Kind: Start, SeenAt: now}, now, &s)
 	p.Step(Input{Kind: Finished, Outcome: Outcome{Revision: 8, Incarnation: 1, Verified: true, At: now}}, now, &s)
 	fx := p.Step(Input{Kind: Seen, News: News{Revision: 9, Mine: true, Readable: true, Incarnation: 1}}, now, &s)
-	if !fx.Attempt || p.Cause != registry.Lost || p.Revision != 9 {
+	if !fx.Attempt || p.Cause != registration.Lost || p.Revision != 9 {
 		t.Fatalf("a record of mine that I did not write: effects %+v, cause %s, revision %d", fx, p.Cause, p.Revision)
 	}
 }
@@ -292,7 +292,7 @@ func TestTimerOnlySettingsWaitForTheTimer(t *testing.T) {
 	if fx := p.Step(Input{Kind: Seen, News: News{Revision: 9, Removed: true}}, now, &s); fx.Attempt || p.Registered {
 		t.Fatalf("with events off, a lost record: effects %+v, registered %v", fx, p.Registered)
 	}
-	if fx := p.Step(Input{Kind: Due}, p.Next, &s); !fx.Attempt || p.Cause != registry.Timer {
+	if fx := p.Step(Input{Kind: Due}, p.Next, &s); !fx.Attempt || p.Cause != registration.Timer {
 		t.Fatalf("the timer: effects %+v, cause %s", fx, p.Cause)
 	}
 }

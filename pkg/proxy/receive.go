@@ -1,6 +1,6 @@
 package proxy
 
-import "github.com/exesdb/subproxy/pkg/registry"
+import "github.com/exesdb/subproxy/pkg/registration"
 
 // Receiver is the proxy's side of the hand-off: which of the events that arrive on its deliver subject it takes. It is a
 // plain value; the zero value has taken nothing.
@@ -20,7 +20,7 @@ type Receiver struct {
 
 // ReceiverAt is that of a proxy to which another handed its subscription over: it goes on as if it had taken itself what that one's
 // sink accepted.
-func ReceiverAt(p registry.Place) Receiver {
+func ReceiverAt(p registration.Position) Receiver {
 	return Receiver{Last: p.Accepted, taken: p.Accepted > 0, epoch: p.Epoch}
 }
 

@@ -8,7 +8,7 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/health"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -23,11 +23,11 @@ func begun(t *testing.T) (*Proxy, *Settings, time.Time) {
 func TestReleaseBehindALostRaceFreesTheKey(t *testing.T) {
 	p, s, now := begun(t)
 	p.Step(Input{Kind: Seen, News: News{Revision: 12, Removed: true}}, now, s)
-	fx := p.Step(Input{Kind: Finished, Outcome: Outcome{Superseded: true, Revision: 11, Incarnation: 4, By: registry.Owner{Name: "b", ID: "b"}}}, now, s)
+	fx := p.Step(Input{Kind: Finished, Outcome: Outcome{Superseded: true, Revision: 11, Incarnation: 4, By: registration.Owner{Name: "b", ID: "b"}}}, now, s)
 	if p.Standby && p.Holder == nil {
 		fx = p.Step(Input{Kind: Assigned}, now, s)
 	}
-	if !fx.Attempt || p.Standby || p.Cause != registry.Takeover {
+	if !fx.Attempt || p.Standby || p.Cause != registration.Takeover {
 		t.Fatalf("the winner has released it, and nobody takes it: %+v, standby %v", fx, p.Standby)
 	}
 }
@@ -74,7 +74,7 @@ func TestFailedRestartDoesNotMakeHealthy(t *testing.T) {
 		p, s, now := begun(t)
 		for range 5 {
 			p.Step(Input{Kind: Finished, Outcome: Outcome{Err: errTest}}, now, s)
-			p.Step(Input{Kind: Event, Cause: registry.LeaderChanged, SeenAt: now}, now, s)
+			p.Step(Input{Kind: Event, Cause: registration.LeaderChanged, SeenAt: now}, now, s)
 		}
 		p.Step(Input{Kind: Finished, Outcome: Outcome{Err: errTest}}, now, s)
 		p.Step(Input{Kind: Restart, SeenAt: now}, now, s)
@@ -92,12 +92,12 @@ func TestStoreAlertIsResolvedAndRaisedAnew(t *testing.T) {
 		defer r.stop()
 		outage := func() {
 			r.bucket.set(func(b *table) { b.fail, b.failKey = errTest, "" })
-			r.Tell("s", Cluster{Cause: registry.LeaderChanged, SeenAt: time.Now()})
+			r.Tell("s", Cluster{Cause: registration.LeaderChanged, SeenAt: time.Now()})
 			time.Sleep(5 * time.Second) // degraded, not failed
 			r.bucket.set(func(b *table) { b.failKey = testSubscriptions(1)[0].Key() })
 			time.Sleep(2 * time.Minute)
 			r.bucket.set(func(b *table) { b.fail = nil })
-			r.Tell("s", Cluster{Cause: registry.LeaderChanged, SeenAt: time.Now()})
+			r.Tell("s", Cluster{Cause: registration.LeaderChanged, SeenAt: time.Now()})
 			time.Sleep(2 * time.Second)
 			synctest.Wait()
 		}
@@ -136,12 +136,12 @@ func TestRemovalDuringAnAttemptThatFailsStillReleases(t *testing.T) {
 		r := newRig(t, testSettings, 3)
 		defer r.stop()
 		r.bucket.set(func(b *table) { b.hang = true })
-		r.Tell("s", Cluster{Cause: registry.LeaderChanged, SeenAt: time.Now()})
+		r.Tell("s", Cluster{Cause: registration.LeaderChanged, SeenAt: time.Now()})
 		synctest.Wait()
 		r.Apply(testSubscriptions(1))
 		time.Sleep(100 * time.Millisecond)
 		r.bucket.set(func(b *table) { b.hang = false })
-		r.Tell("s", Cluster{Cause: registry.LeaderChanged, SeenAt: time.Now()}) // gives up what hangs
+		r.Tell("s", Cluster{Cause: registration.LeaderChanged, SeenAt: time.Now()}) // gives up what hangs
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		if n := r.bucket.records(); n != 1 {
@@ -174,7 +174,7 @@ func TestShorterIntervalBringsTimersForward(t *testing.T) {
 // Two instances wrote the same incarnation, each into a bucket that did not show the other's record: a registration was
 // deleted by hand while one was paused, and the bucket purged before it woke.
 func TestEqualClaimsAreOutbidOnce(t *testing.T) {
-	rival := registry.Owner{Name: "other", ID: "other"}
+	rival := registration.Owner{Name: "other", ID: "other"}
 	for _, c := range []struct {
 		name string
 		in   Input
@@ -185,7 +185,7 @@ func TestEqualClaimsAreOutbidOnce(t *testing.T) {
 		p, s, now := begun(t)
 		p.Step(Input{Kind: Finished, Outcome: Outcome{Revision: 10, Incarnation: 1, Written: true, Verified: true}}, now, s)
 		if c.in.Kind == Finished {
-			p.Step(Input{Kind: Event, Cause: registry.LeaderChanged}, now, s)
+			p.Step(Input{Kind: Event, Cause: registration.LeaderChanged}, now, s)
 		}
 		if p.Step(c.in, now, s); p.Standby || p.NextIncarnation() != 2 {
 			t.Errorf("%s: standby %t, the next incarnation is %d, want 2", c.name, p.Standby, p.NextIncarnation())

@@ -6,7 +6,7 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/health"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 const (
@@ -242,12 +242,12 @@ func (l *loop) trouble(it *item, now time.Time) string {
 }
 
 // holder is who is known to hold the subscription; nobody where it is not registered.
-func (l *loop) holder(p *Proxy) registry.Owner {
+func (l *loop) holder(p *Proxy) registration.Owner {
 	if p.Standby || !p.Started {
 		if p.Holder != nil {
 			return *p.Holder
 		}
-		return registry.Owner{}
+		return registration.Owner{}
 	}
 	return l.owner
 }

@@ -3,14 +3,15 @@ package proxy
 import (
 	"strings"
 
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
 // respelled takes an entry of a key that is none of the proxies'. Where it is one of theirs with the selector's JSON written in another way, as a
 // version of before wrote it, then the subscription had its incarnations there: its first claim is of one above, so that a
 // subscriber that fences does not take the instance for a superseded one.
-func (l *loop) respelled(e *registry.Entry) {
+func (l *loop) respelled(e *kv.Entry) {
 	name, err := subscription.DecodeToken(e.Key[strings.LastIndexByte(e.Key, '.')+1:])
 	if err != nil {
 		return
@@ -23,8 +24,8 @@ func (l *loop) respelled(e *registry.Entry) {
 		return
 	}
 	incarnation := e.Incarnation
-	if e.Operation == registry.Put {
-		record, err := e.Registration()
+	if e.Operation == kv.Put {
+		record, err := registration.Decode(e.Key, e.Data)
 		if err != nil {
 			return
 		}

@@ -8,7 +8,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/payload"
 	"github.com/exesdb/subproxy/pkg/placement"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 const (
@@ -20,7 +20,7 @@ const (
 )
 
 // Share tells who the subscriptions are shared with, at the start and whenever that is another.
-func (s *Supervisor) Share(members []placement.Member, lives func(registry.Owner) placement.Liveness) {
+func (s *Supervisor) Share(members []placement.Member, lives func(registration.Owner) placement.Liveness) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	s.members.Store(placement.NewMembers(s.owner, members, lives))
@@ -204,7 +204,7 @@ func (it *item) moving() health.Moving {
 		return health.Asking
 	case p.Standby && !p.Next.IsZero():
 		return health.Waiting
-	case p.Attempting && p.Cause == registry.Takeover && !p.Registered:
+	case p.Attempting && p.Cause == registration.Takeover && !p.Registered:
 		return health.Claiming
 	default:
 		return ""
@@ -221,7 +221,7 @@ type way struct {
 	leaving time.Time // when this instance began to give it up; zero: it does not
 	// It suits this instance better than its holder (nil: nobody) since then, and this is how far it is with asking for it.
 	since  time.Time
-	holder *registry.Owner
+	holder *registration.Owner
 	plea   plea
 }
 
@@ -260,7 +260,7 @@ func (l *loop) ask(now time.Time) {
 	if len(l.wanted) == 0 || l.pleas+l.takes >= l.appetite.window {
 		return
 	}
-	names := map[registry.Owner][]string{}
+	names := map[registration.Owner][]string{}
 	n := 0
 	for _, it := range l.wanted {
 		if l.pleas+l.takes >= l.appetite.window {

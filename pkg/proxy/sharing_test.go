@@ -7,18 +7,19 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/placement"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // newSharingRig is a rig that shares with nobody yet.
 func newSharingRig(t *testing.T, n int) *rig {
-	r := &rig{t: t, bucket: &table{entries: map[string]registry.Entry{}}, metrics: health.NewMetrics(nil), statuses: map[string]int{}}
+	r := &rig{t: t, bucket: &table{entries: map[string]kv.Entry{}}, metrics: health.NewMetrics(nil), statuses: map[string]int{}}
 	settings := testSettings
 	settings.InitialInterval, settings.NormalInterval = time.Hour, time.Hour
 	settings.HeartbeatInterval, settings.SummaryInterval = time.Hour, time.Hour
 	r.Supervisor = New(Options{
-		Owner: registry.Owner{Name: "host-a", ID: "id-a"}, Bucket: r.bucket, Settings: settings, Metrics: r.metrics,
+		Owner: registration.Owner{Name: "host-a", ID: "id-a"}, Bucket: r.bucket, Settings: settings, Metrics: r.metrics,
 		Connected: func() bool { return true }, Publish: r.publish, Shares: true,
 	})
 	r.bucket.feed = r.Entry
@@ -35,14 +36,14 @@ func (r *rig) shareWith(others ...string) {
 	for _, name := range others {
 		members = append(members, placement.Member{Name: name})
 	}
-	r.Share(members, func(registry.Owner) placement.Liveness { return placement.Alive })
+	r.Share(members, func(registration.Owner) placement.Liveness { return placement.Alive })
 	synctest.Wait()
 }
 
 // claim writes a registration of somebody else.
-func (r *rig) claim(n int, owner registry.Owner, incarnation uint64) {
+func (r *rig) claim(n int, owner registration.Owner, incarnation uint64) {
 	sub := testSubscriptions(n + 1)[n]
-	record := registry.Registration{Subscription: sub, Owner: owner, Incarnation: incarnation}
+	record := registration.Registration{Subscription: sub, Owner: owner, Incarnation: incarnation}
 	data, err := record.Encode()
 	if err != nil {
 		r.t.Fatal(err)
@@ -57,7 +58,7 @@ func TestClaimOfAnEarlierRunRetiresNobody(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newSharingRig(t, 2)
 		defer r.stop()
-		r.claim(0, registry.Owner{Name: "host-a", ID: "earlier"}, 2)
+		r.claim(0, registration.Owner{Name: "host-a", ID: "earlier"}, 2)
 		if r.Retired() {
 			t.Fatal("this run retired")
 		}
@@ -78,7 +79,7 @@ func TestTwoRunsThatSessionsDoNotTellOfTakeFromEachOtherEverMoreSeldom(t *testin
 		incarnation := uint64(1)
 		for _, waits := range []int{1, 2, 4, 8, 16, 32, 64, 64} {
 			incarnation++
-			r.claim(0, registry.Owner{Name: "host-a", ID: "another"}, incarnation)
+			r.claim(0, registration.Owner{Name: "host-a", ID: "another"}, incarnation)
 			incarnation++
 			for n := range waits + 1 {
 				record, err := lastOf(r.bucket, key)
@@ -92,7 +93,7 @@ func TestTwoRunsThatSessionsDoNotTellOfTakeFromEachOtherEverMoreSeldom(t *testin
 			}
 		}
 		r.shareWith() // sessions tell
-		r.claim(0, registry.Owner{Name: "host-a", ID: "another"}, incarnation+1)
+		r.claim(0, registration.Owner{Name: "host-a", ID: "another"}, incarnation+1)
 		time.Sleep(turn)
 		synctest.Wait()
 		if record, err := lastOf(r.bucket, key); err != nil || record.Owner.ID != "id-a" {
@@ -106,9 +107,9 @@ func TestRunLeavesWhatALaterOneHoldsUntilItHearsOfItsEnd(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newSharingRig(t, 2)
 		defer r.stop()
-		later := registry.Owner{Name: "host-a", ID: "later"}
+		later := registration.Owner{Name: "host-a", ID: "later"}
 		before := r.bucket.writes
-		r.claim(0, registry.Owner{Name: "host-b", ID: "id-b"}, 2)
+		r.claim(0, registration.Owner{Name: "host-b", ID: "id-b"}, 2)
 		r.claim(0, later, 3)
 		r.claim(1, later, 2)
 		time.Sleep(turn - time.Millisecond)

@@ -7,7 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/sink"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -43,16 +44,16 @@ func TestSubscriberThatHasSeenALaterIncarnationMakesTheProxyAskTheBucket(t *test
 		}
 		of := s.it.proxy.Subscription
 		s.it.key = of.Key()
-		record := registry.Registration{Subscription: of, Owner: registry.Owner{Name: "n", ID: c.owner}, Incarnation: c.incarnation}
+		record := registration.Registration{Subscription: of, Owner: registration.Owner{Name: "n", ID: c.owner}, Incarnation: c.incarnation}
 		data, err := record.Encode()
 		if err != nil {
 			t.Fatal(err)
 		}
-		entry := registry.Entry{Key: s.it.key, Revision: 1, Data: data}
+		entry := kv.Entry{Key: s.it.key, Revision: 1, Data: data}
 		if c.incarnation == 0 {
-			entry = registry.Entry{Key: s.it.key, Revision: 1, Operation: registry.Deleted, Incarnation: 2}
+			entry = kv.Entry{Key: s.it.key, Revision: 1, Operation: kv.Deleted, Incarnation: 2}
 		}
-		s.loop.bucket, s.loop.matcher = &memory{history: []registry.Entry{entry}}, s.Owner.Needle()
+		s.loop.bucket, s.loop.matcher = &memory{history: []kv.Entry{entry}}, s.Owner.Matcher()
 		s.begin(1)
 		s.it.inlet.incarnation.Store(1)
 		s.send(1)

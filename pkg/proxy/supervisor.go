@@ -14,16 +14,17 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/payload"
 	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/registrar"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
 // Options are what a Supervisor works with. Every field but MaxPayload, Delivery, Ensure, Logger and Metrics is required.
 type Options struct {
-	Owner     registry.Owner // this instance
+	Owner     registration.Owner // this instance
 	Bucket    registrar.Bucket
 	Settings  Settings
 	Publish   func(subject string, data []byte) error
@@ -44,19 +45,19 @@ type Options struct {
 	Logger  *slog.Logger
 	Metrics *health.Metrics
 	// OnRetired, where set, is told once that another run of this instance's name took over. It must not block.
-	OnRetired func(by registry.Owner)
+	OnRetired func(by registration.Owner)
 	// OnRegistered, where set, is told how many registrations a batch brought, and when the last was verified. It is
 	// called by the stores' loops and must not block.
-	OnRegistered func(store string, cause registry.Cause, n int, at time.Time)
+	OnRegistered func(store string, cause registration.Cause, n int, at time.Time)
 }
 
 // shared is what all loops of a supervisor have in common. It is safe for concurrent use.
 type shared struct {
-	owner      registry.Owner
+	owner      registration.Owner
 	settings   atomic.Pointer[Settings]
 	registrar  *registrar.Registrar
 	bucket     registrar.Bucket
-	matcher    registry.OwnerNeedle // finds this instance's records
+	matcher    registration.OwnerMatcher // finds this instance's records
 	publisher  func(subject string, data []byte) error
 	connected  func() bool
 	hindered   func() string // nil: nothing is known
@@ -71,9 +72,9 @@ type shared struct {
 	stopping   atomic.Bool                       // what can't be released now stays
 	level      atomic.Bool                       // what the bucket holds was shown before the proxies began
 	retired    atomic.Bool                       // another run of this name took over
-	retire     func(by registry.Owner)
-	onRetired  func(by registry.Owner)
-	onReg      func(store string, cause registry.Cause, n int, at time.Time)
+	retire     func(by registration.Owner)
+	onRetired  func(by registration.Owner)
+	onReg      func(store string, cause registration.Cause, n int, at time.Time)
 	numbers    atomic.Uint64 // of deliver subjects
 	configured atomic.Int64  // subscriptions, of all stores
 }
@@ -135,7 +136,7 @@ func New(o Options) *Supervisor {
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.settings.Store(&o.Settings)
-	s.bucket, s.matcher = o.Bucket, o.Owner.Needle()
+	s.bucket, s.matcher = o.Bucket, o.Owner.Matcher()
 	s.registrar = registrar.New(registrar.Options{
 		Bucket: o.Bucket, Owner: o.Owner, Ensure: o.Ensure, Retired: s.retired.Load, Members: s.members.Load,
 		Verifications: o.Metrics.Verifications,
@@ -145,10 +146,10 @@ func New(o Options) *Supervisor {
 	}
 	s.retire = s.Retire
 	if s.onRetired = o.OnRetired; s.onRetired == nil {
-		s.onRetired = func(registry.Owner) {}
+		s.onRetired = func(registration.Owner) {}
 	}
 	if s.onReg = o.OnRegistered; s.onReg == nil {
-		s.onReg = func(string, registry.Cause, int, time.Time) {}
+		s.onReg = func(string, registration.Cause, int, time.Time) {}
 	}
 	return s
 }
@@ -301,7 +302,7 @@ func (s *Supervisor) tell(l *loop, c Cluster) {
 }
 
 // Entry passes on an entry of the bucket.
-func (s *Supervisor) Entry(e registry.Entry) {
+func (s *Supervisor) Entry(e kv.Entry) {
 	store, ok := storeToken(e.Key)
 	if !ok {
 		return
@@ -312,7 +313,7 @@ func (s *Supervisor) Entry(e registry.Entry) {
 	if l == nil {
 		return
 	}
-	if e.OwnedBy(s.matcher) {
+	if e.Contains(s.matcher) {
 		// Only the others' records are read again; a burst of own ones must not be kept in memory.
 		e.Data = s.matcher
 	}
@@ -352,7 +353,7 @@ func (s *Supervisor) Trimmed(first uint64) {
 func (s *Supervisor) Retired() bool { return s.retired.Load() }
 
 // Retire ends this run's work, since another run of its name took over: every proxy stands by, and nothing is written again.
-func (s *Supervisor) Retire(by registry.Owner) {
+func (s *Supervisor) Retire(by registration.Owner) {
 	if s.retired.Swap(true) {
 		return
 	}

@@ -15,7 +15,8 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/health"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -23,18 +24,18 @@ import (
 type table struct {
 	mu       sync.Mutex
 	sequence uint64
-	entries  map[string]registry.Entry
+	entries  map[string]kv.Entry
 	writes   int
 	fail     error
 	failKey  string // only this one fails; empty: all
 	hang     bool   // writes wait for the end of their context
-	feed     func(registry.Entry)
+	feed     func(kv.Entry)
 }
 
-func (b *table) Put(ctx context.Context, writes []registry.Write) []registry.WriteResult {
+func (b *table) Put(ctx context.Context, writes []kv.Write) []kv.Result {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	results := make([]registry.WriteResult, len(writes))
+	results := make([]kv.Result, len(writes))
 	if b.hang {
 		b.mu.Unlock()
 		<-ctx.Done()
@@ -48,7 +49,7 @@ func (b *table) Put(ctx context.Context, writes []registry.Write) []registry.Wri
 		case ctx.Err() != nil:
 			results[i].Err = ctx.Err()
 		case b.entries[w.Key].Revision != w.Revision:
-			results[i].Err = registry.ErrConflict
+			results[i].Err = kv.ErrConflict
 		default:
 			results[i].Revision = b.put(w.Key, w.Data, w.Incarnation)
 		}
@@ -59,9 +60,9 @@ func (b *table) Put(ctx context.Context, writes []registry.Write) []registry.Wri
 // put stores an entry, a deletion where data is nil, and tells the feed.
 func (b *table) put(key string, data []byte, released uint64) uint64 {
 	b.sequence++
-	e := registry.Entry{Key: key, Revision: b.sequence, Data: data}
+	e := kv.Entry{Key: key, Revision: b.sequence, Data: data}
 	if data == nil {
-		e.Operation, e.Incarnation = registry.Deleted, released
+		e.Operation, e.Incarnation = kv.Deleted, released
 	}
 	b.entries[key] = e
 	if b.feed != nil {
@@ -70,11 +71,11 @@ func (b *table) put(key string, data []byte, released uint64) uint64 {
 	return b.sequence
 }
 
-func (b *table) Get(ctx context.Context, key string) (registry.Entry, bool, error) {
+func (b *table) Get(ctx context.Context, key string) (kv.Entry, bool, error) {
 	return b.GetFromLeader(ctx, key)
 }
 
-func (b *table) GetLast(ctx context.Context, keys []string, found func(registry.Entry)) error {
+func (b *table) GetLast(ctx context.Context, keys []string, found func(kv.Entry)) error {
 	for _, key := range keys {
 		if e, ok, _ := b.GetFromLeader(ctx, key); ok {
 			found(e)
@@ -83,7 +84,7 @@ func (b *table) GetLast(ctx context.Context, keys []string, found func(registry.
 	return nil
 }
 
-func (b *table) GetFromLeader(_ context.Context, key string) (registry.Entry, bool, error) {
+func (b *table) GetFromLeader(_ context.Context, key string) (kv.Entry, bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	e, ok := b.entries[key]
@@ -100,7 +101,7 @@ func (b *table) records() (n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, e := range b.entries {
-		if e.Operation == registry.Put {
+		if e.Operation == kv.Put {
 			n++
 		}
 	}
@@ -128,10 +129,10 @@ func newRig(t *testing.T, settings Settings, n int, change ...func(*Options)) *r
 }
 
 func newRigToBegin(t *testing.T, settings Settings, n int, change ...func(*Options)) *rig {
-	r := &rig{t: t, bucket: &table{entries: map[string]registry.Entry{}}, metrics: health.NewMetrics(nil), statuses: map[string]int{}}
+	r := &rig{t: t, bucket: &table{entries: map[string]kv.Entry{}}, metrics: health.NewMetrics(nil), statuses: map[string]int{}}
 	settings.HeartbeatInterval, settings.SummaryInterval = 30*time.Second, 5*time.Second
 	o := Options{
-		Owner: registry.Owner{Name: "host-a", ID: "id-a"}, Bucket: r.bucket, Settings: settings, Metrics: r.metrics,
+		Owner: registration.Owner{Name: "host-a", ID: "id-a"}, Bucket: r.bucket, Settings: settings, Metrics: r.metrics,
 		Connected: func() bool { return true }, Publish: r.publish,
 	}
 	for _, f := range change {
@@ -224,23 +225,23 @@ func TestEventRegistersEveryProxyOfItsStoreAtOnce(t *testing.T) {
 		r := newRig(t, testSettings, 5000)
 		defer r.stop()
 		r.require(5000, "verified", verified)
-		r.Tell("s", Cluster{Cause: registry.LeaderChanged, Term: 7, Leader: "n2", SeenAt: time.Now()})
-		r.Tell("other", Cluster{Cause: registry.LeaderChanged, SeenAt: time.Now()})
+		r.Tell("s", Cluster{Cause: registration.LeaderChanged, Term: 7, Leader: "n2", SeenAt: time.Now()})
+		r.Tell("other", Cluster{Cause: registration.LeaderChanged, SeenAt: time.Now()})
 		synctest.Wait()
-		r.require(5000, "registered for the leader change", func(st health.Status) bool { return verified(st) && st.LastCause == registry.LeaderChanged })
+		r.require(5000, "registered for the leader change", func(st health.Status) bool { return verified(st) && st.LastCause == registration.LeaderChanged })
 		if n := testutil.ToFloat64(r.metrics.Ignored.WithLabelValues("store")); n != 1 {
 			t.Errorf("%v events of unknown stores, want 1", n)
 		}
 		record, err := lastOf(r.bucket, testSubscriptions(1)[0].Key())
-		if err != nil || record.Term != 7 || record.Cause != registry.LeaderChanged || record.Owner.ID != "id-a" || record.Incarnation != 1 {
+		if err != nil || record.Term != 7 || record.Cause != registration.LeaderChanged || record.Owner.ID != "id-a" || record.Incarnation != 1 {
 			t.Errorf("record %+v, %v", record, err)
 		}
 	})
 }
 
-func lastOf(b *table, key string) (registry.Registration, error) {
+func lastOf(b *table, key string) (registration.Registration, error) {
 	e, _, _ := b.GetFromLeader(context.Background(), key)
-	return e.Registration()
+	return registration.Decode(e.Key, e.Data)
 }
 
 func TestFloodOfEventsCostsAHandfulOfRounds(t *testing.T) {
@@ -251,7 +252,7 @@ func TestFloodOfEventsCostsAHandfulOfRounds(t *testing.T) {
 		defer r.stop()
 		before := r.bucket.writes
 		for i := range 100_000 {
-			r.Tell("s", Cluster{Cause: registry.LeaderChanged, Term: uint64(i + 1), SeenAt: time.Now()})
+			r.Tell("s", Cluster{Cause: registration.LeaderChanged, Term: uint64(i + 1), SeenAt: time.Now()})
 			if i%1000 == 0 {
 				time.Sleep(5 * time.Millisecond) // half a second for all
 			}
@@ -272,10 +273,10 @@ func TestOlderTermIsIgnored(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, testSettings, 1)
 		defer r.stop()
-		r.Tell("s", Cluster{Cause: registry.LeaderChanged, Term: 7, SeenAt: time.Now()})
+		r.Tell("s", Cluster{Cause: registration.LeaderChanged, Term: 7, SeenAt: time.Now()})
 		synctest.Wait()
 		before := r.bucket.writes
-		r.Tell("s", Cluster{Cause: registry.LeaderChanged, Term: 6, SeenAt: time.Now()})
+		r.Tell("s", Cluster{Cause: registration.LeaderChanged, Term: 6, SeenAt: time.Now()})
 		synctest.Wait()
 		if r.bucket.writes != before {
 			t.Error("an event of an older term was acted on")
@@ -290,14 +291,14 @@ func TestTopicNarrowsARestart(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig(t, testSettings, 10)
 		defer r.stop()
-		r.Tell("s", Cluster{Cause: registry.EmitterRestarted, Topic: "type_3:v1", SeenAt: time.Now()})
+		r.Tell("s", Cluster{Cause: registration.EmitterRestarted, Topic: "type_3:v1", SeenAt: time.Now()})
 		synctest.Wait()
 		for _, st := range r.all() {
-			if restarted := st.LastCause == registry.EmitterRestarted; restarted != (st.Name == "sub_3") {
+			if restarted := st.LastCause == registration.EmitterRestarted; restarted != (st.Name == "sub_3") {
 				t.Errorf("%s has cause %s", st.Name, st.LastCause)
 			}
 		}
-		r.Tell("s", Cluster{Cause: registry.EmitterRestarted, Topic: "nobody", SeenAt: time.Now()})
+		r.Tell("s", Cluster{Cause: registration.EmitterRestarted, Topic: "nobody", SeenAt: time.Now()})
 		synctest.Wait()
 		if n := testutil.ToFloat64(r.metrics.Ignored.WithLabelValues("topic")); n != 1 {
 			t.Errorf("%v ignored, want 1", n)
@@ -310,12 +311,12 @@ func TestStoreThatFailsTogetherIsOneAlertALevel(t *testing.T) {
 		r := newRig(t, testSettings, 1000)
 		defer r.stop()
 		r.bucket.set(func(b *table) { b.fail = errTest })
-		r.Tell("", Cluster{Cause: registry.Reconnected, SeenAt: time.Now()})
+		r.Tell("", Cluster{Cause: registration.Reconnected, SeenAt: time.Now()})
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		r.require(1000, "failed", func(st health.Status) bool { return st.Health == breaker.Failed && st.Breaker != breaker.Closed })
 		r.bucket.set(func(b *table) { b.fail = nil })
-		r.Tell("s", Cluster{Cause: registry.LeaderChanged, SeenAt: time.Now()})
+		r.Tell("s", Cluster{Cause: registration.LeaderChanged, SeenAt: time.Now()})
 		time.Sleep(time.Second)
 		synctest.Wait()
 		r.require(1000, "healthy again", verified)
@@ -355,11 +356,11 @@ func TestBatchesThatHangAreGivenUpForAnEvent(t *testing.T) {
 		r := newRig(t, testSettings, 10)
 		defer r.stop()
 		r.bucket.set(func(b *table) { b.hang = true })
-		r.Tell("s", Cluster{Cause: registry.LeaderChanged, SeenAt: time.Now()})
+		r.Tell("s", Cluster{Cause: registration.LeaderChanged, SeenAt: time.Now()})
 		time.Sleep(3 * time.Second)
 		r.bucket.set(func(b *table) { b.hang = false })
 		begun := time.Now()
-		r.Tell("s", Cluster{Cause: registry.LeaderChanged, SeenAt: begun})
+		r.Tell("s", Cluster{Cause: registration.LeaderChanged, SeenAt: begun})
 		time.Sleep(100 * time.Millisecond)
 		synctest.Wait()
 		r.require(10, "registered for the second event", verified)
@@ -382,11 +383,11 @@ func TestLostRegistrationsAreMendedAtOnce(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		r.require(20, "mended", func(st health.Status) bool { return verified(st) && st.LastCause == registry.Lost })
+		r.require(20, "mended", func(st health.Status) bool { return verified(st) && st.LastCause == registration.Lost })
 		if n := r.bucket.records(); n != 20 {
 			t.Errorf("%d records, want 20", n)
 		}
-		r.bucket.set(func(b *table) { b.entries, b.sequence = map[string]registry.Entry{}, 0 })
+		r.bucket.set(func(b *table) { b.entries, b.sequence = map[string]kv.Entry{}, 0 })
 		r.Void()
 		synctest.Wait()
 		r.require(20, "written again into the new bucket", verified)
@@ -401,7 +402,7 @@ func TestLaterRunOfTheSameNameRetiresThisOne(t *testing.T) {
 		r := newRig(t, testSettings, 20)
 		defer r.stop()
 		sub := testSubscriptions(1)[0]
-		later := registry.Registration{Subscription: sub, Owner: registry.Owner{Name: "host-a", ID: "id-b"}, Incarnation: 2}
+		later := registration.Registration{Subscription: sub, Owner: registration.Owner{Name: "host-a", ID: "id-b"}, Incarnation: 2}
 		data, err := later.Encode()
 		if err != nil {
 			t.Fatal(err)
@@ -414,7 +415,7 @@ func TestLaterRunOfTheSameNameRetiresThisOne(t *testing.T) {
 		r.require(20, "standing by", func(st health.Status) bool { return st.Health == breaker.Standby && st.Owner.ID == "id-b" })
 		before := r.bucket.writes
 		r.bucket.set(func(b *table) { b.put(sub.Key(), nil, 0) })
-		r.Tell("", Cluster{Cause: registry.LeaderChanged, SeenAt: time.Now()})
+		r.Tell("", Cluster{Cause: registration.LeaderChanged, SeenAt: time.Now()})
 		if _, err := r.Reregister(context.Background(), "", ""); err != nil {
 			t.Error(err)
 		}
@@ -466,7 +467,7 @@ func TestRestartAnswersWithANewVerifiedIncarnation(t *testing.T) {
 			t.Fatalf("%+v, %v", statuses, err)
 		}
 		again, _ := lastOf(r.bucket, testSubscriptions(2)[1].Key())
-		if again.DeliverSubject == record.DeliverSubject || again.Incarnation != record.Incarnation+1 || again.Cause != registry.Manual {
+		if again.DeliverSubject == record.DeliverSubject || again.Incarnation != record.Incarnation+1 || again.Cause != registration.Manual {
 			t.Errorf("%+v after %+v", again, record)
 		}
 		if held, _ := r.Holds(context.Background(), "s", "nobody"); held != 0 {
@@ -517,7 +518,7 @@ func TestReleaseOfWhatIsNoLongerConfiguredIsTriedUntilItIsDone(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				r := newRig(t, testSettings, 10)
 				defer r.stop()
-				r.bucket.set(func(b *table) { b.fail = registry.ErrNoAck })
+				r.bucket.set(func(b *table) { b.fail = kv.ErrNoAck })
 				r.Apply(testSubscriptions(10)[:left])
 				time.Sleep(3 * releaseAgain) // virtual
 				if n := r.bucket.records(); n != 10 {

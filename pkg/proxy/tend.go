@@ -3,7 +3,8 @@ package proxy
 import (
 	"time"
 
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // tend opens and shuts the place where a proxy's events come in, as the proxy begins to hold the subscription and ends. Each
@@ -37,9 +38,9 @@ func (l *loop) shut(it *item) {
 
 // release deletes the record at that revision, or leaves it to whoever asked for it, once the sink has nothing in hand.
 // From is where its events came in; nil: nowhere.
-func (l *loop) release(it *item, revision uint64, from *inlet, to *registry.Owner, now time.Time) {
+func (l *loop) release(it *item, revision uint64, from *inlet, to *registration.Owner, now time.Time) {
 	it.way = &way{leaving: now}
-	w := registry.Write{Key: it.key, Revision: revision, Incarnation: max(it.proxy.Incarnation, it.proxy.Claim), Term: l.inbox.fence.term()}
+	w := kv.Write{Key: it.key, Revision: revision, Incarnation: max(it.proxy.Incarnation, it.proxy.Claim), Term: l.inbox.fence.term()}
 	l.releases = append(l.releases, release{w, it, it.busy, from, to})
 	if busy := it.busy; !isClosed(busy) {
 		l.work.Go(func() {

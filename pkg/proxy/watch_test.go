@@ -13,7 +13,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/health"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 func TestPresenceOfAnEmitter(t *testing.T) {
@@ -213,7 +213,7 @@ func TestEmitterThatLeadsByALeaseIsThere(t *testing.T) {
 		if s := r.summary(); s.Leader != "e" || s.Term != 7 {
 			t.Errorf("leader %q of term %d", s.Leader, s.Term)
 		}
-		r.Tell("s", Cluster{Cause: registry.LeaderChanged, Term: 8, Leader: "f", SeenAt: time.Now()})
+		r.Tell("s", Cluster{Cause: registration.LeaderChanged, Term: 8, Leader: "f", SeenAt: time.Now()})
 		synctest.Wait()
 		if s := r.summary(); s.Leader != "f" || s.Term != 8 {
 			t.Errorf("leader %q of term %d, after it changed", s.Leader, s.Term)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/sink"
 )
 
@@ -217,11 +218,11 @@ func (f *inflow) superseded(ctx context.Context, incarnation uint64) {
 	switch {
 	case err != nil || !ok:
 		return // asked again after the next refusal
-	case !e.OwnedBy(f.l.matcher):
+	case !e.Contains(f.l.matcher):
 		f.l.inbox.entry(e)
 		return
 	}
-	if record, err := e.Registration(); err == nil && record.Incarnation > incarnation {
+	if record, err := registration.Decode(e.Key, e.Data); err == nil && record.Incarnation > incarnation {
 		f.l.inbox.ask(request{do: func(l *loop, now time.Time) {
 			if f.it.inlet == f.inlet {
 				l.restart(f.it, now)

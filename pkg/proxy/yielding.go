@@ -4,7 +4,7 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/health"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // What one instance hands over at once, and what one takes. A subscription pauses from when its holder leaves it until it is registered
@@ -72,7 +72,7 @@ func (q *quickest) slow() time.Duration {
 // promise is a subscription that another instance asked for.
 type promise struct {
 	item *item
-	to   registry.Owner
+	to   registration.Owner
 }
 
 // promise takes another instance's request. What it names is handed over in turn.
@@ -88,7 +88,7 @@ func (l *loop) promise(r *health.HandOver) {
 	}
 }
 
-func (l *loop) yields(it *item, to registry.Owner) bool {
+func (l *loop) yields(it *item, to registration.Owner) bool {
 	m := l.peers()
 	p := &it.proxy
 	if m == nil || it.removed || !p.Registered || p.Failures > 0 || p.Standby || p.Attempting {

@@ -10,8 +10,9 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/placement"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -67,8 +68,8 @@ func TestHandsOverAPartAtATime(t *testing.T) {
 		r := newRig(t, testSettings, n)
 		defer r.stop()
 		members := []placement.Member{{Name: "host-a"}, {Name: "host-b"}}
-		sharing, to := placement.NewRendezvous(members), registry.Owner{Name: "host-b", ID: "id-b"}
-		r.Share(members, func(registry.Owner) placement.Liveness { return placement.Alive })
+		sharing, to := placement.NewRendezvous(members), registration.Owner{Name: "host-b", ID: "id-b"}
+		r.Share(members, func(registration.Owner) placement.Liveness { return placement.Alive })
 		subs, theirs := map[string]subscription.Subscription{}, map[string]bool{} // by name; what host-b is to get, and has not
 		for _, s := range testSubscriptions(n) {
 			subs[s.Name] = s
@@ -89,7 +90,7 @@ func TestHandsOverAPartAtATime(t *testing.T) {
 						t.Fatalf("%+v is handed over, of %+v", h, e)
 					}
 					delete(theirs, h.Name)
-					record := registry.Registration{Subscription: subs[h.Name], Owner: to, Incarnation: 2, Cause: registry.Takeover, DeliverSubject: "d"}
+					record := registration.Registration{Subscription: subs[h.Name], Owner: to, Incarnation: 2, Cause: registration.Takeover, DeliverSubject: "d"}
 					data, err := record.Encode()
 					if err != nil {
 						t.Fatal(err)
@@ -110,12 +111,12 @@ func TestWhatNobodyTakesHoldsUpNobody(t *testing.T) {
 		const n = 200
 		r := newRig(t, testSettings, n)
 		defer r.stop()
-		to := registry.Owner{Name: "host-b", ID: "id-b"}
-		r.Share([]placement.Member{{Name: "host-a", Draining: true}, {Name: "host-b"}}, func(registry.Owner) placement.Liveness { return placement.Alive })
+		to := registration.Owner{Name: "host-b", ID: "id-b"}
+		r.Share([]placement.Member{{Name: "host-a", Draining: true}, {Name: "host-b"}}, func(registration.Owner) placement.Liveness { return placement.Alive })
 		released := map[string]bool{}
 		r.bucket.set(func(b *table) {
-			b.feed = func(e registry.Entry) {
-				if e.Operation != registry.Put {
+			b.feed = func(e kv.Entry) {
+				if e.Operation != kv.Put {
 					released[e.Key] = true
 				}
 				r.Entry(e)

@@ -6,7 +6,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 	"github.com/exesdb/subproxy/pkg/verify"
 )
@@ -38,7 +39,7 @@ func (b *batch) write(ctx context.Context) (written []int) {
 				b.results[i].Revision, b.results[i].Incarnation = results[n].Revision, b.attempts[i].Incarnation
 				b.results[i].Written = true
 				written = append(written, i)
-			case errors.Is(err, registry.ErrConflict) && races < maxConflicts:
+			case errors.Is(err, kv.ErrConflict) && races < maxConflicts:
 				lost = append(lost, i)
 			default:
 				b.results[i].Err = fmt.Errorf("register %s: %w", b.attempts[i].Subscription, err)
@@ -56,8 +57,8 @@ func (b *batch) write(ctx context.Context) (written []int) {
 
 // put writes the open attempts' records. Where the bucket turns out to be gone it is made anew and they are written
 // again; what they were conditional on is gone with it, and the races that they lose then are resolved.
-func (b *batch) put(ctx context.Context, open []int) []registry.WriteResult {
-	writes := make([]registry.Write, len(open))
+func (b *batch) put(ctx context.Context, open []int) []kv.Result {
+	writes := make([]kv.Write, len(open))
 	for n, i := range open {
 		a := &b.attempts[i]
 		if a.HandedOver != nil && a.HandedOver.Revision != a.Revision {
@@ -67,7 +68,7 @@ func (b *batch) put(ctx context.Context, open []int) []registry.WriteResult {
 		if err != nil {
 			return failAll(len(open), err)
 		}
-		writes[n] = registry.Write{Key: a.Key, Data: data, Revision: a.Revision}
+		writes[n] = kv.Write{Key: a.Key, Data: data, Revision: a.Revision}
 		if a.OnWrite != nil {
 			a.OnWrite(a.Incarnation, a.HandedOver != nil)
 		}
@@ -76,7 +77,7 @@ func (b *batch) put(ctx context.Context, open []int) []registry.WriteResult {
 		return failAll(len(open), errRetired)
 	}
 	results := b.Bucket.Put(ctx, writes)
-	if b.Ensure == nil || !errors.Is(results[0].Err, registry.ErrNoStream) {
+	if b.Ensure == nil || !errors.Is(results[0].Err, kv.ErrNoStream) {
 		return results
 	}
 	if err := b.Ensure(ctx); err != nil {
@@ -88,8 +89,8 @@ func (b *batch) put(ctx context.Context, open []int) []registry.WriteResult {
 	return b.Bucket.Put(ctx, writes)
 }
 
-func failAll(n int, err error) []registry.WriteResult {
-	results := make([]registry.WriteResult, n)
+func failAll(n int, err error) []kv.Result {
+	results := make([]kv.Result, n)
 	for i := range results {
 		results[i].Err = err
 	}
@@ -97,7 +98,7 @@ func failAll(n int, err error) []registry.WriteResult {
 }
 
 func (b *batch) record(a *Attempt) ([]byte, error) {
-	record := registry.Registration{
+	record := registration.Registration{
 		Subscription:   a.Subscription,
 		Owner:          b.Owner,
 		Incarnation:    a.Incarnation,
@@ -145,7 +146,7 @@ func (b *batch) readBack(ctx context.Context, written []int, timeout time.Durati
 // overwritten is the result where another owner's record was found in place of this instance's. One with a higher
 // incarnation superseded it; any other was put there by hand or by a zombie.
 func overwritten(found verify.Result, incarnation uint64) Result {
-	record, err := found.Found.Registration()
+	record, err := registration.Decode(found.Found.Key, found.Found.Data)
 	if err == nil && record.Incarnation > incarnation {
 		return Result{Superseded: true, Revision: found.Found.Revision, Incarnation: record.Incarnation, By: record.Owner}
 	}

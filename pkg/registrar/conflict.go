@@ -5,8 +5,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/placement"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // resolveRaces reads who won each lost race, and returns the attempts to write again.
@@ -14,7 +15,7 @@ func (b *batch) resolveRaces(ctx context.Context, lost []int) (again []int) {
 	for _, found := range b.winners(ctx, lost) {
 		i, a := found.index, &b.attempts[found.index]
 		if found.err != nil {
-			b.results[i].Err = fmt.Errorf("register %s: %w: %w", a.Subscription, registry.ErrConflict, found.err)
+			b.results[i].Err = fmt.Errorf("register %s: %w: %w", a.Subscription, kv.ErrConflict, found.err)
 			continue
 		}
 		if found.ok && found.entry.Revision == a.Revision {
@@ -40,8 +41,8 @@ func (b *batch) resolveRaces(ctx context.Context, lost []int) (again []int) {
 type claim struct {
 	revision    uint64 // of the record, or to be conditional on
 	incarnation uint64
-	term        uint64         // of the record that was found
-	owner       registry.Owner // of a better claim
+	term        uint64             // of the record that was found
+	owner       registration.Owner // of a better claim
 }
 
 // resolve decides who is right after a conflict. Found is what the bucket holds now (ok false: nothing); tried is the
@@ -61,13 +62,13 @@ type claim struct {
 // Two instances that both replace a record of incarnation n both write n+1; only one of the writes succeeds, and the
 // other instance finds n+1 there, which is not below its own: the better claim. So of any number of instances that
 // start together, or that a zombie is among, exactly one goes on writing.
-func resolve(found registry.Entry, ok bool, own registry.Owner, members *placement.Members, tried *Attempt) (next claim, better bool) {
+func resolve(found kv.Entry, ok bool, own registration.Owner, members *placement.Members, tried *Attempt) (next claim, better bool) {
 	next = claim{revision: found.Revision, incarnation: tried.Incarnation}
-	if !ok || found.Operation != registry.Put {
+	if !ok || found.Operation != kv.Put {
 		next.incarnation = max(tried.Incarnation, found.Incarnation+1)
 		return next, false
 	}
-	record, err := found.Registration()
+	record, err := registration.Decode(found.Key, found.Data)
 	if err != nil {
 		return next, false
 	}
@@ -93,7 +94,7 @@ func resolve(found registry.Entry, ok bool, own registry.Owner, members *placeme
 
 type winner struct {
 	index int
-	entry registry.Entry
+	entry kv.Entry
 	ok    bool
 	err   error
 }
@@ -105,15 +106,15 @@ const winnersWait = 500 * time.Millisecond
 // replica shows at a revision that the conflict has already ruled out.
 func (b *batch) winners(ctx context.Context, lost []int) []winner {
 	found := make([]winner, len(lost))
-	for from := 0; from < len(lost) && len(lost) > 1; from += registry.MaxGetLast {
-		part := lost[from:min(from+registry.MaxGetLast, len(lost))]
+	for from := 0; from < len(lost) && len(lost) > 1; from += kv.MaxGetLast {
+		part := lost[from:min(from+kv.MaxGetLast, len(lost))]
 		keys, index := make([]string, len(part)), make(map[string]int, len(part))
 		for n, i := range part {
 			keys[n], index[b.attempts[i].Key] = b.attempts[i].Key, from+n
 		}
 		// What fails here is read from the leader below.
 		ctx, cancel := context.WithTimeout(ctx, winnersWait)
-		_ = b.Bucket.GetLast(ctx, keys, func(e registry.Entry) {
+		_ = b.Bucket.GetLast(ctx, keys, func(e kv.Entry) {
 			if n, ok := index[e.Key]; ok {
 				found[n].entry, found[n].ok = e, true
 			}

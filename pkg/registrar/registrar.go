@@ -15,22 +15,23 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/placement"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 	"github.com/exesdb/subproxy/pkg/verify"
 )
 
-// Bucket is where attempts are made; *registry.Registry is one.
+// Bucket is where attempts are made; *kv.Bucket is one.
 type Bucket interface {
 	verify.Bucket
-	Put(ctx context.Context, writes []registry.Write) []registry.WriteResult
+	Put(ctx context.Context, writes []kv.Write) []kv.Result
 }
 
 // Options are what a Registrar works with. Bucket, Owner and Verifications are required.
 type Options struct {
 	Bucket Bucket
-	Owner  registry.Owner // this instance
+	Owner  registration.Owner // this instance
 	// Ensure opens the bucket again where a write found no stream; nil where it can't be.
 	Ensure func(context.Context) error
 	// Retired reports whether another run of this instance's name took over. Nothing is written from then on.
@@ -44,7 +45,7 @@ type Options struct {
 // Registrar makes attempts. It is safe for concurrent use.
 type Registrar struct {
 	Options
-	matcher registry.OwnerNeedle
+	matcher registration.OwnerMatcher
 }
 
 // New makes a registrar.
@@ -55,7 +56,7 @@ func New(o Options) *Registrar {
 	if o.Members == nil {
 		o.Members = func() *placement.Members { return nil }
 	}
-	return &Registrar{Options: o, matcher: o.Owner.Needle()}
+	return &Registrar{Options: o, matcher: o.Owner.Matcher()}
 }
 
 // Attempt is one registration to be made.
@@ -67,7 +68,7 @@ type Attempt struct {
 	Incarnation    uint64
 	Known          bool        // the record at Revision was seen, or it is known that there is none
 	HandedOver     *HandedOver // nil: the holder before did not hand it over
-	Cause          registry.Cause
+	Cause          registration.Cause
 	Term           uint64
 	// OnWrite, where set, is called before the record goes out, each time that it is written: an emitter may send before
 	// the write is acknowledged. HandedOver tells whether the record says where the holder before stopped.
@@ -76,8 +77,8 @@ type Attempt struct {
 
 // HandedOver is what the holder of a subscription says when it hands it over.
 type HandedOver struct {
-	At       registry.Place // where it stopped
-	Revision uint64         // of its record: where somebody wrote since, At says nothing
+	At       registration.Position // where it stopped
+	Revision uint64                // of its record: where somebody wrote since, At says nothing
 }
 
 // Result is how an attempt ended. A nil Err with Superseded false is a success.
@@ -92,8 +93,8 @@ type Result struct {
 	FoundIncarnation uint64 // of another's record that was read back in its place; 0: none
 	Missing          bool   // what was read back is not this instance's record
 	Superseded       bool
-	By               registry.Owner // who superseded
-	Term             uint64         // the highest known, those of records found in the way included
+	By               registration.Owner // who superseded
+	Term             uint64             // the highest known, those of records found in the way included
 }
 
 // errRetired ends attempts that were not yet written when this run was superseded.
@@ -117,15 +118,15 @@ func (r *Registrar) Register(ctx context.Context, attempts []Attempt, verifyWith
 // Release deletes records that this instance holds no longer: writes without data. A conflict may be an own write that
 // was acknowledged late or never, so the bucket is looked at once more; a record of somebody else stays. The error at an
 // index is that of the record which could not be released.
-func (r *Registrar) Release(ctx context.Context, deletions []registry.Write) []error {
+func (r *Registrar) Release(ctx context.Context, deletions []kv.Write) []error {
 	failures := make([]error, len(deletions))
 	if r.Retired() {
 		return failures
 	}
-	var again []registry.Write
+	var again []kv.Write
 	var index []int // of those, in deletions
 	for i, result := range r.Bucket.Put(ctx, deletions) {
-		if !errors.Is(result.Err, registry.ErrConflict) {
+		if !errors.Is(result.Err, kv.ErrConflict) {
 			failures[i] = result.Err
 			continue
 		}
@@ -135,7 +136,7 @@ func (r *Registrar) Release(ctx context.Context, deletions []registry.Write) []e
 		}
 	}
 	for n, result := range r.Bucket.Put(ctx, again) {
-		if !errors.Is(result.Err, registry.ErrConflict) {
+		if !errors.Is(result.Err, kv.ErrConflict) {
 			failures[index[n]] = result.Err
 		}
 	}
@@ -143,13 +144,13 @@ func (r *Registrar) Release(ctx context.Context, deletions []registry.Write) []e
 }
 
 // ownLater is the deletion of a later record of this instance than the one that was to be deleted, where there is one.
-func (r *Registrar) ownLater(ctx context.Context, w registry.Write) (_ registry.Write, mine bool, _ error) {
+func (r *Registrar) ownLater(ctx context.Context, w kv.Write) (_ kv.Write, mine bool, _ error) {
 	found, ok, err := r.Bucket.GetFromLeader(ctx, w.Key)
-	if err != nil || !ok || !found.OwnedBy(r.matcher) {
+	if err != nil || !ok || !found.Contains(r.matcher) {
 		return w, false, err
 	}
 	w.Revision = found.Revision
-	if record, err := found.Registration(); err == nil {
+	if record, err := registration.Decode(found.Key, found.Data); err == nil {
 		w.Incarnation = max(w.Incarnation, record.Incarnation)
 	}
 	return w, true, nil

@@ -12,7 +12,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // Outcome says what a read-back found.
@@ -54,27 +55,27 @@ type Expect struct {
 // Result is what was found for the Expect at the same index.
 type Result struct {
 	Outcome Outcome
-	Found   registry.Entry // the last entry read; zero where nothing was there
-	Err     error          // nil for Verified; else Outcome.Err, with what was found
+	Found   kv.Entry // the last entry read; zero where nothing was there
+	Err     error    // nil for Verified; else Outcome.Err, with what was found
 }
 
-// Bucket is what ReadBack reads from; *registry.Registry is one.
+// Bucket is what ReadBack reads from; *kv.Bucket is one.
 type Bucket interface {
-	Get(ctx context.Context, key string) (registry.Entry, bool, error)
-	GetLast(ctx context.Context, keys []string, found func(registry.Entry)) error
-	GetFromLeader(ctx context.Context, key string) (registry.Entry, bool, error)
+	Get(ctx context.Context, key string) (kv.Entry, bool, error)
+	GetLast(ctx context.Context, keys []string, found func(kv.Entry)) error
+	GetFromLeader(ctx context.Context, key string) (kv.Entry, bool, error)
 }
 
 // Judge decides what a found entry means for an expectation. It is the whole rule; the rest of the package is reading.
-func Judge(expect Expect, found registry.Entry, ok bool, owner registry.OwnerNeedle) Outcome {
+func Judge(expect Expect, found kv.Entry, ok bool, owner registration.OwnerMatcher) Outcome {
 	switch {
 	case !ok:
 		return Missing
 	case found.Revision < expect.Revision:
 		return Lagging
-	case found.Operation != registry.Put:
+	case found.Operation != kv.Put:
 		return Missing
-	case !found.OwnedBy(owner):
+	case !found.Contains(owner):
 		return WrongOwner
 	default:
 		return Verified
@@ -97,7 +98,7 @@ const (
 )
 
 // ReadBack reads every expectation until it is verified or known to be wrong, within timeout.
-func ReadBack(ctx context.Context, bucket Bucket, owner registry.OwnerNeedle, expects []Expect, timeout time.Duration) []Result {
+func ReadBack(ctx context.Context, bucket Bucket, owner registration.OwnerMatcher, expects []Expect, timeout time.Duration) []Result {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	results := make([]Result, len(expects))
@@ -124,7 +125,7 @@ func ReadBack(ctx context.Context, bucket Bucket, owner registry.OwnerNeedle, ex
 }
 
 // read fills in results for the open indexes; what could not be read keeps what an earlier read found, or Unreadable.
-func read(ctx context.Context, patience time.Duration, bucket Bucket, owner registry.OwnerNeedle, expects []Expect, open []int, results []Result) error {
+func read(ctx context.Context, patience time.Duration, bucket Bucket, owner registration.OwnerMatcher, expects []Expect, open []int, results []Result) error {
 	if len(open) == 1 {
 		i := open[0]
 		ctx, cancel := context.WithTimeout(ctx, patience)
@@ -152,7 +153,7 @@ func read(ctx context.Context, patience time.Duration, bucket Bucket, owner regi
 	return nil
 }
 
-func readPage(ctx context.Context, patience time.Duration, bucket Bucket, owner registry.OwnerNeedle, expects []Expect, part []int, results []Result) error {
+func readPage(ctx context.Context, patience time.Duration, bucket Bucket, owner registration.OwnerMatcher, expects []Expect, part []int, results []Result) error {
 	keys := make([]string, len(part))
 	index := make(map[string]int, len(part))
 	for n, i := range part {
@@ -162,7 +163,7 @@ func readPage(ctx context.Context, patience time.Duration, bucket Bucket, owner 
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	return bucket.GetLast(ctx, keys, func(found registry.Entry) {
+	return bucket.GetLast(ctx, keys, func(found kv.Entry) {
 		if i, ok := index[found.Key]; ok {
 			results[i] = Result{Outcome: Judge(expects[i], found, true, owner), Found: found}
 		}
@@ -176,7 +177,7 @@ const maxRequest = 256 << 10
 func pageLength(expects []Expect, open []int) int {
 	size := 0
 	for n, i := range open {
-		if size += len(expects[i].Key) + 40; n == registry.MaxGetLast || size > maxRequest {
+		if size += len(expects[i].Key) + 40; n == kv.MaxGetLast || size > maxRequest {
 			return max(n, 1)
 		}
 	}
@@ -184,7 +185,7 @@ func pageLength(expects []Expect, open []int) int {
 }
 
 // askLeader replaces the doubtful results by what the leader says, which has applied every write it acknowledged.
-func askLeader(ctx context.Context, bucket Bucket, owner registry.OwnerNeedle, expects []Expect, open []int, results []Result) (said bool) {
+func askLeader(ctx context.Context, bucket Bucket, owner registration.OwnerMatcher, expects []Expect, open []int, results []Result) (said bool) {
 	for _, i := range open {
 		if o := results[i].Outcome; o != Missing && o != Lagging {
 			continue

@@ -12,20 +12,21 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/verify"
 )
 
 var (
-	self  = registry.Owner{Name: "a", ID: "SELF"}
-	other = registry.Owner{Name: "b", ID: "OTHER"}
+	self  = registration.Owner{Name: "a", ID: "SELF"}
+	other = registration.Owner{Name: "b", ID: "OTHER"}
 )
 
 const timeout = 2 * time.Second
 
 // bucket is a fake: each key's revisions from old to new, of which a replica shows all but the newest few.
 type bucket struct {
-	history map[string][]registry.Entry
+	history map[string][]kv.Entry
 	// behind is how many of a key's revisions the replica that answers the n-th read has not applied yet; nil: none.
 	behind func(read int, key string) int
 	// broken is what the n-th read fails with; nil: nothing.
@@ -37,11 +38,11 @@ type bucket struct {
 	pages              [][]string
 }
 
-func (b *bucket) entry(key string, behind int) (registry.Entry, bool) {
+func (b *bucket) entry(key string, behind int) (kv.Entry, bool) {
 	h := b.history[key]
 	n := len(h) - behind
 	if n <= 0 {
-		return registry.Entry{}, false
+		return kv.Entry{}, false
 	}
 	return h[n-1], true
 }
@@ -67,15 +68,15 @@ func (b *bucket) lag(key string) int {
 	return b.behind(b.reads, key)
 }
 
-func (b *bucket) Get(ctx context.Context, key string) (registry.Entry, bool, error) {
+func (b *bucket) Get(ctx context.Context, key string) (kv.Entry, bool, error) {
 	if err := b.begin(ctx); err != nil {
-		return registry.Entry{}, false, err
+		return kv.Entry{}, false, err
 	}
 	e, ok := b.entry(key, b.lag(key))
 	return e, ok, nil
 }
 
-func (b *bucket) GetLast(ctx context.Context, keys []string, found func(registry.Entry)) error {
+func (b *bucket) GetLast(ctx context.Context, keys []string, found func(kv.Entry)) error {
 	b.pages = append(b.pages, slices.Clone(keys))
 	err := b.begin(ctx)
 	for i, key := range keys {
@@ -89,26 +90,26 @@ func (b *bucket) GetLast(ctx context.Context, keys []string, found func(registry
 	return err
 }
 
-func (b *bucket) GetFromLeader(_ context.Context, key string) (registry.Entry, bool, error) {
+func (b *bucket) GetFromLeader(_ context.Context, key string) (kv.Entry, bool, error) {
 	b.leaderReads++
 	if b.leaderBroken != nil {
-		return registry.Entry{}, false, b.leaderBroken
+		return kv.Entry{}, false, b.leaderBroken
 	}
 	e, ok := b.entry(key, 0)
 	return e, ok, nil
 }
 
-func put(key string, revision uint64, o registry.Owner) registry.Entry {
+func put(key string, revision uint64, o registration.Owner) kv.Entry {
 	data := fmt.Sprintf(`{"store":"s","owner":{"name":%q,"id":%q}}`, o.Name, o.ID)
-	return registry.Entry{Key: key, Revision: revision, Data: []byte(data)}
+	return kv.Entry{Key: key, Revision: revision, Data: []byte(data)}
 }
 
-func marker(key string, revision uint64) registry.Entry {
-	return registry.Entry{Key: key, Revision: revision, Operation: registry.Deleted}
+func marker(key string, revision uint64) kv.Entry {
+	return kv.Entry{Key: key, Revision: revision, Operation: kv.Deleted}
 }
 
-func history(entries ...registry.Entry) map[string][]registry.Entry {
-	h := map[string][]registry.Entry{}
+func history(entries ...kv.Entry) map[string][]kv.Entry {
+	h := map[string][]kv.Entry{}
 	for _, e := range entries {
 		h[e.Key] = append(h[e.Key], e)
 	}
@@ -160,14 +161,14 @@ func TestReadBack(t *testing.T) {
 		{"marker older than the write", bucket{history: history(marker("k", 6), put("k", 7, self)), behind: until(2, 1)}, verify.Verified, nil, 20 * time.Millisecond, false},
 		{"another owner", bucket{history: history(put("k", 7, self), put("k", 8, other))}, verify.WrongOwner, verify.ErrWrongOwner, time.Millisecond, false},
 		{"another owner at the same revision", bucket{history: history(put("k", 7, other))}, verify.WrongOwner, verify.ErrWrongOwner, time.Millisecond, false},
-		{"garbage", bucket{history: history(registry.Entry{Key: "k", Revision: 8, Data: []byte("\x00{")})}, verify.WrongOwner, verify.ErrWrongOwner, time.Millisecond, false},
+		{"garbage", bucket{history: history(kv.Entry{Key: "k", Revision: 8, Data: []byte("\x00{")})}, verify.WrongOwner, verify.ErrWrongOwner, time.Millisecond, false},
 		{"unreadable, then readable", bucket{history: history(put("k", 7, self)), broken: brokenUntil(5)}, verify.Verified, nil, 100 * time.Millisecond, false},
 		{"unreadable", bucket{broken: brokenUntil(1 << 30)}, verify.Unreadable, verify.ErrUnreadable, timeout, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began := time.Now()
-				r := verify.ReadBack(t.Context(), &c.bucket, self.Needle(), []verify.Expect{{Key: "k", Revision: 7}}, timeout)[0]
+				r := verify.ReadBack(t.Context(), &c.bucket, self.Matcher(), []verify.Expect{{Key: "k", Revision: 7}}, timeout)[0]
 				if took := time.Since(began); took > c.within {
 					t.Errorf("took %v, more than %v", took, c.within)
 				}
@@ -185,12 +186,12 @@ func TestReadBack(t *testing.T) {
 func TestErrorsTellWhatWasFound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bucket{history: history(put("k", 8, other)), broken: brokenUntil(2)}
-		r := verify.ReadBack(t.Context(), b, self.Needle(), []verify.Expect{{Key: "k", Revision: 7}}, timeout)[0]
+		r := verify.ReadBack(t.Context(), b, self.Matcher(), []verify.Expect{{Key: "k", Revision: 7}}, timeout)[0]
 		if r.Found.Revision != 8 || !strings.HasSuffix(r.Err.Error(), "revision 8") {
 			t.Errorf("got %+v", r)
 		}
 		b = &bucket{broken: brokenUntil(1 << 30)}
-		r = verify.ReadBack(t.Context(), b, self.Needle(), []verify.Expect{{Key: "k", Revision: 7}}, timeout)[0]
+		r = verify.ReadBack(t.Context(), b, self.Matcher(), []verify.Expect{{Key: "k", Revision: 7}}, timeout)[0]
 		if !errors.Is(r.Err, errBroken) && !errors.Is(r.Err, context.DeadlineExceeded) {
 			t.Errorf("the reason is lost: %v", r.Err)
 		}
@@ -200,7 +201,7 @@ func TestErrorsTellWhatWasFound(t *testing.T) {
 func TestManyAreReadInBoundedPages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n, maxRequest = 2500, 256 << 10
-		b := &bucket{history: map[string][]registry.Entry{}, behind: until(4, 1)}
+		b := &bucket{history: map[string][]kv.Entry{}, behind: until(4, 1)}
 		expects := make([]verify.Expect, n)
 		for i := range expects {
 			key := fmt.Sprintf("s.by_stream.x.%05d", i)
@@ -208,9 +209,9 @@ func TestManyAreReadInBoundedPages(t *testing.T) {
 				key += strings.Repeat("y", 900) // long enough that bytes bound the page, and not the number
 			}
 			expects[i] = verify.Expect{Key: key, Revision: uint64(i + 1)}
-			b.history[key] = []registry.Entry{put(key, uint64(i+1), self)}
+			b.history[key] = []kv.Entry{put(key, uint64(i+1), self)}
 		}
-		for i, r := range verify.ReadBack(t.Context(), b, self.Needle(), expects, timeout) {
+		for i, r := range verify.ReadBack(t.Context(), b, self.Matcher(), expects, timeout) {
 			if r.Outcome != verify.Verified || r.Found.Key != expects[i].Key {
 				t.Fatalf("%d: got %+v", i, r)
 			}
@@ -222,7 +223,7 @@ func TestManyAreReadInBoundedPages(t *testing.T) {
 				size += len(key)
 				asked[key]++
 			}
-			if len(page) > registry.MaxGetLast || size > maxRequest {
+			if len(page) > kv.MaxGetLast || size > maxRequest {
 				t.Errorf("a page of %d keys, %d bytes", len(page), size)
 			}
 		}
@@ -234,19 +235,19 @@ func TestManyAreReadInBoundedPages(t *testing.T) {
 
 func TestPageThatFailsLeavesTheOthersVerified(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := &bucket{history: map[string][]registry.Entry{}, broken: func(read int) error {
+		b := &bucket{history: map[string][]kv.Entry{}, broken: func(read int) error {
 			if read == 1 {
 				return nil
 			}
 			return errBroken
 		}}
-		expects := make([]verify.Expect, registry.MaxGetLast+10)
+		expects := make([]verify.Expect, kv.MaxGetLast+10)
 		for i := range expects {
 			expects[i] = verify.Expect{Key: fmt.Sprint(i), Revision: 1}
-			b.history[expects[i].Key] = []registry.Entry{put(expects[i].Key, 1, self)}
+			b.history[expects[i].Key] = []kv.Entry{put(expects[i].Key, 1, self)}
 		}
-		results := verify.ReadBack(t.Context(), b, self.Needle(), expects, timeout)
-		for i, r := range results[:registry.MaxGetLast] {
+		results := verify.ReadBack(t.Context(), b, self.Matcher(), expects, timeout)
+		for i, r := range results[:kv.MaxGetLast] {
 			if r.Outcome != verify.Verified || r.Err != nil {
 				t.Fatalf("%d: got %+v", i, r)
 			}
@@ -263,7 +264,7 @@ func TestCancelledContextEndsReading(t *testing.T) {
 		time.AfterFunc(50*time.Millisecond, cancel)
 		b := &bucket{history: history(put("k", 3, self)), leaderBroken: errBroken}
 		began := time.Now()
-		r := verify.ReadBack(ctx, b, self.Needle(), []verify.Expect{{Key: "k", Revision: 7}}, timeout)[0]
+		r := verify.ReadBack(ctx, b, self.Matcher(), []verify.Expect{{Key: "k", Revision: 7}}, timeout)[0]
 		if took := time.Since(began); took != 50*time.Millisecond || r.Outcome != verify.Lagging && r.Outcome != verify.Unreadable || r.Err == nil {
 			t.Errorf("after %v: %+v", took, r)
 		}
@@ -272,7 +273,7 @@ func TestCancelledContextEndsReading(t *testing.T) {
 
 func TestNothingExpectedIsNothingRead(t *testing.T) {
 	b := &bucket{}
-	if got := verify.ReadBack(t.Context(), b, self.Needle(), nil, timeout); len(got) != 0 || b.reads > 0 {
+	if got := verify.ReadBack(t.Context(), b, self.Matcher(), nil, timeout); len(got) != 0 || b.reads > 0 {
 		t.Errorf("got %v after %d reads", got, b.reads)
 	}
 }
@@ -292,7 +293,7 @@ func TestOutcomesHaveNamesAndErrors(t *testing.T) {
 func TestVerifiedIsNeverSaidOfWhatIsNotThere(t *testing.T) {
 	outer := t
 	rapid.Check(t, func(t *rapid.T) {
-		b := &bucket{history: map[string][]registry.Entry{}}
+		b := &bucket{history: map[string][]kv.Entry{}}
 		var expects []verify.Expect
 		revision := uint64(0)
 		for i := range rapid.IntRange(1, 6).Draw(t, "keys") {
@@ -315,7 +316,7 @@ func TestVerifiedIsNeverSaidOfWhatIsNotThere(t *testing.T) {
 		for _, e := range expects {
 			h := b.history[e.Key]
 			for i := range h {
-				if i < len(h)-1 && h[i].Revision >= e.Revision && h[i].OwnedBy(self.Needle()) {
+				if i < len(h)-1 && h[i].Revision >= e.Revision && h[i].Contains(self.Matcher()) {
 					h[i] = put(e.Key, h[i].Revision, other)
 				}
 			}
@@ -334,11 +335,11 @@ func TestVerifiedIsNeverSaidOfWhatIsNotThere(t *testing.T) {
 		}
 		var results []verify.Result
 		synctest.Test(outer, func(t *testing.T) {
-			results = verify.ReadBack(t.Context(), b, self.Needle(), expects, timeout)
+			results = verify.ReadBack(t.Context(), b, self.Matcher(), expects, timeout)
 		})
 		for i, r := range results {
 			last, ok := b.entry(expects[i].Key, 0)
-			there := ok && last.Revision >= expects[i].Revision && last.OwnedBy(self.Needle())
+			there := ok && last.Revision >= expects[i].Revision && last.Contains(self.Matcher())
 			if r.Outcome == verify.Verified && !there {
 				t.Fatalf("%+v is said to be verified; the bucket has %+v", expects[i], last)
 			}

@@ -17,7 +17,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/health"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/sink"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -238,7 +239,7 @@ func TestContractNamesEverySubjectOfTheCode(t *testing.T) {
 	code := map[string]bool{
 		config.Default().SubscriptionProxy.LeaderChangedSubject:    true,
 		config.Default().SubscriptionProxy.EmitterRestartedSubject: true,
-		registry.RepublishTo + "<key>":                             true,
+		kv.RepublishTo + "<key>":                                   true,
 		health.StatusPrefix + "<store>.<name>":                     true,
 		health.AlertPrefix + "<store>.<name>":                      true,
 		health.AlertPrefix + "<store>":                             true,
@@ -246,7 +247,7 @@ func TestContractNamesEverySubjectOfTheCode(t *testing.T) {
 		health.HandOverPrefix + "<instance id>":                    true,
 		health.SupersededPrefix + "<instance name>":                true,
 		"exesdb.proxy.deliver.<instance id>.<n>":                   true, // held to records in TestLeaderChangeReregistersAtOnceAndIsVerified
-		registry.ClusterTo + "<key>":                               true,
+		kv.ClusterTo + "<key>":                                     true,
 		event.SubjectPrefix + "<store>.<stream id>.<event type>":   true,
 		emitter.StoredSubject + "<store>.<stream id>.<event type>": true,
 		event.ProgressPrefix + "<store>":                           true,
@@ -270,7 +271,7 @@ func TestContractNamesEverySubjectOfTheCode(t *testing.T) {
 func TestContractListsWhatTheCodeKnows(t *testing.T) {
 	t.Parallel()
 	page := readContract(t)
-	for _, cause := range registry.Causes() {
+	for _, cause := range registration.Causes() {
 		if !strings.Contains(page, "`"+string(cause)+"`") {
 			t.Errorf("the page does not name cause %s", cause)
 		}
@@ -282,7 +283,7 @@ func TestContractListsWhatTheCodeKnows(t *testing.T) {
 	}
 	for _, text := range []string{
 		health.CodeBadRequest + " | `" + health.BadRequest + "`", health.CodeNotFound + " | `" + health.ProxyNotFound + "`",
-		health.CodeUnavailable + " | `" + health.TemporaryFailure + "`", "`" + registry.DefaultBucket + "`",
+		health.CodeUnavailable + " | `" + health.TemporaryFailure + "`", "`" + kv.DefaultBucket + "`",
 		fmt.Sprintf("A key is at most %d,%03d bytes", subscription.MaxKeyLength/1000, subscription.MaxKeyLength%1000),
 		health.StatusAnswerType, health.ListAnswerType,
 	} {

@@ -9,7 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/internal/config"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/sink"
 )
 
@@ -28,7 +28,7 @@ func TestUnfitBucketsAreOneStartUpError(t *testing.T) {
 	}
 	began := time.Now()
 	err := g.tryStart()
-	var missing *registry.MissingSettingError
+	var missing *kv.MissingSettingError
 	if !errors.As(err, &missing) || !errors.Is(err, sink.ErrParkedStream) || time.Since(began) > 10*time.Second {
 		t.Fatalf("started with %v", err)
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/exesdb/subproxy/internal/web"
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/health"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // host starts an emitter in the instance's process.
@@ -242,8 +242,8 @@ func TestAlertsOfAKilledRunAreResolved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	former := registry.Owner{Name: g.config.Instance.Name, ID: "former"}
-	gone := registry.Owner{Name: "gone", ID: "gone"}
+	former := registration.Owner{Name: g.config.Instance.Name, ID: "former"}
+	gone := registration.Owner{Name: "gone", ID: "gone"}
 	for _, a := range []health.Standing{
 		{Scope: "proxy", Store: "s", Name: "all", Level: health.Warning, Owner: former},
 		{Scope: "proxy", Store: "s", Name: "billing", Level: health.Critical, Owner: gone},

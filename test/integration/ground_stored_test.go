@@ -14,8 +14,8 @@ import (
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/feed"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/membership"
-	"github.com/exesdb/subproxy/pkg/registry"
 	"github.com/exesdb/subproxy/pkg/sink"
 )
 
@@ -425,11 +425,11 @@ func TestMirrorsBesideTheBucketsAreNotTakenForThem(t *testing.T) {
 	}
 	mirrorAnswers("exesdb_subscriptions", "s.by_stream.=24all.s11")
 	mirrorAnswers("exesdb_cluster", "member."+g.config.Instance.Name)
-	records, err := registry.OpenExisting(t.Context(), g.js, "exesdb_subscriptions")
+	records, err := kv.OpenExisting(t.Context(), g.js, "exesdb_subscriptions")
 	if err != nil {
 		t.Fatal(err)
 	}
-	sessions, err := registry.OpenExisting(t.Context(), g.js, "exesdb_cluster")
+	sessions, err := kv.OpenExisting(t.Context(), g.js, "exesdb_cluster")
 	if err != nil {
 		t.Fatal(err)
 	}

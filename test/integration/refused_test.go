@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/internal/connect"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/kv"
 )
 
 func TestMissingPermissionIsAStartUpErrorThatNamesIt(t *testing.T) {
@@ -77,7 +77,7 @@ func TestBucketThatLacksASettingIsAStartUpErrorThatNamesIt(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err := tryStart(t, quiet(t, w.url, greenhouse))
-			var missing *registry.MissingSettingError
+			var missing *kv.MissingSettingError
 			if !errors.As(err, &missing) {
 				t.Fatalf("started with %v, want a MissingSettingError", err)
 			}

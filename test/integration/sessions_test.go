@@ -8,9 +8,10 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
 	"github.com/exesdb/subproxy/pkg/membership"
-	"github.com/exesdb/subproxy/pkg/registry"
+	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // sessionExamples are the contract's examples that TestContractExamplesOfSessions holds to the code.
@@ -32,7 +33,7 @@ func TestContractExamplesOfSessions(t *testing.T) {
 	t.Parallel()
 	page := examples(t)
 	w := newWorld(t)
-	bucket, err := registry.Open(t.Context(), w.js, registry.Config{Kind: registry.Cluster})
+	bucket, err := kv.Open(t.Context(), w.js, kv.Config{Kind: kv.Cluster})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +41,7 @@ func TestContractExamplesOfSessions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	owner := registry.Owner{Name: "host-a", ID: "WqEm0C2sVpLQ1g3XKd0Zkb", Host: "host-a", PID: 4711}
+	owner := registration.Owner{Name: "host-a", ID: "WqEm0C2sVpLQ1g3XKd0Zkb", Host: "host-a", PID: 4711}
 	session, err := membership.OpenSession(membership.SessionConfig{Owner: owner, Follower: follower, Version: "0.1.0", Stores: membership.NewStores([]string{"greenhouse_tycoon"})})
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +71,7 @@ func TestContractExamplesOfSessions(t *testing.T) {
 		"handed_over": health.HandedOver{
 			Envelope: health.NewEnvelope(health.HandedOverType, time.Now()), Store: "greenhouse_tycoon", From: owner,
 			Subscriptions: []health.Handed{{
-				Name: "greenhouse_initialized_to_pubsub_v1", Revision: 17, Incarnation: 3, Place: registry.Place{Accepted: 120, Epoch: "1763881200000000000"},
+				Name: "greenhouse_initialized_to_pubsub_v1", Revision: 17, Incarnation: 3, Position: registration.Position{Accepted: 120, Epoch: "1763881200000000000"},
 			}},
 		},
 		"superseded":    health.Superseded{Envelope: health.NewEnvelope(health.SupersededType, time.Now()), Owner: owner, By: owner},

@@ -1,4 +1,4 @@
-package registry
+package kv
 
 import (
 	"context"
@@ -41,37 +41,37 @@ type Write struct {
 	Term uint64
 }
 
-// WriteResult is what became of the Write at the same index.
-type WriteResult struct {
+// Result is what became of the Write at the same index.
+type Result struct {
 	Revision uint64 // of the write, where Err is nil
 	Err      error
 }
 
 // Put performs the writes, all in flight together, and returns when each was acknowledged or failed. It never retries:
 // whether to write again is a decision that needs to know what is there now.
-func (r *Registry) Put(ctx context.Context, writes []Write) []WriteResult {
-	results := make([]WriteResult, len(writes))
+func (b *Bucket) Put(ctx context.Context, writes []Write) []Result {
+	results := make([]Result, len(writes))
 	futures := make([]jetstream.PubAckFuture, len(writes))
 	for i := range writes {
 		if ctx.Err() != nil {
 			results[i].Err = ctx.Err()
 			continue
 		}
-		futures[i], results[i].Err = r.js.PublishMsgAsync(r.message(&writes[i]), jetstream.WithRetryAttempts(0))
+		futures[i], results[i].Err = b.js.PublishMsgAsync(b.message(&writes[i]), jetstream.WithRetryAttempts(0))
 	}
 	for i, future := range futures {
 		if future != nil {
 			results[i] = await(ctx, future)
 		}
 		if results[i].Err != nil {
-			results[i].Err = r.suspect(describe(results[i].Err))
+			results[i].Err = b.suspect(describe(results[i].Err))
 		}
 	}
 	return results
 }
 
-func (r *Registry) message(w *Write) *nats.Msg {
-	m := &nats.Msg{Subject: r.prefix + w.Key, Data: w.Data, Header: nats.Header{
+func (b *Bucket) message(w *Write) *nats.Msg {
+	m := &nats.Msg{Subject: b.prefix + w.Key, Data: w.Data, Header: nats.Header{
 		jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(w.Revision, 10)},
 	}}
 	if w.TTL > 0 {
@@ -79,7 +79,7 @@ func (r *Registry) message(w *Write) *nats.Msg {
 	}
 	if w.Data == nil {
 		m.Header[operationHeader] = []string{operationDelete}
-		if r.kind == Checkpoints {
+		if b.kind == Checkpoints {
 			return m // that bucket knows no TTL
 		}
 		m.Header[jetstream.MsgTTLHeader] = []string{markerTTL.String()}
@@ -97,14 +97,14 @@ func (w *Write) remember(marker nats.Header, name string, number uint64) {
 	}
 }
 
-func await(ctx context.Context, future jetstream.PubAckFuture) WriteResult {
+func await(ctx context.Context, future jetstream.PubAckFuture) Result {
 	select {
 	case ack := <-future.Ok():
-		return WriteResult{Revision: ack.Sequence}
+		return Result{Revision: ack.Sequence}
 	case err := <-future.Err():
-		return WriteResult{Err: err}
+		return Result{Err: err}
 	case <-ctx.Done():
-		return WriteResult{Err: ctx.Err()}
+		return Result{Err: ctx.Err()}
 	}
 }
 

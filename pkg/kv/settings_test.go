@@ -1,4 +1,4 @@
-package registry
+package kv
 
 import (
 	"context"
@@ -156,11 +156,11 @@ func TestWrongSettingsAreNamedAllAtOnceWithTheOneCommandThatMendsThem(t *testing
 			if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
 				t.Fatalf("%s: %v", missing.Mend, err)
 			}
-			r, err := Open(t.Context(), js, Config{Bucket: "b", Records: 10})
+			b, err := Open(t.Context(), js, Config{Bucket: "b", Records: 10})
 			if err != nil {
 				t.Fatalf("after %s: %v", missing.Mend, err)
 			}
-			write(t, r, Write{Key: "k", Data: []byte("d")})
+			write(t, b, Write{Key: "k", Data: []byte("d")})
 		})
 	}
 }

@@ -1,4 +1,4 @@
-package registry
+package registration
 
 import (
 	"encoding/json"
@@ -8,10 +8,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"pgregory.net/rapid"
 
 	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -66,7 +66,7 @@ func TestEncodedRecordIsDecodedAsItWas(t *testing.T) {
 		if err != nil || !reflect.DeepEqual(got, r) {
 			t.Fatalf("got %+v, %v\nwant %+v", got, err, r)
 		}
-		if e := (Entry{Data: data}); !e.OwnedBy(r.Owner.Needle()) {
+		if e := (kv.Entry{Data: data}); !e.Contains(r.Owner.Matcher()) {
 			t.Fatalf("%s is not found to be its owner's", data)
 		}
 	})
@@ -101,52 +101,25 @@ func TestMalformedRecordsAreRefused(t *testing.T) {
 	}
 }
 
-func TestOperationIsReadFromTheHeaders(t *testing.T) {
-	r := &Registry{prefix: "$KV.b."}
-	at := time.Unix(1, 0)
-	for _, c := range []struct {
-		header nats.Header
-		want   Operation
-		name   string
-	}{
-		{nil, Put, "put"},
-		{nats.Header{"Nats-Expected-Last-Subject-Sequence": {"0"}}, Put, "put"},
-		{nats.Header{"KV-Operation": {"PUT"}}, Put, "put"},
-		{nats.Header{"KV-Operation": {"DEL"}}, Deleted, "deleted"},
-		{nats.Header{"KV-Operation": {"PURGE"}, "Nats-Rollup": {"sub"}}, Deleted, "deleted"},
-		{nats.Header{"Nats-Marker-Reason": {"MaxAge"}, "Nats-TTL": {"1h"}}, Expired, "expired"},
-		{nats.Header{"Nats-Marker-Reason": {"Purge"}}, Deleted, "deleted"},
-		{nats.Header{"Nats-Marker-Reason": {"Remove"}}, Deleted, "deleted"},
-		{nats.Header{"Nats-Marker-Reason": {}}, Put, "put"},
-		{nats.Header{"Exesdb-Incarnation": {"3"}}, Put, "put"},
-		{nats.Header{"KV-Operation": {"DEL"}, "Exesdb-Incarnation": {"many"}}, Deleted, "deleted"},
-	} {
-		e := r.NewEntry("$KV.b.s.by_stream.x.n", 7, c.header, []byte("d"), at)
-		if want := (Entry{Key: "s.by_stream.x.n", Revision: 7, Operation: c.want, Data: []byte("d"), Time: at}); !reflect.DeepEqual(e, want) || e.Operation.String() != c.name {
-			t.Errorf("%v: got %+v", c.header, e)
-		}
-	}
-}
-
-func TestOwnedBy(t *testing.T) {
+func TestOwnersRecordIsKnownWithoutDecodingIt(t *testing.T) {
 	r := example()
 	data, err := r.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
-		e     Entry
+		e     kv.Entry
 		owner Owner
 		want  bool
 	}{
-		"its own":           {Entry{Data: data}, r.Owner, true},
-		"an older run's":    {Entry{Data: data}, Owner{Name: r.Owner.Name, ID: "another"}, false},
-		"the name as an id": {Entry{Data: data}, Owner{ID: "host-a"}, false},
-		"a part of the id":  {Entry{Data: data}, Owner{ID: r.Owner.ID[:20]}, false},
-		"a marker":          {Entry{Operation: Deleted, Data: data}, r.Owner, false},
-		"nothing":           {Entry{}, r.Owner, false},
+		"its own":           {kv.Entry{Data: data}, r.Owner, true},
+		"an older run's":    {kv.Entry{Data: data}, Owner{Name: r.Owner.Name, ID: "another"}, false},
+		"the name as an id": {kv.Entry{Data: data}, Owner{ID: "host-a"}, false},
+		"a part of the id":  {kv.Entry{Data: data}, Owner{ID: r.Owner.ID[:20]}, false},
+		"a marker":          {kv.Entry{Operation: kv.Deleted, Data: data}, r.Owner, false},
+		"nothing":           {kv.Entry{}, r.Owner, false},
 	} {
-		if got := c.e.OwnedBy(c.owner.Needle()); got != c.want {
+		if got := c.e.Contains(c.owner.Matcher()); got != c.want {
 			t.Errorf("%s: %v", name, got)
 		}
 	}

@@ -1,4 +1,4 @@
-package registry
+package kv
 
 import (
 	"context"
@@ -40,9 +40,6 @@ type Kind struct {
 	republishTo string // followed by the key; empty: it is only read, not followed
 	markers     bool   // deletions and expiries leave a marker, for those who follow it
 }
-
-// Bucket is the kind's bucket where no other is named.
-func (k Kind) Bucket() string { return k.bucket }
 
 // The kinds of bucket.
 var (
@@ -90,8 +87,8 @@ func (c *Config) fill() {
 	}
 }
 
-// Registry is a bucket of registrations. It is safe for concurrent use.
-type Registry struct {
+// Bucket is an open bucket. It is safe for concurrent use.
+type Bucket struct {
 	js      jetstream.JetStream
 	kind    Kind
 	bucket  string
@@ -108,45 +105,45 @@ type Registry struct {
 
 // Open opens the bucket, creating it where it is absent. Where it is present and lacks needed settings, the error is a
 // *MissingSettingError: an existing bucket is the user's, and is never changed here.
-func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Registry, error) {
+func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Bucket, error) {
 	cfg.fill()
 	pipelined, err := withWriteWindow(js, cfg.AckWait)
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", cfg.Bucket, err)
 	}
-	r := &Registry{js: pipelined, kind: cfg.Kind, bucket: cfg.Bucket, prefix: subjectPrefix + cfg.Bucket + ".", ackWait: cfg.AckWait}
-	r.direct = feed.NewDirect(js, r.Stream())
-	if _, err := r.Ensure(ctx, cfg); err != nil {
+	b := &Bucket{js: pipelined, kind: cfg.Kind, bucket: cfg.Bucket, prefix: subjectPrefix + cfg.Bucket + ".", ackWait: cfg.AckWait}
+	b.direct = feed.NewDirect(js, b.Stream())
+	if _, err := b.Ensure(ctx, cfg); err != nil {
 		return nil, err
 	}
-	return r, nil
+	return b, nil
 }
 
 // Inspect looks whether the bucket is there, and whether it is as Open needs it, and changes nothing: where it is not, the error is
 // a *MissingSettingError.
 func Inspect(ctx context.Context, js jetstream.JetStream, cfg Config) (there bool, err error) {
 	cfg.fill()
-	r := &Registry{kind: cfg.Kind, bucket: cfg.Bucket, prefix: subjectPrefix + cfg.Bucket + "."}
-	stream, err := js.Stream(ctx, r.Stream())
+	b := &Bucket{kind: cfg.Kind, bucket: cfg.Bucket, prefix: subjectPrefix + cfg.Bucket + "."}
+	stream, err := js.Stream(ctx, b.Stream())
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		return false, nil
 	case err != nil:
 		return false, fmt.Errorf("look at bucket %s: %w", cfg.Bucket, err)
 	}
-	return true, r.check(stream.CachedInfo().Config, cfg.Records)
+	return true, b.check(stream.CachedInfo().Config, cfg.Records)
 }
 
 // OpenExisting opens a bucket to read it, as it is: nothing is created and no setting is checked. A bucket that is not
 // there is read as an empty one.
-func OpenExisting(ctx context.Context, js jetstream.JetStream, bucket string) (*Registry, error) {
-	r := &Registry{js: js, bucket: bucket, prefix: subjectPrefix + bucket + "."}
-	r.direct = feed.NewDirect(js, r.Stream())
-	_, err := js.Stream(ctx, r.Stream())
-	if r.absent = errors.Is(err, jetstream.ErrStreamNotFound); err != nil && !r.absent {
+func OpenExisting(ctx context.Context, js jetstream.JetStream, bucket string) (*Bucket, error) {
+	b := &Bucket{js: js, bucket: bucket, prefix: subjectPrefix + bucket + "."}
+	b.direct = feed.NewDirect(js, b.Stream())
+	_, err := js.Stream(ctx, b.Stream())
+	if b.absent = errors.Is(err, jetstream.ErrStreamNotFound); err != nil && !b.absent {
 		return nil, fmt.Errorf("open bucket %s: %w", bucket, err)
 	}
-	return r, nil
+	return b, nil
 }
 
 // withWriteWindow makes a second handle on the same API prefix or domain, because how many writes may be in flight, and
@@ -163,37 +160,37 @@ func withWriteWindow(js jetstream.JetStream, ackWait time.Duration) (jetstream.J
 	}
 }
 
-func (r *Registry) create(ctx context.Context, cfg Config) (jetstream.Stream, error) {
+func (b *Bucket) create(ctx context.Context, cfg Config) (jetstream.Stream, error) {
 	kv := jetstream.KeyValueConfig{
-		Bucket:      r.bucket,
-		Description: r.kind.description,
+		Bucket:      b.bucket,
+		Description: b.kind.description,
 		History:     1,
 		Replicas:    max(cfg.Replicas, 1),
 	}
-	if r.kind.markers {
+	if b.kind.markers {
 		kv.LimitMarkerTTL = markerTTL
 	}
-	if to := r.kind.republishTo; to != "" {
-		kv.RePublish = &jetstream.RePublish{Source: r.prefix + ">", Destination: to + ">"}
+	if to := b.kind.republishTo; to != "" {
+		kv.RePublish = &jetstream.RePublish{Source: b.prefix + ">", Destination: to + ">"}
 	}
 	if cfg.Memory {
 		kv.Storage = jetstream.MemoryStorage
 	}
 	// Another instance may create it at the same moment: whoever is second finds it there.
-	if _, err := r.js.CreateKeyValue(ctx, kv); err != nil && !errors.Is(err, jetstream.ErrBucketExists) {
+	if _, err := b.js.CreateKeyValue(ctx, kv); err != nil && !errors.Is(err, jetstream.ErrBucketExists) {
 		return nil, err
 	}
-	return r.js.Stream(ctx, r.Stream())
+	return b.js.Stream(ctx, b.Stream())
 }
 
 // Bucket is the bucket's name.
-func (r *Registry) Bucket() string { return r.bucket }
+func (b *Bucket) Name() string { return b.bucket }
 
 // Stream is the name of the JetStream stream behind the bucket.
-func (r *Registry) Stream() string { return streamPrefix + r.bucket }
+func (b *Bucket) Stream() string { return streamPrefix + b.bucket }
 
 // Subject is the stream subject of a key.
-func (r *Registry) Subject(key string) string { return r.prefix + key }
+func (b *Bucket) Subject(key string) string { return b.prefix + key }
 
 // Key is the key of a stream subject.
-func (r *Registry) Key(subject string) string { return strings.TrimPrefix(subject, r.prefix) }
+func (b *Bucket) Key(subject string) string { return strings.TrimPrefix(subject, b.prefix) }

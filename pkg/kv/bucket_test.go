@@ -1,4 +1,4 @@
-package registry
+package kv
 
 import (
 	"context"
@@ -42,20 +42,20 @@ func startNode(t *testing.T) (*natsnode.Node, jetstream.JetStream) {
 	return n, js
 }
 
-func open(t *testing.T) (*Registry, jetstream.JetStream, *natsnode.Node) {
+func open(t *testing.T) (*Bucket, jetstream.JetStream, *natsnode.Node) {
 	t.Helper()
 	n, js := startNode(t)
-	r, err := Open(t.Context(), js, Config{AckWait: 20 * time.Second}) // a busy machine
+	b, err := Open(t.Context(), js, Config{AckWait: 20 * time.Second}) // a busy machine
 	if err != nil {
 		t.Fatal(err)
 	}
-	return r, js, n
+	return b, js, n
 }
 
 // write writes one record, or deletes it, and fails the test where that fails.
-func write(t *testing.T, r *Registry, w Write) uint64 {
+func write(t *testing.T, b *Bucket, w Write) uint64 {
 	t.Helper()
-	result := r.Put(t.Context(), []Write{w})[0]
+	result := b.Put(t.Context(), []Write{w})[0]
 	if result.Err != nil {
 		t.Fatal(result.Err)
 	}
@@ -64,7 +64,7 @@ func write(t *testing.T, r *Registry, w Write) uint64 {
 
 func TestBucketIsCreatedAsTheContractSays(t *testing.T) {
 	_, js := startNode(t)
-	r, err := Open(t.Context(), js, Config{Bucket: "other", Memory: true})
+	b, err := Open(t.Context(), js, Config{Bucket: "other", Memory: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,14 +79,14 @@ func TestBucketIsCreatedAsTheContractSays(t *testing.T) {
 	if p := cfg.RePublish; p == nil || p.Source != "$KV.other.>" || p.Destination != "exesdb.registry.>" || p.HeadersOnly {
 		t.Errorf("republish %+v", p)
 	}
-	if r.Bucket() != "other" || r.Stream() != "KV_other" || r.Subject("k") != "$KV.other.k" || r.Key("$KV.other.k") != "k" {
-		t.Errorf("named %s, %s", r.Bucket(), r.Stream())
+	if b.Name() != "other" || b.Stream() != "KV_other" || b.Subject("k") != "$KV.other.k" || b.Key("$KV.other.k") != "k" {
+		t.Errorf("named %s, %s", b.Name(), b.Stream())
 	}
 }
 
 func TestExistingBucketIsOpenedAsItIs(t *testing.T) {
-	r, js, _ := open(t)
-	write(t, r, Write{Key: "k", Data: []byte("d")})
+	b, js, _ := open(t)
+	write(t, b, Write{Key: "k", Data: []byte("d")})
 	again, err := Open(t.Context(), js, Config{Bucket: DefaultBucket, Memory: true})
 	if err != nil {
 		t.Fatal(err)
@@ -131,11 +131,11 @@ func TestInstancesThatOpenAtOnceAllFindTheBucket(t *testing.T) {
 }
 
 func TestWritesAreConditional(t *testing.T) {
-	r, _, _ := open(t)
-	first := write(t, r, Write{Key: "a", Data: []byte("1")})
-	second := write(t, r, Write{Key: "a", Data: []byte("2"), Revision: first})
-	write(t, r, Write{Key: "b", Data: []byte("1")})
-	results := r.Put(t.Context(), []Write{
+	b, _, _ := open(t)
+	first := write(t, b, Write{Key: "a", Data: []byte("1")})
+	second := write(t, b, Write{Key: "a", Data: []byte("2"), Revision: first})
+	write(t, b, Write{Key: "b", Data: []byte("1")})
+	results := b.Put(t.Context(), []Write{
 		{Key: "a", Data: []byte("3"), Revision: first},
 		{Key: "a", Data: []byte("3")},
 		{Key: "b", Data: []byte("3"), Revision: second},
@@ -148,31 +148,31 @@ func TestWritesAreConditional(t *testing.T) {
 			t.Errorf("%d: got %+v, want %v", i, got, want)
 		}
 	}
-	if e, ok, err := r.Get(t.Context(), "a"); err != nil || !ok || string(e.Data) != "4" || e.Revision != results[3].Revision {
+	if e, ok, err := b.Get(t.Context(), "a"); err != nil || !ok || string(e.Data) != "4" || e.Revision != results[3].Revision {
 		t.Errorf("a is %+v, %v, %v", e, ok, err)
 	}
 }
 
 func TestWriteToABucketThatIsGoneSaysSo(t *testing.T) {
-	r, js, _ := open(t)
+	b, js, _ := open(t)
 	if err := js.DeleteKeyValue(t.Context(), DefaultBucket); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Put(t.Context(), []Write{{Key: "a", Data: []byte("1")}})[0].Err; !errors.Is(err, ErrNoStream) {
+	if err := b.Put(t.Context(), []Write{{Key: "a", Data: []byte("1")}})[0].Err; !errors.Is(err, ErrNoStream) {
 		t.Errorf("written: %v", err)
 	}
-	if _, _, err := r.Get(t.Context(), "a"); err == nil || !strings.Contains(err.Error(), "no replica of the bucket answers") {
+	if _, _, err := b.Get(t.Context(), "a"); err == nil || !strings.Contains(err.Error(), "no replica of the bucket answers") {
 		t.Errorf("read: %v", err)
 	}
 }
 
 func TestNothingIsWrittenWithoutAConnection(t *testing.T) {
-	r, js, n := open(t)
+	b, js, n := open(t)
 	lost, back := js.Conn().StatusChanged(nats.RECONNECTING), js.Conn().StatusChanged(nats.CONNECTED)
 	n.Stop()
 	awaitStatus(t, lost)
 	began := time.Now()
-	if err := r.Put(t.Context(), []Write{{Key: "a", Data: []byte("1")}})[0].Err; !errors.Is(err, ErrDisconnected) {
+	if err := b.Put(t.Context(), []Write{{Key: "a", Data: []byte("1")}})[0].Err; !errors.Is(err, ErrDisconnected) {
 		t.Errorf("written: %v", err)
 	}
 	if took := time.Since(began); took > time.Second {
@@ -182,7 +182,7 @@ func TestNothingIsWrittenWithoutAConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitStatus(t, back)
-	if _, ok, err := r.GetFromLeader(t.Context(), "a"); err != nil || ok {
+	if _, ok, err := b.GetFromLeader(t.Context(), "a"); err != nil || ok {
 		t.Errorf("written late: %v, %v", ok, err)
 	}
 }
@@ -197,30 +197,30 @@ func awaitStatus(t *testing.T, status <-chan nats.Status) {
 }
 
 func TestCancelledContextWritesNothing(t *testing.T) {
-	r, _, _ := open(t)
+	b, _, _ := open(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := r.Put(ctx, []Write{{Key: "a", Data: []byte("1")}})[0].Err; !errors.Is(err, context.Canceled) {
+	if err := b.Put(ctx, []Write{{Key: "a", Data: []byte("1")}})[0].Err; !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	if _, ok, err := r.GetFromLeader(t.Context(), "a"); err != nil || ok {
+	if _, ok, err := b.GetFromLeader(t.Context(), "a"); err != nil || ok {
 		t.Errorf("written: %v, %v", ok, err)
 	}
 }
 
 func TestReleaseLeavesAMarkerThatRemembersTheIncarnation(t *testing.T) {
-	r, js, _ := open(t)
-	revision := write(t, r, Write{Key: "k", Data: []byte("d")})
-	write(t, r, Write{Key: "k", Revision: revision, Incarnation: 7})
-	e, ok, err := r.Get(t.Context(), "k")
+	b, js, _ := open(t)
+	revision := write(t, b, Write{Key: "k", Data: []byte("d")})
+	write(t, b, Write{Key: "k", Revision: revision, Incarnation: 7})
+	e, ok, err := b.Get(t.Context(), "k")
 	if err != nil || !ok || e.Operation != Deleted || e.Incarnation != 7 {
 		t.Errorf("got %+v, %v, %v", e, ok, err)
 	}
-	stream, err := js.Stream(t.Context(), r.Stream())
+	stream, err := js.Stream(t.Context(), b.Stream())
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := stream.GetLastMsgForSubject(t.Context(), r.Subject("k"))
+	m, err := stream.GetLastMsgForSubject(t.Context(), b.Subject("k"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,14 +230,14 @@ func TestReleaseLeavesAMarkerThatRemembersTheIncarnation(t *testing.T) {
 }
 
 func TestDeletionLeavesAMarkerThatExpires(t *testing.T) {
-	r, js, _ := open(t)
-	revision := write(t, r, Write{Key: "a", Data: []byte("1")})
-	marked := write(t, r, Write{Key: "a", Revision: revision})
-	e, ok, err := r.Get(t.Context(), "a")
+	b, js, _ := open(t)
+	revision := write(t, b, Write{Key: "a", Data: []byte("1")})
+	marked := write(t, b, Write{Key: "a", Revision: revision})
+	e, ok, err := b.Get(t.Context(), "a")
 	if err != nil || !ok || e.Operation != Deleted || e.Revision != marked {
 		t.Errorf("got %+v, %v, %v", e, ok, err)
 	}
-	stream, err := js.Stream(t.Context(), r.Stream())
+	stream, err := js.Stream(t.Context(), b.Stream())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,27 +248,27 @@ func TestDeletionLeavesAMarkerThatExpires(t *testing.T) {
 	if got := m.Header.Get("Nats-TTL"); got != "1h0m0s" || m.Header.Get("KV-Operation") != "DEL" {
 		t.Errorf("marker %v", m.Header)
 	}
-	if listed, err := r.List(t.Context(), "", ""); err != nil || len(listed) != 0 {
+	if listed, err := b.List(t.Context(), "", ""); err != nil || len(listed) != 0 {
 		t.Errorf("listed %v, %v", listed, err)
 	}
-	kv, err := js.KeyValue(t.Context(), r.Bucket())
+	kv, err := js.KeyValue(t.Context(), b.Name())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := kv.Get(t.Context(), "a"); !errors.Is(err, jetstream.ErrKeyDeleted) && !errors.Is(err, jetstream.ErrKeyNotFound) {
 		t.Errorf("to others it is %v", err)
 	}
-	write(t, r, Write{Key: "a", Data: []byte("2"), Revision: marked})
+	write(t, b, Write{Key: "a", Data: []byte("2"), Revision: marked})
 }
 
 func TestManyRecordsAreReadInPages(t *testing.T) {
-	r, _, _ := open(t)
+	b, _, _ := open(t)
 	const n = 2300
 	writes := make([]Write, n)
 	for i := range writes {
 		writes[i] = Write{Key: fmt.Sprintf("s%d.by_stream.=24all.n%d", i%2, i), Data: fmt.Append(nil, i)}
 	}
-	for i, result := range r.Put(t.Context(), writes) {
+	for i, result := range b.Put(t.Context(), writes) {
 		if result.Err != nil {
 			t.Fatalf("%d: %v", i, result.Err)
 		}
@@ -277,7 +277,7 @@ func TestManyRecordsAreReadInPages(t *testing.T) {
 		store, name string
 		want        int
 	}{{"", "", n}, {"s0", "", n / 2}, {"", "n7", 1}, {"s1", "n7", 1}, {"s0", "n7", 0}, {"none", "", 0}, {"s*", "", 0}} {
-		entries, err := r.List(t.Context(), c.store, c.name)
+		entries, err := b.List(t.Context(), c.store, c.name)
 		if err != nil || len(entries) != c.want {
 			t.Errorf("%q, %q: %d entries, %v", c.store, c.name, len(entries), err)
 		}
@@ -290,7 +290,7 @@ func TestManyRecordsAreReadInPages(t *testing.T) {
 		keys = append(keys, w.Key)
 	}
 	found := map[string]string{}
-	err := r.GetLast(t.Context(), append(keys, "s0.by_stream.none.none"), func(e Entry) { found[e.Key] = string(e.Data) })
+	err := b.GetLast(t.Context(), append(keys, "s0.by_stream.none.none"), func(e Entry) { found[e.Key] = string(e.Data) })
 	if err != nil || len(found) != len(keys) {
 		t.Fatalf("%d of %d found, %v", len(found), len(keys), err)
 	}
@@ -300,16 +300,16 @@ func TestManyRecordsAreReadInPages(t *testing.T) {
 		}
 	}
 	found = map[string]string{}
-	if err := r.GetLast(t.Context(), []string{"none.by_stream.a.b"}, func(e Entry) { found[e.Key] = "" }); err != nil || len(found) > 0 {
+	if err := b.GetLast(t.Context(), []string{"none.by_stream.a.b"}, func(e Entry) { found[e.Key] = "" }); err != nil || len(found) > 0 {
 		t.Errorf("of a key that is not there: %v, %v", found, err)
 	}
 }
 
 func TestOneRecordIsReadFromAnyReplicaAndFromTheLeader(t *testing.T) {
-	r, _, _ := open(t)
-	revision := write(t, r, Write{Key: "a", Data: []byte("1")})
-	e, ok, err := r.Get(t.Context(), "a")
-	e2, ok2, err2 := r.GetFromLeader(t.Context(), "a")
+	b, _, _ := open(t)
+	revision := write(t, b, Write{Key: "a", Data: []byte("1")})
+	e, ok, err := b.Get(t.Context(), "a")
+	e2, ok2, err2 := b.GetFromLeader(t.Context(), "a")
 	for _, c := range []struct {
 		e   Entry
 		ok  bool
@@ -319,21 +319,21 @@ func TestOneRecordIsReadFromAnyReplicaAndFromTheLeader(t *testing.T) {
 			t.Errorf("got %+v", c)
 		}
 	}
-	if _, ok, err := r.Get(t.Context(), "b"); ok || err != nil {
+	if _, ok, err := b.Get(t.Context(), "b"); ok || err != nil {
 		t.Errorf("nothing is %v, %v", ok, err)
 	}
-	if _, ok, err := r.GetFromLeader(t.Context(), "b"); ok || err != nil {
+	if _, ok, err := b.GetFromLeader(t.Context(), "b"); ok || err != nil {
 		t.Errorf("nothing is %v, %v from the leader", ok, err)
 	}
 }
 
 func TestBucketThatIsNotThereIsReadAsEmpty(t *testing.T) {
 	_, js := startNode(t)
-	r, err := OpenExisting(t.Context(), js, "none")
+	b, err := OpenExisting(t.Context(), js, "none")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if entries, err := r.List(t.Context(), "", ""); err != nil || len(entries) > 0 {
+	if entries, err := b.List(t.Context(), "", ""); err != nil || len(entries) > 0 {
 		t.Errorf("got %v, %v", entries, err)
 	}
 	if _, err := js.Stream(t.Context(), "KV_none"); !errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -350,26 +350,26 @@ func TestExistingBucketIsReadWhateverItsSettings(t *testing.T) {
 	if _, err := kv.Put(t.Context(), "s.by_stream.x.n", []byte("1")); err != nil {
 		t.Fatal(err)
 	}
-	r, err := OpenExisting(t.Context(), js, "b")
+	b, err := OpenExisting(t.Context(), js, "b")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if entries, err := r.List(t.Context(), "s", "n"); err != nil || len(entries) != 1 {
+	if entries, err := b.List(t.Context(), "s", "n"); err != nil || len(entries) != 1 {
 		t.Errorf("got %v, %v", entries, err)
 	}
 }
 
 // nats-server 2.15 has every mirror answer direct gets for its origin, also one that has only a part of it.
 func TestMirrorOfTheBucketIsNotTakenForIt(t *testing.T) {
-	r, js, _ := open(t)
+	b, js, _ := open(t)
 	const n = 30
 	var keys []string
 	for i := range n {
 		keys = append(keys, fmt.Sprintf("%s.by_stream.=24all.%d", []string{"s", "other"}[i%2], i))
-		write(t, r, Write{Key: keys[i], Data: []byte(`{}`)})
+		write(t, b, Write{Key: keys[i], Data: []byte(`{}`)})
 	}
-	for name, filter := range map[string]string{"HALF": r.Subject("s.>"), "LAST": r.Subject(keys[n-1])} {
-		m, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: name, Mirror: &jetstream.StreamSource{Name: r.Stream(), FilterSubject: filter}})
+	for name, filter := range map[string]string{"HALF": b.Subject("s.>"), "LAST": b.Subject(keys[n-1])} {
+		m, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: name, Mirror: &jetstream.StreamSource{Name: b.Stream(), FilterSubject: filter}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -379,7 +379,7 @@ func TestMirrorOfTheBucketIsNotTakenForIt(t *testing.T) {
 	}
 	answered := map[string]bool{}
 	for len(answered) < 3 { // LAST has no such message, and so says no name
-		m, err := js.Conn().RequestWithContext(t.Context(), "$JS.API.DIRECT.GET."+r.Stream(), []byte(`{"seq":1}`))
+		m, err := js.Conn().RequestWithContext(t.Context(), "$JS.API.DIRECT.GET."+b.Stream(), []byte(`{"seq":1}`))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -388,20 +388,20 @@ func TestMirrorOfTheBucketIsNotTakenForIt(t *testing.T) {
 	count := map[int]int{}
 	for range 20 {
 		for store, want := range map[string]int{"": n, "s": n / 2, "other": n / 2} {
-			if got, err := r.List(t.Context(), store, ""); err != nil || len(got) != want {
+			if got, err := b.List(t.Context(), store, ""); err != nil || len(got) != want {
 				t.Fatalf("%d of %d, %v", len(got), want, err)
 			}
 		}
 		found := map[string]uint64{}
-		if err := r.GetLast(t.Context(), keys[:n-1], func(e Entry) { found[e.Key] = e.Revision }); err != nil {
+		if err := b.GetLast(t.Context(), keys[:n-1], func(e Entry) { found[e.Key] = e.Revision }); err != nil {
 			t.Fatal(err)
 		}
 		count[len(found)]++
 		all := map[string]uint64{}
-		if err := r.GetLastFromLeader(t.Context(), keys, func(e Entry) { all[e.Key] = e.Revision }); err != nil || len(all) != n || all[keys[4]] != 5 {
+		if err := b.GetLastFromLeader(t.Context(), keys, func(e Entry) { all[e.Key] = e.Revision }); err != nil || len(all) != n || all[keys[4]] != 5 {
 			t.Fatalf("%v, %v", all, err)
 		}
-		if e, ok, err := r.Get(t.Context(), keys[5]); err != nil || ok && e.Revision != 6 {
+		if e, ok, err := b.Get(t.Context(), keys[5]); err != nil || ok && e.Revision != 6 {
 			t.Fatalf("%+v, %v", e, err)
 		}
 	}
@@ -412,22 +412,22 @@ func TestMirrorOfTheBucketIsNotTakenForIt(t *testing.T) {
 
 // Somebody deletes a key by hand, with a header that makes the marker look like an answer of the server.
 func TestMarkerWithAHeaderStatusIsRead(t *testing.T) {
-	r, js, _ := open(t)
+	b, js, _ := open(t)
 	for i, status := range []string{"500", "503", "204", "404", "408", "100", "open"} {
 		key := fmt.Sprintf("s.by_stream.=24all.%d", i)
-		m := nats.NewMsg(r.Subject(key))
+		m := nats.NewMsg(b.Subject(key))
 		m.Header["KV-Operation"], m.Header["Status"] = []string{"DEL"}, []string{status}
 		if _, err := js.PublishMsg(t.Context(), m); err != nil {
 			t.Fatal(err)
 		}
 		revision := uint64(i + 1)
-		for name, get := range map[string]func(context.Context, string) (Entry, bool, error){"replica": r.Get, "leader": r.GetFromLeader} {
+		for name, get := range map[string]func(context.Context, string) (Entry, bool, error){"replica": b.Get, "leader": b.GetFromLeader} {
 			if e, ok, err := get(t.Context(), key); err != nil || !ok || e.Revision != revision || e.Operation != Deleted {
 				t.Errorf("%s, %s: %+v, %v, %v", status, name, e, ok, err)
 			}
 		}
 		found := 0
-		if err := r.GetLast(t.Context(), []string{key, "s.by_stream.=24all.none"}, func(e Entry) {
+		if err := b.GetLast(t.Context(), []string{key, "s.by_stream.=24all.none"}, func(e Entry) {
 			if found++; e.Revision != revision || e.Operation != Deleted {
 				t.Errorf("%s: %+v", status, e)
 			}
@@ -435,20 +435,20 @@ func TestMarkerWithAHeaderStatusIsRead(t *testing.T) {
 			t.Errorf("%s: found %d, %v", status, found, err)
 		}
 	}
-	write(t, r, Write{Key: "s.by_stream.=24all.last", Data: []byte(`{}`)})
-	if got, err := r.List(t.Context(), "s", ""); err != nil || len(got) != 1 {
+	write(t, b, Write{Key: "s.by_stream.=24all.last", Data: []byte(`{}`)})
+	if got, err := b.List(t.Context(), "s", ""); err != nil || len(got) != 1 {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
 
 // Registrations are written again and again while somebody lists them: each is listed once, as it is now.
 func TestListShowsARecordOnceThoughItIsWrittenMeanwhile(t *testing.T) {
-	r, _, _ := open(t)
+	b, _, _ := open(t)
 	const n = 50
 	revisions := map[string]uint64{}
 	key := func(i int) string { return fmt.Sprintf("s.by_stream.=24all.%d", i%n) }
 	for i := range n {
-		revisions[key(i)] = write(t, r, Write{Key: key(i), Data: []byte(`{}`)})
+		revisions[key(i)] = write(t, b, Write{Key: key(i), Data: []byte(`{}`)})
 	}
 	ended, stop := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -459,7 +459,7 @@ func TestListShowsARecordOnceThoughItIsWrittenMeanwhile(t *testing.T) {
 				return
 			default:
 			}
-			result := r.Put(t.Context(), []Write{{Key: key(i), Data: []byte(`{}`), Revision: revisions[key(i)]}})[0]
+			result := b.Put(t.Context(), []Write{{Key: key(i), Data: []byte(`{}`), Revision: revisions[key(i)]}})[0]
 			if result.Err != nil {
 				t.Error(result.Err)
 				return
@@ -468,7 +468,7 @@ func TestListShowsARecordOnceThoughItIsWrittenMeanwhile(t *testing.T) {
 		}
 	}()
 	for range 100 {
-		got, err := r.List(t.Context(), "", "")
+		got, err := b.List(t.Context(), "", "")
 		if err != nil || len(got) != n || !slices.IsSortedFunc(got, func(a, b Entry) int { return int(a.Revision) - int(b.Revision) }) {
 			t.Errorf("%d of %d, %v", len(got), n, err)
 			break

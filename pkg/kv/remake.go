@@ -1,4 +1,4 @@
-package registry
+package kv
 
 import (
 	"context"
@@ -31,74 +31,74 @@ const (
 // found to be gone (deleted by hand, or NATS restored empty), and must not be called by two at once. A bucket that it made anew is
 // proven to take writes; where it does not, it is deleted and made once more, and where that does not help either the error is
 // ErrUnproven.
-func (r *Registry) Ensure(ctx context.Context, cfg Config) (created bool, err error) {
-	stream, created, err := r.findOrCreate(ctx, cfg)
+func (b *Bucket) Ensure(ctx context.Context, cfg Config) (created bool, err error) {
+	stream, created, err := b.findOrCreate(ctx, cfg)
 	if err != nil {
-		return false, fmt.Errorf("open bucket %s: %w", r.bucket, err)
+		return false, fmt.Errorf("open bucket %s: %w", b.bucket, err)
 	}
-	r.there = true
-	if err := r.check(stream.CachedInfo().Config, cfg.Records); err != nil || !r.doubted.Load() {
+	b.there = true
+	if err := b.check(stream.CachedInfo().Config, cfg.Records); err != nil || !b.doubted.Load() {
 		return created, err
 	}
-	err = r.prove(ctx)
-	if isBroken(err) && r.spare.CompareAndSwap(true, false) {
+	err = b.prove(ctx)
+	if isBroken(err) && b.spare.CompareAndSwap(true, false) {
 		if cfg.Logger != nil {
-			cfg.Logger.Error("a bucket that was made a moment ago takes no writes; it is deleted and made once more", "bucket", r.bucket, "error", err)
+			cfg.Logger.Error("a bucket that was made a moment ago takes no writes; it is deleted and made once more", "bucket", b.bucket, "error", err)
 		}
-		err = r.makeOnceMore(ctx, cfg, err)
+		err = b.makeOnceMore(ctx, cfg, err)
 		created = true
 	}
 	if err != nil {
-		return false, fmt.Errorf("open bucket %s: %w: %w", r.bucket, ErrUnproven, err)
+		return false, fmt.Errorf("open bucket %s: %w: %w", b.bucket, ErrUnproven, err)
 	}
-	r.doubted.Store(false)
+	b.doubted.Store(false)
 	return created, nil
 }
 
-func (r *Registry) findOrCreate(ctx context.Context, cfg Config) (stream jetstream.Stream, created bool, err error) {
-	stream, err = r.js.Stream(ctx, r.Stream())
+func (b *Bucket) findOrCreate(ctx context.Context, cfg Config) (stream jetstream.Stream, created bool, err error) {
+	stream, err = b.js.Stream(ctx, b.Stream())
 	if !errors.Is(err, jetstream.ErrStreamNotFound) {
 		return stream, false, err
 	}
-	anew := r.there
+	anew := b.there
 	if anew && !sleep(ctx, remakePause) {
 		return nil, false, ctx.Err()
 	}
-	if stream, err = r.create(ctx, cfg); err != nil {
+	if stream, err = b.create(ctx, cfg); err != nil {
 		return nil, false, err
 	}
-	r.doubted.Store(anew && !cfg.OnlyRead)
-	r.made.Store(time.Now().UnixNano())
-	r.spare.Store(true)
+	b.doubted.Store(anew && !cfg.OnlyRead)
+	b.made.Store(time.Now().UnixNano())
+	b.spare.Store(true)
 	return stream, true, nil
 }
 
 // makeOnceMore deletes a bucket that was made a moment ago and refuses writes, and makes it again.
-func (r *Registry) makeOnceMore(ctx context.Context, cfg Config, refused error) error {
-	if err := r.js.DeleteStream(ctx, r.Stream()); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
-		return fmt.Errorf("%w; it could not be deleted either, so delete it with nats kv del %s: %w", refused, r.bucket, err)
+func (b *Bucket) makeOnceMore(ctx context.Context, cfg Config, refused error) error {
+	if err := b.js.DeleteStream(ctx, b.Stream()); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+		return fmt.Errorf("%w; it could not be deleted either, so delete it with nats kv del %s: %w", refused, b.bucket, err)
 	}
 	if !sleep(ctx, remakePause) {
 		return ctx.Err()
 	}
-	if _, err := r.create(ctx, cfg); err != nil {
+	if _, err := b.create(ctx, cfg); err != nil {
 		return err
 	}
-	return r.prove(ctx)
+	return b.prove(ctx)
 }
 
 // Doubt has the next Ensure prove that the bucket takes writes. It is for a bucket that was made anew a short while ago.
-func (r *Registry) Doubt() { r.doubted.Store(true) }
+func (b *Bucket) Doubt() { b.doubted.Store(true) }
 
 // young is how long a bucket that was made here counts as new.
 const young = 10 * time.Second
 
 // suspect says of a new bucket that can't store that it is as good as gone: whoever writes then calls Ensure, which proves it.
-func (r *Registry) suspect(err error) error {
-	if !isBroken(err) || time.Since(time.Unix(0, r.made.Load())) > young || !r.spare.Load() {
+func (b *Bucket) suspect(err error) error {
+	if !isBroken(err) || time.Since(time.Unix(0, b.made.Load())) > young || !b.spare.Load() {
 		return err
 	}
-	r.doubted.Store(true)
+	b.doubted.Store(true)
 	return fmt.Errorf("%w: %w", ErrNoStream, err)
 }
 
@@ -110,12 +110,12 @@ func isBroken(err error) bool {
 }
 
 // prove writes a record, conditional on what is there, and reads it back from the leader.
-func (r *Registry) prove(ctx context.Context) (err error) {
+func (b *Bucket) prove(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, proofTimeout)
 	defer cancel()
 	for revision := uint64(0); ; {
-		written := r.Put(ctx, []Write{{Key: proofKey, Revision: revision}})[0]
-		e, ok, read := r.GetFromLeader(ctx, proofKey)
+		written := b.Put(ctx, []Write{{Key: proofKey, Revision: revision}})[0]
+		e, ok, read := b.GetFromLeader(ctx, proofKey)
 		switch err = errors.Join(written.Err, read); {
 		case err == nil && ok && e.Revision >= written.Revision:
 			return nil

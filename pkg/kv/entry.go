@@ -1,4 +1,4 @@
-package registry
+package kv
 
 import (
 	"bytes"
@@ -53,8 +53,8 @@ type Entry struct {
 }
 
 // NewEntry reads an entry from the parts of a stream message.
-func (r *Registry) NewEntry(subject string, revision uint64, header nats.Header, data []byte, at time.Time) Entry {
-	e := Entry{Key: r.Key(subject), Revision: revision, Operation: operation(header), Data: data, Time: at}
+func (b *Bucket) NewEntry(subject string, revision uint64, header nats.Header, data []byte, at time.Time) Entry {
+	e := Entry{Key: b.Key(subject), Revision: revision, Operation: operation(header), Data: data, Time: at}
 	if e.Operation == Deleted {
 		// By hand they may say anything: 0.
 		e.Incarnation, _ = strconv.ParseUint(event.Value(header, event.IncarnationHeader), 10, 64)
@@ -78,77 +78,64 @@ func operation(header nats.Header) Operation {
 	return Put
 }
 
-// Registration decodes a Put's record.
-func (e *Entry) Registration() (Registration, error) {
-	return Decode(e.Key, e.Data)
+// Contains reports whether the entry is a record that these bytes stand in: a way to know one without decoding it.
+func (e *Entry) Contains(part []byte) bool {
+	return e.Operation == Put && bytes.Contains(e.Data, part)
 }
 
-// OwnedBy reports whether the entry is a record of this instance, without decoding it: an instance id is a NUID, unique
-// by construction, and stands in a record as owner.id only. An instance hears each of its own writes on the feed, 10,000
-// at a time, so this has to be cheap.
-func (e *Entry) OwnedBy(needle OwnerNeedle) bool {
-	return e.Operation == Put && bytes.Contains(e.Data, needle)
-}
-
-// OwnerNeedle is what Entry.OwnedBy looks for.
-type OwnerNeedle []byte
-
-// Needle makes the owner's needle.
-func (o Owner) Needle() OwnerNeedle { return OwnerNeedle(`"id":"` + o.ID + `"`) }
-
-func (r *Registry) entry(m feed.Message) Entry {
-	return r.NewEntry(m.Subject, m.Sequence, m.Header, m.Data, m.Time)
+func (b *Bucket) entry(m feed.Message) Entry {
+	return b.NewEntry(m.Subject, m.Sequence, m.Header, m.Data, m.Time)
 }
 
 // Get reads what is under the key now, from any replica. Nothing there is ok false; a replica that lags says so too, and a mirror
 // of the bucket.
-func (r *Registry) Get(ctx context.Context, key string) (e Entry, ok bool, err error) {
-	m, err := r.direct.Last(ctx, r.Subject(key))
+func (b *Bucket) Get(ctx context.Context, key string) (e Entry, ok bool, err error) {
+	m, err := b.direct.Last(ctx, b.Subject(key))
 	switch {
 	case errors.Is(err, feed.ErrNothing):
 		return Entry{}, false, nil
 	case err != nil:
 		return Entry{}, false, fmt.Errorf("read %s: %w", key, describeRead(err))
 	}
-	return r.entry(m), true, nil
+	return b.entry(m), true, nil
 }
 
 // GetFromLeader reads what is under the key now, from the leader's own store: slower than Get, but never behind a write
 // that was acknowledged.
-func (r *Registry) GetFromLeader(ctx context.Context, key string) (e Entry, ok bool, err error) {
+func (b *Bucket) GetFromLeader(ctx context.Context, key string) (e Entry, ok bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, leaderWait)
 	defer cancel()
-	m, err := r.direct.LeaderLast(ctx, r.Subject(key))
+	m, err := b.direct.LeaderLast(ctx, b.Subject(key))
 	switch {
 	case errors.Is(err, feed.ErrNothing):
 		return Entry{}, false, nil
 	case err != nil:
 		return Entry{}, false, fmt.Errorf("read %s from the leader: %w", key, describeRead(err))
 	}
-	return r.entry(m), true, nil
+	return b.entry(m), true, nil
 }
 
 // Newest reads what was written last of all keys of a store, from the leader's own store. It may be the marker of a deletion.
-func (r *Registry) Newest(ctx context.Context, store string) (e Entry, ok bool, err error) {
-	return r.GetFromLeader(ctx, subscription.EncodeToken(store)+".>")
+func (b *Bucket) Newest(ctx context.Context, store string) (e Entry, ok bool, err error) {
+	return b.GetFromLeader(ctx, subscription.EncodeToken(store)+".>")
 }
 
 // Keys returns a store's keys as the bucket's leader has them, those of deletion markers too.
-func (r *Registry) Keys(ctx context.Context, store string) (map[string]bool, error) {
+func (b *Bucket) Keys(ctx context.Context, store string) (map[string]bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	stream, err := r.js.Stream(ctx, r.Stream()) // a handle of its own: Info changes it
+	stream, err := b.js.Stream(ctx, b.Stream()) // a handle of its own: Info changes it
 	var info *jetstream.StreamInfo
 	if err == nil {
-		info, err = stream.Info(ctx, jetstream.WithSubjectFilter(r.prefix+subscription.EncodeToken(store)+".>"))
+		info, err = stream.Info(ctx, jetstream.WithSubjectFilter(b.prefix+subscription.EncodeToken(store)+".>"))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list the keys of %s in %s: %w", store, r.bucket, describeRead(err))
+		return nil, fmt.Errorf("list the keys of %s in %s: %w", store, b.bucket, describeRead(err))
 	}
 	subjects := info.State.Subjects
 	keys := make(map[string]bool, len(subjects))
 	for subject := range subjects {
-		keys[r.Key(subject)] = true
+		keys[b.Key(subject)] = true
 	}
 	return keys, nil
 }
@@ -156,32 +143,32 @@ func (r *Registry) Keys(ctx context.Context, store string) (map[string]bool, err
 // GetLast reads what is under each of the keys now, from any replica, and calls found for each that there is: in as few requests as
 // the server takes so many keys in. A key that is not shown may be there: the replica may lag, or have been a mirror. A failure can
 // come after some were found.
-func (r *Registry) GetLast(ctx context.Context, keys []string, found func(Entry)) error {
-	room := payload.Room(r.js.Conn().MaxPayload())
-	for _, part := range payload.Parts(keys, MaxGetLast, room, func(key *string) int { return len(r.prefix) + payload.Text(*key) }) {
-		if err := r.getLast(ctx, part, found); err != nil {
+func (b *Bucket) GetLast(ctx context.Context, keys []string, found func(Entry)) error {
+	room := payload.Room(b.js.Conn().MaxPayload())
+	for _, part := range payload.Parts(keys, MaxGetLast, room, func(key *string) int { return len(b.prefix) + payload.Text(*key) }) {
+		if err := b.getLast(ctx, part, found); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (r *Registry) getLast(ctx context.Context, keys []string, found func(Entry)) error {
+func (b *Bucket) getLast(ctx context.Context, keys []string, found func(Entry)) error {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	if err := r.direct.LastOf(ctx, r.subjects(keys), func(m feed.Message) { found(r.entry(m)) }); err != nil {
-		return fmt.Errorf("read %d keys of %s: %w", len(keys), r.bucket, describeRead(err))
+	if err := b.direct.LastOf(ctx, b.subjects(keys), func(m feed.Message) { found(b.entry(m)) }); err != nil {
+		return fmt.Errorf("read %d keys of %s: %w", len(keys), b.bucket, describeRead(err))
 	}
 	return nil
 }
 
 // GetLastFromLeader is GetLast, with nothing left out: the leader is asked for what no replica shows.
-func (r *Registry) GetLastFromLeader(ctx context.Context, keys []string, found func(Entry)) error {
+func (b *Bucket) GetLastFromLeader(ctx context.Context, keys []string, found func(Entry)) error {
 	missing := make(map[string]bool, len(keys))
 	for _, key := range keys {
 		missing[key] = true
 	}
-	err := r.GetLast(ctx, keys, func(e Entry) {
+	err := b.GetLast(ctx, keys, func(e Entry) {
 		delete(missing, e.Key)
 		found(e)
 	})
@@ -190,17 +177,17 @@ func (r *Registry) GetLastFromLeader(ctx context.Context, keys []string, found f
 	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	rest := r.subjects(slices.Collect(maps.Keys(missing)))
-	if err := r.direct.LeaderLastOf(ctx, rest, func(m feed.Message) { found(r.entry(m)) }); err != nil {
-		return fmt.Errorf("read %d keys of %s from the leader: %w", len(rest), r.bucket, describeRead(err))
+	rest := b.subjects(slices.Collect(maps.Keys(missing)))
+	if err := b.direct.LeaderLastOf(ctx, rest, func(m feed.Message) { found(b.entry(m)) }); err != nil {
+		return fmt.Errorf("read %d keys of %s from the leader: %w", len(rest), b.bucket, describeRead(err))
 	}
 	return nil
 }
 
-func (r *Registry) subjects(keys []string) []string {
+func (b *Bucket) subjects(keys []string) []string {
 	subjects := make([]string, len(keys))
 	for i, key := range keys {
-		subjects[i] = r.Subject(key)
+		subjects[i] = b.Subject(key)
 	}
 	return subjects
 }
@@ -216,9 +203,9 @@ const readTimeout = 5 * time.Second
 
 // List reads every record that is there now, in revision order, from any replica; that there are no more is the leader's word. Store
 // and name narrow it; empty means all of them. Markers are left out. What is written meanwhile shows its last revision only.
-func (r *Registry) List(ctx context.Context, store, name string) ([]Entry, error) {
+func (b *Bucket) List(ctx context.Context, store, name string) ([]Entry, error) {
 	latest := map[string]Entry{}
-	err := r.each(ctx, store, name, func(e Entry) {
+	err := b.each(ctx, store, name, func(e Entry) {
 		if e.Operation == Put {
 			latest[e.Key] = e
 		} else {
@@ -232,30 +219,30 @@ func (r *Registry) List(ctx context.Context, store, name string) ([]Entry, error
 }
 
 // each reads every record and marker that is there now, as List does.
-func (r *Registry) each(ctx context.Context, store, name string, found func(Entry)) error {
-	if r.absent {
+func (b *Bucket) each(ctx context.Context, store, name string, found func(Entry)) error {
+	if b.absent {
 		return nil
 	}
-	filter := r.prefix + tokenOrStar(store) + ".*.*." + tokenOrStar(name)
+	filter := b.prefix + tokenOrStar(store) + ".*.*." + tokenOrStar(name)
 	for from := uint64(1); ; {
-		page, err := r.page(ctx, from, filter)
+		page, err := b.page(ctx, from, filter)
 		if errors.Is(err, feed.ErrNothing) {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("list %s: %w", r.bucket, describeRead(err))
+			return fmt.Errorf("list %s: %w", b.bucket, describeRead(err))
 		}
 		for _, m := range page {
-			found(r.entry(m))
+			found(b.entry(m))
 		}
 		from = page[len(page)-1].Sequence + 1
 	}
 }
 
-func (r *Registry) page(ctx context.Context, from uint64, filter string) ([]feed.Message, error) {
+func (b *Bucket) page(ctx context.Context, from uint64, filter string) ([]feed.Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	return r.direct.Page(ctx, from, filter, MaxGetLast, 0)
+	return b.direct.Page(ctx, from, filter, MaxGetLast, 0)
 }
 
 func tokenOrStar(name string) string {

@@ -1,4 +1,4 @@
-package registry
+package kv
 
 import (
 	"bytes"
@@ -54,23 +54,23 @@ func (f failed) Err() <-chan error {
 }
 
 func TestBucketIsMadeAnewAfterAPauseAndProven(t *testing.T) {
-	r, js, _ := open(t)
-	b := &broken{JetStream: r.js}
-	r.js = b
+	bucket, js, _ := open(t)
+	b := &broken{JetStream: bucket.js}
+	bucket.js = b
 	if err := js.DeleteKeyValue(t.Context(), DefaultBucket); err != nil {
 		t.Fatal(err)
 	}
 	b.gone = time.Now()
-	if created, err := r.Ensure(t.Context(), Config{}); err != nil || !created {
+	if created, err := bucket.Ensure(t.Context(), Config{}); err != nil || !created {
 		t.Fatalf("created %t, %v", created, err)
 	}
 	if b.pause < remakePause {
 		t.Errorf("it was made anew after %v", b.pause)
 	}
-	if e, ok, err := r.GetFromLeader(t.Context(), proofKey); err != nil || !ok || e.Operation != Deleted {
+	if e, ok, err := bucket.GetFromLeader(t.Context(), proofKey); err != nil || !ok || e.Operation != Deleted {
 		t.Errorf("the proof is %+v, %t, %v", e, ok, err)
 	}
-	if listed, err := r.List(t.Context(), "", ""); err != nil || len(listed) > 0 {
+	if listed, err := bucket.List(t.Context(), "", ""); err != nil || len(listed) > 0 {
 		t.Errorf("it lists %v, %v", listed, err)
 	}
 }
@@ -82,16 +82,16 @@ func TestNewBucketThatTakesNoWritesIsMadeOnceMore(t *testing.T) {
 	}{"it takes them then": {1, 1, true}, "it takes none then either": {9, 1, false}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r, js, _ := open(t)
-			b := &broken{JetStream: r.js}
+			bucket, js, _ := open(t)
+			b := &broken{JetStream: bucket.js}
 			b.left.Store(c.broken)
-			r.js = b
+			bucket.js = b
 			if err := js.DeleteKeyValue(t.Context(), DefaultBucket); err != nil {
 				t.Fatal(err)
 			}
 			var said bytes.Buffer
 			cfg := Config{Logger: slog.New(slog.NewTextHandler(&said, nil))}
-			created, err := r.Ensure(t.Context(), cfg)
+			created, err := bucket.Ensure(t.Context(), cfg)
 			if c.proven != (err == nil && created) || !c.proven && !errors.Is(err, ErrUnproven) {
 				t.Errorf("created %t, %v", created, err)
 			}
@@ -99,15 +99,15 @@ func TestNewBucketThatTakesNoWritesIsMadeOnceMore(t *testing.T) {
 				t.Errorf("it was deleted %d times, and said: %s", n, said.String())
 			}
 			if c.proven {
-				write(t, r, Write{Key: "k", Data: []byte("d")})
+				write(t, bucket, Write{Key: "k", Data: []byte("d")})
 				return
 			}
 			// It is not taken for good because it is there, nor deleted again and again.
-			if _, err := r.Ensure(t.Context(), cfg); !errors.Is(err, ErrUnproven) || b.deleted.Load() != c.deleted {
+			if _, err := bucket.Ensure(t.Context(), cfg); !errors.Is(err, ErrUnproven) || b.deleted.Load() != c.deleted {
 				t.Errorf("again: %v, %d deletions", err, b.deleted.Load())
 			}
 			b.left.Store(0)
-			if _, err := r.Ensure(t.Context(), cfg); err != nil {
+			if _, err := bucket.Ensure(t.Context(), cfg); err != nil {
 				t.Errorf("when it takes writes: %v", err)
 			}
 		})
@@ -115,20 +115,20 @@ func TestNewBucketThatTakesNoWritesIsMadeOnceMore(t *testing.T) {
 }
 
 func TestWriteThatANewBucketCannotStoreFindsItGone(t *testing.T) {
-	r, _, _ := open(t)
-	b := &broken{JetStream: r.js}
-	r.js = b
+	bucket, _, _ := open(t)
+	b := &broken{JetStream: bucket.js}
+	bucket.js = b
 	b.left.Store(1)
-	if err := r.Put(t.Context(), []Write{{Key: "k", Data: []byte("d")}})[0].Err; !errors.Is(err, ErrNoStream) || !errors.Is(err, ErrRefused) {
+	if err := bucket.Put(t.Context(), []Write{{Key: "k", Data: []byte("d")}})[0].Err; !errors.Is(err, ErrNoStream) || !errors.Is(err, ErrRefused) {
 		t.Fatalf("written: %v", err)
 	}
-	if created, err := r.Ensure(t.Context(), Config{}); err != nil || !created || b.deleted.Load() != 1 {
+	if created, err := bucket.Ensure(t.Context(), Config{}); err != nil || !created || b.deleted.Load() != 1 {
 		t.Fatalf("created %t, %v after %d deletions", created, err, b.deleted.Load())
 	}
 	// One that is older, or was made by somebody else, is never deleted.
-	r.made.Store(time.Now().Add(-young).UnixNano())
+	bucket.made.Store(time.Now().Add(-young).UnixNano())
 	b.left.Store(1)
-	if err := r.Put(t.Context(), []Write{{Key: "k", Data: []byte("d")}})[0].Err; !errors.Is(err, ErrRefused) || errors.Is(err, ErrNoStream) {
+	if err := bucket.Put(t.Context(), []Write{{Key: "k", Data: []byte("d")}})[0].Err; !errors.Is(err, ErrRefused) || errors.Is(err, ErrNoStream) {
 		t.Errorf("written: %v", err)
 	}
 }
@@ -151,10 +151,10 @@ func TestFullBucketIsNotBroken(t *testing.T) {
 
 func TestDeletionInABucketWithoutTTLIsTaken(t *testing.T) {
 	_, js := startNode(t)
-	r, err := Open(t.Context(), js, Config{Kind: Checkpoints})
+	bucket, err := Open(t.Context(), js, Config{Kind: Checkpoints})
 	if err != nil {
 		t.Fatal(err)
 	}
-	revision := write(t, r, Write{Key: "k", Data: []byte("d")})
-	write(t, r, Write{Key: "k", Revision: revision})
+	revision := write(t, bucket, Write{Key: "k", Data: []byte("d")})
+	write(t, bucket, Write{Key: "k", Revision: revision})
 }

@@ -1,4 +1,4 @@
-package registry
+package kv
 
 import (
 	"fmt"
@@ -43,13 +43,13 @@ type wrong struct {
 
 // wrongs are the settings of a bucket's stream that break a promise, given how many records it is to hold at least. What
 // is left alone is the user's choice: storage, replicas, placement, compression, what else it listens to, limits with room.
-func (r *Registry) wrongs(cfg jetstream.StreamConfig, records int) (all []wrong) {
+func (b *Bucket) wrongs(cfg jetstream.StreamConfig, records int) (all []wrong) {
 	add := func(is bool, flags, what string, args ...any) {
 		if is {
 			all = append(all, wrong{fmt.Sprintf(what, args...), flags})
 		}
 	}
-	subject := r.prefix + ">"
+	subject := b.prefix + ">"
 	// What can't be mended in place.
 	add(cfg.Sealed, "", "sealed false (nothing can be written)")
 	add(cfg.Mirror != nil, "", "no mirror (nothing can be written to a copy of another stream)")
@@ -62,9 +62,9 @@ func (r *Registry) wrongs(cfg jetstream.StreamConfig, records int) (all []wrong)
 	add(cfg.NoAck, "--ack", "no_ack false (nobody would know what was written)")
 	add(cfg.MaxMsgsPerSubject != 1, "--max-msgs-per-subject=1", "max_msgs_per_subject 1 (history 1; it has %d)", cfg.MaxMsgsPerSubject)
 	add(!cfg.AllowDirect, "--allow-direct", "allow_direct (direct get)")
-	add(r.kind.markers && (!cfg.AllowMsgTTL || cfg.SubjectDeleteMarkerTTL <= 0), "--allow-msg-ttl --subject-del-markers-ttl=1h",
+	add(b.kind.markers && (!cfg.AllowMsgTTL || cfg.SubjectDeleteMarkerTTL <= 0), "--allow-msg-ttl --subject-del-markers-ttl=1h",
 		"allow_msg_ttl and subject_delete_marker_ttl (per-message TTL markers)")
-	if to := r.kind.republishTo; to != "" {
+	if to := b.kind.republishTo; to != "" {
 		p := cfg.RePublish
 		is := p == nil || p.HeadersOnly || p.Destination != to+">" || p.Source != subject
 		what := fmt.Sprintf("republish to %s> from %s, with data", to, subject)
@@ -95,12 +95,12 @@ func covers(subjects []string, below string) bool {
 }
 
 // check is nil where the bucket's stream is as it must be, else a *MissingSettingError that has all that is not.
-func (r *Registry) check(cfg jetstream.StreamConfig, records int) error {
-	all := r.wrongs(cfg, records)
+func (b *Bucket) check(cfg jetstream.StreamConfig, records int) error {
+	all := b.wrongs(cfg, records)
 	if len(all) == 0 {
 		return nil
 	}
-	e := &MissingSettingError{Bucket: r.bucket, Mend: "nats stream edit " + r.Stream()}
+	e := &MissingSettingError{Bucket: b.bucket, Mend: "nats stream edit " + b.Stream()}
 	var what []string
 	for _, w := range all {
 		what = append(what, w.what)
@@ -109,7 +109,7 @@ func (r *Registry) check(cfg jetstream.StreamConfig, records int) error {
 	}
 	e.Setting = strings.Join(what, "; ")
 	if e.Anew {
-		e.Mend = "nats stream rm " + r.Stream()
+		e.Mend = "nats stream rm " + b.Stream()
 	}
 	return e
 }

@@ -1,4 +1,4 @@
-package registry
+package registration
 
 import (
 	"encoding/json"
@@ -41,6 +41,14 @@ type Owner struct {
 	PID  int    `json:"pid"`
 }
 
+// OwnerMatcher is what stands in every record of one owner and in no other: an instance id is a NUID, unique by construction, and stands in
+// a record as owner.id only. An instance hears each of its own writes on the feed, 10,000 at a time, so it looks for that
+// (kv.Entry.Contains) and decodes none of them.
+type OwnerMatcher []byte
+
+// Matcher makes the owner's matcher.
+func (o Owner) Matcher() OwnerMatcher { return OwnerMatcher(`"id":"` + o.ID + `"`) }
+
 // Registration is the record: who holds a subscription, and where its events go.
 type Registration struct {
 	subscription.Subscription
@@ -55,11 +63,11 @@ type Registration struct {
 	RegisteredAt time.Time `json:"registered_at"` // UTC
 	// HandedOver is where the owner before stopped, if that one left the subscription to this one: events go on behind it. Only
 	// the first record of an owner says it.
-	HandedOver Place `json:"handed_over,omitzero"`
+	HandedOver Position `json:"handed_over,omitzero"`
 }
 
-// Place is how far a subscription's subscriber got.
-type Place struct {
+// Position is the sequence of a store that a subscription is at, and the history of the store that the sequence is of.
+type Position struct {
 	Accepted uint64 `json:"accepted"` // store sequence of the event that it accepted last; 0: not known
 	Epoch    string `json:"epoch"`    // the history of the store that the sequence is of, where an emitter told; else empty
 }
