@@ -102,7 +102,10 @@ func StartEmitter(ctx context.Context, o EmitterOptions) (_ *Emitter, err error)
 	running, stop := context.WithCancel(context.Background())
 	e.cancel = stop
 	e.work.Go(func() { hears.run(running, nc) })
-	go func() { e.ended <- e.Run(running) }()
+	go func() {
+		defer close(e.ended)
+		e.ended <- e.Run(running)
+	}()
 	return e, nil
 }
 
@@ -134,6 +137,7 @@ func (e *Emitter) Owner() registration.Owner { return e.owner }
 func (e *Emitter) Connected() bool { return e.nc.IsConnected() }
 
 // Stop writes the checkpoints, gives the leases back and disconnects. When ctx ends first it says so, and goes on to the end.
+// Again is fine.
 func (e *Emitter) Stop(ctx context.Context) error {
 	e.cancel()
 	var err error
