@@ -32,9 +32,7 @@ func TestPayloadsAreComparedAsPostgreSQLDoes(t *testing.T) {
 		`{"n":6,"v":1}}`, `{"n":7,"t":"\ud800"}`, `{"n":8,"t":"\u0000"}`, "{\"n\":9,\"t\":\"\xff\"}", `{"n":10,"v":1e131072}`, `{"n":11,"v":1,"v":0}`,
 	}
 	for _, d := range data {
-		if _, err := g.js.Publish(g.Context(), "exesdb.events.s.o-1.created", []byte(d)); err != nil {
-			t.Fatal(err)
-		}
+		g.put("exesdb.events.s.o-1.created", d, nil)
 	}
 	g.eventually("all has all", func() bool { return len(g.delivered("all")) == len(data) })
 	for name, want := range map[string][]int{"exact": {2}, "huge": {3}, "zero": {5, 11}, "any": {1, 2, 3, 4, 5, 11}} {
@@ -45,9 +43,7 @@ func TestPayloadsAreComparedAsPostgreSQLDoes(t *testing.T) {
 // put stores a message as any client of NATS can, with headers in the case in which they are given.
 func (g *ground) put(subject, data string, header nats.Header) {
 	g.Helper()
-	if _, err := g.js.PublishMsg(g.Context(), &nats.Msg{Subject: subject, Header: header, Data: []byte(data)}); err != nil {
-		g.Fatal(err)
-	}
+	g.appendMessage(&nats.Msg{Subject: subject, Header: header, Data: []byte(data)})
 }
 
 // Events as other programs store them are found by their attributes, live, in catch-up, and with one set of attributes.
@@ -120,7 +116,11 @@ func TestTypesWithDotsReachTheirSubscribers(t *testing.T) {
 	for name, numbers := range map[string][]int{"all": {1, 2, 3, 5}, "dotted": {1, 2}, "versioned": {3}, "stream": {1, 2, 3, 5}} {
 		g.awaitNumbers(name, numbers...)
 	}
-	g.eventually("the one that is no event is counted", func() bool { return g.metric("emitter_malformed_total") == 1 })
+	g.eventually("the one that is no event is counted", func() bool { return g.metric("emitter_malformed_total") > 0 })
+	if n := g.metric("emitter_malformed_total"); n > 2 { // the tail and a catch-up may each read it
+		t.Errorf("the one that is no event is counted %v times", n)
+	}
+	g.eventually("it is told once", func() bool { return g.logged("are no events reach nobody: 1 so far") == 1 })
 	if h := g.delivered("all")[0].Header; h.Get("ce-type") != "order.created" || h.Get("ce-subject") != "o-1" {
 		t.Errorf("sent on with %v", h)
 	}

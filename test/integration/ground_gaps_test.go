@@ -81,11 +81,7 @@ func (g *ground) store(subject, data string, headers ...string) uint64 {
 	for pair := range slices.Chunk(headers, 2) {
 		m.Header[pair[0]] = []string{pair[1]}
 	}
-	ack, err := g.js.PublishMsg(g.Context(), m)
-	if err != nil {
-		g.Fatal(err)
-	}
-	return ack.Sequence
+	return g.appendMessage(m).Sequence
 }
 
 // waysToFollow are the ways in which a store's stream is followed and read.

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +17,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/exesdb/subproxy/internal/config"
@@ -165,19 +168,50 @@ func (g *ground) reconfigure(change func(*config.Config)) { change(g.config) }
 // append appends that many events to stream id o-1, of type created, whose data are {"n":<number>}, from number from on.
 func (g *ground) append(from, n int) {
 	g.Helper()
+	event := func(i int) *nats.Msg {
+		return &nats.Msg{Subject: "exesdb.events.s.o-1.created", Data: fmt.Appendf(nil, `{"n":%d}`, from+i)}
+	}
+	g.appendMessage(event(0))
 	var futures []jetstream.PubAckFuture
-	for i := range n {
-		future, err := g.js.PublishAsync("exesdb.events.s.o-1.created", fmt.Appendf(nil, `{"n":%d}`, from+i))
+	for i := range n - 1 {
+		future, err := g.js.PublishMsgAsync(event(1 + i))
 		if err != nil {
 			g.Fatal(err)
 		}
 		futures = append(futures, future)
 	}
+	timeout := time.After(patience)
 	for _, f := range futures {
 		select {
 		case <-f.Ok():
 		case err := <-f.Err():
 			g.Fatal(err)
+		case <-timeout:
+			g.Fatalf("%d events from %d on: one is neither stored nor refused within %s", n, from, patience)
+		}
+	}
+}
+
+// appendMessage stores one message, and sends it again under the same id until it is acknowledged. In a cluster, a server that has not heard yet
+// where a new or restored stream is led passes a message on to those who listen, such as the world, and to no stream.
+func (g *ground) appendMessage(m *nats.Msg) *jetstream.PubAck {
+	g.Helper()
+	if m.Header.Get(jetstream.MsgIDHeader) == "" {
+		m = &nats.Msg{Subject: m.Subject, Header: maps.Clone(m.Header), Data: m.Data}
+		if m.Header == nil {
+			m.Header = nats.Header{}
+		}
+		m.Header.Set(jetstream.MsgIDHeader, nuid.Next())
+	}
+	for deadline := time.Now().Add(patience); ; {
+		ctx, cancel := context.WithTimeout(g.Context(), 2*time.Second)
+		ack, err := g.js.PublishMsg(ctx, m)
+		cancel()
+		if err == nil {
+			return ack
+		}
+		if _, refused := errors.AsType[*jetstream.APIError](err); refused || time.Now().After(deadline) {
+			g.Fatalf("store on %s: %v", m.Subject, err)
 		}
 	}
 }

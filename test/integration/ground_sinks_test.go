@@ -17,6 +17,7 @@ import (
 
 // limited is a ground whose instance is a user of its own, from which permissions can be taken. Its server is a process of its own: a
 // nats-server (2.15.2) that reloads reads its options without a lock (stream.getDirectRequest), which the race detector would tell of.
+// It is one server, with -ground.servers=3 too: what a user may do is between a client and its server.
 type limited struct {
 	*ground
 	server *natsnode.Process
@@ -168,8 +169,8 @@ func TestRequestAndStreamSayAtOnceWhichPermissionIsMissing(t *testing.T) {
 // The connection dies without being closed: nobody acknowledges what is in buffers that nobody reads.
 func TestConnectionThatDiesUnseenLosesNothing(t *testing.T) {
 	t.Parallel()
-	g := newGround(t, nil)
-	r := newRelay(t, g.url)
+	g := newGround(t, func(o *server.Options) { o.Cluster.NoAdvertise = true }) // there is one way to it, over the relay
+	r := newRelay(t, g.node.URL())
 	g.config.NATS.URL = r.url()
 	g.start()
 	defer g.stop() // while it can reach the server

@@ -37,9 +37,7 @@ func (g *ground) ordered(change func(*jetstream.StreamConfig)) jetstream.Stream 
 func (g *ground) ord(from, n int) {
 	g.Helper()
 	for i := range n {
-		if _, err := g.js.Publish(g.Context(), "ord.o-1.created", fmt.Appendf(nil, `{"n":%d}`, from+i)); err != nil {
-			g.Fatal(err)
-		}
+		g.appendMessage(&nats.Msg{Subject: "ord.o-1.created", Data: fmt.Appendf(nil, `{"n":%d}`, from+i)})
 	}
 }
 
@@ -213,9 +211,7 @@ func (g *ground) appendStatuses(prefix string) {
 		if status != "" {
 			m.Header["Status"] = []string{status}
 		}
-		if _, err := g.js.PublishMsg(g.Context(), m); err != nil {
-			g.Fatal(err)
-		}
+		g.appendMessage(m)
 	}
 	add("created", "", []byte(`{"n":1}`))
 	for _, status := range statuses {
