@@ -95,7 +95,7 @@ func makeSchedule(seed uint64, readers []*reader) *schedule {
 	s.hosted = rng.IntN(4) == 0
 	state := map[string]string{"emitter-1": up, "emitter-2": up, "proxy-a": up, "proxy-b": down}
 	away := map[string]bool{}
-	nodeDown := ""
+	nodeDown, taken := "", ""
 	names := []string{"emitter-1", "emitter-2", "proxy-a", "proxy-b"}
 	pick := func(from ...string) string { return from[rng.IntN(len(from))] }
 	someReader := func(as func(*reader) bool) string {
@@ -109,7 +109,14 @@ func makeSchedule(seed uint64, readers []*reader) *schedule {
 	}
 	for range 4 + rng.IntN(6) {
 		one := step{after: time.Duration(rng.Int64N(int64(500 * time.Millisecond)))}
-		switch roll := rng.IntN(112); {
+		switch roll := rng.IntN(122); {
+		case roll >= 112:
+			if taken != "" {
+				one.fault, one.target, taken = "give permission", taken, ""
+			} else {
+				taken = pick(permissions...)
+				one.fault, one.target = "take permission", taken
+			}
 		case roll >= 109 && !s.hosted:
 			one.fault = "restore store"
 		case roll >= 106:
@@ -186,6 +193,7 @@ func chaosRun(t *testing.T, p *processPrograms, seed uint64) {
 	w.publish(2, 5*time.Millisecond)
 	w.more(20)
 	c := &chaos{deliveryWorld: w, paused: map[string]bool{}}
+	c.listen()
 	begun := time.Since(began)
 	for i := range s.steps {
 		one := &s.steps[i]
@@ -196,6 +204,7 @@ func chaosRun(t *testing.T, p *processPrograms, seed uint64) {
 	faults := time.Since(began) - begun
 	c.restore()
 	w.more(10)
+	c.awaitPermitted()
 	w.settle(w.repeats)
 	t.Logf("seed %d: %d nodes, %d faults, %d events; %s: %s to begin, %s of faults", seed, s.nodes, len(s.steps), w.count.Load(),
 		time.Since(began).Round(time.Millisecond), begun.Round(time.Millisecond), faults.Round(time.Millisecond))
@@ -206,6 +215,8 @@ type chaos struct {
 	*deliveryWorld
 	stopping []*processRun
 	paused   map[string]bool
+	told     refusals
+	took     bool // a permission was taken
 }
 
 func (c *chaos) process(name string) map[string]*processRun {
@@ -285,6 +296,10 @@ func (c *chaos) do(s *step) {
 		c.hand(func() bool { return c.shorten(c.limit) })
 	case "purge store":
 		c.hand(func() bool { return c.shorten(c.purge) })
+	case "take permission":
+		c.take(s.target)
+	case "give permission":
+		c.permit()
 	case "subscriber leaves":
 		c.leave(c.reader(s.target))
 	case "subscriber is back":
@@ -325,6 +340,9 @@ func (c *chaos) mend() {
 		if n.hasEnded() {
 			n.run()
 		}
+	}
+	if len(c.denied) > 0 {
+		c.permit()
 	}
 	for _, run := range c.stopping {
 		code := run.exit()

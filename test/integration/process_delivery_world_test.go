@@ -99,6 +99,7 @@ type deliveryWorld struct {
 	hosted  bool          // instances host an emitter as well
 	readers []*reader
 	special map[string]*special // by the process's name; who has none is as the world is
+	denied  []permission        // what the processes' users may not do now
 
 	emitters map[string]*processRun // by name; the run of now
 	proxies  map[string]*processRun
@@ -126,9 +127,11 @@ type special struct {
 func newDeliveryWorld(t testing.TB, p *processPrograms, nodes int, readers ...*reader) *deliveryWorld {
 	t.Helper()
 	w := &deliveryWorld{
-		TB: t, p: p, nodes: processNodes(t, p, nodes, "--no_advertise"), dir: t.TempDir(), point: 100 * time.Millisecond, readers: readers,
+		TB: t, p: p, dir: t.TempDir(), point: 100 * time.Millisecond, readers: readers,
 		emitters: map[string]*processRun{}, proxies: map[string]*processRun{}, quit: make(chan struct{}), failed: make(chan error, 1),
 	}
+	w.writePermissions(nodes)
+	w.nodes = processConfiguredNodes(t, p, nodes, w.dir, "--no_advertise")
 	w.nc, w.js = w.connect()
 	w.eventually("the target stream created", func() bool {
 		return w.try(func(ctx context.Context) error {
@@ -204,7 +207,7 @@ stores:
   - id: %s
     stream: {replicas: %d}
     subscriptions:
-`, own.urls, name, own.instance, len(w.nodes), w.hosted && strings.HasPrefix(name, "proxy"), w.point, deliveryStore, len(w.nodes))
+`, strings.ReplaceAll(own.urls, "nats://", "nats://"+userOf(name)+":pass@"), name, own.instance, len(w.nodes), w.hosted && strings.HasPrefix(name, "proxy"), w.point, deliveryStore, len(w.nodes))
 	for _, r := range own.readers {
 		fmt.Fprintf(&b, "      - {name: %s, type: %s, selector: %s, start_version: %d, forward: {sink: %s, subject: %s, timeout: 2s, max_deliver: 3}}\n",
 			r.name, r.typ, strconv.Quote(r.selector), r.start, r.sink, r.subject())

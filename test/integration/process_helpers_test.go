@@ -141,19 +141,25 @@ type processNode struct {
 	port, route int
 	routes      string // empty: not clustered
 	flags       []string
-	*processRun // the run of now
+	configs     string // the directory with its configuration, NAME.conf; empty: it has none
+	*processRun        // the run of now
 }
 
 // processNodes starts that many servers, routed to each other, and returns when JetStream answers on each. They get more
 // flags as given.
 func processNodes(t testing.TB, p *processPrograms, n int, flags ...string) []*processNode {
 	t.Helper()
+	return processConfiguredNodes(t, p, n, "", flags...)
+}
+
+func processConfiguredNodes(t testing.TB, p *processPrograms, n int, configs string, flags ...string) []*processNode {
+	t.Helper()
 	const tries = 5 // another process may take a port between its choice and its use
 	for range tries {
 		nodes := make([]*processNode, n)
 		var routes []string
 		for i := range nodes {
-			nodes[i] = &processNode{t: t, program: p.natsServer, name: fmt.Sprintf("n%d", i+1), dir: t.TempDir(), port: processPort(t), route: processPort(t), flags: flags}
+			nodes[i] = &processNode{t: t, program: p.natsServer, name: fmt.Sprintf("n%d", i+1), dir: t.TempDir(), port: processPort(t), route: processPort(t), flags: flags, configs: configs}
 			routes = append(routes, fmt.Sprintf("nats://127.0.0.1:%d", nodes[i].route))
 		}
 		for _, node := range nodes {
@@ -194,6 +200,9 @@ func (n *processNode) run() {
 	args := []string{"--name", n.name, "--addr", "127.0.0.1", "--port", fmt.Sprint(n.port), "--jetstream", "--store_dir", n.dir}
 	if n.routes != "" {
 		args = append(args, "--cluster_name", "subproxy", "--cluster", fmt.Sprintf("nats://127.0.0.1:%d", n.route), "--routes", n.routes)
+	}
+	if n.configs != "" {
+		args = append(args, "--config", filepath.Join(n.configs, n.name+".conf"))
 	}
 	n.processRun = processStart(n.t, "nats-server "+n.name, n.program, append(args, n.flags...)...)
 }

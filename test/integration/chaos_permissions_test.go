@@ -1,0 +1,182 @@
+//go:build unix
+
+package integration
+
+import (
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// What is taken from the users of NATS that instances and emitters are, and given back, as faults of a schedule.
+
+// permission is what a user may do: publish or subscribe.
+type permission struct{ user, operation, subject string }
+
+// permissions are those that schedules take, each as the target of a step has it.
+var permissions = []string{
+	"instance publish app.publish.>", "instance publish app.request.>", "instance publish app.stream.>",
+	"instance publish exesdb.proxy.status.>", "instance publish _INBOX.>", "instance subscribe exesdb.proxy.deliver.>",
+	"emitter publish exesdb.proxy.deliver.>", "emitter subscribe exesdb.stored.>",
+}
+
+func parsePermission(target string) permission {
+	words := strings.Fields(target)
+	return permission{words[0], words[1], words[2]}
+}
+
+// userOf is the user of NATS that a process of that name is. Who says nothing may do everything.
+func userOf(process string) string {
+	if strings.HasPrefix(process, "emitter") {
+		return "emitter"
+	}
+	return "instance"
+}
+
+// writePermissions writes the configuration of that many servers.
+func (w *deliveryWorld) writePermissions(servers int) {
+	w.Helper()
+	var b strings.Builder
+	b.WriteString("no_auth_user: admin\nauthorization {users: [\n  {user: admin, password: pass}\n")
+	for _, user := range []string{"instance", "emitter"} {
+		fmt.Fprintf(&b, "  {user: %s, password: pass, permissions: {", user)
+		for _, operation := range []string{"publish", "subscribe"} {
+			var subjects []string
+			for _, one := range w.denied {
+				if one.user == user && one.operation == operation {
+					subjects = append(subjects, strconv.Quote(one.subject))
+				}
+			}
+			if len(subjects) > 0 {
+				fmt.Fprintf(&b, "%s: {deny: [%s]}, ", operation, strings.Join(subjects, ", "))
+			}
+		}
+		b.WriteString("}}\n")
+	}
+	b.WriteString("]}\n")
+	if servers > 1 {
+		b.WriteString("cluster {name: subproxy}\n")
+	}
+	for i := range servers { // a server in a cluster refuses to read a file again that lacks either name, though flags say them
+		name := fmt.Sprintf("n%d", i+1)
+		processWrite(w, filepath.Join(w.dir, name+".conf"), "server_name: "+name+"\n"+b.String())
+	}
+}
+
+// permit denies what is given and nothing else, as the servers are told that run; others read it when they start.
+func (w *deliveryWorld) permit(denied ...permission) {
+	w.Helper()
+	w.denied = denied
+	w.writePermissions(len(w.nodes))
+	for _, n := range w.nodes {
+		if n.hasEnded() {
+			continue
+		}
+		said := func(text string) int { return strings.Count(n.out.String(), text) }
+		w.eventually(n.name+" hears signals", func() bool { return said("Server is ready") > 0 || n.hasEnded() })
+		const reloaded = "Reloaded server configuration"
+		before := said(reloaded)
+		_ = n.cmd.Process.Signal(syscall.SIGHUP)
+		w.eventually(n.name+" has read its configuration again", func() bool {
+			if said("Failed to reload") > 0 {
+				w.Fatalf("%s does not read its configuration again", n.name)
+			}
+			return said(reloaded) > before || n.hasEnded()
+		})
+	}
+}
+
+// refusals are what alerts and statuses say of permissions.
+type refusals struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (r *refusals) has(text string, from int) (n int, found bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, said := range r.all[from:] {
+		found = found || strings.Contains(said, text)
+	}
+	return len(r.all), found
+}
+
+// listen hears what instances say of permissions.
+func (c *chaos) listen() {
+	c.Helper()
+	for _, subject := range []string{"exesdb.proxy.alert.>", "exesdb.proxy.status.>"} {
+		_, err := c.nc.Subscribe(subject, func(m *nats.Msg) {
+			if said := string(m.Data); strings.Contains(said, "not permitted") {
+				c.told.mu.Lock()
+				defer c.told.mu.Unlock()
+				c.told.all = append(c.told.all, said)
+			}
+		})
+		if err != nil {
+			c.Fatal(err)
+		}
+	}
+}
+
+// take takes a permission away. Where everything else is as it should be, it returns when that is said.
+func (c *chaos) take(target string) {
+	c.Helper()
+	one := parsePermission(target)
+	from, _ := c.told.has("", 0)
+	begun := time.Now()
+	c.took = true
+	c.permit(one)
+	if !c.speaks(one.user) {
+		return
+	}
+	text := "not permitted to " + one.operation + " to " + strings.TrimSuffix(one.subject, ">")
+	c.eventually("somebody says that "+target+" is missing", func() bool {
+		_, said := c.told.has(text, from)
+		return said
+	})
+	c.Logf("%s: said after %v", target, time.Since(begun).Round(time.Millisecond))
+}
+
+// saidFor is how long a permission that nobody needs at the moment may be said to be missing after it was given back.
+const saidFor = time.Minute
+
+// awaitPermitted waits until all is healthy, where a permission was missing.
+func (c *chaos) awaitPermitted() {
+	c.Helper()
+	if !c.took {
+		return
+	}
+	for deadline := time.Now().Add(saidFor + patience); ; time.Sleep(100 * time.Millisecond) {
+		why := c.unhealthy()
+		if why == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			c.Fatalf("not healthy within %s after all permissions were given back: %s", saidFor+patience, why)
+		}
+	}
+}
+
+// speaks reports whether there are servers, emitters and instances enough to do, and to tell, what a permission is missing for.
+func (c *chaos) speaks(user string) bool {
+	for _, n := range c.nodes {
+		if n.hasEnded() {
+			return false
+		}
+	}
+	running := func(runs map[string]*processRun) bool {
+		for name, run := range runs {
+			if !run.hasEnded() && !c.paused[name] {
+				return true
+			}
+		}
+		return false
+	}
+	return running(c.emitters) && running(c.proxies) && !(user == "emitter" && c.hosted) // an instance may lead
+}
