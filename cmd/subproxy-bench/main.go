@@ -10,7 +10,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/bench"
 	"github.com/exesdb/subproxy/internal/command"
-	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/internal/testbed"
 )
 
 func main() {
@@ -27,7 +27,7 @@ started for it and ended with it. Targets are ratios; with --check a missed one 
 demo measures nothing: it breaks one thing after another, and shows that nothing is lost.`,
 	})
 	root.AddCommand(newReregister(), newIdle(), newDelivery(), newFailover(), newScale(), newInstances(), newDemo(),
-		newChild(natsnode.ChildCommand, natsnode.RunChild), newChild(bench.InstanceCommand, bench.RunInstance))
+		newChild(testbed.ServerCommand, testbed.RunServer), newChild(bench.InstanceCommand, bench.RunInstance))
 	return root
 }
 

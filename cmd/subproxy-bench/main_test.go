@@ -11,12 +11,12 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/exesdb/subproxy/internal/command"
-	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/internal/testbed"
 )
 
 // TestMain is, at need, the server that a bench starts.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == natsnode.ChildCommand {
+	if len(os.Args) > 1 && os.Args[1] == testbed.ServerCommand {
 		os.Exit(command.Run(newRoot()))
 	}
 	text.DisableColors()
@@ -69,7 +69,7 @@ func TestMistakesInTheCommandLineAreUsageErrors(t *testing.T) {
 
 func TestOnlyWhatIsRunByAReaderIsListed(t *testing.T) {
 	out, err := execute(t, "--help")
-	if err != nil || strings.Contains(out, natsnode.ChildCommand) || !strings.Contains(out, "demo ") || !strings.Contains(out, "instances ") {
+	if err != nil || strings.Contains(out, testbed.ServerCommand) || !strings.Contains(out, "demo ") || !strings.Contains(out, "instances ") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -37,12 +39,12 @@ type delivery struct {
 
 // Delivery measures how fast a store's events get to subscribers, beside bare nats.go consumers of the same stream.
 func Delivery(ctx context.Context, o DeliveryOptions) (*Report, error) {
-	urls, stop, err := startServers(o.Servers)
+	servers, err := testbed.StartNodes(ctx, o.Servers, natsnode.Options{})
 	if err != nil {
 		return nil, err
 	}
-	defer stop()
-	d := &delivery{DeliveryOptions: o, urls: urls, report: &Report{Bench: "delivery", Setup: fmt.Sprintf(
+	defer servers.Shutdown()
+	d := &delivery{DeliveryOptions: o, urls: servers.URLs(), report: &Report{Bench: "delivery", Setup: fmt.Sprintf(
 		"%d embedded server(s), replicas %d, events with %d bytes of data, everything in one process, %d CPU(s), %s",
 		o.Servers, o.Servers, o.Size, runtime.NumCPU(), runtime.Version())}}
 	defer d.disconnect()

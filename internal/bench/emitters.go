@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -11,22 +12,18 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/exesdb/subproxy/pkg/cluster"
 )
 
 // leaseTTL is how long an emitter that was killed still leads.
 const leaseTTL = 2 * time.Second
 
-func (f *failover) startEmitter(ctx context.Context, dir, name string) (*process, error) {
-	return startProcess(ctx, f.Subproxy, dir, name, "emitter", emitterRuns, emitterConf(f.cluster.URLs(), name, failoverStore, servers))
-}
-
-// emitterRuns is what an emitter logs once it contends.
-const emitterRuns = "emitter runs"
-
-func emitterConf(urls, name, store string, replicas int) []byte {
-	return fmt.Appendf(nil, "nats: {url: %q}\ninstance: {name: %s}\nregistry: {replicas: %d}\nemitter: {enabled: true, lease_ttl: %s}\nstores:\n  - id: %s\n    stream: {replicas: %d}\n",
-		urls, name, replicas, leaseTTL, store, replicas)
+// newEmitter is an emitter of a store, as a process. It does not run yet.
+func newEmitter(program, dir, urls, name, store string, replicas int) (*testbed.Program, error) {
+	e := &testbed.Program{File: program, Dir: dir, Name: name, Command: "emitter", Ready: testbed.EmitterRuns}
+	return e, e.Configure(fmt.Sprintf("nats: {url: %q}\ninstance: {name: %s}\nregistry: {replicas: %d}\nemitter: {enabled: true, lease_ttl: %s}\nstores:\n  - id: %s\n    stream: {replicas: %d}\n",
+		urls, name, replicas, leaseTTL, store, replicas))
 }
 
 // leaders hears who leads the store's emitters.
@@ -72,18 +69,19 @@ func (f *failover) emitters(ctx context.Context) error {
 	if err := nc.Flush(); err != nil {
 		return err
 	}
-	running := map[string]*process{}
+	emitters := map[string]*testbed.Program{}
 	defer func() {
-		for _, e := range running {
-			_ = e.end(syscall.SIGKILL)
+		for _, e := range emitters {
+			_ = e.Kill()
 		}
 	}()
 	for _, name := range []string{"emitter-a", "emitter-b"} {
-		e, err := f.startEmitter(ctx, dir, name)
-		if e != nil {
-			running[name] = e
-		}
+		e, err := newEmitter(f.Subproxy, dir, f.cluster.URLs(), name, failoverStore, servers)
 		if err != nil {
+			return err
+		}
+		emitters[name] = e
+		if err := e.Start(ctx); err != nil {
 			return err
 		}
 	}
@@ -98,25 +96,20 @@ func (f *failover) emitters(ctx context.Context) error {
 		}{{"emitter killed", syscall.SIGKILL}, {"emitter stopped", syscall.SIGTERM}} {
 			fmt.Fprintf(f.Progress, "%s, round %d…\n", fault.name, round+1)
 			if err := f.emitterFault(ctx, fmt.Sprintf("emitter_%d_%d", round, fault.how), fault.name, func() error {
-				leads := running[heard.leader()]
+				leads := emitters[heard.leader()]
 				if leads == nil {
 					return fmt.Errorf("%q leads the store, which is none of the emitters here", heard.leader())
 				}
-				delete(running, leads.name)
 				// Its end is not waited for here: subscribers are to be looked at meanwhile.
-				return leads.cmd.Process.Signal(fault.how)
+				return leads.Signal(fault.how)
 			}); err != nil {
 				return err
 			}
-			for _, name := range []string{"emitter-a", "emitter-b"} {
-				if running[name] != nil {
+			for _, e := range emitters {
+				if !e.Told() {
 					continue
 				}
-				e, err := f.startEmitter(ctx, dir, name)
-				if e != nil {
-					running[name] = e
-				}
-				if err != nil {
+				if err := errors.Join(e.Stop(), e.Start(ctx)); err != nil {
 					return err
 				}
 			}

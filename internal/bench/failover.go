@@ -12,7 +12,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/exesdb/subproxy/pkg/emitter"
 )
@@ -38,7 +37,7 @@ const (
 // failover is a run of Failover.
 type failover struct {
 	FailoverOptions
-	cluster natsnode.Processes
+	cluster *testbed.Cluster[*testbed.Server]
 	stream  string
 	w       *writer
 	report  *Report
@@ -59,7 +58,7 @@ func Failover(ctx context.Context, o FailoverOptions) (*Report, error) {
 	if f.Subproxy, err = testbed.Subproxy(o.Subproxy); err != nil {
 		return nil, err
 	}
-	if f.cluster, err = natsnode.StartProcesses(ctx, servers, natsnode.ProcessOptions{}); err != nil {
+	if f.cluster, err = testbed.StartServers(ctx, servers, testbed.ServerOptions{}); err != nil {
 		return nil, err
 	}
 	defer f.cluster.Shutdown()
@@ -115,7 +114,7 @@ func (f *failover) node(ctx context.Context, round int, with bool) (err error) {
 		return err
 	}
 	away, near := "", ""
-	for _, p := range f.cluster {
+	for _, p := range f.cluster.Servers {
 		if p != victim {
 			away += "," + p.URL()
 		}

@@ -3,20 +3,15 @@ package bench
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
-	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/internal/testbed"
 )
 
@@ -38,7 +33,7 @@ func Idle(ctx context.Context, o IdleOptions) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	server, err := natsnode.StartProcess(ctx, natsnode.ProcessOptions{Name: "bench", Stderr: os.Stderr})
+	server, err := testbed.StartServer(ctx, testbed.ServerOptions{Name: "bench", Stderr: os.Stderr})
 	if err != nil {
 		return nil, err
 	}
@@ -73,27 +68,15 @@ func idleInstance(ctx context.Context, program, url string, n int, progress io.W
 		return u, err
 	}
 	defer os.RemoveAll(dir)
-	file := filepath.Join(dir, "subproxy.yaml")
-	if err := os.WriteFile(file, idleConfig(url, n), 0o600); err != nil {
+	p := &testbed.Program{File: program, Dir: dir, Name: "subproxy", Command: "run", Args: []string{"--http", "127.0.0.1:0"}, Ready: testbed.ServesHTTP}
+	if err := p.Configure(idleConfig(url, n)); err != nil {
 		return u, err
 	}
-	cmd := exec.CommandContext(ctx, program, "run", "--config", file, "--http", "127.0.0.1:0", "--log-format", "json")
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
+	defer func() { _ = p.Stop() }()
+	if err := p.Start(ctx); err != nil {
 		return u, err
 	}
-	if err := cmd.Start(); err != nil {
-		return u, err
-	}
-	defer func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait() // it was told to end
-	}()
-	addr, err := httpAddr(stderr)
-	if err != nil {
-		return u, err
-	}
+	addr, _ := p.Log.Entries(testbed.ServesHTTP)[0]["addr"].(string)
 	for {
 		metrics, err := scrape(ctx, addr)
 		if err != nil {
@@ -124,7 +107,7 @@ func idleInstance(ctx context.Context, program, url string, n int, progress io.W
 	}, err
 }
 
-func idleConfig(url string, n int) []byte {
+func idleConfig(url string, n int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "nats: {url: %q}\ninstance: {name: bench-idle}\nmetrics: {subscription_label_limit: 0}\n", url)
 	b.WriteString("subscription_proxy: {initial_reregister_interval: 1h, normal_reregister_interval: 24h}\n")
@@ -132,20 +115,7 @@ func idleConfig(url string, n int) []byte {
 	for _, s := range benchSubscriptions(n) {
 		fmt.Fprintf(&b, "      - name: %s\n", s.Name)
 	}
-	return []byte(b.String())
-}
-
-// httpAddr reads the address from the instance's log, and goes on draining it.
-func httpAddr(log io.Reader) (string, error) {
-	lines := bufio.NewScanner(log)
-	for lines.Scan() {
-		if _, rest, ok := strings.Cut(lines.Text(), `"msg":"serving HTTP","addr":"`); ok {
-			addr, _, _ := strings.Cut(rest, `"`)
-			go func() { _, _ = io.Copy(io.Discard, log) }()
-			return addr, nil
-		}
-	}
-	return "", errors.New("the instance ended before it served HTTP")
+	return b.String()
 }
 
 func scrape(ctx context.Context, addr string) (map[string]float64, error) {

@@ -6,15 +6,15 @@ import (
 	"os"
 	"testing"
 
-	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/internal/testbed"
 )
 
 // TestMain is, at need, the server or the instance that a bench starts.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
-		case natsnode.ChildCommand:
-			exit(natsnode.RunChild(context.Background(), os.Stdin, os.Stdout))
+		case testbed.ServerCommand:
+			exit(testbed.RunServer(context.Background(), os.Stdin, os.Stdout))
 		case InstanceCommand:
 			exit(RunInstance(context.Background(), os.Stdin, os.Stdout))
 		}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -183,17 +184,9 @@ func (a *arrivals) account(first, end int) (c account) {
 // errNotAll says that some did not get what they should have; the account tells.
 var errNotAll = errors.New("not everything arrived in time")
 
-// until looks every 10 ms whether it is done.
+// until waits until done says so; what takes longer than most is errNotAll.
 func until(ctx context.Context, most time.Duration, done func() bool) error {
-	limited, cancel := context.WithTimeout(ctx, most)
+	limited, cancel := context.WithTimeoutCause(ctx, most, errNotAll)
 	defer cancel()
-	for !done() {
-		if err := pause(limited, 10*time.Millisecond); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			return errNotAll
-		}
-	}
-	return nil
+	return testbed.Until(limited, done)
 }

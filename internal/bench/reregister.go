@@ -14,6 +14,7 @@ import (
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/internal/service"
+	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/registration"
 )
@@ -34,11 +35,12 @@ const compared = 10_000
 
 // Reregister measures how long a cluster event takes until the registrations that it causes are verified.
 func Reregister(ctx context.Context, o ReregisterOptions) (*Report, error) {
-	urls, stop, err := startServers(o.Servers)
+	servers, err := testbed.StartNodes(ctx, o.Servers, natsnode.Options{})
 	if err != nil {
 		return nil, err
 	}
-	defer stop()
+	defer servers.Shutdown()
+	urls := servers.URLs()
 	nc, err := nats.Connect(urls)
 	if err != nil {
 		return nil, err
@@ -66,21 +68,6 @@ func Reregister(ctx context.Context, o ReregisterOptions) (*Report, error) {
 		b.report.target(fmt.Sprintf("%d registrations against %d", o.Subscriptions, compared), ratio(last, first), bound, "×")
 	}
 	return b.report, nil
-}
-
-func startServers(n int) (urls string, stop func(), err error) {
-	if n == 1 {
-		node, err := natsnode.Start(natsnode.Options{Name: "bench"})
-		if err != nil {
-			return "", nil, err
-		}
-		return node.URL(), node.Shutdown, nil
-	}
-	c, err := natsnode.StartCluster(n, natsnode.Options{})
-	if err != nil {
-		return "", nil, err
-	}
-	return c.URLs(), c.Shutdown, nil
 }
 
 func ratio(a, b time.Duration) float64 { return float64(a) / float64(b) }

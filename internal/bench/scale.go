@@ -6,14 +6,13 @@ import (
 	"io"
 	"os"
 	"runtime"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/exesdb/subproxy/internal/config"
-	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/registration"
@@ -42,8 +41,7 @@ const (
 // scale is a run of Scale.
 type scale struct {
 	ScaleOptions
-	servers []*natsnode.Process
-	urls    string
+	servers *testbed.Cluster[*testbed.Server]
 	nc      *nats.Conn
 	report  *Report
 	last    *scaleFigures // of the number of subscriptions before
@@ -63,9 +61,9 @@ func Scale(ctx context.Context, o ScaleOptions) (*Report, error) {
 	if err := s.start(ctx); err != nil {
 		return nil, err
 	}
-	defer s.shutdown()
+	defer s.servers.Shutdown()
 	var err error
-	if s.nc, err = nats.Connect(s.urls, nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(0, 0)); err != nil {
+	if s.nc, err = nats.Connect(s.servers.URLs(), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(0, 0)); err != nil {
 		return nil, err
 	}
 	defer s.nc.Close()
@@ -84,49 +82,27 @@ func Scale(ctx context.Context, o ScaleOptions) (*Report, error) {
 
 // start starts the servers as processes that can be killed, and started again with what they stored.
 func (s *scale) start(ctx context.Context) error {
-	if s.Servers == 1 {
-		p, err := natsnode.StartProcess(ctx, natsnode.ProcessOptions{Name: "bench", Stderr: os.Stderr})
-		if err != nil {
-			return err
-		}
-		s.servers = []*natsnode.Process{p}
-	} else {
-		ps, err := natsnode.StartProcesses(ctx, s.Servers, natsnode.ProcessOptions{})
-		if err != nil {
-			return err
-		}
-		s.servers = ps
-	}
-	urls := make([]string, len(s.servers))
-	for i, p := range s.servers {
-		urls[i] = p.URL()
-	}
-	s.urls = strings.Join(urls, ",")
-	return nil
-}
-
-func (s *scale) shutdown() {
-	for _, p := range s.servers {
-		p.Shutdown()
-	}
+	servers, err := testbed.StartServers(ctx, s.Servers, testbed.ServerOptions{Stderr: os.Stderr})
+	s.servers = servers
+	return err
 }
 
 // restart kills every server and starts them again.
 func (s *scale) restart(ctx context.Context) error {
-	for _, p := range s.servers {
+	for _, p := range s.servers.Servers {
 		if err := p.Kill(); err != nil {
 			return err
 		}
 	}
 	var all errgroup.Group
-	for _, p := range s.servers {
+	for _, p := range s.servers.Servers {
 		all.Go(func() error { return p.Restart(ctx) })
 	}
 	return all.Wait()
 }
 
 func (s *scale) instance(n int, profile string) (*instance, error) {
-	return startInstance(instanceConfig{URL: s.urls, Subscriptions: n, Replicas: s.Servers, CPUProfile: profile})
+	return startInstance(instanceConfig{URL: s.servers.URLs(), Subscriptions: n, Replicas: s.Servers, CPUProfile: profile})
 }
 
 // caused tells the registrations of a cause, with those that mend what failed or was lost of them: on a machine that is busy with

@@ -35,7 +35,7 @@ func (i *instance) watch(ctx context.Context, d time.Duration) (u idleUsage, err
 	took := time.Since(began).Seconds()
 	after, err := i.usage(ctx)
 	return idleUsage{
-		memory: resident(i.pid()), cpu: (after.CPU - before.CPU).Seconds() / took,
+		memory: resident(i.PID()), cpu: (after.CPU - before.CPU).Seconds() / took,
 		in: float64(after.In-before.In) / took, out: float64(after.Out-before.Out) / took,
 	}, err
 }

@@ -19,7 +19,7 @@ type storm struct {
 
 // storms times an operator's requests while all n subscriptions register.
 func (s *scale) storms(ctx context.Context, n int) error {
-	o, err := newOperator(s.urls, n)
+	o, err := newOperator(s.servers.URLs(), n)
 	if err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func (st *storm) during(ctx context.Context, o *operator, storm func(watch func(
 	done := make(chan struct{})
 	var watching sync.WaitGroup
 	began, last, err := storm(func(in *instance) {
-		watching.Go(func() { st.watch(in.pid(), done) })
+		watching.Go(func() { st.watch(in.PID(), done) })
 	})
 	close(done)
 	watching.Wait()

@@ -13,7 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/internal/connect"
-	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/exesdb/subproxy/pkg/feed"
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
@@ -28,9 +28,9 @@ const instancesStore = "bench_instances"
 type town struct {
 	InstancesOptions
 	dir       string
-	server    natsnode.Processes
-	emitter   *process
-	instances map[string]*process // that run, by name
+	server    *testbed.Cluster[*testbed.Server]
+	emitter   *testbed.Program
+	instances map[string]*testbed.Program // that run, by name
 	holdings  *holdings
 	keys      []string
 	samples   []*sample
@@ -56,7 +56,7 @@ const (
 )
 
 func openTown(ctx context.Context, o InstancesOptions) (_ *town, err error) {
-	t := &town{InstancesOptions: o, instances: map[string]*process{}}
+	t := &town{InstancesOptions: o, instances: map[string]*testbed.Program{}}
 	defer func() {
 		if err != nil {
 			t.close()
@@ -65,7 +65,7 @@ func openTown(ctx context.Context, o InstancesOptions) (_ *town, err error) {
 	if t.dir, err = os.MkdirTemp("", "subproxy-bench-"); err != nil {
 		return nil, err
 	}
-	if t.server, err = natsnode.StartProcesses(ctx, o.Servers, natsnode.ProcessOptions{}); err != nil {
+	if t.server, err = testbed.StartServers(ctx, o.Servers, testbed.ServerOptions{}); err != nil {
 		return nil, err
 	}
 	nc, js, err := t.dial()
@@ -92,21 +92,25 @@ func openTown(ctx context.Context, o InstancesOptions) (_ *town, err error) {
 		return nil, err
 	}
 	t.pub = &publisher{w: w, js: js, every: instanceEvery}
-	t.emitter, err = startProcess(ctx, t.Subproxy, t.dir, "emitter", "emitter", emitterRuns, emitterConf(t.server.URLs(), "emitter", instancesStore, o.Servers))
-	return t, err
+	if t.emitter, err = newEmitter(t.Subproxy, t.dir, t.server.URLs(), "emitter", instancesStore, o.Servers); err != nil {
+		return nil, err
+	}
+	return t, t.emitter.Start(ctx)
 }
 
 func (t *town) close() {
 	for _, p := range t.instances {
-		_ = p.end(syscall.SIGKILL)
+		_ = p.Kill()
 	}
 	if t.emitter != nil {
-		_ = t.emitter.end(syscall.SIGKILL)
+		_ = t.emitter.Kill()
 	}
 	for i := len(t.ends) - 1; i >= 0; i-- {
 		t.ends[i]()
 	}
-	t.server.Shutdown()
+	if t.server != nil {
+		t.server.Shutdown()
+	}
 	_ = os.RemoveAll(t.dir) // what is left is in a temporary directory
 }
 
@@ -185,7 +189,7 @@ func (t *town) subscribe(nc *nats.Conn) error {
 // idleType is of events that nobody publishes.
 const idleType = "never:v1"
 
-func (t *town) conf(name string) []byte {
+func (t *town) conf(name string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "nats: {url: %q}\ninstance: {name: %s, session_ttl: %s}\nregistry: {replicas: %d}\n", t.server.URLs(), name, sessionTTL, t.Servers)
 	fmt.Fprintf(&b, "stores:\n  - id: %s\n    stream: {replicas: %d}\n    defaults: {type: by_event_type, selector: %q}\n    subscriptions:\n", instancesStore, t.Servers, idleType)
@@ -201,22 +205,23 @@ func (t *town) conf(name string) []byte {
 		}
 		fmt.Fprintf(&b, "      - name: %s\n", name)
 	}
-	return []byte(b.String())
+	return b.String()
 }
 
 func (t *town) start(ctx context.Context, name string) error {
-	p, err := startProcess(ctx, t.Subproxy, t.dir, name, "run", "", t.conf(name))
-	if err == nil {
-		t.instances[name] = p
+	p := &testbed.Program{File: t.Subproxy, Dir: t.dir, Name: name, Command: "run"}
+	if err := p.Configure(t.conf(name)); err != nil {
+		return err
 	}
-	return err
+	t.instances[name] = p
+	return p.Start(ctx)
 }
 
 // end ends an instance and returns once it is gone.
 func (t *town) end(name string, how syscall.Signal) error {
 	p := t.instances[name]
 	delete(t.instances, name)
-	return p.end(how)
+	return p.End(how, testbed.StopTimeout)
 }
 
 // assignment is who should hold what where those names share.
@@ -262,10 +267,8 @@ func (t *town) balanced(ctx context.Context, wanted map[string]string) (last tim
 // failed is the error of an instance that ended by itself.
 func (t *town) failed() error {
 	for _, p := range t.instances {
-		select {
-		case <-p.done:
-			return fmt.Errorf("%w: %w", errInstanceEnded, p.ended())
-		default:
+		if !p.Running() {
+			return fmt.Errorf("%w: %w", errInstanceEnded, p.Ended())
 		}
 	}
 	return nil

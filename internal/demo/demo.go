@@ -17,7 +17,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/exesdb/subproxy/internal/connect"
-	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/exesdb/subproxy/pkg/feed"
 )
@@ -75,7 +74,7 @@ type world struct {
 	dir    string
 	keep   bool // the logs are of interest
 	urls   string
-	nodes  natsnode.Processes
+	nodes  *testbed.Cluster[*testbed.Server]
 	nc     *nats.Conn
 	js     jetstream.JetStream
 	sets   []*set
@@ -132,7 +131,7 @@ func (w *world) start(ctx context.Context) (err error) {
 	if w.dir, err = os.MkdirTemp("", "subproxy-demo-"); err != nil {
 		return err
 	}
-	if w.nodes, err = natsnode.StartProcesses(ctx, nodes, natsnode.ProcessOptions{}); err != nil {
+	if w.nodes, err = testbed.StartServers(ctx, nodes, testbed.ServerOptions{}); err != nil {
 		return err
 	}
 	w.urls = w.nodes.URLs()
@@ -170,14 +169,14 @@ func (w *world) start(ctx context.Context) (err error) {
 // startPrograms starts one emitter, which creates the buckets, and then all the others at once.
 func (w *world) startPrograms(ctx context.Context) error {
 	first := w.sets[0].emitters[0]
-	if err := first.start(ctx); err != nil {
+	if err := first.Start(ctx); err != nil {
 		return err
 	}
 	var g errgroup.Group
 	for _, s := range w.sets {
 		for _, p := range s.programs() {
 			if p != first {
-				g.Go(func() error { return p.start(ctx) })
+				g.Go(func() error { return p.Start(ctx) })
 			}
 		}
 	}
@@ -194,7 +193,7 @@ func (w *world) startPrograms(ctx context.Context) error {
 
 // connect connects to the node that is spared: what is counted in this process must not be lost with its connection.
 func (w *world) connect(name string) (*nats.Conn, jetstream.JetStream, error) {
-	nc, err := nats.Connect(w.nodes[0].URL(), nats.Name(name), nats.MaxReconnects(-1), nats.IgnoreDiscoveredServers())
+	nc, err := nats.Connect(w.nodes.Servers[0].URL(), nats.Name(name), nats.MaxReconnects(-1), nats.IgnoreDiscoveredServers())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -291,7 +290,7 @@ func (w *world) settle() []totals {
 	w.stopPublishing()
 	ctx, cancel := context.WithTimeout(context.Background(), quiet)
 	defer cancel()
-	_ = until(ctx, func() bool { // what is not there by then is lost
+	_ = testbed.Until(ctx, func() bool { // what is not there by then is lost
 		return !slices.ContainsFunc(w.sets, func(s *set) bool {
 			_, last := s.ledger.progress()
 			return !s.ledger.settled(last)
@@ -323,17 +322,16 @@ func (w *world) end() {
 	var g errgroup.Group
 	for _, s := range w.sets {
 		for _, p := range s.programs() {
-			g.Go(func() error {
-				p.stop()
-				return nil
-			})
+			g.Go(p.Stop)
 		}
 	}
 	_ = g.Wait()
 	for _, nc := range w.conns {
 		nc.Close()
 	}
-	w.nodes.Shutdown()
+	if w.nodes != nil {
+		w.nodes.Shutdown()
+	}
 	switch {
 	case w.keep:
 		fmt.Fprintf(w.Out, "\nThe logs of the processes are in %s.\n", w.dir)

@@ -18,14 +18,14 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/exesdb/subproxy/internal/config"
-	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/exesdb/subproxy/test/harness"
 )
 
 // TestMain is, at need, the program that natsnode starts.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == natsnode.ChildCommand {
-		if err := natsnode.RunChild(context.Background(), os.Stdin, os.Stdout); err != nil {
+	if len(os.Args) > 1 && os.Args[1] == testbed.ServerCommand {
+		if err := testbed.RunServer(context.Background(), os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -86,7 +86,7 @@ func wantNothingLeft(t *testing.T, o *Options) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if left := append(running(t, o.Subproxy), running(t, self+"\x00"+natsnode.ChildCommand)...); len(left) > 0 {
+	if left := append(running(t, o.Subproxy), running(t, self+"\x00"+testbed.ServerCommand)...); len(left) > 0 {
 		t.Errorf("still running: %v", left)
 	}
 }
@@ -260,7 +260,7 @@ func TestNothingIsLeftOfADemoThatIsKilled(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	left := func() []int { return append(running(t, subproxy), running(t, demo)...) }
-	if err := until(ctx, func() bool { return len(left()) == 0 }); err != nil {
+	if err := testbed.Until(ctx, func() bool { return len(left()) == 0 }); err != nil {
 		t.Errorf("still running: %v", left())
 	}
 }

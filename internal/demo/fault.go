@@ -3,6 +3,7 @@ package demo
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -11,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/kv"
 )
@@ -82,11 +84,11 @@ func (f *fault) prepare(ctx context.Context) error {
 	for _, s := range f.sets {
 		streams = append(streams, emitter.StreamName(s.store))
 	}
-	if err := f.moveLeader(ctx, sinkStream, f.nodes[0].Name()); err != nil {
+	if err := f.moveLeader(ctx, sinkStream, f.nodes.Servers[0].Name()); err != nil {
 		return err
 	}
 	for _, name := range streams {
-		if err := f.moveLeader(ctx, name, f.nodes[f.node].Name()); err != nil {
+		if err := f.moveLeader(ctx, name, f.nodes.Servers[f.node].Name()); err != nil {
 			return err
 		}
 	}
@@ -104,7 +106,7 @@ func (f *fault) moveLeader(ctx context.Context, stream, to string) error {
 		return err
 	}
 	var asked time.Time
-	return until(ctx, func() bool {
+	return testbed.Until(ctx, func() bool {
 		asking, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		s, err := f.js.Stream(asking, stream)
@@ -166,11 +168,11 @@ func (f *fault) aim(ctx context.Context) (strike func() error, err error) {
 }
 
 func (f *fault) aimAtEmitters(ctx context.Context) (strike func() error, err error) {
-	var leaders []*program
+	var leaders []*testbed.Program
 	for _, s := range f.sets {
-		var leader *program
+		var leader *testbed.Program
 		var last error
-		if err := until(ctx, func() bool {
+		if err := testbed.Until(ctx, func() bool {
 			leader, last = s.leadingEmitter(ctx, f.js)
 			return last == nil
 		}); err != nil {
@@ -182,15 +184,14 @@ func (f *fault) aimAtEmitters(ctx context.Context) (strike func() error, err err
 	if f.kind == emitterKilled {
 		with = syscall.SIGKILL
 	}
-	f.what = f.kind.of(leaders[0].name)
+	f.what = f.kind.of(leaders[0].Name)
 	return func() error {
 		for _, leader := range leaders {
-			if err := leader.signal(with); err != nil {
+			if err := leader.Signal(with); err != nil {
 				return err
 			}
 			f.broken = append(f.broken, func(ctx context.Context) error {
-				leader.end()
-				return leader.start(ctx)
+				return errors.Join(leader.Stop(), leader.Start(ctx))
 			})
 		}
 		return nil
@@ -214,7 +215,7 @@ func (f *fault) aimAtRegistration(ctx context.Context) (strike func() error, err
 }
 
 func (f *fault) aimAtNode() (strike func() error) {
-	victim := f.nodes[f.node]
+	victim := f.nodes.Servers[f.node]
 	end, gone := victim.Kill, make(chan error, 1)
 	if f.kind == nodeStopped {
 		end = victim.Stop
@@ -232,7 +233,7 @@ func (f *fault) aimAtNode() (strike func() error) {
 			if err := f.nodes.WaitReady(ctx); err != nil {
 				return err
 			}
-			return until(ctx, func() bool { return f.current(ctx) })
+			return testbed.Until(ctx, func() bool { return f.current(ctx) })
 		})
 		return nil
 	}
@@ -273,7 +274,7 @@ func (f *fault) recovered(ctx context.Context, s *set) (outcome, error) {
 	waiting, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	since, o := f.at, outcome{verified: -1}
-	err := until(waiting, func() bool {
+	err := testbed.Until(waiting, func() bool {
 		if f.kind.ofEmitter() {
 			at, ok := s.ledSince(f.at)
 			if !ok {
@@ -296,9 +297,9 @@ func (f *fault) recovered(ctx context.Context, s *set) (outcome, error) {
 	}
 	// Each subscriber gets at least one event more, so that a gap that is open ends.
 	before, _ := s.ledger.progress()
-	_ = until(waiting, func() bool { sent, _ := s.ledger.progress(); return sent > before+mostApart })
+	_ = testbed.Until(waiting, func() bool { sent, _ := s.ledger.progress(); return sent > before+mostApart })
 	_, upTo := s.ledger.progress()
-	_ = until(waiting, func() bool { return s.ledger.settled(upTo) })
+	_ = testbed.Until(waiting, func() bool { return s.ledger.settled(upTo) })
 	if ctx.Err() != nil {
 		return o, context.Cause(ctx)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/election"
 	"github.com/exesdb/subproxy/pkg/emitter"
@@ -29,8 +30,8 @@ type set struct {
 	timerOnly     bool
 	subscriptions []subscription
 	ledger        *ledger
-	emitters      []*program
-	instances     []*program
+	emitters      []*testbed.Program
+	instances     []*testbed.Program
 
 	mu       sync.Mutex
 	verified map[string][]time.Time // by subscription: when it was, as its statuses say, in order
@@ -144,12 +145,12 @@ func (s *set) names() []string {
 
 // configure writes what the set's processes are started with.
 func (s *set) configure(w *world) error {
-	create := func(name, command, ready string, held []subscription) (*program, error) {
-		p := &program{executable: w.Subproxy, name: s.prefix + name, command: command, ready: ready, dir: w.dir, failed: w.fail}
-		return p, p.configure(configuration(w.urls, p.name, s.store, s.timerOnly, held))
+	create := func(name, command, ready string, held []subscription) (*testbed.Program, error) {
+		p := &testbed.Program{File: w.Subproxy, Dir: w.dir, Name: s.prefix + name, Command: command, Ready: ready, Unexpected: w.fail}
+		return p, p.Configure(configuration(w.urls, p.Name, s.store, s.timerOnly, held))
 	}
 	for i := range 2 {
-		p, err := create(fmt.Sprintf("emitter-%d", i+1), "emitter", emitterRuns, nil)
+		p, err := create(fmt.Sprintf("emitter-%d", i+1), "emitter", testbed.EmitterRuns, nil)
 		if err != nil {
 			return err
 		}
@@ -160,7 +161,7 @@ func (s *set) configure(w *world) error {
 				held = append(held, sub)
 			}
 		}
-		if p, err = create(fmt.Sprintf("instance-%d", i+1), "run", instanceRuns, held); err != nil {
+		if p, err = create(fmt.Sprintf("instance-%d", i+1), "run", testbed.InstanceRuns, held); err != nil {
 			return err
 		}
 		s.instances = append(s.instances, p)
@@ -170,17 +171,17 @@ func (s *set) configure(w *world) error {
 
 // ready waits until the store has a leader, and everything is registered and verified.
 func (s *set) ready(ctx context.Context) error {
-	if err := until(ctx, func() bool { _, ok := s.ledSince(time.Time{}); return ok }); err != nil {
+	if err := testbed.Until(ctx, func() bool { _, ok := s.ledSince(time.Time{}); return ok }); err != nil {
 		return fmt.Errorf("wait for a leader of %s: %w", s.store, err)
 	}
-	if err := until(ctx, func() bool { _, ok := s.verifiedSince(time.Time{}, s.names()); return ok }); err != nil {
+	if err := testbed.Until(ctx, func() bool { _, ok := s.verifiedSince(time.Time{}, s.names()); return ok }); err != nil {
 		return fmt.Errorf("wait for the registrations of %s: %w", s.store, err)
 	}
 	return nil
 }
 
-func (s *set) programs() []*program {
-	return append(append([]*program(nil), s.emitters...), s.instances...)
+func (s *set) programs() []*testbed.Program {
+	return append(append([]*testbed.Program(nil), s.emitters...), s.instances...)
 }
 
 // publish appends events until halt is closed or ctx ends, each again and again until it is acknowledged.
@@ -220,7 +221,7 @@ func (s *set) publish(ctx context.Context, js jetstream.JetStream, interval time
 var errNoLeader = errors.New("no emitter leads")
 
 // leadingEmitter is the program that the lease names.
-func (s *set) leadingEmitter(ctx context.Context, js jetstream.JetStream) (*program, error) {
+func (s *set) leadingEmitter(ctx context.Context, js jetstream.JetStream) (*testbed.Program, error) {
 	leases, err := js.KeyValue(ctx, clusterBucket)
 	if err != nil {
 		return nil, err
@@ -234,26 +235,9 @@ func (s *set) leadingEmitter(ctx context.Context, js jetstream.JetStream) (*prog
 		return nil, err
 	}
 	for _, p := range s.emitters {
-		if p.name == lease.Leader {
+		if p.Name == lease.Leader {
 			return p, nil
 		}
 	}
 	return nil, errNoLeader
-}
-
-// poll is how often what can't be waited for is looked at.
-const poll = 10 * time.Millisecond
-
-// until waits until done says so.
-func until(ctx context.Context, done func() bool) error {
-	tick := time.NewTicker(poll)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	return nil
 }

@@ -4,54 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
-
-	"github.com/exesdb/subproxy/internal/natsnode"
 )
 
-const (
-	patience  = 30 * time.Second
-	parentEnv = "NATSNODE_TEST_PARENT"
-)
+const patience = 30 * time.Second
 
-// TestMain is, at need, the program that StartProcess starts, or the parent that a test kills.
 func TestMain(m *testing.M) {
-	switch {
-	case len(os.Args) > 1 && os.Args[1] == natsnode.ChildCommand:
-		exit(natsnode.RunChild(context.Background(), os.Stdin, os.Stdout))
-	case os.Getenv(parentEnv) != "":
-		exit(beParent())
-	}
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.init.0.func1"))
-}
-
-// beParent starts a child, pauses it if asked to, says which it is, and waits to be killed.
-func beParent() error {
-	p, err := natsnode.StartProcess(context.Background(), natsnode.ProcessOptions{StoreDir: os.Getenv("NATSNODE_TEST_STORE")})
-	if err != nil {
-		return err
-	}
-	if os.Getenv(parentEnv) == "pause" {
-		if err := p.Pause(); err != nil {
-			return err
-		}
-	}
-	fmt.Println(p.PID())
-	select {}
-}
-
-func exit(err error) {
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(0)
 }
 
 func within(t testing.TB) context.Context {

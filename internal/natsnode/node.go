@@ -46,7 +46,7 @@ type Node struct {
 	temporary bool    // the store
 
 	lifecycle sync.Mutex // one start or stop at a time; guards the two below
-	reserved  *port
+	reserved  *Port
 	closed    bool
 
 	current atomic.Pointer[server.Server]
@@ -84,10 +84,10 @@ func (n *Node) fill() (err error) {
 		n.temporary = true
 	}
 	if n.options.Port == 0 {
-		if n.reserved, err = reserve(n.options.Host); err != nil {
+		if n.reserved, err = Reserve(n.options.Host); err != nil {
 			return err
 		}
-		n.options.Port = n.reserved.number
+		n.options.Port = n.reserved.Number
 	}
 	return nil
 }
@@ -181,7 +181,7 @@ func (n *Node) Shutdown() {
 	stop(n.Server())
 	n.closed = true
 	if n.reserved != nil {
-		n.reserved.release()
+		n.reserved.Release()
 	}
 	if n.temporary {
 		_ = os.RemoveAll(n.options.StoreDir)

@@ -7,16 +7,16 @@ import (
 	"syscall"
 )
 
-// port is a free TCP port that stays reserved until it is released.
-type port struct {
-	number int
+// Port is a free TCP port that stays reserved until it is released.
+type Port struct {
+	Number int
 	fd     int
 }
 
-// reserve picks a free port. It is held by a socket that is bound and never listens: the kernel gives such a port to
-// nobody who asks for any port, be it to listen or to connect; whoever asks for it by number, with SO_REUSEADDR as Go
+// Reserve picks a free port. It is held by a socket that is bound and never listens: the kernel gives such a port to
+// nobody who asks for any port, be it to listen or to connect; whoever asks for it by Number, with SO_REUSEADDR as Go
 // does, may listen on it; and while nobody does, connecting to it is refused, as it is for any server that is down.
-func reserve(host string) (*port, error) {
+func Reserve(host string) (*Port, error) {
 	addr, err := net.ResolveTCPAddr("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		return nil, err
@@ -33,15 +33,15 @@ func reserve(host string) (*port, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	p := &port{fd: fd}
+	p := &Port{fd: fd}
 	if err := p.bind(local); err != nil {
-		p.release()
+		p.Release()
 		return nil, fmt.Errorf("reserve a port on %s: %w", host, err)
 	}
 	return p, nil
 }
 
-func (p *port) bind(local syscall.Sockaddr) error {
+func (p *Port) bind(local syscall.Sockaddr) error {
 	if err := syscall.SetsockoptInt(p.fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
 		return os.NewSyscallError("setsockopt", err)
 	}
@@ -51,15 +51,15 @@ func (p *port) bind(local syscall.Sockaddr) error {
 	bound, err := syscall.Getsockname(p.fd)
 	switch a := bound.(type) {
 	case *syscall.SockaddrInet4:
-		p.number = a.Port
+		p.Number = a.Port
 	case *syscall.SockaddrInet6:
-		p.number = a.Port
+		p.Number = a.Port
 	}
 	return os.NewSyscallError("getsockname", err)
 }
 
-// release gives the port back. It can be called again.
-func (p *port) release() {
+// Release gives the port back. It can be called again.
+func (p *Port) Release() {
 	if p.fd >= 0 {
 		_ = syscall.Close(p.fd)
 		p.fd = -1

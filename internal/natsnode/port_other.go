@@ -4,15 +4,17 @@ package natsnode
 
 import "net"
 
-// port is a TCP port that was free when it was picked. Other systems than Linux don't let a bound socket reserve it.
-type port struct{ number int }
+// Port is a TCP port that was free when it was picked. Other systems than Linux don't let a bound socket reserve it.
+type Port struct{ Number int }
 
-func reserve(host string) (*port, error) {
+// Reserve picks a free port.
+func Reserve(host string) (*Port, error) {
 	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		return nil, err
 	}
-	return &port{number: l.Addr().(*net.TCPAddr).Port}, l.Close()
+	return &Port{Number: l.Addr().(*net.TCPAddr).Port}, l.Close()
 }
 
-func (p *port) release() {}
+// Release gives the port back, which nobody holds.
+func (p *Port) Release() {}

@@ -11,12 +11,13 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/exesdb/subproxy/pkg/event"
 )
 
 // One replica looks at the expected version before it looks at the id, three look at the id first.
 func TestAppendAgainIsTheSameEventOnAnyNumberOfReplicas(t *testing.T) {
-	cluster, err := natsnode.StartCluster(3, natsnode.Options{})
+	cluster, err := testbed.StartNodes(t.Context(), 3, natsnode.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/exesdb/subproxy/pkg/feed"
 )
 
@@ -19,7 +19,7 @@ import (
 func restored(t testing.TB, js jetstream.JetStream, stream jetstream.Stream, between func()) jetstream.Stream {
 	t.Helper()
 	name := stream.CachedInfo().Config.Name
-	backup, err := natsnode.BackUp(t.Context(), js.Conn(), name)
+	backup, err := testbed.BackUp(t.Context(), js.Conn(), name)
 	if err != nil {
 		t.Fatal(err)
 	}

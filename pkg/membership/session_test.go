@@ -12,6 +12,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/leasetest"
 	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
 )
@@ -293,12 +294,12 @@ func unnoticed(t *testing.T, a, b *process, happen func(), others ...*process) {
 }
 
 func TestElectionOfTheBucketAloneEndsNobody(t *testing.T) {
-	nodes, err := natsnode.StartCluster(3, natsnode.Options{StoreDir: t.TempDir()})
+	nodes, err := testbed.StartNodes(t.Context(), 3, natsnode.Options{StoreDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(nodes.Shutdown)
-	setup := leasetest.Connect(t, nodes.Nodes()[0].URL(), "setup")
+	setup := leasetest.Connect(t, nodes.Servers[0].URL(), "setup")
 	if err := setup.JS.DeleteKeyValue(t.Context(), "exesdb_cluster"); err != nil {
 		t.Fatal(err)
 	}
@@ -311,7 +312,7 @@ func TestElectionOfTheBucketAloneEndsNobody(t *testing.T) {
 	const ttl = 500 * time.Millisecond
 	a, b, c := startProcess(t, nodes.URLs(), "a", ttl), startProcess(t, nodes.URLs(), "b", ttl), startProcess(t, nodes.URLs(), "c", ttl)
 	c.awaitMembers(t, a, b, c)
-	leader, err := nodes.StreamLeader(t.Context(), "", "KV_exesdb_cluster")
+	leader, err := nodes.StreamLeader(t.Context(), setup.JS, "KV_exesdb_cluster")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -323,7 +324,7 @@ func TestElectionOfTheBucketAloneEndsNobody(t *testing.T) {
 	if err := nodes.WaitReady(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if leader, err = nodes.StreamLeader(t.Context(), "", "KV_exesdb_cluster"); err != nil {
+	if leader, err = nodes.StreamLeader(t.Context(), setup.JS, "KV_exesdb_cluster"); err != nil {
 		t.Fatal(err)
 	}
 	leader.Stop()

@@ -8,10 +8,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/exesdb/subproxy/internal/natsnode"
 )
 
 // What users do to the stream of a store, as faults of a schedule.
@@ -101,7 +100,7 @@ func (c *chaos) restored() bool {
 	defer cancel()
 	attempt, done := context.WithTimeout(ctx, 3*time.Second)
 	defer done()
-	backup, err := natsnode.BackUp(attempt, c.nc, storeStream)
+	backup, err := testbed.BackUp(attempt, c.nc, storeStream)
 	if err != nil {
 		return false
 	}

@@ -6,16 +6,17 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/internal/testbed"
 )
 
 func TestElectionOfTheBucketsLeaderReregistersEverything(t *testing.T) {
 	t.Parallel()
-	cluster, err := natsnode.StartCluster(3, natsnode.Options{StoreDir: t.TempDir()})
+	cluster, err := testbed.StartNodes(t.Context(), 3, natsnode.Options{StoreDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Shutdown)
-	home := cluster.Nodes()[0] // keeps the instance and the test connected throughout
+	home := cluster.Servers[0] // keeps the instance and the test connected throughout
 	w := attach(t, home.URL())
 	const n = 100
 	c := quiet(t, home.URL(), many("s", n), many("other", n))
@@ -60,7 +61,7 @@ func TestElectionOfTheBucketsLeaderReregistersEverything(t *testing.T) {
 	since = w.stream().CachedInfo().State.LastSeq
 	heard := len(w.heard(changed))
 	leader.Stop()
-	next, err := cluster.StreamLeader(t.Context(), "", bucketStream)
+	next, err := cluster.StreamLeader(t.Context(), w.js, bucketStream)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,11 +91,11 @@ func TestElectionOfTheBucketsLeaderReregistersEverything(t *testing.T) {
 }
 
 // leaderBesides makes another node than this one lead the bucket, and is that node.
-func (w *world) leaderBesides(cluster *natsnode.Cluster, home *natsnode.Node) (leader *natsnode.Node) {
+func (w *world) leaderBesides(cluster *testbed.Cluster[*natsnode.Node], home *natsnode.Node) (leader *natsnode.Node) {
 	w.Helper()
 	w.eventually("another node leads the bucket", func() bool {
 		var err error
-		if leader, err = cluster.StreamLeader(w.Context(), "", bucketStream); err != nil {
+		if leader, err = cluster.StreamLeader(w.Context(), w.js, bucketStream); err != nil {
 			w.Fatal(err)
 		}
 		if leader != home {

@@ -23,6 +23,7 @@ import (
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/internal/service"
+	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/health"
 )
@@ -59,13 +60,13 @@ func newGround(t testing.TB, configure func(*server.Options), subscriptions ...c
 	if *groundServers == 1 {
 		return groundOn(newWorld(t, configure), subscriptions...)
 	}
-	cluster, err := natsnode.StartCluster(*groundServers, natsnode.Options{Configure: configure})
+	cluster, err := testbed.StartNodes(t.Context(), *groundServers, natsnode.Options{Configure: configure})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Shutdown)
 	w := attach(t, cluster.URLs())
-	w.node = cluster.Nodes()[0]
+	w.node = cluster.Servers[0]
 	g := groundOn(w, subscriptions...)
 	g.config.Registry.Replicas, g.config.Stores[0].Stream.Replicas = *groundServers, *groundServers
 	return g

@@ -12,6 +12,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/internal/testbed"
 )
 
 // storedIn is a subscription to every event of the store, which a stream of the same name stores.
@@ -39,9 +40,9 @@ func (g *ground) count(name string) uint64 {
 	return stream.CachedInfo().State.Msgs
 }
 
-func (g *ground) backUp() *natsnode.Backup {
+func (g *ground) backUp() *testbed.Backup {
 	g.Helper()
-	backup, err := natsnode.BackUp(g.Context(), g.nc, groundStream)
+	backup, err := testbed.BackUp(g.Context(), g.nc, groundStream)
 	if err != nil {
 		g.Fatal(err)
 	}
@@ -49,7 +50,7 @@ func (g *ground) backUp() *natsnode.Backup {
 }
 
 // restore replaces the store's stream by a backup. Its creation time is another then.
-func (g *ground) restore(backup *natsnode.Backup) {
+func (g *ground) restore(backup *testbed.Backup) {
 	g.Helper()
 	before := g.created()
 	if err := g.js.DeleteStream(g.Context(), groundStream); err != nil {
@@ -189,14 +190,14 @@ func TestStoreMadeAnewIsDeliveredFromItsStart(t *testing.T) {
 }
 
 // clustered starts three servers, and a world on the first of them.
-func clustered(t testing.TB) (*world, *natsnode.Cluster) {
+func clustered(t testing.TB) (*world, *testbed.Cluster[*natsnode.Node]) {
 	t.Helper()
-	cluster, err := natsnode.StartCluster(3, natsnode.Options{StoreDir: t.TempDir()})
+	cluster, err := testbed.StartNodes(t.Context(), 3, natsnode.Options{StoreDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Shutdown)
-	return attach(t, cluster.Nodes()[0].URL()), cluster
+	return attach(t, cluster.Servers[0].URL()), cluster
 }
 
 // Each server of a restored R3 may have a creation time of its own.
@@ -233,7 +234,7 @@ func TestChangesOfLeaderOfARestoredStoreDeliverNothingAgain(t *testing.T) {
 }
 
 // lead makes a server lead the store's stream that has not yet.
-func (g *ground) lead(cluster *natsnode.Cluster, led map[string]bool) (leader string) {
+func (g *ground) lead(cluster *testbed.Cluster[*natsnode.Node], led map[string]bool) (leader string) {
 	g.Helper()
 	g.eventually("another server leads the stream", func() bool {
 		stream, err := g.js.Stream(g.Context(), groundStream)
@@ -243,7 +244,7 @@ func (g *ground) lead(cluster *natsnode.Cluster, led map[string]bool) (leader st
 		if leader = stream.CachedInfo().Cluster.Leader; leader == "" || !led[leader] {
 			return leader != ""
 		}
-		for _, node := range cluster.Nodes() {
+		for _, node := range cluster.Servers {
 			if !led[node.Name()] {
 				body := fmt.Appendf(nil, `{"placement":{"preferred":%q}}`, node.Name())
 				_, _ = g.nc.Request("$JS.API.STREAM.LEADER.STEPDOWN."+groundStream, body, time.Second) // asked again
@@ -270,10 +271,10 @@ func TestMemoryOfAClusterThatDiedAsAWholeIsDeliveredAnew(t *testing.T) {
 			g.awaitDelivered("all", 50)
 			g.eventually("the lease says what proves the history", func() bool { return g.witnessed(50) })
 			before := g.created()
-			for _, node := range cluster.Nodes() {
+			for _, node := range cluster.Servers {
 				node.Stop()
 			}
-			for _, node := range cluster.Nodes() {
+			for _, node := range cluster.Servers {
 				if err := node.Restart(); err != nil {
 					t.Fatal(err)
 				}

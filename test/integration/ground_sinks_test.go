@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/internal/config"
-	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -20,7 +20,7 @@ import (
 // It is one server, with -ground.servers=3 too: what a user may do is between a client and its server.
 type limited struct {
 	*ground
-	server *natsnode.Process
+	server *testbed.Server
 }
 
 // users are one who may do everything, whom all are that don't say who they are, and the instance.
@@ -30,7 +30,7 @@ func users(p *server.Permissions) []*server.User {
 
 func newLimited(t *testing.T, subscriptions ...config.Subscription) *limited {
 	t.Helper()
-	p, err := natsnode.StartProcess(t.Context(), natsnode.ProcessOptions{StoreDir: t.TempDir(), Users: users(&server.Permissions{}), NoAuthUser: "admin"})
+	p, err := testbed.StartServer(t.Context(), testbed.ServerOptions{StoreDir: t.TempDir(), Users: users(&server.Permissions{}), NoAuthUser: "admin"})
 	if err != nil {
 		t.Fatal(err)
 	}

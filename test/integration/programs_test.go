@@ -11,14 +11,14 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/internal/testbed"
 	"go.uber.org/goleak"
 )
 
-// TestMain is, at need, the server that natsnode.StartProcess starts.
+// TestMain is, at need, the server that testbed.StartServer starts.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == natsnode.ChildCommand {
-		if err := natsnode.RunChild(context.Background(), os.Stdin, os.Stdout); err != nil {
+	if len(os.Args) > 1 && os.Args[1] == testbed.ServerCommand {
+		if err := testbed.RunServer(context.Background(), os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

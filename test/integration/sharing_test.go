@@ -12,6 +12,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -251,12 +252,12 @@ func TestRestartAfterACrashHasItsOwnAgainAtOnce(t *testing.T) {
 
 func TestElectionOfTheClusterBucketMovesNothing(t *testing.T) {
 	t.Parallel()
-	nodes, err := natsnode.StartCluster(3, natsnode.Options{StoreDir: t.TempDir()})
+	nodes, err := testbed.StartNodes(t.Context(), 3, natsnode.Options{StoreDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(nodes.Shutdown)
-	home := nodes.Nodes()[0] // stays
+	home := nodes.Servers[0] // stays
 	w := attach(t, home.URL())
 	const n, stream, ttl = 30, "KV_exesdb_cluster", time.Second
 	short := func(c *config.Config) { c.Registry.Replicas, c.Instance.SessionTTL = 3, ttl }
@@ -295,7 +296,7 @@ func TestElectionOfTheClusterBucketMovesNothing(t *testing.T) {
 		}
 	}
 
-	leader, err := nodes.StreamLeader(t.Context(), "", stream)
+	leader, err := nodes.StreamLeader(t.Context(), w.js, stream)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -303,13 +304,13 @@ func TestElectionOfTheClusterBucketMovesNothing(t *testing.T) {
 		if _, err := w.nc.Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream, nil, time.Second); err != nil {
 			return false
 		}
-		next, err := nodes.StreamLeader(t.Context(), "", stream)
+		next, err := nodes.StreamLeader(t.Context(), w.js, stream)
 		return err == nil && next != leader
 	})
 	unmoved("after an election")
 
 	w.eventually("another node leads the sessions", func() bool {
-		if leader, err = nodes.StreamLeader(t.Context(), "", stream); err != nil {
+		if leader, err = nodes.StreamLeader(t.Context(), w.js, stream); err != nil {
 			t.Fatal(err)
 		}
 		if leader != home {

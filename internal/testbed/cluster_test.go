@@ -1,4 +1,4 @@
-package natsnode_test
+package testbed_test
 
 import (
 	"context"
@@ -7,12 +7,13 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/internal/testbed"
 )
 
-func startCluster(t testing.TB, size int) *natsnode.Cluster {
+func startCluster(t testing.TB, size int) *testbed.Cluster[*natsnode.Node] {
 	t.Helper()
 	began := time.Now()
-	c, err := natsnode.StartCluster(size, natsnode.Options{})
+	c, err := testbed.StartNodes(within(t), size, natsnode.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,12 +25,12 @@ func startCluster(t testing.TB, size int) *natsnode.Cluster {
 func TestNewClusterAcceptsReplicatedStreamsAtEveryNode(t *testing.T) {
 	for _, size := range []int{1, 3} {
 		c := startCluster(t, size)
-		for _, n := range c.Nodes() {
+		for _, n := range c.Servers {
 			_, js := connect(t, n.URL())
 			createStream(t, js, "s"+n.Name(), size)
 		}
 	}
-	if _, err := natsnode.StartCluster(0, natsnode.Options{}); err == nil {
+	if _, err := testbed.StartNodes(within(t), 0, natsnode.Options{}); err == nil {
 		t.Error("a cluster of no nodes started")
 	}
 }
@@ -39,12 +40,12 @@ func TestClusterSurvivesItsStreamLeader(t *testing.T) {
 	_, js := connect(t, c.URLs())
 	createStream(t, js, "s", 3)
 	publish(t, js, "s.a")
-	leader, err := c.StreamLeader(within(t), "", "s")
+	leader, err := c.StreamLeader(within(t), js, "s")
 	if err != nil {
 		t.Fatal(err)
 	}
 	leader.Stop()
-	next, err := c.StreamLeader(within(t), "", "s")
+	next, err := c.StreamLeader(within(t), js, "s")
 	if err != nil || next == leader {
 		t.Fatalf("next leader %v, %v", next, err)
 	}
@@ -70,6 +71,17 @@ func TestStreamLeaderGivesUpWithItsContext(t *testing.T) {
 	c := startCluster(t, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	_, err := c.StreamLeader(ctx, "", "none")
+	_, js := connect(t, c.URLs())
+	_, err := c.StreamLeader(ctx, js, "none")
 	wantErr(t, err, context.Canceled)
+}
+
+func start(t testing.TB) *natsnode.Node {
+	t.Helper()
+	n, err := natsnode.Start(natsnode.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.Shutdown)
+	return n
 }

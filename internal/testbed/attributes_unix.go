@@ -1,10 +1,10 @@
 //go:build unix && !linux
 
-package natsnode
+package testbed
 
 import "syscall"
 
-// childAttributes put the child in a process group of its own. Ctrl-C in the terminal then reaches only the parent, which
+// attributes put the child in a process group of its own. Ctrl-C in the terminal then reaches only the parent, which
 // ends its children in its own order; and when the parent is killed while a child is paused, which can't see its
 // standard input end, the kernel ends it: a process group that is orphaned while it is stopped gets SIGHUP and SIGCONT.
-func childAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+func attributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }

@@ -1,18 +1,18 @@
-package natsnode_test
+package testbed_test
 
 import (
 	"testing"
 
-	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/internal/testbed"
 )
 
 func TestRestoredStreamHoldsWhatWasBackedUp(t *testing.T) {
-	node := start(t, natsnode.Options{})
+	node := start(t)
 	nc, js := connect(t, node.URL())
 	createStream(t, js, "S", 1)
 	publish(t, js, "S.a")
 	publish(t, js, "S.b")
-	backup, err := natsnode.BackUp(within(t), nc, "S")
+	backup, err := testbed.BackUp(within(t), nc, "S")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +27,7 @@ func TestRestoredStreamHoldsWhatWasBackedUp(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantMessages(t, js, "S", 2)
-	if _, err := natsnode.BackUp(within(t), nc, "NONE"); err == nil {
+	if _, err := testbed.BackUp(within(t), nc, "NONE"); err == nil {
 		t.Error("backed up what is not there")
 	}
 }

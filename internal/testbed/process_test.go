@@ -1,4 +1,4 @@
-package natsnode_test
+package testbed_test
 
 import (
 	"bufio"
@@ -14,16 +14,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
-
-	"github.com/exesdb/subproxy/internal/natsnode"
 )
 
-func startProcess(t testing.TB, o natsnode.ProcessOptions) *natsnode.Process {
+func startServer(t testing.TB, o testbed.ServerOptions) *testbed.Server {
 	t.Helper()
 	o.Stderr = os.Stderr
-	p, err := natsnode.StartProcess(within(t), o)
+	p, err := testbed.StartServer(within(t), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +38,7 @@ func must(t testing.TB, err error) {
 }
 
 func TestKilledProcessComesBackWithPortAndStore(t *testing.T) {
-	p := startProcess(t, natsnode.ProcessOptions{})
+	p := startServer(t, testbed.ServerOptions{})
 	_, js := connect(t, p.URL())
 	createStream(t, js, "s", 1)
 	publish(t, js, "s.a")
@@ -50,7 +49,7 @@ func TestKilledProcessComesBackWithPortAndStore(t *testing.T) {
 		if p.Running() {
 			t.Fatal("it still runs")
 		}
-		wantErr(t, p.Pause(), natsnode.ErrNotRunning)
+		wantErr(t, p.Pause(), testbed.ErrNotRunning)
 		must(t, p.Restart(within(t)))
 		if p.PID() == before {
 			t.Fatal("the same process")
@@ -60,7 +59,7 @@ func TestKilledProcessComesBackWithPortAndStore(t *testing.T) {
 }
 
 func TestPausedProcessAnswersNothingUntilContinued(t *testing.T) {
-	p := startProcess(t, natsnode.ProcessOptions{})
+	p := startServer(t, testbed.ServerOptions{})
 	nc, _ := connect(t, p.URL())
 	must(t, p.Pause())
 	eventually(t, func() error { // the kernel takes its time to stop the last thread
@@ -77,7 +76,7 @@ func TestPausedProcessAnswersNothingUntilContinued(t *testing.T) {
 
 func TestProcessesAreACluster(t *testing.T) {
 	began := time.Now()
-	ps, err := natsnode.StartProcesses(within(t), 3, natsnode.ProcessOptions{Stderr: os.Stderr})
+	ps, err := testbed.StartServers(within(t), 3, testbed.ServerOptions{Stderr: os.Stderr})
 	must(t, err)
 	t.Logf("3 processes ready after %s", time.Since(began).Round(time.Millisecond))
 	t.Cleanup(ps.Shutdown)
@@ -103,15 +102,15 @@ func TestProcessesAreACluster(t *testing.T) {
 }
 
 func TestStartProcessSaysWhatPreventsIt(t *testing.T) {
-	p := startProcess(t, natsnode.ProcessOptions{})
+	p := startServer(t, testbed.ServerOptions{})
 	port, err := strconv.Atoi(p.URL()[strings.LastIndex(p.URL(), ":")+1:])
 	must(t, err)
-	if _, err := natsnode.StartProcess(within(t), natsnode.ProcessOptions{Port: port}); err == nil || !strings.Contains(err.Error(), "address already in use") {
+	if _, err := testbed.StartServer(within(t), testbed.ServerOptions{Port: port}); err == nil || !strings.Contains(err.Error(), "address already in use") {
 		t.Fatalf("a second server on the port: %v", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	_, err = natsnode.StartProcess(ctx, natsnode.ProcessOptions{})
+	_, err = testbed.StartServer(ctx, testbed.ServerOptions{})
 	wantErr(t, err, context.Canceled)
 }
 
@@ -119,7 +118,7 @@ func TestNoChildOutlivesAKilledParent(t *testing.T) {
 	for _, how := range []string{"run", "pause"} {
 		t.Run(how, func(t *testing.T) {
 			parent := exec.Command(os.Args[0])
-			parent.Env = append(os.Environ(), parentEnv+"="+how, "NATSNODE_TEST_STORE="+t.TempDir())
+			parent.Env = append(os.Environ(), parentEnv+"="+how, "TESTBED_TEST_STORE="+t.TempDir())
 			parent.Stderr = os.Stderr
 			out, err := parent.StdoutPipe()
 			must(t, err)
@@ -149,16 +148,16 @@ func running(pid int) bool {
 	return err != nil || !strings.Contains(string(stat), ") Z ")
 }
 
-func TestRunChildEndsWithItsInput(t *testing.T) {
+func TestRunServerEndsWithItsInput(t *testing.T) {
 	in, parent := io.Pipe()
 	reports, out := io.Pipe()
 	done := make(chan error, 1)
-	go func() { done <- natsnode.RunChild(context.Background(), in, out) }()
+	go func() { done <- testbed.RunServer(context.Background(), in, out) }()
 	if _, err := io.WriteString(parent, `{"name":"n","store_dir":"`+t.TempDir()+`"}`+"\n"); err != nil {
 		t.Fatal(err)
 	}
 	line, err := bufio.NewReader(reports).ReadString('\n')
-	if err != nil || !strings.Contains(line, `"url":"nats://127.0.0.1:`) {
+	if err != nil || !strings.Contains(line, `"name":"n"`) {
 		t.Fatalf("first report %q, %v", line, err)
 	}
 	go func() { _, _ = io.Copy(io.Discard, reports) }()
@@ -171,7 +170,7 @@ func TestProcessTakesOverWhoMayDoWhat(t *testing.T) {
 	users := func(deny ...string) []*server.User {
 		return []*server.User{{Username: "u", Password: "u", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: deny}}}}
 	}
-	p := startProcess(t, natsnode.ProcessOptions{Users: users(), NoAuthUser: "u"})
+	p := startServer(t, testbed.ServerOptions{Users: users(), NoAuthUser: "u"})
 	nc, _ := connect(t, p.URL())
 	refused := func() bool {
 		t.Helper()
@@ -186,5 +185,5 @@ func TestProcessTakesOverWhoMayDoWhat(t *testing.T) {
 		t.Error("it is permitted still")
 	}
 	must(t, p.Kill())
-	wantErr(t, p.Reload(within(t), users()), natsnode.ErrNotRunning)
+	wantErr(t, p.Reload(within(t), users()), testbed.ErrNotRunning)
 }

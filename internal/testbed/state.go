@@ -1,16 +1,10 @@
-package natsnode
+package testbed
 
 import (
-	"context"
-	"fmt"
 	"slices"
-	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 )
-
-// poll is how often a server is asked for its state: it tells nobody of its own accord.
-const poll = 10 * time.Millisecond
 
 // state is a server's place in the meta group.
 type state struct {
@@ -53,18 +47,4 @@ func ready(servers []state) bool {
 	return len(servers) == 1 || !slices.ContainsFunc(servers, func(s state) bool {
 		return !slices.Contains(servers[leader].Peers, s.Name)
 	})
-}
-
-// wait waits until done says so.
-func wait(ctx context.Context, what string, done func() bool) error {
-	tick := time.NewTicker(poll)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w", what, ctx.Err())
-		}
-	}
-	return nil
 }

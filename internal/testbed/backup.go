@@ -1,4 +1,4 @@
-package natsnode
+package testbed
 
 import (
 	"context"

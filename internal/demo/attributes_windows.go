@@ -1,5 +1,0 @@
-package demo
-
-import "syscall"
-
-func attributes() *syscall.SysProcAttr { return nil }
