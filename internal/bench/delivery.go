@@ -81,8 +81,8 @@ func (d *delivery) disconnect() {
 	}
 }
 
-// site fills a store.
-func (d *delivery) site(ctx context.Context, store string) (*site, error) {
+// fill fills a store.
+func (d *delivery) fill(ctx context.Context, store string) (*filledStore, error) {
 	stream, err := createStore(ctx, d.nc, store, d.Servers)
 	if err != nil {
 		return nil, err
@@ -92,7 +92,7 @@ func (d *delivery) site(ctx context.Context, store string) (*site, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &site{stream, w}, w.fill(ctx, d.Events)
+	return &filledStore{stream, w}, w.fill(ctx, d.Events)
 }
 
 // one measures a single subscription for all events. A store has one leader, so emitter and instance that are apart have a
@@ -102,7 +102,7 @@ func (d *delivery) one(ctx context.Context) error {
 		return err
 	}
 	const one, apart = "bench_one", "bench_apart"
-	here, err := d.site(ctx, one)
+	here, err := d.fill(ctx, one)
 	if err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func (d *delivery) one(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		var c *contender
+		var c *pipeline
 		if kind == "handler" {
 			program, err := embed(ctx, nc, d.Servers)
 			if err != nil {
@@ -135,7 +135,7 @@ func (d *delivery) one(ctx context.Context) error {
 		all = append(all, c)
 	}
 	if slices.Contains(d.Sinks, "publish") {
-		there, err := d.site(ctx, apart)
+		there, err := d.fill(ctx, apart)
 		if err != nil {
 			return err
 		}
@@ -159,19 +159,19 @@ func (d *delivery) one(ctx context.Context) error {
 }
 
 // baselines are bare nats.go.
-func (d *delivery) baselines(at *site) ([]*contender, error) {
-	var all []*contender
-	for _, make := range []func(jetstream.JetStream, string) (*contender, error){
-		func(js jetstream.JetStream, stream string) (*contender, error) { return ordered(js, stream), nil },
-		func(js jetstream.JetStream, stream string) (*contender, error) {
+func (d *delivery) baselines(at *filledStore) ([]*pipeline, error) {
+	var all []*pipeline
+	for _, make := range []func(jetstream.JetStream, string) (*pipeline, error){
+		func(js jetstream.JetStream, stream string) (*pipeline, error) { return ordered(js, stream), nil },
+		func(js jetstream.JetStream, stream string) (*pipeline, error) {
 			return durable(js, stream, false), nil
 		},
-		func(js jetstream.JetStream, stream string) (*contender, error) { return durable(js, stream, true), nil },
-		func(js jetstream.JetStream, stream string) (*contender, error) {
+		func(js jetstream.JetStream, stream string) (*pipeline, error) { return durable(js, stream, true), nil },
+		func(js jetstream.JetStream, stream string) (*pipeline, error) {
 			nc, err := d.connect("subscriber passing")
 			return passing(js, stream, nc), err
 		},
-		func(js jetstream.JetStream, stream string) (*contender, error) {
+		func(js jetstream.JetStream, stream string) (*pipeline, error) {
 			nc, err := d.connect("subscriber relay")
 			return relay(js, stream, nc), err
 		},
@@ -197,14 +197,14 @@ func (d *delivery) baselines(at *site) ([]*contender, error) {
 // settle is what is left behind by one measurement before the next: acknowledgements, checkpoints, deleted consumers.
 const settle = 300 * time.Millisecond
 
-// taken is what each round of a contender came to.
+// taken is what each round of a pipeline came to.
 type taken struct {
 	rates []float64 // events a second
-	cpu   []float64 // µs an event, of the whole process: server, contender and subscriber
+	cpu   []float64 // µs an event, of the whole process: server, pipeline and subscriber
 }
 
 // catchUp measures events that are in the stream already.
-func (d *delivery) catchUp(ctx context.Context, all []*contender) error {
+func (d *delivery) catchUp(ctx context.Context, all []*pipeline) error {
 	took := make([]taken, len(all))
 	for round := range d.Rounds + 1 {
 		fmt.Fprintf(d.Progress, "catching up, round %d of %d…\n", round, d.Rounds)
@@ -232,7 +232,7 @@ const (
 )
 
 // compare notes the rates, and the ratios round by round: the target is one to the faster durable consumer that only reads.
-func (d *delivery) compare(prefix string, all []*contender, took []taken) {
+func (d *delivery) compare(prefix string, all []*pipeline, took []taken) {
 	median := func(samples []float64) float64 { return quantile(slices.Clone(samples), 0.5) }
 	for i, c := range all {
 		d.report.rates(prefix+c.name, slices.Clone(took[i].rates), "events/s")
@@ -269,10 +269,10 @@ func (d *delivery) compare(prefix string, all []*contender, took []taken) {
 	}
 }
 
-// readAll returns how many events a second the contender gets, and what each took of the processors.
-func (d *delivery) readAll(ctx context.Context, c *contender) (rate, cpu float64, err error) {
+// readAll returns how many events a second the pipeline gets, and what each took of the processors.
+func (d *delivery) readAll(ctx context.Context, c *pipeline) (rate, cpu float64, err error) {
 	n := d.Events / c.share
-	t := newTally(n)
+	t := newCounter(n)
 	runtime.GC() // nobody pays for what the one before left
 	start, used := time.Now(), cpuTime()
 	stop, err := c.start(ctx, uint64(d.Events-n+1), t.one)

@@ -103,9 +103,9 @@ func (f *embeddedFeed) Level(uint64) { f.supervisor.Begin(true) }
 func (f *embeddedFeed) Reset(error) { f.supervisor.Void() }
 
 // handled is emitter, proxy and a Go function.
-func handled(e *embedded, store string) *contender {
+func handled(e *embedded, store string) *pipeline {
 	started := 0
-	return &contender{name: "subproxy, sink handler", share: 1, start: func(_ context.Context, from uint64, got func([]byte)) (func(), error) {
+	return &pipeline{name: "subproxy, sink handler", share: 1, start: func(_ context.Context, from uint64, got func([]byte)) (func(), error) {
 		started++
 		e.handler.Store(&got)
 		e.supervisor.Apply([]subscription.Subscription{{

@@ -45,9 +45,9 @@ func Instances(ctx context.Context, o InstancesOptions) (*Report, error) {
 	return r, nil
 }
 
-// move is a change of who shares, under way.
-type move struct {
-	*town
+// scenario is a change of who shares, under way.
+type scenario struct {
+	*fleet
 	*Report
 	what  string
 	least int // moves that it takes
@@ -57,7 +57,7 @@ type move struct {
 
 // instancesOf measures one set.
 func instancesOf(ctx context.Context, o InstancesOptions, n int, r *Report) error {
-	t, err := openTown(ctx, o)
+	t, err := startFleet(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -72,10 +72,10 @@ func instancesOf(ctx context.Context, o InstancesOptions, n int, r *Report) erro
 		}
 		return fmt.Sprintf("%d instances, %s", n, what)
 	}
-	begin := func(what string) *move {
+	begin := func(what string) *scenario {
 		fmt.Fprintf(o.Progress, "%s…\n", label(what))
-		t.holdings.take()
-		return &move{town: t, Report: r, what: label(what), from: time.Now(), first: t.pub.count()}
+		t.ownership.take()
+		return &scenario{fleet: t, Report: r, what: label(what), from: time.Now(), first: t.pub.count()}
 	}
 
 	m := begin("all start")
@@ -86,16 +86,16 @@ func instancesOf(ctx context.Context, o InstancesOptions, n int, r *Report) erro
 	defer stop()
 	published := make(chan error, 1)
 	go func() { published <- t.pub.run(publishing) }()
-	var moves []*move
+	var scenarios []*scenario
 	for _, step := range []struct {
 		what string
-		do   func(*move) error
+		do   func(*scenario) error
 	}{
-		{"nothing happens", func(m *move) error { return m.idle(ctx) }},
-		{"one more joins", func(m *move) error { return m.join(ctx, names, "instance-00") }},
-		{"one leaves", func(m *move) error { return m.leave(ctx, names, "instance-00") }},
-		{"rolling restart", func(m *move) error { return m.restartAll(ctx, names) }},
-		{killedOne, func(m *move) error { return m.killSome(ctx, names) }},
+		{"nothing happens", func(m *scenario) error { return m.idle(ctx) }},
+		{"one more joins", func(m *scenario) error { return m.join(ctx, names, "instance-00") }},
+		{"one leaves", func(m *scenario) error { return m.leave(ctx, names, "instance-00") }},
+		{"rolling restart", func(m *scenario) error { return m.restartAll(ctx, names) }},
+		{killedOne, func(m *scenario) error { return m.killSome(ctx, names) }},
 	} {
 		if err := t.flowing(ctx); err != nil {
 			return err
@@ -107,7 +107,7 @@ func instancesOf(ctx context.Context, o InstancesOptions, n int, r *Report) erro
 		if err := step.do(m); err != nil {
 			return fmt.Errorf("%s: %w", step.what, err)
 		}
-		moves = append(moves, m)
+		scenarios = append(scenarios, m)
 	}
 	if err := t.flowing(ctx); err != nil {
 		return err
@@ -116,10 +116,10 @@ func instancesOf(ctx context.Context, o InstancesOptions, n int, r *Report) erro
 	if err := <-published; err != nil {
 		return err
 	}
-	return t.conclude(ctx, moves)
+	return t.conclude(ctx, scenarios)
 }
 
-func (m *move) startAll(ctx context.Context, names []string) error {
+func (m *scenario) startAll(ctx context.Context, names []string) error {
 	for _, name := range names {
 		if err := m.start(ctx, name); err != nil {
 			return err
@@ -130,13 +130,13 @@ func (m *move) startAll(ctx context.Context, names []string) error {
 		return err
 	}
 	m.durations(m.what+": until balanced", []time.Duration{last.Sub(m.from)})
-	m.number(m.what+": moves", float64(m.holdings.take().moves), "")
+	m.number(m.what+": moves", float64(m.ownership.take().moves), "")
 	m.number(m.what+": the least", float64(m.Subscriptions), "")
 	return nil
 }
 
 // idle shows what this machine does to pauses by itself.
-func (m *move) idle(ctx context.Context) error {
+func (m *scenario) idle(ctx context.Context) error {
 	if err := pause(ctx, 2*time.Second); err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func (m *move) idle(ctx context.Context) error {
 	return err
 }
 
-func (m *move) join(ctx context.Context, names []string, name string) error {
+func (m *scenario) join(ctx context.Context, names []string, name string) error {
 	before, after := m.assignment(names), m.assignment(append([]string{name}, names...))
 	m.least = differ(before, after)
 	if err := m.start(ctx, name); err != nil {
@@ -159,7 +159,7 @@ func (m *move) join(ctx context.Context, names []string, name string) error {
 	return m.moved(ctx, true)
 }
 
-func (m *move) leave(ctx context.Context, names []string, name string) error {
+func (m *scenario) leave(ctx context.Context, names []string, name string) error {
 	after := m.assignment(names)
 	m.least = differ(m.assignment(append([]string{name}, names...)), after)
 	if err := m.end(name, syscall.SIGTERM); err != nil {
@@ -173,7 +173,7 @@ func (m *move) leave(ctx context.Context, names []string, name string) error {
 }
 
 // restartAll restarts one after the other under its name.
-func (m *move) restartAll(ctx context.Context, names []string) error {
+func (m *scenario) restartAll(ctx context.Context, names []string) error {
 	wanted := m.assignment(names)
 	var ends, backs []time.Duration
 	for _, name := range names {
@@ -207,7 +207,7 @@ const killedOne = "killed one after the other"
 const kills = 3
 
 // killSome kills some of them, each once the one before is back and has its share again.
-func (m *move) killSome(ctx context.Context, names []string) error {
+func (m *scenario) killSome(ctx context.Context, names []string) error {
 	wanted := m.assignment(names)
 	var k killed
 	for _, victim := range names[:min(kills, len(names))] {
@@ -216,7 +216,7 @@ func (m *move) killSome(ctx context.Context, names []string) error {
 		}
 		round := *m
 		round.from = time.Now()
-		m.holdings.take()
+		m.ownership.take()
 		if err := round.kill(ctx, names, victim, &k); err != nil {
 			return err
 		}
@@ -245,12 +245,12 @@ func (m *move) killSome(ctx context.Context, names []string) error {
 }
 
 // rawPuts times bare conditional puts of n records, side by side with what else goes on.
-func (t *town) rawPuts(ctx context.Context, n int) (took []time.Duration, err error) {
-	nc, _, err := t.dial()
+func (f *fleet) rawPuts(ctx context.Context, n int) (took []time.Duration, err error) {
+	nc, _, err := f.dial()
 	if err != nil {
 		return nil, err
 	}
-	r, err := newRaw(ctx, nc, n, t.Servers)
+	r, err := newRaw(ctx, nc, n, f.Servers)
 	if err != nil {
 		return nil, err
 	}
@@ -274,12 +274,12 @@ type killed struct {
 }
 
 // kill kills one, and waits until the others have what it held.
-func (m *move) kill(ctx context.Context, names []string, victim string, k *killed) error {
+func (m *scenario) kill(ctx context.Context, names []string, victim string, k *killed) error {
 	after := m.assignment(slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == victim }))
 	m.least += differ(m.assignment(names), after)
 	orphans := map[string]bool{}
 	for _, s := range m.samples {
-		orphans[s.key] = m.holdings.ownerName(s.key) == victim
+		orphans[s.key] = m.ownership.ownerName(s.key) == victim
 	}
 	if err := m.end(victim, syscall.SIGKILL); err != nil {
 		return err
@@ -288,7 +288,7 @@ func (m *move) kill(ctx context.Context, names []string, victim string, k *kille
 	if err != nil {
 		return err
 	}
-	moved := m.holdings.take()
+	moved := m.ownership.take()
 	k.moves += moved.moves
 	if moved.moves > 0 { // else it held nothing
 		k.until, k.claims = append(k.until, last.Sub(m.from)), append(k.claims, last.Sub(moved.first))
@@ -312,8 +312,8 @@ func differ(a, b map[string]string) (n int) {
 }
 
 // moved reports moves, pauses and gaps. Bound says whether there are targets for them.
-func (m *move) moved(ctx context.Context, bound bool) error {
-	moved := m.holdings.take()
+func (m *scenario) moved(ctx context.Context, bound bool) error {
+	moved := m.ownership.take()
 	m.number(m.what+": moves", float64(moved.moves), "")
 	m.number(m.what+": the least", float64(m.least), "")
 	pauses, err := m.pauses(ctx, func(*sample) bool { return true })
@@ -334,7 +334,7 @@ func (m *move) moved(ctx context.Context, bound bool) error {
 }
 
 // pauses are the longest of each subscription that gets events, once all get them again.
-func (m *move) pauses(ctx context.Context, of func(*sample) bool) (all []time.Duration, err error) {
+func (m *scenario) pauses(ctx context.Context, of func(*sample) bool) (all []time.Duration, err error) {
 	if err := m.flowing(ctx); err != nil {
 		return nil, err
 	}
@@ -347,13 +347,13 @@ func (m *move) pauses(ctx context.Context, of func(*sample) bool) (all []time.Du
 }
 
 // flowing waits until every subscriber gets events.
-func (t *town) flowing(ctx context.Context) error {
+func (f *fleet) flowing(ctx context.Context) error {
 	if err := pause(ctx, settle); err != nil {
 		return err
 	}
-	at := t.pub.count() + 1
+	at := f.pub.count() + 1
 	return notAllIsFine(until(ctx, recovery, func() bool {
-		for _, s := range t.samples {
+		for _, s := range f.samples {
 			if !s.reached(at) {
 				return false
 			}
@@ -363,11 +363,11 @@ func (t *town) flowing(ctx context.Context) error {
 }
 
 // conclude accounts for what was published during each of the moves.
-func (t *town) conclude(ctx context.Context, moves []*move) error {
-	end := t.pub.count()
+func (f *fleet) conclude(ctx context.Context, scenarios []*scenario) error {
+	end := f.pub.count()
 	const patience = 10 * time.Second
 	err := until(ctx, patience, func() bool {
-		for _, s := range t.samples {
+		for _, s := range f.samples {
 			if s.account(0, end).lost > 0 {
 				return false
 			}
@@ -377,14 +377,14 @@ func (t *town) conclude(ctx context.Context, moves []*move) error {
 	if err := notAllIsFine(err); err != nil {
 		return err
 	}
-	for i, m := range moves {
+	for i, m := range scenarios {
 		until := end
-		if i+1 < len(moves) {
-			until = moves[i+1].first
+		if i+1 < len(scenarios) {
+			until = scenarios[i+1].first
 		}
 		for _, sink := range sampledSinks {
 			var sum account
-			for _, s := range t.samples {
+			for _, s := range f.samples {
 				if s.sink == sink {
 					c := s.account(m.first, until)
 					sum.lost, sum.twice = sum.lost+c.lost, sum.twice+c.twice

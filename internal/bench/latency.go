@@ -9,13 +9,13 @@ import (
 )
 
 const (
-	latencyFor    = time.Second            // of each contender, a round
+	latencyFor    = time.Second            // of each pipeline, a round
 	latencyWarmUp = 300 * time.Millisecond // not counted
 	latencyRounds = 2
 )
 
 // latency measures events as they are written, at a modest rate, until the subscriber has them.
-func (d *delivery) latency(ctx context.Context, all []*contender) error {
+func (d *delivery) latency(ctx context.Context, all []*pipeline) error {
 	if d.Rate == 0 {
 		return nil
 	}
@@ -38,14 +38,14 @@ func (d *delivery) latency(ctx context.Context, all []*contender) error {
 }
 
 // live returns the latency of each event.
-func (d *delivery) live(ctx context.Context, c *contender) ([]time.Duration, error) {
+func (d *delivery) live(ctx context.Context, c *pipeline) ([]time.Duration, error) {
 	info, err := c.at.stream.Info(ctx)
 	if err != nil {
 		return nil, err
 	}
 	interval := time.Second / time.Duration(d.Rate)
 	warmUp, n := int(latencyWarmUp/interval), int((latencyWarmUp+latencyFor)/interval)
-	t := newTally(n)
+	t := newCounter(n)
 	var mu sync.Mutex
 	samples := make([]time.Duration, 0, n)
 	runtime.GC()

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/exesdb/subproxy/internal/testbed"
+	"go.uber.org/goleak"
 )
 
 // TestMain is, at need, the server or the instance that a bench starts.
@@ -19,7 +20,7 @@ func TestMain(m *testing.M) {
 			exit(RunInstance(context.Background(), os.Stdin, os.Stdout))
 		}
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 func exit(err error) {

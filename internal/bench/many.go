@@ -71,7 +71,7 @@ func (d *delivery) spread(ctx context.Context, n int, apart bool, events int) er
 	}
 	var rates, baseline []float64
 	for round := range min(d.Rounds, manyRounds) {
-		rate, err := d.measureMany(ctx, deliveries, func(t *tally) (func(), error) { return holdMany(h, ours, store, n, round, apart, t) })
+		rate, err := d.measureMany(ctx, deliveries, func(t *counter) (func(), error) { return holdMany(h, ours, store, n, round, apart, t) })
 		if err != nil {
 			return fmt.Errorf("%ssubproxy: %w", what, err)
 		}
@@ -79,7 +79,7 @@ func (d *delivery) spread(ctx context.Context, n int, apart bool, events int) er
 		if n > manyConsumers {
 			continue
 		}
-		rate, err = d.measureMany(ctx, deliveries, func(t *tally) (func(), error) { return consumeMany(ctx, bare, store, n, round, apart, t) })
+		rate, err = d.measureMany(ctx, deliveries, func(t *counter) (func(), error) { return consumeMany(ctx, bare, store, n, round, apart, t) })
 		if err != nil {
 			return fmt.Errorf("%snats.go durable consumers: %w", what, err)
 		}
@@ -94,8 +94,8 @@ func (d *delivery) spread(ctx context.Context, n int, apart bool, events int) er
 }
 
 // measureMany returns deliveries a second, from before the first subscription is there until the last delivery.
-func (d *delivery) measureMany(ctx context.Context, deliveries int, start func(*tally) (stop func(), err error)) (float64, error) {
-	t := newTally(deliveries)
+func (d *delivery) measureMany(ctx context.Context, deliveries int, start func(*counter) (stop func(), err error)) (float64, error) {
+	t := newCounter(deliveries)
 	runtime.GC()
 	begin := time.Now()
 	stop, err := start(t)
@@ -112,7 +112,7 @@ func (d *delivery) measureMany(ctx context.Context, deliveries int, start func(*
 	return float64(deliveries) / took.Seconds(), errors.Join(err, pause(ctx, time.Second))
 }
 
-func holdMany(h *host, nc *nats.Conn, store string, n, round int, apart bool, t *tally) (stop func(), err error) {
+func holdMany(h *host, nc *nats.Conn, store string, n, round int, apart bool, t *counter) (stop func(), err error) {
 	subs := make([]config.Subscription, n)
 	for i := range subs {
 		subs[i] = config.Subscription{
@@ -139,7 +139,7 @@ func holdMany(h *host, nc *nats.Conn, store string, n, round int, apart bool, t 
 }
 
 // consumeMany is the same with a durable consumer for each.
-func consumeMany(ctx context.Context, nc *nats.Conn, store string, n, round int, apart bool, t *tally) (stop func(), err error) {
+func consumeMany(ctx context.Context, nc *nats.Conn, store string, n, round int, apart bool, t *counter) (stop func(), err error) {
 	js, err := jetstream.New(nc)
 	if err != nil {
 		return nil, err

@@ -148,7 +148,7 @@ func (s *scale) measure(ctx context.Context, n int, most bool) error {
 	}
 	s.tell(&scaleFigures{n: n, idle: idle, cold: quantile(cold, 0.5), change: quantile(change, 0.5)}, baseline, cold, change)
 	if most && s.Storms {
-		return s.storms(ctx, n)
+		return s.loadPhases(ctx, n)
 	}
 	return nil
 }

@@ -14,27 +14,27 @@ import (
 	"github.com/exesdb/subproxy/pkg/registration"
 )
 
-// holdings is who holds which subscription, as the registry's feed shows it, against who should. Times are the server's, of
+// ownership is who holds which subscription, as the registry's feed shows it, against who should. Times are the server's, of
 // when it stored an entry.
-type holdings struct {
+type ownership struct {
 	bucket *kv.Bucket
 	prefix string            // of the store's keys
 	keyOf  map[string]string // by the subscription's name
 
 	mu     sync.Mutex
-	held   map[string]holding // by key; one that was never registered is not in it
-	wanted map[string]string  // by key: the name that should hold it
-	astray int                // keys that another name holds, or nobody
+	held   map[string]owned  // by key; one that was never registered is not in it
+	wanted map[string]string // by key: the name that should hold it
+	astray int               // keys that another name holds, or nobody
 	movement
 }
 
-type holding struct {
+type owned struct {
 	owner registration.Owner // who holds it, or held it last
 	freed time.Time          // when that was deleted; zero: it was not
 	given time.Time          // when its owner said that it is left to another; zero: it did not
 }
 
-func (h *holding) name() string {
+func (h *owned) name() string {
 	if !h.freed.IsZero() {
 		return ""
 	}
@@ -49,12 +49,12 @@ type movement struct {
 	last  time.Time       // when something was moved or deleted last
 }
 
-func newHoldings(bucket *kv.Bucket, store string) *holdings {
-	return &holdings{bucket: bucket, prefix: store + ".", keyOf: map[string]string{}, held: map[string]holding{}}
+func newOwnership(bucket *kv.Bucket, store string) *ownership {
+	return &ownership{bucket: bucket, prefix: store + ".", keyOf: map[string]string{}, held: map[string]owned{}}
 }
 
 // Message implements feed.Handler.
-func (h *holdings) Message(m feed.Message) {
+func (h *ownership) Message(m feed.Message) {
 	e := h.bucket.NewEntry(m.Subject, m.Sequence, m.Header, m.Data, m.Time)
 	if !strings.HasPrefix(e.Key, h.prefix) {
 		return
@@ -69,16 +69,16 @@ func (h *holdings) Message(m feed.Message) {
 }
 
 // Level implements feed.Handler.
-func (h *holdings) Level(uint64) {}
+func (h *ownership) Level(uint64) {}
 
 // Reset implements feed.Handler.
-func (h *holdings) Reset(error) {}
+func (h *ownership) Reset(error) {}
 
-func (h *holdings) hold(key string, owner registration.Owner, at time.Time) {
+func (h *ownership) hold(key string, owner registration.Owner, at time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	was := h.held[key]
-	now := holding{owner: owner}
+	now := owned{owner: owner}
 	left := was.given
 	if left.IsZero() {
 		left = was.freed
@@ -98,18 +98,18 @@ func (h *holdings) hold(key string, owner registration.Owner, at time.Time) {
 	h.set(key, was, now, at)
 }
 
-func (h *holdings) free(key string, at time.Time) {
+func (h *ownership) free(key string, at time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	was, known := h.held[key]
 	if !known || !was.freed.IsZero() {
 		return
 	}
-	h.set(key, was, holding{owner: was.owner, freed: at, given: was.given}, at)
+	h.set(key, was, owned{owner: was.owner, freed: at, given: was.given}, at)
 }
 
 // give notes what an instance says that it leaves to another.
-func (h *holdings) give(m *nats.Msg) {
+func (h *ownership) give(m *nats.Msg) {
 	var given health.HandedOver
 	if json.Unmarshal(m.Data, &given) != nil || given.Type != health.HandedOverType {
 		return // it is asked for, or of somebody else
@@ -125,7 +125,7 @@ func (h *holdings) give(m *nats.Msg) {
 	}
 }
 
-func (h *holdings) set(key string, was, now holding, at time.Time) {
+func (h *ownership) set(key string, was, now owned, at time.Time) {
 	want := h.wanted[key]
 	if was.name() == want {
 		h.astray++
@@ -137,7 +137,7 @@ func (h *holdings) set(key string, was, now holding, at time.Time) {
 }
 
 // want says who should hold what from now on.
-func (h *holdings) want(wanted map[string]string) {
+func (h *ownership) want(wanted map[string]string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.wanted, h.astray = wanted, 0
@@ -149,14 +149,14 @@ func (h *holdings) want(wanted map[string]string) {
 }
 
 // off is how many subscriptions are not where they should be, and when something moved last.
-func (h *holdings) off() (n int, last time.Time) {
+func (h *ownership) off() (n int, last time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.astray, h.last
 }
 
 // take returns what was moved since the last take.
-func (h *holdings) take() movement {
+func (h *ownership) take() movement {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	m := h.movement
@@ -165,7 +165,7 @@ func (h *holdings) take() movement {
 }
 
 // ownerName is who holds a subscription; empty: nobody.
-func (h *holdings) ownerName(key string) string {
+func (h *ownership) ownerName(key string) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	was := h.held[key]

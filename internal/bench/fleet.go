@@ -23,15 +23,15 @@ import (
 
 const instancesStore = "bench_instances"
 
-// town is a server, an emitter, and instances that share subscriptions, as processes; a publisher, and a subscriber of some of
+// fleet is a server, an emitter, and instances that share subscriptions, as processes; a publisher, and a subscriber of some of
 // the subscriptions.
-type town struct {
+type fleet struct {
 	InstancesOptions
 	dir       string
 	server    *testbed.Cluster[*testbed.Server]
 	emitter   *testbed.Program
 	instances map[string]*testbed.Program // that run, by name
-	holdings  *holdings
+	ownership *ownership
 	keys      []string
 	samples   []*sample
 	pub       *publisher
@@ -55,20 +55,20 @@ const (
 	sessionGrace = time.Second
 )
 
-func openTown(ctx context.Context, o InstancesOptions) (_ *town, err error) {
-	t := &town{InstancesOptions: o, instances: map[string]*testbed.Program{}}
+func startFleet(ctx context.Context, o InstancesOptions) (_ *fleet, err error) {
+	f := &fleet{InstancesOptions: o, instances: map[string]*testbed.Program{}}
 	defer func() {
 		if err != nil {
-			t.close()
+			f.close()
 		}
 	}()
-	if t.dir, err = os.MkdirTemp("", "subproxy-bench-"); err != nil {
+	if f.dir, err = os.MkdirTemp("", "subproxy-bench-"); err != nil {
 		return nil, err
 	}
-	if t.server, err = testbed.StartServers(ctx, o.Servers, testbed.ServerOptions{}); err != nil {
+	if f.server, err = testbed.StartServers(ctx, o.Servers, testbed.ServerOptions{}); err != nil {
 		return nil, err
 	}
-	nc, js, err := t.dial()
+	nc, js, err := f.dial()
 	if err != nil {
 		return nil, err
 	}
@@ -78,62 +78,62 @@ func openTown(ctx context.Context, o InstancesOptions) (_ *town, err error) {
 	if err := createTarget(ctx, nc, o.Servers); err != nil {
 		return nil, err
 	}
-	if err := t.follow(ctx, js); err != nil {
+	if err := f.follow(ctx, js); err != nil {
 		return nil, err
 	}
-	if err := t.subscribe(nc); err != nil {
+	if err := f.subscribe(nc); err != nil {
 		return nil, err
 	}
-	if nc, js, err = t.dial(); err != nil {
+	if nc, js, err = f.dial(); err != nil {
 		return nil, err
 	}
 	w, err := newWriter(nc, instancesStore, 1, 200)
 	if err != nil {
 		return nil, err
 	}
-	t.pub = &publisher{w: w, js: js, every: instanceEvery}
-	if t.emitter, err = newEmitter(t.Subproxy, t.dir, t.server.URLs(), "emitter", instancesStore, o.Servers); err != nil {
+	f.pub = &publisher{w: w, js: js, every: instanceEvery}
+	if f.emitter, err = newEmitter(f.Subproxy, f.dir, f.server.URLs(), "emitter", instancesStore, o.Servers); err != nil {
 		return nil, err
 	}
-	return t, t.emitter.Start(ctx)
+	return f, f.emitter.Start(ctx)
 }
 
-func (t *town) close() {
-	for _, p := range t.instances {
+func (f *fleet) close() {
+	for _, p := range f.instances {
 		_ = p.Kill()
 	}
-	if t.emitter != nil {
-		_ = t.emitter.Kill()
+	if f.emitter != nil {
+		_ = f.emitter.Kill()
 	}
-	for i := len(t.ends) - 1; i >= 0; i-- {
-		t.ends[i]()
+	for i := len(f.ends) - 1; i >= 0; i-- {
+		f.ends[i]()
 	}
-	if t.server != nil {
-		t.server.Shutdown()
+	if f.server != nil {
+		f.server.Shutdown()
 	}
-	_ = os.RemoveAll(t.dir) // what is left is in a temporary directory
+	_ = os.RemoveAll(f.dir) // what is left is in a temporary directory
 }
 
-func (t *town) dial() (*nats.Conn, jetstream.JetStream, error) {
-	nc, err := nats.Connect(t.server.URLs(), nats.MaxReconnects(-1))
+func (f *fleet) dial() (*nats.Conn, jetstream.JetStream, error) {
+	nc, err := nats.Connect(f.server.URLs(), nats.MaxReconnects(-1))
 	if err != nil {
 		return nil, nil, err
 	}
-	t.ends = append(t.ends, nc.Close)
+	f.ends = append(f.ends, nc.Close)
 	js, err := jetstream.New(nc)
 	return nc, js, err
 }
 
 // follow begins to see who holds what.
-func (t *town) follow(ctx context.Context, js jetstream.JetStream) error {
+func (f *fleet) follow(ctx context.Context, js jetstream.JetStream) error {
 	bucket, err := connect.Ask(ctx, func(ctx context.Context) (*kv.Bucket, error) {
-		return kv.Open(ctx, js, kv.Config{Replicas: t.Servers})
+		return kv.Open(ctx, js, kv.Config{Replicas: f.Servers})
 	})
 	if err != nil {
 		return err
 	}
-	t.holdings = newHoldings(bucket, instancesStore)
-	records, err := feed.New(js, feed.Config{Stream: bucket.Stream(), StartSeq: 1, Handler: t.holdings})
+	f.ownership = newOwnership(bucket, instancesStore)
+	records, err := feed.New(js, feed.Config{Stream: bucket.Stream(), StartSeq: 1, Handler: f.ownership})
 	if err != nil {
 		return err
 	}
@@ -143,7 +143,7 @@ func (t *town) follow(ctx context.Context, js jetstream.JetStream) error {
 		_ = records.Run(following) // it returns nil
 		close(followed)
 	}()
-	t.ends = append(t.ends, func() {
+	f.ends = append(f.ends, func() {
 		cancel()
 		<-followed
 	})
@@ -153,19 +153,19 @@ func (t *town) follow(ctx context.Context, js jetstream.JetStream) error {
 func sharedName(i int) string { return fmt.Sprintf("shared_%06d", i) }
 
 // subscribe is the subscriber, and decides which subscriptions get events: some of all, evenly.
-func (t *town) subscribe(nc *nats.Conn) error {
-	every := t.Subscriptions / t.Sampled
+func (f *fleet) subscribe(nc *nats.Conn) error {
+	every := f.Subscriptions / f.Sampled
 	byName := map[string]*sample{}
-	for i := range t.Subscriptions {
+	for i := range f.Subscriptions {
 		s := subscription.Subscription{Store: instancesStore, Type: subscription.ByEventType, Selector: idleType, Name: sharedName(i)}
-		if i%every == 0 && len(t.samples) < t.Sampled {
+		if i%every == 0 && len(f.samples) < f.Sampled {
 			s.Selector = eventType(0)
-			sink := sampledSinks[len(t.samples)%len(sampledSinks)]
+			sink := sampledSinks[len(f.samples)%len(sampledSinks)]
 			byName[s.Name] = &sample{arrivals: newArrivals(s.Name), key: s.Key(), sink: sink}
-			t.samples = append(t.samples, byName[s.Name])
+			f.samples = append(f.samples, byName[s.Name])
 		}
-		t.keys = append(t.keys, s.Key())
-		t.holdings.keyOf[s.Name] = s.Key()
+		f.keys = append(f.keys, s.Key())
+		f.ownership.keyOf[s.Name] = s.Key()
 	}
 	for _, prefix := range []string{outPrefix + "publish.", storedPrefix} {
 		sub, err := nc.Subscribe(prefix+"*", func(m *nats.Msg) {
@@ -180,7 +180,7 @@ func (t *town) subscribe(nc *nats.Conn) error {
 			return err
 		}
 	}
-	if _, err := nc.Subscribe(health.HandOverPrefix+"*", t.holdings.give); err != nil {
+	if _, err := nc.Subscribe(health.HandOverPrefix+"*", f.ownership.give); err != nil {
 		return err
 	}
 	return nc.Flush()
@@ -189,15 +189,15 @@ func (t *town) subscribe(nc *nats.Conn) error {
 // idleType is of events that nobody publishes.
 const idleType = "never:v1"
 
-func (t *town) conf(name string) string {
+func (f *fleet) conf(name string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "nats: {url: %q}\ninstance: {name: %s, session_ttl: %s}\nregistry: {replicas: %d}\n", t.server.URLs(), name, sessionTTL, t.Servers)
-	fmt.Fprintf(&b, "stores:\n  - id: %s\n    stream: {replicas: %d}\n    defaults: {type: by_event_type, selector: %q}\n    subscriptions:\n", instancesStore, t.Servers, idleType)
+	fmt.Fprintf(&b, "nats: {url: %q}\ninstance: {name: %s, session_ttl: %s}\nregistry: {replicas: %d}\n", f.server.URLs(), name, sessionTTL, f.Servers)
+	fmt.Fprintf(&b, "stores:\n  - id: %s\n    stream: {replicas: %d}\n    defaults: {type: by_event_type, selector: %q}\n    subscriptions:\n", instancesStore, f.Servers, idleType)
 	sampled := map[string]string{}
-	for _, s := range t.samples {
+	for _, s := range f.samples {
 		sampled[s.name] = s.sink
 	}
-	for i := range t.Subscriptions {
+	for i := range f.Subscriptions {
 		name := sharedName(i)
 		if sink := sampled[name]; sink != "" {
 			fmt.Fprintf(&b, "      - {name: %s, selector: %q, forward: {sink: %s, subject: %s%s.%s}}\n", name, eventType(0), sink, outPrefix, sink, name)
@@ -208,30 +208,30 @@ func (t *town) conf(name string) string {
 	return b.String()
 }
 
-func (t *town) start(ctx context.Context, name string) error {
-	p := &testbed.Program{File: t.Subproxy, Dir: t.dir, Name: name, Command: "run"}
-	if err := p.Configure(t.conf(name)); err != nil {
+func (f *fleet) start(ctx context.Context, name string) error {
+	p := &testbed.Program{File: f.Subproxy, Dir: f.dir, Name: name, Command: "run"}
+	if err := p.Configure(f.conf(name)); err != nil {
 		return err
 	}
-	t.instances[name] = p
+	f.instances[name] = p
 	return p.Start(ctx)
 }
 
 // end ends an instance and returns once it is gone.
-func (t *town) end(name string, how syscall.Signal) error {
-	p := t.instances[name]
-	delete(t.instances, name)
+func (f *fleet) end(name string, how syscall.Signal) error {
+	p := f.instances[name]
+	delete(f.instances, name)
 	return p.End(how, testbed.StopTimeout)
 }
 
 // assignment is who should hold what where those names share.
-func (t *town) assignment(names []string) map[string]string {
+func (f *fleet) assignment(names []string) map[string]string {
 	members := make([]placement.Member, len(names))
 	for i, name := range names {
 		members[i] = placement.Member{Name: name, Weight: 1}
 	}
-	sharing, wanted := placement.NewRendezvous(members), make(map[string]string, len(t.keys))
-	for _, key := range t.keys {
+	sharing, wanted := placement.NewRendezvous(members), make(map[string]string, len(f.keys))
+	for _, key := range f.keys {
 		wanted[key] = sharing.Assign(key)
 	}
 	return wanted
@@ -247,26 +247,26 @@ const (
 var errInstanceEnded = errors.New("an instance ended by itself")
 
 // balanced waits until everything is held as wanted and nothing moves any more, and returns when something moved last.
-func (t *town) balanced(ctx context.Context, wanted map[string]string) (last time.Time, err error) {
-	t.holdings.want(wanted)
+func (f *fleet) balanced(ctx context.Context, wanted map[string]string) (last time.Time, err error) {
+	f.ownership.want(wanted)
 	err = until(ctx, balanceWithin, func() bool {
 		var off int
-		off, last = t.holdings.off()
-		return t.failed() != nil || off == 0 && time.Since(last) > atRest
+		off, last = f.ownership.off()
+		return f.failed() != nil || off == 0 && time.Since(last) > atRest
 	})
-	if failed := t.failed(); failed != nil {
+	if failed := f.failed(); failed != nil {
 		return last, failed
 	}
 	if errors.Is(err, errNotAll) {
-		off, _ := t.holdings.off()
+		off, _ := f.ownership.off()
 		return last, fmt.Errorf("after %v %d of %d subscriptions are not where they should be", balanceWithin, off, len(wanted))
 	}
 	return last, err
 }
 
 // failed is the error of an instance that ended by itself.
-func (t *town) failed() error {
-	for _, p := range t.instances {
+func (f *fleet) failed() error {
+	for _, p := range f.instances {
 		if !p.Running() {
 			return fmt.Errorf("%w: %w", errInstanceEnded, p.Ended())
 		}

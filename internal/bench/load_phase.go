@@ -9,28 +9,28 @@ import (
 	"github.com/exesdb/subproxy/pkg/registration"
 )
 
-// storm is one of the times when every subscription of an instance is busy.
-type storm struct {
+// loadPhase is one of the times when every subscription of an instance is busy.
+type loadPhase struct {
 	name  string
 	took  []time.Duration
 	peak  float64 // bytes resident
 	asked answers
 }
 
-// storms times an operator's requests while all n subscriptions register.
-func (s *scale) storms(ctx context.Context, n int) error {
+// loadPhases times an operator's requests while all n subscriptions register.
+func (s *scale) loadPhases(ctx context.Context, n int) error {
 	o, err := newOperator(s.servers.URLs(), n)
 	if err != nil {
 		return err
 	}
 	defer o.close()
-	cold := &storm{name: "cold start"}
-	change := &storm{name: "leader change"}
-	restart := &storm{name: "NATS killed and started again"}
-	all := []*storm{cold, change, restart}
+	cold := &loadPhase{name: "cold start"}
+	change := &loadPhase{name: "leader change"}
+	restart := &loadPhase{name: "NATS killed and started again"}
+	all := []*loadPhase{cold, change, restart}
 	for round := range s.Rounds {
 		fmt.Fprintf(s.Progress, "storms with %d subscriptions, round %d…\n", n, round+1)
-		if err := s.stormRound(ctx, o, n, cold, change, restart); err != nil {
+		if err := s.loadRound(ctx, o, n, cold, change, restart); err != nil {
 			return err
 		}
 	}
@@ -48,7 +48,7 @@ func (s *scale) storms(ctx context.Context, n int) error {
 	return nil
 }
 
-func (s *scale) stormRound(ctx context.Context, o *operator, n int, cold, change, restart *storm) error {
+func (s *scale) loadRound(ctx context.Context, o *operator, n int, cold, change, restart *loadPhase) error {
 	var in *instance
 	defer func() {
 		if in != nil {
@@ -117,12 +117,12 @@ func (s *scale) recovered(ctx context.Context, in *instance, n int) (time.Time, 
 	}
 }
 
-// during runs a storm while the operator asks. The storm says which instance it is in.
-func (st *storm) during(ctx context.Context, o *operator, storm func(watch func(*instance)) (began, last time.Time, err error)) error {
+// during runs a load phase while the operator asks. It says which instance it is in.
+func (st *loadPhase) during(ctx context.Context, o *operator, load func(watch func(*instance)) (began, last time.Time, err error)) error {
 	end := o.begin(ctx)
 	done := make(chan struct{})
 	var watching sync.WaitGroup
-	began, last, err := storm(func(in *instance) {
+	began, last, err := load(func(in *instance) {
 		watching.Go(func() { st.watch(in.PID(), done) })
 	})
 	close(done)
@@ -133,7 +133,7 @@ func (st *storm) during(ctx context.Context, o *operator, storm func(watch func(
 }
 
 // watch notes the peak of the memory.
-func (st *storm) watch(pid int, done <-chan struct{}) {
+func (st *loadPhase) watch(pid int, done <-chan struct{}) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {

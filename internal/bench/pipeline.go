@@ -17,10 +17,10 @@ import (
 // Sinks are the sinks that Delivery measures.
 var Sinks = []string{"publish", "request", "stream", "handler"}
 
-// contender is one way for all of a store's events to get to a subscriber.
-type contender struct {
+// pipeline is one way for all of a store's events to get to a subscriber.
+type pipeline struct {
 	name string
-	at   *site
+	at   *filledStore
 	// share: it gets one in so many of the events where the others get all. One that waits for an answer to each event is
 	// many times slower.
 	share    int
@@ -29,15 +29,15 @@ type contender struct {
 	start func(ctx context.Context, from uint64, got func(data []byte)) (stop func(), err error)
 }
 
-// site is a store that contenders read.
-type site struct {
+// filledStore is a store with events that pipelines read.
+type filledStore struct {
 	stream jetstream.Stream
 	writer *writer
 }
 
 // ordered is bare nats.go, an ordered consumer: nothing is acknowledged.
-func ordered(js jetstream.JetStream, stream string) *contender {
-	return &contender{name: "ordered", share: 1, start: func(ctx context.Context, from uint64, got func([]byte)) (func(), error) {
+func ordered(js jetstream.JetStream, stream string) *pipeline {
+	return &pipeline{name: "ordered", share: 1, start: func(ctx context.Context, from uint64, got func([]byte)) (func(), error) {
 		c, err := js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from})
 		if err != nil {
 			return nil, err
@@ -57,13 +57,13 @@ const (
 )
 
 // durable is bare nats.go, a durable consumer with explicit acknowledgement that only reads, as it comes or tuned.
-func durable(js jetstream.JetStream, stream string, tuned bool) *contender {
+func durable(js jetstream.JetStream, stream string, tuned bool) *pipeline {
 	name := "durable"
 	if tuned {
 		name += ", tuned"
 	}
 	started := 0
-	return &contender{name: name, share: 1, start: func(ctx context.Context, from uint64, got func([]byte)) (func(), error) {
+	return &pipeline{name: name, share: 1, start: func(ctx context.Context, from uint64, got func([]byte)) (func(), error) {
 		started++
 		return consume(ctx, js, stream, fmt.Sprintf("bench_%t_%d", tuned, started), tuned, from, func(m jetstream.Msg) {
 			got(m.Data())
@@ -76,9 +76,9 @@ func durable(js jetstream.JetStream, stream string, tuned bool) *contender {
 // consumer that publishes each event on, headers and all, to a subscriber on another connection, and acknowledges it then.
 // Nothing is waited for: the connection keeps the order of the two. It is tuned; acknowledging in batches is not for
 // explicit acknowledgement.
-func passing(js jetstream.JetStream, stream string, nc *nats.Conn) *contender {
+func passing(js jetstream.JetStream, stream string, nc *nats.Conn) *pipeline {
 	started := 0
-	return &contender{name: "durable, passing on", share: 1, start: func(ctx context.Context, from uint64, got func([]byte)) (func(), error) {
+	return &pipeline{name: "durable, passing on", share: 1, start: func(ctx context.Context, from uint64, got func([]byte)) (func(), error) {
 		started++
 		subject, sub, err := receive(nc, fmt.Sprintf("passed.%d", started), got)
 		if err != nil {
@@ -131,9 +131,9 @@ func consume(ctx context.Context, js jetstream.JetStream, stream, name string, t
 }
 
 // relay is the least that passing on costs, with no guarantee at all: an ordered consumer that publishes each event on.
-func relay(js jetstream.JetStream, stream string, nc *nats.Conn) *contender {
+func relay(js jetstream.JetStream, stream string, nc *nats.Conn) *pipeline {
 	started := 0
-	return &contender{name: "relay", share: 1, start: func(ctx context.Context, from uint64, got func([]byte)) (func(), error) {
+	return &pipeline{name: "relay", share: 1, start: func(ctx context.Context, from uint64, got func([]byte)) (func(), error) {
 		started++
 		subject, sub, err := receive(nc, fmt.Sprintf("relay.%d", started), got)
 		if err != nil {
@@ -160,13 +160,13 @@ func relay(js jetstream.JetStream, stream string, nc *nats.Conn) *contender {
 const outPrefix = "bench.out."
 
 // proxied is emitter, proxy and sink, and a subscriber that does what the sink asks of it, in plain nats.go.
-func proxied(h *host, nc *nats.Conn, name, kind string) *contender {
+func proxied(h *host, nc *nats.Conn, name, kind string) *pipeline {
 	started := 0
 	share := 1
 	if kind != "publish" {
 		share = 10
 	}
-	return &contender{name: name + ", sink " + kind, share: share, targeted: kind == "publish", start: func(ctx context.Context, from uint64, got func([]byte)) (func(), error) {
+	return &pipeline{name: name + ", sink " + kind, share: share, targeted: kind == "publish", start: func(ctx context.Context, from uint64, got func([]byte)) (func(), error) {
 		started++
 		name := fmt.Sprintf("%s_%d", kind, started)
 		subject := fmt.Sprintf("%s%s.%d", outPrefix, kind, started)

@@ -15,7 +15,7 @@ import (
 func TestHoldingsCountMovesGapsAndWhatIsAstray(t *testing.T) {
 	a, again, b := registration.Owner{Name: "a", ID: "1"}, registration.Owner{Name: "a", ID: "2"}, registration.Owner{Name: "b", ID: "3"}
 	ms := func(n int) time.Time { return time.UnixMilli(int64(n)) }
-	h := newHoldings(nil, "s")
+	h := newOwnership(nil, "s")
 	h.want(map[string]string{"x": "a", "y": "b"})
 	off := func(want int) {
 		t.Helper()

@@ -7,16 +7,16 @@ import (
 	"time"
 )
 
-// tally counts events as they arrive.
-type tally struct {
+// counter counts events as they arrive.
+type counter struct {
 	want int64
 	n    atomic.Int64
 	all  chan struct{} // closed by the event that completes it
 }
 
-func newTally(want int) *tally { return &tally{want: int64(want), all: make(chan struct{})} }
+func newCounter(want int) *counter { return &counter{want: int64(want), all: make(chan struct{})} }
 
-func (t *tally) one([]byte) {
+func (t *counter) one([]byte) {
 	if t.n.Add(1) == t.want {
 		close(t.all)
 	}
@@ -26,7 +26,7 @@ func (t *tally) one([]byte) {
 const stuckAfter = 15 * time.Second
 
 // wait returns when all have arrived.
-func (t *tally) wait(ctx context.Context) error {
+func (t *counter) wait(ctx context.Context) error {
 	last, since := int64(-1), time.Now()
 	look := time.NewTicker(time.Second)
 	defer look.Stop()
@@ -47,4 +47,4 @@ func (t *tally) wait(ctx context.Context) error {
 }
 
 // surplus is how many arrived more than were wanted.
-func (t *tally) surplus() int64 { return max(t.n.Load()-t.want, 0) }
+func (t *counter) surplus() int64 { return max(t.n.Load()-t.want, 0) }
