@@ -82,6 +82,10 @@ func (l *leader) hold(s *sub, now time.Time) {
 }
 
 func (l *leader) answered(a *answer, now time.Time) {
+	if a.id == 0 { // no subscription's
+		l.arrived(a.session, now)
+		return
+	}
 	s := l.byID[a.id]
 	if s == nil {
 		return

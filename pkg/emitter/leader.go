@@ -71,6 +71,7 @@ type leader struct {
 	tail      *track   // nil until the end of the stream is known
 	first     uint64   // of the stream's messages, as far as is known
 	catchUp   catchUp
+	outlets   outlets
 	gaps      gaps
 	attention map[*sub]struct{} // were asked, are held, or have events in flight
 	patients  patients
@@ -336,6 +337,7 @@ func (l *leader) entry(r *record, now time.Time) {
 		l.permit(s, r.Cause)
 	}
 	s.local = l.local != nil && strings.HasPrefix(r.DeliverSubject, l.local.Prefix())
+	l.route(s)
 	if s.phase == absent {
 		if err := l.index.add(s, r.Subscription); err != nil {
 			l.log.Warn("a registration can't be served", "subscription", s.name, "error", err)

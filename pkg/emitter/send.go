@@ -32,6 +32,10 @@ func (l *leader) dispatch(t *track, e *entry) {
 				s.full = true
 				l.leave(s)
 				s.pos = sequence - 1
+			case !s.outlet.room():
+				l.leave(s)
+				s.pos = sequence - 1
+				s.outlet.wait(s)
 			default:
 				l.send(s, e)
 			}
@@ -54,6 +58,10 @@ func (l *leader) serve(s *sub, t *track) {
 		} else if s.group.matches(e) {
 			if !s.room() {
 				s.full = true
+				return
+			}
+			if !s.outlet.room() {
+				s.outlet.wait(s)
 				return
 			}
 			if e.given { // and wanted once more: it has to be read again
@@ -80,6 +88,10 @@ func (l *leader) resume(s *sub) {
 		return
 	}
 	l.catchUp.forget(s)
+	if !s.outlet.room() {
+		s.outlet.wait(s)
+		return
+	}
 	if l.tail.has(s.pos) {
 		l.serve(s, l.tail)
 	} else if t := l.catchUp.passAt(s.pos); t != nil {
@@ -113,6 +125,7 @@ func (l *leader) send(s *sub, e *entry) bool {
 			s.sender.unsend(before)
 			return l.unsent(s, e, err)
 		}
+		l.carry(s, e.size)
 	}
 	s.sent(e.event.Sequence, e.size)
 	l.metrics.Sent.Inc()

@@ -53,9 +53,11 @@ type sub struct {
 	inFlight int    // bytes
 	sizes    []size // of what is in flight
 	window   int
-	full     bool   // the window kept an event back
-	pos      uint64 // everything up to here was looked at, while it does not ride
-	ride     *track // nil: it waits, for room or for a pass
+	full     bool    // the window kept an event back
+	pos      uint64  // everything up to here was looked at, while it does not ride
+	ride     *track  // nil: it waits, for room or for a pass
+	outlet   *outlet // nil: the proxy is in this process, or its deliver subject has no number
+	line     *outlet // in whose line it waits for room; nil: in none
 
 	progressAt time.Time // the last acknowledgement, or the first event sent after all were
 	askedAt    time.Time

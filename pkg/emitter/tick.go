@@ -21,6 +21,7 @@ func (l *leader) tick(ctx context.Context, now time.Time) {
 		l.attend(s, now)
 	}
 	l.skipGaps()
+	l.remark(now)
 	if now.Sub(l.wroteAt) >= l.interval {
 		l.wroteAt = now
 		l.skip(skipAfter)
@@ -54,6 +55,7 @@ func (l *leader) attend(s *sub, now time.Time) {
 }
 
 func (l *leader) forget(now time.Time) {
+	defer l.forgetOutlets()
 	for key, s := range l.subs {
 		if s.phase == absent && now.Sub(s.absentFrom) >= forgetAfter && !s.writing {
 			if _, unsaved := l.dirty[s]; !unsaved {

@@ -1,0 +1,171 @@
+package emitter
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/exesdb/subproxy/pkg/event"
+)
+
+const (
+	// maxUnheard bounds the bytes that are on their way to one instance, over all of its subscriptions; one event may always be. The
+	// instance's client takes 32 MiB before it drops messages, and the server 64 MiB before it ends the connection. What goes to a
+	// subscription that has little to get waits behind these bytes.
+	maxUnheard = 8 << 20
+	// markEvery is how many bytes are sent before the instance is asked whether they have arrived.
+	markEvery = maxUnheard / 4
+)
+
+// outlet is what is on its way to one instance. It bounds bytes that travel, and not what the instance holds: that an event has arrived
+// says nothing about whether it is accepted. The leader's loop owns it.
+//
+// To know what has arrived, the leader sends a mark behind it: a question on the instance's deliver subject number 0, which is no proxy's.
+// Messages of one connection arrive in order, and each is answered when those before it were dealt with.
+type outlet struct {
+	subject string // of marks
+
+	sent, heard int64  // bytes, since the leader began
+	marked      int64  // sent before the mark that is under way; at most heard: none is
+	number      uint64 // of that mark
+	markedAt    time.Time
+
+	waiting []*sub // have an event to get, and there is no room; in order
+}
+
+// outlets are those of all instances that hold subscriptions.
+type outlets struct {
+	bySubject map[string]*outlet
+	byMark    map[uint64]*outlet // whose mark is under way
+	last      uint64             // number of a mark
+}
+
+// of is the outlet for a deliver subject, which ends in a number of the instance's.
+func (o *outlets) of(deliverSubject string) *outlet {
+	prefix, _, ok := cutLast(deliverSubject)
+	if !ok {
+		return nil
+	}
+	subject := prefix + ".0"
+	if o.bySubject == nil {
+		o.bySubject, o.byMark = map[string]*outlet{}, map[uint64]*outlet{}
+	}
+	if o.bySubject[subject] == nil {
+		o.bySubject[subject] = &outlet{subject: subject}
+	}
+	return o.bySubject[subject]
+}
+
+// retain forgets the outlets that are not in use.
+func (o *outlets) retain(used map[*outlet]bool) {
+	for subject, out := range o.bySubject {
+		if !used[out] {
+			delete(o.bySubject, subject)
+			delete(o.byMark, out.number)
+		}
+	}
+}
+
+// room reports whether one more event may be sent.
+func (o *outlet) room() bool { return o == nil || o.sent-o.heard < maxUnheard }
+
+// wait has a subscription wait for room.
+func (o *outlet) wait(s *sub) {
+	if s.line != o {
+		s.line = o
+		o.waiting = append(o.waiting, s)
+	}
+}
+
+// next takes the first subscription that waits out of the line; nil: there is none, or no room.
+func (o *outlet) next() *sub {
+	for len(o.waiting) > 0 && o.room() {
+		s := o.waiting[0]
+		o.waiting[0] = nil
+		o.waiting = o.waiting[1:]
+		if s.line == o { // else its proxy is another instance's by now
+			s.line = nil
+			return s
+		}
+	}
+	if len(o.waiting) == 0 {
+		o.waiting = nil
+	}
+	return nil
+}
+
+// due reports whether a mark is to be sent: none is under way and enough was sent since the last, or the one that is was lost.
+func (o *outlet) due(now time.Time) bool {
+	if o.marked > o.heard {
+		return now.Sub(o.markedAt) >= stallAfter
+	}
+	return o.sent-o.heard >= markEvery
+}
+
+// carry notes what is sent to a subscription's instance.
+func (l *leader) carry(s *sub, bytes int) {
+	o := s.outlet
+	if o == nil {
+		return
+	}
+	if o.sent += int64(bytes); o.marked <= o.heard && o.sent-o.heard >= markEvery {
+		l.mark(o, time.Now())
+	}
+}
+
+// mark asks an instance whether what was sent has arrived.
+func (l *leader) mark(o *outlet, now time.Time) {
+	delete(l.outlets.byMark, o.number)
+	l.outlets.last++
+	o.number, o.marked, o.markedAt = l.outlets.last, o.sent, now
+	l.outlets.byMark[o.number] = o
+	_ = l.nc.PublishMsg(&nats.Msg{Subject: o.subject, Reply: l.replies + ".0." + strconv.FormatUint(o.number, 10), Header: nats.Header{
+		event.SequenceHeader: {"0"}, event.TermHeader: l.termValue,
+	}}) // one that is lost is sent again by the tick
+}
+
+// arrived takes the answer to a mark, whatever it says: also that nobody listens.
+func (l *leader) arrived(number uint64, now time.Time) {
+	o := l.outlets.byMark[number]
+	if o == nil {
+		return
+	}
+	delete(l.outlets.byMark, number)
+	o.heard = o.marked
+	if o.due(now) {
+		l.mark(o, now)
+	}
+	for s := o.next(); s != nil; s = o.next() {
+		l.resume(s)
+	}
+}
+
+// remark sends marks again that are not answered.
+func (l *leader) remark(now time.Time) {
+	for _, o := range l.outlets.byMark {
+		if o.due(now) {
+			l.mark(o, now)
+		}
+	}
+}
+
+// route notes which instance a subscription's events go to now.
+func (l *leader) route(s *sub) {
+	var o *outlet
+	if !s.local {
+		o = l.outlets.of(s.registration.DeliverSubject)
+	}
+	if o != s.outlet {
+		s.outlet, s.line = o, nil
+	}
+}
+
+// forgetOutlets forgets those of instances that hold nothing any more.
+func (l *leader) forgetOutlets() {
+	used := map[*outlet]bool{}
+	for _, s := range l.subs {
+		used[s.outlet] = true
+	}
+	l.outlets.retain(used)
+}
