@@ -255,13 +255,24 @@ func (f *inflow) take(m *nats.Msg, seq uint64) bool {
 		}
 	}
 	q.load = loadOf(m)
-	held := f.d.memory.hold(f, q, seq > 0)
+	otherwise := queues
+	_, finds := to.(sink.Prober)
+	switch {
+	case seq == 0:
+		otherwise = stays
+	case finds && !f.working: // or thousands whose subscribers are away would stand before those who have somebody
+		otherwise = asks
+	}
+	held := f.d.memory.hold(f, q, otherwise)
 	if held {
 		f.queue = append(f.queue, *q)
 	}
 	q.load.first, q.event.Message = nil, nil // either would keep the event's data in memory
-	if !held {
+	if !held && (otherwise != asks || !f.d.memory.rests(f)) {
 		return false
+	}
+	if !held {
+		f.dropped = seq
 	}
 	if !f.working {
 		f.working, f.quit = true, make(chan struct{})
@@ -269,7 +280,7 @@ func (f *inflow) take(m *nats.Msg, seq uint64) bool {
 		f.cancel = cancel
 		f.d.work.Go(func() { f.work(ctx) })
 	}
-	return true
+	return held
 }
 
 // incarnationValue is the same for many events, and changed by nobody.

@@ -57,7 +57,7 @@ const (
 	seated   standing = iota // it takes what comes, while there is room
 	waits                    // for its turn
 	promised                 // it had its turn, and its emitter is asked
-	rests                    // its sink takes nothing, and it has dropped what it had: it will wait for a turn when its sink may take it
+	rests                    // it has nothing in memory: it will wait for a turn when its sink may take an event
 )
 
 // load is the memory that an event takes.
@@ -96,8 +96,17 @@ func (m *waitingRoom) bytes() int64 {
 	return m.held
 }
 
-// hold takes up an event, or has its inlet wait for a turn, unless the event is of a sender that can't be asked for it.
-func (m *waitingRoom) hold(f *inflow, q *queued, asks bool) bool {
+// refusal is what becomes of an inlet whose event there is no room for.
+type refusal uint8
+
+const (
+	stays  refusal = iota // as it was: the event is of a sender that can't be asked for it
+	queues                // it waits for a turn
+	asks                  // it rests, until its sink has found out that somebody listens
+)
+
+// hold takes up an event, or refuses it.
+func (m *waitingRoom) hold(f *inflow, q *queued, otherwise refusal) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := &f.seat
@@ -114,9 +123,14 @@ func (m *waitingRoom) hold(f *inflow, q *queued, asks bool) bool {
 		m.add(q)
 		return true
 	}
-	if asks {
-		s.need = q.load.own + q.load.data
+	if otherwise == stays {
+		return false
+	}
+	s.need = q.load.own + q.load.data
+	if otherwise == queues {
 		m.enqueue(f)
+	} else {
+		s.stands = rests
 	}
 	return false
 }
@@ -252,6 +266,13 @@ func (m *waitingRoom) silent(f *inflow) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return f.seat.stands == waits || f.seat.stands == rests
+}
+
+// rests reports whether an inlet is to find out whether its sink may take an event.
+func (m *waitingRoom) rests(f *inflow) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return f.seat.stands == rests
 }
 
 func (m *waitingRoom) enqueue(f *inflow) {

@@ -37,7 +37,7 @@ func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 		for i := range inlets {
 			inlets[i] = &inflow{}
 		}
-		arrives := func(f *inflow) {
+		arrives := func(f *inflow, otherwise refusal) {
 			n := int(f.accepted) + len(f.queue)
 			if n == events {
 				return
@@ -48,7 +48,7 @@ func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 			}
 			q := queued{load: loadOf(m)}
 			q.event.Sequence = uint64(n + 1)
-			if room.hold(f, &q, true) {
+			if room.hold(f, &q, otherwise) {
 				f.queue = append(f.queue, q)
 			}
 		}
@@ -114,7 +114,9 @@ func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 		}
 		one := func(t *rapid.T) *inflow { return inlets[rapid.IntRange(0, len(inlets)-1).Draw(t, "inlet")] }
 		t.Repeat(map[string]func(*rapid.T){
-			"arrives": func(t *rapid.T) { arrives(one(t)) },
+			"arrives": func(t *rapid.T) {
+				arrives(one(t), rapid.SampledFrom([]refusal{queues, asks}).Draw(t, "otherwise"))
+			},
 			"fails":   func(t *rapid.T) { fails(one(t)) },
 			"accepts": func(t *rapid.T) { accepts(one(t)) },
 			"awaits":  func(t *rapid.T) { room.await(one(t)) },
@@ -142,12 +144,12 @@ func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 				accepts(f)
 			}
 			for f := room.next(now); f != nil; f = room.next(now) {
-				arrives(f)
+				arrives(f, queues)
 				check()
 			}
 			for _, f := range inlets {
 				if !room.silent(f) {
-					arrives(f)
+					arrives(f, queues)
 				}
 			}
 			check()
@@ -360,6 +362,52 @@ func TestDroppedEventsAreFreed(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d events of %d are in memory, which has room for %d", n, inlets, budget/size)
 		}
+	}
+}
+
+// absentSink finds out without an event that nobody is there.
+type absentSink struct {
+	sinkFunc
+	there *atomic.Bool
+}
+
+func (s absentSink) Ready(context.Context) error {
+	if s.there.Load() {
+		return nil
+	}
+	return sink.ErrNotSent
+}
+
+// TestSubscribersWhoAreAwayDoNotStandInLine: where there is no room for an event, it is asked for once somebody listens, and not before. So
+// it is sent to each inlet at most twice, and an inlet whose subscriber is there never waits for those of the others.
+func TestSubscribersWhoAreAwayDoNotStandInLine(t *testing.T) {
+	const inlets, size, budget = 50, 200 << 10, 1 << 20
+	a := newAbsent(t, inlets, budget)
+	var sent atomic.Int64
+	of := a.DeliveryOptions.Sink
+	a.DeliveryOptions.Sink = func(s subscription.Subscription) (sink.Sink, sink.Config) {
+		to, c := of(s)
+		return absentSink{to.(sinkFunc), &a.there}, c
+	}
+	a.Refresh()
+	a.emit(t, 1, func(_ int, m *nats.Msg, h event.Handoff) {
+		sent.Add(1)
+		m.Data = make([]byte, size)
+		a.Offer(h)
+	})
+	a.awaitAttempts(t, 5*inlets)
+	if n := sent.Load(); n > inlets+budget/size {
+		t.Errorf("%d events were sent to %d subscriptions, and nobody is there", n, inlets)
+	}
+	a.memory.mu.Lock()
+	if n := a.memory.halves[fresh].waiting; n > 0 {
+		t.Errorf("%d stand in line", n)
+	}
+	a.memory.mu.Unlock()
+	a.there.Store(true)
+	a.awaitAll(t, 1)
+	if n := sent.Load(); n > 2*inlets {
+		t.Errorf("%d events were sent to %d subscriptions", n, inlets)
 	}
 }
 

@@ -19,6 +19,9 @@ func (f *inflow) work(ctx context.Context) {
 		<-f.after // of two runs of a subscription the later one waits, or its events would come in between
 	}
 	f.settle(ctx) // what was sent before what is queued
+	if f.d.memory.rests(f) {
+		f.repose(ctx)
+	}
 	for {
 		batch, to := f.next()
 		switch {
