@@ -159,7 +159,7 @@ func watchStatus(ctx context.Context, w io.Writer, nf *natsFlags, store, name st
 	}
 	defer nc.Close()
 	messages := make(chan *nats.Msg, 1<<16)
-	subject := health.StatusPrefix + tokenOrStar(store) + "." + tokenOrStar(name)
+	subject := health.StatusPrefix + subscription.TokenOrStar(store) + "." + subscription.TokenOrStar(name)
 	if _, err := nc.ChanSubscribe(subject, messages); err != nil {
 		return connect.Explain(fmt.Errorf("subscribe to %s: %w", subject, err))
 	}
@@ -183,13 +183,6 @@ func watchStatus(ctx context.Context, w io.Writer, nf *natsFlags, store, name st
 			return nil
 		}
 	}
-}
-
-func tokenOrStar(name string) string {
-	if name == "" {
-		return "*"
-	}
-	return subscription.EncodeToken(name)
 }
 
 // watchPrinter prints a line for each status that says something new; heartbeats don't.

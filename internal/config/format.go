@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/exesdb/subproxy/pkg/event"
 )
 
 // formats are what the format tag can name. An empty value has been dealt with before. The errors say what would be right.
@@ -52,8 +54,7 @@ func literalSubject(s string) error {
 	switch {
 	case strings.ContainsAny(s, "*>"):
 		return fmt.Errorf("%s has a wildcard; write a literal subject, like app.events.greenhouse", quote(s))
-	case strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }),
-		strings.HasPrefix(s, "."), strings.HasSuffix(s, "."), strings.Contains(s, ".."):
+	case !event.ValidSubject(s), strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }):
 		return fmt.Errorf("%s is not a NATS subject; write tokens without white space, joined by single dots, like app.events.greenhouse", quote(s))
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/feed"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/registration"
@@ -94,7 +95,7 @@ func (h *recordHandler) Message(m feed.Message) {
 		return
 	}
 	found, err := registration.Decode(e.Key, e.Data)
-	if err == nil && !deliverable(found.DeliverSubject) {
+	if err == nil && !event.ValidSubject(found.DeliverSubject) { // a record comes from anybody
 		err = registration.ErrBadRecord
 	}
 	if err != nil {
@@ -102,16 +103,6 @@ func (h *recordHandler) Message(m feed.Message) {
 		return
 	}
 	r.entry(record{found, e.Revision})
-}
-
-// deliverable reports whether a subject can be published to: a record comes from anybody.
-func deliverable(subject string) bool {
-	for token := range strings.SplitSeq(subject, ".") {
-		if token == "" || token == "*" || token == ">" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
-			return false
-		}
-	}
-	return true
 }
 
 // Level implements feed.Handler.

@@ -223,7 +223,7 @@ func (b *Bucket) each(ctx context.Context, store, name string, found func(Entry)
 	if b.absent {
 		return nil
 	}
-	filter := b.prefix + tokenOrStar(store) + ".*.*." + tokenOrStar(name)
+	filter := b.prefix + subscription.TokenOrStar(store) + ".*.*." + subscription.TokenOrStar(name)
 	for from := uint64(1); ; {
 		page, err := b.page(ctx, from, filter)
 		if errors.Is(err, feed.ErrNothing) {
@@ -243,13 +243,6 @@ func (b *Bucket) page(ctx context.Context, from uint64, filter string) ([]feed.M
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	return b.direct.Page(ctx, from, filter, MaxGetLast, 0)
-}
-
-func tokenOrStar(name string) string {
-	if name == "" {
-		return "*"
-	}
-	return subscription.EncodeToken(name)
 }
 
 func describeRead(err error) error {

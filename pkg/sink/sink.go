@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -83,10 +82,8 @@ func (c Config) check() error {
 	default:
 		return fmt.Errorf("%w: kind %q is not publish, request or stream", ErrConfig, c.Kind)
 	}
-	for _, token := range strings.Split(c.Subject, ".") {
-		if token == "" || token == "*" || token == ">" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
-			return fmt.Errorf("%w: %q is not a subject to send to; forward.subject needs one without wildcards and spaces", ErrConfig, c.Subject)
-		}
+	if !event.ValidSubject(c.Subject) {
+		return fmt.Errorf("%w: %q is not a subject to send to; forward.subject needs one without wildcards and spaces", ErrConfig, c.Subject)
 	}
 	return nil
 }

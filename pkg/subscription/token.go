@@ -37,6 +37,14 @@ func EncodeToken(name string) string {
 	return b.String()
 }
 
+// TokenOrStar is EncodeToken for a filter of subjects or keys: the empty string is *, which matches every token.
+func TokenOrStar(name string) string {
+	if name == "" {
+		return "*"
+	}
+	return EncodeToken(name)
+}
+
 // DecodeToken is the inverse of EncodeToken. It accepts exactly what EncodeToken produces, so that no two tokens stand
 // for one name: lower-case hex, an escaped plain byte and the empty token are refused with ErrBadToken.
 func DecodeToken(token string) (string, error) {
