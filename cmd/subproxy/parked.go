@@ -20,6 +20,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/command"
 	"github.com/exesdb/subproxy/internal/connect"
+	"github.com/exesdb/subproxy/pkg/deadletter"
 	"github.com/exesdb/subproxy/pkg/sink"
 )
 
@@ -46,10 +47,10 @@ type parkedRow struct {
 	DataBase64    []byte          `json:"data_base64,omitempty"`
 }
 
-func newParkedRow(p *sink.Parked) parkedRow {
+func newParkedRow(p *deadletter.Parked) parkedRow {
 	return parkedRow{
 		Sequence: p.Sequence, Store: p.Store, Name: p.Subscription, StoreSequence: p.StoreSequence, Incarnation: p.Incarnation,
-		ID: p.EventID(), Type: p.Type(), Stream: p.StreamID(), Sink: p.Kind, Subject: p.Subject,
+		ID: p.EventID(), Type: p.Type(), Stream: p.StreamID(), Sink: sink.Kind(p.Sink), Subject: p.Subject,
 		Attempts: p.Attempts, ParkedAt: p.At, Reason: p.Reason, Truncated: p.Truncated, Bytes: len(p.Data),
 	}
 }
@@ -57,7 +58,7 @@ func newParkedRow(p *sink.Parked) parkedRow {
 func newParked() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "parked", Short: "Look at parked events, deliver them again or drop them",
-		Long: `An event that its subscriber refused too often is parked in the stream ` + sink.ParkedStream + `, and the next one goes on.
+		Long: `An event that its subscriber refused too often is parked in the stream ` + deadletter.Stream + `, and the next one goes on.
 These commands list what is parked, show one event, deliver events again to where they were to go, and drop them.`,
 		Args: func(cmd *cobra.Command, given []string) error {
 			if len(given) > 0 {
@@ -71,18 +72,18 @@ These commands list what is parked, show one event, deliver events again to wher
 	return cmd
 }
 
-// withLot connects and opens the lot, for as long as do runs.
-func withLot(ctx context.Context, nf *natsFlags, do func(js jetstream.JetStream, lot *sink.Lot) error) error {
+// withParked connects and opens the stream of parked events, for as long as do runs.
+func withParked(ctx context.Context, nf *natsFlags, do func(js jetstream.JetStream, parked *deadletter.Store) error) error {
 	nc, js, err := nf.connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
-	lot, err := sink.OpenExistingParked(ctx, js)
+	parked, err := deadletter.OpenExisting(ctx, js)
 	if err != nil {
 		return connect.Explain(err)
 	}
-	return connect.Explain(do(js, lot))
+	return connect.Explain(do(js, parked))
 }
 
 func newParkedList() *cobra.Command {
@@ -95,8 +96,8 @@ func newParkedList() *cobra.Command {
 		Args:    command.Args(0, 2, "STORE and NAME, both optional"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			store, name := storeAndName(args)
-			return withLot(cmd.Context(), &nf, func(_ jetstream.JetStream, lot *sink.Lot) error {
-				return listParked(cmd, lot.List(cmd.Context(), store, name), asJSON)
+			return withParked(cmd.Context(), &nf, func(_ jetstream.JetStream, parked *deadletter.Store) error {
+				return listParked(cmd, parked.List(cmd.Context(), store, name), asJSON)
 			})
 		},
 	}
@@ -105,7 +106,7 @@ func newParkedList() *cobra.Command {
 	return cmd
 }
 
-func listParked(cmd *cobra.Command, events iter.Seq2[sink.Parked, error], asJSON bool) error {
+func listParked(cmd *cobra.Command, events iter.Seq2[deadletter.Parked, error], asJSON bool) error {
 	rows := []parkedRow{}
 	for p, err := range events {
 		if err != nil {
@@ -136,8 +137,8 @@ func newParkedShow() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return withLot(cmd.Context(), &nf, func(_ jetstream.JetStream, lot *sink.Lot) error {
-				p, err := lot.Get(cmd.Context(), sequences[0])
+			return withParked(cmd.Context(), &nf, func(_ jetstream.JetStream, parked *deadletter.Store) error {
+				p, err := parked.Get(cmd.Context(), sequences[0])
 				if err != nil {
 					return err
 				}
@@ -154,7 +155,7 @@ func newParkedShow() *cobra.Command {
 	return cmd
 }
 
-func wholeParkedRow(p *sink.Parked) parkedRow {
+func wholeParkedRow(p *deadletter.Parked) parkedRow {
 	r := newParkedRow(p)
 	r.Header = p.Header
 	switch {
@@ -168,9 +169,9 @@ func wholeParkedRow(p *sink.Parked) parkedRow {
 	return r
 }
 
-func showParked(w io.Writer, p *sink.Parked) {
+func showParked(w io.Writer, p *deadletter.Parked) {
 	fmt.Fprintf(w, "%d: event %d of %s for %s, refused %d times, parked %s\n", p.Sequence, p.StoreSequence, p.Store, p.Subscription, p.Attempts, ago(p.At))
-	fmt.Fprintf(w, "to:     %s %s\nreason: %s\n", p.Kind, p.Subject, p.Reason)
+	fmt.Fprintf(w, "to:     %s %s\nreason: %s\n", p.Sink, p.Subject, p.Reason)
 	if p.Truncated {
 		fmt.Fprintln(w, "It was too large to be parked whole: headers or data are missing, and it can't be replayed from here.")
 	}
@@ -223,10 +224,10 @@ func parseSequences(args []string) ([]uint64, error) {
 }
 
 // act does something to each chosen event, and goes on after a failure: what is said of each is printed.
-func (c *parkedChoice) act(cmd *cobra.Command, args []string, done string, do func(js jetstream.JetStream, lot *sink.Lot, p *sink.Parked) error) error {
+func (c *parkedChoice) act(cmd *cobra.Command, args []string, done string, do func(js jetstream.JetStream, parked *deadletter.Store, p *deadletter.Parked) error) error {
 	ctx, total, failed := cmd.Context(), 0, 0
-	err := withLot(ctx, &c.nats, func(js jetstream.JetStream, lot *sink.Lot) error {
-		for p, err := range c.chosen(ctx, lot, args) {
+	err := withParked(ctx, &c.nats, func(js jetstream.JetStream, parked *deadletter.Store) error {
+		for p, err := range c.chosen(ctx, parked, args) {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
@@ -236,7 +237,7 @@ func (c *parkedChoice) act(cmd *cobra.Command, args []string, done string, do fu
 			total++
 			said := done
 			if err == nil {
-				err = do(js, lot, &p)
+				err = do(js, parked, &p)
 			}
 			if err != nil {
 				failed++
@@ -253,15 +254,15 @@ func (c *parkedChoice) act(cmd *cobra.Command, args []string, done string, do fu
 }
 
 // chosen yields the named events one by one, or lists. An error about one event comes with its sequence.
-func (c *parkedChoice) chosen(ctx context.Context, lot *sink.Lot, args []string) iter.Seq2[sink.Parked, error] {
+func (c *parkedChoice) chosen(ctx context.Context, parked *deadletter.Store, args []string) iter.Seq2[deadletter.Parked, error] {
 	if c.all {
 		store, name := storeAndName(args)
-		return lot.List(ctx, store, name)
+		return parked.List(ctx, store, name)
 	}
-	return func(yield func(sink.Parked, error) bool) {
+	return func(yield func(deadletter.Parked, error) bool) {
 		sequences, _ := parseSequences(args) // checked with the command line
 		for _, n := range sequences {
-			p, err := lot.Get(ctx, n)
+			p, err := parked.Get(ctx, n)
 			if p.Sequence = n; !yield(p, err) {
 				return
 			}
@@ -288,8 +289,8 @@ The subscriber sees these events after those that came later. The exit status is
 				return command.Usagef("--timeout: more than 0, not %v", timeout)
 			}
 			away := map[sink.Config]bool{}
-			return c.act(cmd, args, "accepted", func(js jetstream.JetStream, lot *sink.Lot, p *sink.Parked) error {
-				cfg := p.Config()
+			return c.act(cmd, args, "accepted", func(js jetstream.JetStream, parked *deadletter.Store, p *deadletter.Parked) error {
+				cfg := sink.ParkedConfig(p)
 				cfg.Timeout = timeout
 				if away[cfg] {
 					return fmt.Errorf("%w on %s", errNotTried, cfg.Subject)
@@ -298,7 +299,7 @@ The subscriber sees these events after those that came later. The exit status is
 				if err != nil {
 					return err
 				}
-				err = lot.Replay(cmd.Context(), *p, s)
+				err = sink.Replay(cmd.Context(), parked, *p, s)
 				away[cfg] = errors.Is(err, sink.ErrNoSubscriber) || errors.Is(err, sink.ErrNoReply) || errors.Is(err, sink.ErrNoStream)
 				return err
 			})
@@ -316,8 +317,8 @@ func newParkedDrop() *cobra.Command {
 		Long:    "Remove parked events without delivering them. They stay in their store.",
 		Example: "  subproxy parked drop 12\n  subproxy parked drop --all greenhouse_tycoon",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.act(cmd, args, "dropped", func(_ jetstream.JetStream, lot *sink.Lot, p *sink.Parked) error {
-				return lot.Drop(cmd.Context(), p.Sequence)
+			return c.act(cmd, args, "dropped", func(_ jetstream.JetStream, parked *deadletter.Store, p *deadletter.Parked) error {
+				return parked.Drop(cmd.Context(), p.Sequence)
 			})
 		},
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/command"
 	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/pkg/deadletter"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/sink"
 )
@@ -36,7 +37,7 @@ func startParked(t *testing.T) (url string, nc *nats.Conn, js jetstream.JetStrea
 // park parks an event for each sink, the first as 1.
 func park(t *testing.T, js jetstream.JetStream, store, data string, sinks ...sink.Config) {
 	t.Helper()
-	lot, err := sink.OpenParked(t.Context(), js, sink.ParkedConfig{})
+	parked, err := deadletter.Open(t.Context(), js, deadletter.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +45,7 @@ func park(t *testing.T, js jetstream.JetStream, store, data string, sinks ...sin
 		e := &sink.Event{Store: store, Subscription: "audit", Sequence: uint64(100 + i), Incarnation: 2, Message: &nats.Msg{
 			Header: nats.Header{event.IDHeader: {"an-id"}, event.TypeHeader: {"initialized:v1"}, event.SubjectHeader: {"greenhouse-1"}}, Data: []byte(data),
 		}}
-		if err := lot.Park(t.Context(), e, c, "no area", 5); err != nil {
+		if err := sink.Park(t.Context(), parked, e, c, "no area", 5); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -90,7 +91,7 @@ func TestNothingParkedIsNoError(t *testing.T) {
 			t.Errorf("%s: %v\n%s", command, err, out)
 		}
 	}
-	if _, err := execute(t, "parked", "show", "-s", url, "1"); !errors.Is(err, sink.ErrNotParked) {
+	if _, err := execute(t, "parked", "show", "-s", url, "1"); !errors.Is(err, deadletter.ErrNotParked) {
 		t.Errorf("show: %v", err)
 	}
 	if out, err := execute(t, "parked", "drop", "-s", url, "7"); err == nil || err.Error() != "1 of 1 not dropped" || !strings.Contains(out, "7: not parked") {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/connect"
+	"github.com/exesdb/subproxy/pkg/deadletter"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/sink"
@@ -157,7 +158,7 @@ func leastWindow(timeout, sessionTTL time.Duration) time.Duration {
 func (s *Service) receive(c *config.Config) error {
 	s.sinks = newSinks(s.outlet, c)
 	s.delivery = proxy.NewDelivery(proxy.DeliveryOptions{
-		Conn: s.nc, Owner: s.owner, Sink: s.sinks.of, Publisher: s.outlet.Publisher, Park: s.lot.park, Budget: c.Delivery.Memory, Logger: s.log, Metrics: s.metrics,
+		Conn: s.nc, Owner: s.owner, Sink: s.sinks.of, Publisher: s.outlet.Publisher, Park: s.deadLetters.park, Budget: c.Delivery.Memory, Logger: s.log, Metrics: s.metrics,
 	})
 	return s.delivery.Start()
 }
@@ -178,36 +179,36 @@ func (s *Service) progress(m *nats.Msg) {
 	}
 }
 
-// lot opens the stream of parked events when it is first needed.
-type lot struct {
+// deadLetters opens the stream of parked events when it is first needed.
+type deadLetters struct {
 	js  jetstream.JetStream
-	cfg sink.ParkedConfig
+	cfg deadletter.Config
 
-	mu   sync.Mutex
-	open *sink.Lot
+	mu    sync.Mutex
+	store *deadletter.Store
 }
 
-func newLot(js jetstream.JetStream, c *config.Config) *lot {
-	return &lot{js: js, cfg: sink.ParkedConfig{Replicas: c.Registry.Replicas, Memory: c.Registry.Storage == "memory"}}
+func newDeadLetters(js jetstream.JetStream, c *config.Config) *deadLetters {
+	return &deadLetters{js: js, cfg: deadletter.Config{Replicas: c.Registry.Replicas, Memory: c.Registry.Storage == "memory"}}
 }
 
-func (l *lot) park(ctx context.Context, e *sink.Event, c sink.Config, reason string, attempts int) error {
-	opened, err := l.ensure(ctx)
+func (d *deadLetters) park(ctx context.Context, e *sink.Event, c sink.Config, reason string, attempts int) error {
+	store, err := d.open(ctx)
 	if err != nil {
 		return err
 	}
-	return opened.Park(ctx, e, c, reason, attempts)
+	return sink.Park(ctx, store, e, c, reason, attempts)
 }
 
-func (l *lot) ensure(ctx context.Context) (*sink.Lot, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.open != nil {
-		return l.open, nil
+func (d *deadLetters) open(ctx context.Context) (*deadletter.Store, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.store != nil {
+		return d.store, nil
 	}
-	opened, err := sink.OpenParked(ctx, l.js, l.cfg)
+	store, err := deadletter.Open(ctx, d.js, d.cfg)
 	if err == nil {
-		l.open = opened
+		d.store = store
 	}
-	return opened, err
+	return store, err
 }

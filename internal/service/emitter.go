@@ -72,7 +72,7 @@ func StartEmitter(ctx context.Context, o EmitterOptions) (_ *Emitter, err error)
 		return nil, err
 	}
 	e.nc = nc
-	parked := newLot(js, c)
+	parked := newDeadLetters(js, c)
 	cfg := emitter.Config{
 		Candidate: e.owner, LeaseTTL: c.Emitter.LeaseTTL, CheckpointInterval: c.Emitter.CheckpointInterval, Registry: bucketConfig(c),
 		LeaderChangedSubject: c.SubscriptionProxy.LeaderChangedSubject, EmitterRestartedSubject: c.SubscriptionProxy.EmitterRestartedSubject,

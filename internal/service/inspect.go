@@ -14,6 +14,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/connect"
+	"github.com/exesdb/subproxy/pkg/deadletter"
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/sink"
@@ -129,9 +130,9 @@ func (i *inspection) buckets() {
 			return i.state(there, err, b.Replicas, "registry.replicas", flags)
 		})
 	}
-	i.look("stream", sink.ParkedStream, func(ctx context.Context) (string, error) {
-		there, err := sink.InspectParked(ctx, i.js)
-		flags := fmt.Sprintf("nats stream add %s --subjects='%s>' --replicas=%d --allow-direct --discard=new --max-bytes=1GB --defaults", sink.ParkedStream, sink.ParkedPrefix, max(c.Replicas, 1))
+	i.look("stream", deadletter.Stream, func(ctx context.Context) (string, error) {
+		there, err := deadletter.Inspect(ctx, i.js)
+		flags := fmt.Sprintf("nats stream add %s --subjects='%s>' --replicas=%d --allow-direct --discard=new --max-bytes=1GB --defaults", deadletter.Stream, deadletter.Prefix, max(c.Replicas, 1))
 		return i.state(there, err, c.Replicas, "registry.replicas", flags)
 	})
 }

@@ -43,25 +43,25 @@ type Service struct {
 	log     *slog.Logger
 	metrics *health.Metrics
 
-	nc         *nats.Conn
-	operators  *nats.Conn // their requests come here: on nc they would wait behind what a round of 100,000 has under way
-	js         jetstream.JetStream
-	sending    *nats.Conn // what publish sinks send goes here: nothing but that is reported of it, and nothing comes before the answer to a PING
-	outlet     sink.Outlet
-	denials    *sink.Denials // outlet's; there before the connection
-	bucket     *kv.Bucket
-	cluster    *kv.Bucket // sessions
-	members    *membership.Membership
-	session    *membership.Session
-	gate       *gate
-	feed       *feed.Feed
-	supervisor *proxy.Supervisor
-	delivery   *proxy.Delivery
-	sinks      *sinks
-	lot        *lot
-	control    *responder
-	alerts     *alertBook
-	serving    sync.Mutex // guards session against requests that come while it is opened
+	nc          *nats.Conn
+	operators   *nats.Conn // their requests come here: on nc they would wait behind what a round of 100,000 has under way
+	js          jetstream.JetStream
+	sending     *nats.Conn // what publish sinks send goes here: nothing but that is reported of it, and nothing comes before the answer to a PING
+	outlet      sink.Outlet
+	denials     *sink.Denials // outlet's; there before the connection
+	bucket      *kv.Bucket
+	cluster     *kv.Bucket // sessions
+	members     *membership.Membership
+	session     *membership.Session
+	gate        *gate
+	feed        *feed.Feed
+	supervisor  *proxy.Supervisor
+	delivery    *proxy.Delivery
+	sinks       *sinks
+	deadLetters *deadLetters
+	control     *responder
+	alerts      *alertBook
+	serving     sync.Mutex // guards session against requests that come while it is opened
 
 	mu       sync.Mutex // guards listener
 	listener *cluster.Listener

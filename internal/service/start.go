@@ -17,6 +17,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/connect"
+	"github.com/exesdb/subproxy/pkg/deadletter"
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/proxy"
@@ -60,7 +61,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	if err := s.open(starting); err != nil {
 		return nil, err
 	}
-	s.lot = newLot(s.js, o.Config)
+	s.deadLetters = newDeadLetters(s.js, o.Config)
 	if err := s.checkSinks(starting, o.Config); err != nil {
 		return nil, connect.Explain(err)
 	}
@@ -238,14 +239,14 @@ func (s *Service) unfit(ctx context.Context) error {
 	if c := s.cfg.Load(); c.Emitter.Enabled {
 		look(kv.Inspect(ctx, s.js, checkpointConfig(c)))
 	}
-	look(sink.InspectParked(ctx, s.js))
+	look(deadletter.Inspect(ctx, s.js))
 	return errors.Join(all...)
 }
 
 // isUnfit reports whether a bucket or stream is there and is not as it must be: waiting does not help.
 func isUnfit(err error) bool {
 	var missing *kv.MissingSettingError
-	return errors.As(err, &missing) || errors.Is(err, sink.ErrParkedStream)
+	return errors.As(err, &missing) || errors.Is(err, deadletter.ErrWrongStream)
 }
 
 // openBucket waits for a JetStream that is only starting.

@@ -13,12 +13,12 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/exesdb/subproxy/internal/connect"
+	"github.com/exesdb/subproxy/pkg/deadletter"
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/proxy"
-	"github.com/exesdb/subproxy/pkg/sink"
 )
 
 // stops is what a missing permission stops, by what the subject begins with, and whether all that the instance is for is hindered by it.
@@ -38,7 +38,7 @@ var stops = []struct {
 	{kv.RepublishTo, "news of registrations", true},
 	{kv.ClusterTo, "news of other instances and of leaders", true},
 	{emitter.StoredSubject, "news of stored events", true},
-	{sink.ParkedPrefix, "parking", false}, // the subscription says it
+	{deadletter.Prefix, "parking", false}, // the subscription says it
 	{DeliveredPrefix, "a sink", false},    // likewise
 	{"$KV.", "writes to a bucket", true},
 	{"$JS.EVENT.ADVISORY.", "news of elections and of streams that are deleted", true},

@@ -1,4 +1,4 @@
-package sink
+package deadletter
 
 import (
 	"context"
@@ -13,9 +13,9 @@ import (
 	"github.com/exesdb/subproxy/pkg/feed"
 )
 
-// parkedMarks are up to where a subscription's events were parked, by message id without the sequence. JetStream drops what is repeated
+// marks are up to where a subscription's events were parked, by message id without the sequence. JetStream drops what is repeated
 // within its duplicate window; an instance may be away for longer between parking an event and being delivered it again.
-type parkedMarks struct {
+type marks struct {
 	mu      sync.Mutex
 	last    map[string]uint64
 	unknown time.Time // nothing is looked up before
@@ -31,7 +31,7 @@ func stem(id string, sequence uint64) string {
 }
 
 // note takes an event that is parked.
-func (p *parkedMarks) note(id string, sequence uint64) {
+func (p *marks) note(id string, sequence uint64) {
 	if of := stem(id, sequence); of != "" {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -39,15 +39,15 @@ func (p *parkedMarks) note(id string, sequence uint64) {
 	}
 }
 
-func (p *parkedMarks) raise(of string, sequence uint64) {
+func (p *marks) raise(of string, sequence uint64) {
 	if p.last == nil {
 		p.last = map[string]uint64{}
 	}
 	p.last[of] = max(p.last[of], sequence)
 }
 
-// has reports whether the lot has the event. Where nobody says so in time it is not taken to have it.
-func (p *parkedMarks) has(ctx context.Context, l *Lot, subject, id string, sequence uint64) bool {
+// has reports whether the stream has the event. Where nobody says so in time it is not taken to have it.
+func (p *marks) has(ctx context.Context, s *Store, subject, id string, sequence uint64) bool {
 	of := stem(id, sequence)
 	if of == "" {
 		return false
@@ -63,16 +63,16 @@ func (p *parkedMarks) has(ctx context.Context, l *Lot, subject, id string, seque
 	limited, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	if !known {
-		last, err = l.lastParked(limited, subject, of)
+		last, err = s.lastParked(limited, subject, of)
 	}
 	if err == nil && sequence <= last {
-		found, err = l.find(limited, subject, id)
+		found, err = s.find(limited, subject, id)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err != nil {
 		if ctx.Err() == nil {
-			p.unknown = time.Now().Add(askAgain)
+			p.unknown = time.Now().Add(lookAgain)
 		}
 		return false
 	}
@@ -81,8 +81,8 @@ func (p *parkedMarks) has(ctx context.Context, l *Lot, subject, id string, seque
 }
 
 // lastParked is the sequence of the subscription's event that was parked last; 0: none, or of another selector or history.
-func (l *Lot) lastParked(ctx context.Context, subject, of string) (uint64, error) {
-	m, err := l.direct.LeaderLast(ctx, subject)
+func (s *Store) lastParked(ctx context.Context, subject, of string) (uint64, error) {
+	m, err := s.direct.LeaderLast(ctx, subject)
 	if errors.Is(err, feed.ErrNothing) {
 		return 0, nil
 	}
@@ -99,9 +99,9 @@ func (l *Lot) lastParked(ctx context.Context, subject, of string) (uint64, error
 }
 
 // find reports whether an event with the id, or with one that begins with it since it was parked before, is there.
-func (l *Lot) find(ctx context.Context, subject, id string) (bool, error) {
+func (s *Store) find(ctx context.Context, subject, id string) (bool, error) {
 	for from := uint64(1); ; {
-		page, err := l.page(ctx, from, subject)
+		page, err := s.page(ctx, from, subject)
 		if errors.Is(err, feed.ErrNothing) {
 			return false, nil
 		}

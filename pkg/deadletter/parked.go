@@ -1,4 +1,4 @@
-package sink
+package deadletter
 
 import (
 	"maps"
@@ -13,38 +13,38 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// Names of the parking lot.
+// Names of the stream and its subjects.
 const (
-	ParkedStream = "EXESDB_PARKED"
-	ParkedPrefix = "exesdb.parked." // <store>.<subscription> follows, each as one token
+	Stream = "EXESDB_PARKED"
+	Prefix = "exesdb.parked." // <store>.<subscription> follows, each as one token
 )
 
 // Headers of a parked event, beside its own, event.SequenceHeader, event.IncarnationHeader and event.SubscriptionHeader.
 const (
-	ParkedReasonHeader    = "Exesdb-Parked-Reason"    // one line, at most 512 bytes
-	ParkedAttemptsHeader  = "Exesdb-Parked-Attempts"  // how often it was refused
-	ParkedSinkHeader      = "Exesdb-Parked-Sink"      // the kind of sink that refused it
-	ParkedSubjectHeader   = "Exesdb-Parked-Subject"   // where it was to go; absent for a handler
-	ParkedAtHeader        = "Exesdb-Parked-At"        // RFC 3339, UTC
-	ParkedTruncatedHeader = "Exesdb-Parked-Truncated" // "true" where data or headers had to be left out
+	ReasonHeader    = "Exesdb-Parked-Reason"    // one line, at most 512 bytes
+	AttemptsHeader  = "Exesdb-Parked-Attempts"  // how often it was refused
+	SinkHeader      = "Exesdb-Parked-Sink"      // the kind of sink that refused it
+	SubjectHeader   = "Exesdb-Parked-Subject"   // where it was to go; absent for a handler
+	AtHeader        = "Exesdb-Parked-At"        // RFC 3339, UTC
+	TruncatedHeader = "Exesdb-Parked-Truncated" // "true" where data or headers had to be left out
 )
 
 const (
-	parkedHeaders = "Exesdb-Parked-"
-	natsHeaders   = "Nats-" // instructions to JetStream: none of the event's may be taken for the lot's
+	headerPrefix  = "Exesdb-Parked-"
+	natsHeaders   = "Nats-" // instructions to JetStream: none of the event's may be taken for the stream's
 	longestReason = 512     // bytes
 	oversized     = 4 * longestReason
 )
 
-// Parked is one event in the lot. What a message lacks that somebody put there by hand is empty.
+// Parked is one event in the stream. What a message lacks that somebody put there by hand is empty.
 type Parked struct {
-	Sequence uint64 // in the lot
+	Sequence uint64 // in the stream
 	Store    string
 	// Subscription is the name of the one that refused it.
 	Subscription  string
 	StoreSequence uint64
 	Incarnation   uint64
-	Kind          Kind   // of the sink that refused it
+	Sink          string // the kind of sink that refused it
 	Subject       string // where it was to go
 	Attempts      int
 	Reason        string
@@ -54,9 +54,6 @@ type Parked struct {
 	Data          []byte
 }
 
-// Config is the sink that it was to go to. The timeout is the default one.
-func (p *Parked) Config() Config { return Config{Kind: p.Kind, Subject: p.Subject} }
-
 // StreamID and Type are the event's, empty where its headers don't tell.
 func (p *Parked) StreamID() string { return event.AttributeIn(p.Header, "subject") }
 func (p *Parked) Type() string     { return event.AttributeIn(p.Header, "type") }
@@ -64,41 +61,51 @@ func (p *Parked) Type() string     { return event.AttributeIn(p.Header, "type") 
 // EventID is the event's own id, empty where its headers don't tell.
 func (p *Parked) EventID() string { return event.AttributeIn(p.Header, "id") }
 
-// event is what is replayed. It is marked with no incarnation: it comes from none, after events that come after it, and a
+// Key is that of the subscription's registration, empty where the event's headers don't tell.
+func (p *Parked) Key() string { return p.Header.Get(event.SubscriptionHeader) }
+
+// Message is what is replayed. It is marked with no incarnation: it comes from none, after events that come after it, and a
 // subscriber that refuses what is older than what it has seen must not refuse it.
-func (p *Parked) event() *Event {
+func (p *Parked) Message() *nats.Msg {
 	header := maps.Clone(p.Header)
 	delete(header, event.IncarnationHeader)
-	return &Event{Store: p.Store, Subscription: p.Subscription, Key: p.Header.Get(event.SubscriptionHeader), Sequence: p.StoreSequence, Message: &nats.Msg{Header: header, Data: p.Data}}
+	return &nats.Msg{Header: header, Data: p.Data}
 }
 
-func parkedSubject(store, name string) string {
-	return ParkedPrefix + tokenOrStar(store) + "." + tokenOrStar(name)
+// Refused is one event that is to be parked. Message has the event's own headers and data, and stays as it is.
+type Refused struct {
+	ID                  string // what has the same is parked once; where the store's sequence is known the ID ends in a slash and that; empty: unknown
+	Store, Subscription string
+	Key                 string // of the subscription's registration; empty where it is not known
+	Sequence            uint64 // the store's; 0 where the sender gave none
+	Incarnation         uint64
+	Message             *nats.Msg
+	Sink                string // the kind of sink that refused it
+	Subject             string // where it was to go; empty for a handler
+	Reason              string
+	Attempts            int // how often it was refused
 }
 
-func tokenOrStar(name string) string {
-	if name == "" {
-		return "*"
-	}
-	return subscription.EncodeToken(name)
+func subjectOf(store, name string) string {
+	return Prefix + subscription.TokenOrStar(store) + "." + subscription.TokenOrStar(name)
 }
 
-// parkedMessage is the event as the lot stores it: headers and data as they came, and why it is there. The event's own
+// message is the event as the stream stores it: headers and data as they came, and why it is there. The event's own
 // headers stay as they are.
-func parkedMessage(e *Event, c Config, reason string, attempts int, now time.Time) *nats.Msg {
+func message(e *Refused, now time.Time) *nats.Msg {
 	h := make(nats.Header, len(e.Message.Header)+9)
 	for k, v := range e.Message.Header {
-		if !ofParking(k) {
+		if !reserved(k) {
 			h[k] = v
 		}
 	}
-	h[ParkedReasonHeader] = []string{oneLine(reason)}
-	h[ParkedAttemptsHeader] = []string{strconv.Itoa(attempts)}
-	h[ParkedSinkHeader] = []string{string(c.Kind)}
-	if c.Subject != "" {
-		h[ParkedSubjectHeader] = []string{c.Subject}
+	h[ReasonHeader] = []string{OneLine(e.Reason)}
+	h[AttemptsHeader] = []string{strconv.Itoa(e.Attempts)}
+	h[SinkHeader] = []string{e.Sink}
+	if e.Subject != "" {
+		h[SubjectHeader] = []string{e.Subject}
 	}
-	h[ParkedAtHeader] = []string{now.UTC().Format(time.RFC3339Nano)}
+	h[AtHeader] = []string{now.UTC().Format(time.RFC3339Nano)}
 	if e.Sequence > 0 { // a sender may give none
 		h[event.SequenceHeader] = []string{strconv.FormatUint(e.Sequence, 10)}
 	}
@@ -106,7 +113,7 @@ func parkedMessage(e *Event, c Config, reason string, attempts int, now time.Tim
 	if e.Key != "" {
 		h[event.SubscriptionHeader] = []string{e.Key}
 	}
-	return &nats.Msg{Subject: parkedSubject(e.Store, e.Subscription), Header: h, Data: e.Message.Data}
+	return &nats.Msg{Subject: subjectOf(e.Store, e.Subscription), Header: h, Data: e.Message.Data}
 }
 
 // essential are the event's headers that are kept where not all of them can be.
@@ -115,15 +122,15 @@ var essential = [...]string{event.IDHeader, event.TypeHeader, event.SubjectHeade
 // truncated returns what may be kept of a message that can't be stored as it is, the largest first.
 func truncated(m *nats.Msg) []*nats.Msg {
 	marked, few := maps.Clone(m.Header), nats.Header{}
-	marked[ParkedTruncatedHeader] = []string{"true"}
+	marked[TruncatedHeader] = []string{"true"}
 	for k, v := range marked {
-		if ofParking(k) || k == event.SequenceHeader || k == event.IncarnationHeader || k == event.SubscriptionHeader {
+		if reserved(k) || k == event.SequenceHeader || k == event.IncarnationHeader || k == event.SubscriptionHeader {
 			few[k] = v
 		}
 	}
 	for _, k := range essential {
 		if v := m.Header.Get(k); v != "" {
-			few[k] = []string{oneLine(v)}
+			few[k] = []string{OneLine(v)}
 		}
 	}
 	return []*nats.Msg{
@@ -133,26 +140,26 @@ func truncated(m *nats.Msg) []*nats.Msg {
 	}
 }
 
-func ofParking(header string) bool {
-	return strings.HasPrefix(header, parkedHeaders) || strings.HasPrefix(header, natsHeaders)
+func reserved(header string) bool {
+	return strings.HasPrefix(header, headerPrefix) || strings.HasPrefix(header, natsHeaders)
 }
 
-// parseParked reads a message of the lot. It never fails: whatever is there must be seen, and can be dropped.
+// parseParked reads a message of the stream. It never fails: whatever is there must be seen, and can be dropped.
 func parseParked(sequence uint64, subject string, stored time.Time, header nats.Header, data []byte) Parked {
 	p := Parked{
-		Sequence: sequence, Kind: Kind(header.Get(ParkedSinkHeader)), Subject: header.Get(ParkedSubjectHeader), Reason: header.Get(ParkedReasonHeader),
-		At: stored, Truncated: header.Get(ParkedTruncatedHeader) != "", Header: make(nats.Header, len(header)), Data: data,
+		Sequence: sequence, Sink: header.Get(SinkHeader), Subject: header.Get(SubjectHeader), Reason: header.Get(ReasonHeader),
+		At: stored, Truncated: header.Get(TruncatedHeader) != "", Header: make(nats.Header, len(header)), Data: data,
 	}
-	store, name, _ := strings.Cut(strings.TrimPrefix(subject, ParkedPrefix), ".")
+	store, name, _ := strings.Cut(strings.TrimPrefix(subject, Prefix), ".")
 	p.Store, p.Subscription = decoded(store), decoded(name)
 	p.StoreSequence, _ = strconv.ParseUint(header.Get(event.SequenceHeader), 10, 64)
 	p.Incarnation, _ = strconv.ParseUint(header.Get(event.IncarnationHeader), 10, 64)
-	p.Attempts, _ = strconv.Atoi(header.Get(ParkedAttemptsHeader))
-	if t, err := time.Parse(time.RFC3339Nano, header.Get(ParkedAtHeader)); err == nil {
+	p.Attempts, _ = strconv.Atoi(header.Get(AttemptsHeader))
+	if t, err := time.Parse(time.RFC3339Nano, header.Get(AtHeader)); err == nil {
 		p.At = t
 	}
 	for k, v := range header {
-		if !ofParking(k) {
+		if !reserved(k) {
 			p.Header[k] = v
 		}
 	}
@@ -166,8 +173,8 @@ func decoded(token string) string {
 	return token
 }
 
-// oneLine makes what a subscriber said fit for a header, a log line and a table: at most 512 bytes of valid UTF-8.
-func oneLine(s string) string {
+// OneLine makes what a subscriber said fit for a header, a log line and a table: at most 512 bytes of valid UTF-8.
+func OneLine(s string) string {
 	s = strings.ToValidUTF8(s[:min(len(s), oversized)], "\uFFFD")
 	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")
 	if len(s) > longestReason {

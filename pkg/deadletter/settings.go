@@ -1,4 +1,4 @@
-package sink
+package deadletter
 
 import (
 	"context"
@@ -10,24 +10,24 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// InspectParked looks whether the lot is there, and whether it is as OpenParked needs it, and changes nothing: where it is not, the
-// error is ErrParkedStream, with all that is wrong and the command that mends it.
-func InspectParked(ctx context.Context, js jetstream.JetStream) (there bool, err error) {
-	stream, err := js.Stream(ctx, ParkedStream)
+// Inspect looks whether the stream is there, and whether it is as Open needs it, and changes nothing: where it is not, the
+// error is ErrWrongStream, with all that is wrong and the command that mends it.
+func Inspect(ctx context.Context, js jetstream.JetStream) (there bool, err error) {
+	stream, err := js.Stream(ctx, Stream)
 	switch {
 	case errors.Is(err, jetstream.ErrStreamNotFound):
 		return false, nil
 	case err != nil:
-		return false, fmt.Errorf("look at stream %s: %w", ParkedStream, err)
+		return false, fmt.Errorf("look at stream %s: %w", Stream, err)
 	}
-	return true, checkParked(stream)
+	return true, check(stream)
 }
 
-// checkParked finds what would lose what is parked, or make it unreadable. How long it is kept, and how much, is the user's choice.
-func checkParked(stream jetstream.Stream) error {
+// check finds what would lose what is parked, or make it unreadable. How long it is kept, and how much, is the user's choice.
+func check(stream jetstream.Stream) error {
 	cfg := stream.CachedInfo().Config
 	listens := slices.ContainsFunc(cfg.Subjects, func(s string) bool {
-		return s == ParkedPrefix+">" || s == ParkedPrefix+"*.*" || s == "exesdb.>" || s == ">"
+		return s == Prefix+">" || s == Prefix+"*.*" || s == "exesdb.>" || s == ">"
 	})
 	var wrong, flags []string
 	fixed := false
@@ -43,7 +43,7 @@ func checkParked(stream jetstream.Stream) error {
 	add(cfg.Retention == jetstream.WorkQueuePolicy, "", "its retention is workqueue and not limits")
 	add(cfg.DenyDelete, "", "it denies deletions (deny_delete), which parked replay and drop need")
 	add(cfg.Retention == jetstream.InterestPolicy, "--retention=limits", "its retention is interest and not limits")
-	add(!listens && cfg.Mirror == nil, fmt.Sprintf("--subjects='%s>'", ParkedPrefix), fmt.Sprintf("it listens on %s and not on %s>", strings.Join(cfg.Subjects, ", "), ParkedPrefix))
+	add(!listens && cfg.Mirror == nil, fmt.Sprintf("--subjects='%s>'", Prefix), fmt.Sprintf("it listens on %s and not on %s>", strings.Join(cfg.Subjects, ", "), Prefix))
 	add(cfg.SubjectTransform != nil, "--no-transform", "it has a subject_transform")
 	add(!cfg.AllowDirect, "--allow-direct", "it lacks allow_direct (direct get)")
 	add(cfg.NoAck, "--ack", "it does not acknowledge (no_ack)")
@@ -55,8 +55,8 @@ func checkParked(stream jetstream.Stream) error {
 		return nil
 	case fixed:
 		return fmt.Errorf("%w: %s; that can't be changed, so replay what it holds, move it away or delete it, and it is made anew: nats stream rm %s",
-			ErrParkedStream, strings.Join(wrong, "; "), ParkedStream)
+			ErrWrongStream, strings.Join(wrong, "; "), Stream)
 	default:
-		return fmt.Errorf("%w: %s; mend it with: nats stream edit %s %s", ErrParkedStream, strings.Join(wrong, "; "), ParkedStream, strings.Join(flags, " "))
+		return fmt.Errorf("%w: %s; mend it with: nats stream edit %s %s", ErrWrongStream, strings.Join(wrong, "; "), Stream, strings.Join(flags, " "))
 	}
 }

@@ -1,4 +1,4 @@
-package sink
+package deadletter_test
 
 import (
 	"errors"
@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/deadletter"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -31,16 +32,16 @@ func TestParkedStreamIsCheckedForAllThatLosesOrHidesEvents(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			js := start(t, nil).js
-			if there, err := InspectParked(t.Context(), js); there || err != nil {
+			if there, err := deadletter.Inspect(t.Context(), js); there || err != nil {
 				t.Fatalf("before: %t, %v", there, err)
 			}
-			cfg := config{Name: ParkedStream, Subjects: []string{ParkedPrefix + ">"}, AllowDirect: true}
+			cfg := config{Name: deadletter.Stream, Subjects: []string{deadletter.Prefix + ">"}, AllowDirect: true}
 			c.spoil(&cfg)
 			if _, err := js.CreateStream(t.Context(), cfg); err != nil {
 				t.Fatal(err)
 			}
-			there, err := InspectParked(t.Context(), js)
-			if !there || (err != nil) != (len(c.says) > 0) || err != nil && !errors.Is(err, ErrParkedStream) {
+			there, err := deadletter.Inspect(t.Context(), js)
+			if !there || (err != nil) != (len(c.says) > 0) || err != nil && !errors.Is(err, deadletter.ErrWrongStream) {
 				t.Fatalf("there %t, %v", there, err)
 			}
 			for _, text := range c.says {

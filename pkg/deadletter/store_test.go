@@ -1,4 +1,4 @@
-package sink
+package deadletter_test
 
 import (
 	"context"
@@ -16,26 +16,40 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"pgregory.net/rapid"
 
+	"github.com/exesdb/subproxy/pkg/deadletter"
 	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/sink"
 )
 
-func (w *world) lot() *Lot {
+// page is how many parked events are read at once.
+const page = 256
+
+func (w *world) parkedStream() jetstream.Stream {
 	w.Helper()
-	l, err := OpenParked(w.ctx, w.js, ParkedConfig{Memory: true})
+	s, err := w.js.Stream(w.ctx, deadletter.Stream)
+	if err != nil {
+		w.Fatal(err)
+	}
+	return s
+}
+
+func (w *world) open() *deadletter.Store {
+	w.Helper()
+	l, err := deadletter.Open(w.ctx, w.js, deadletter.Config{Memory: true})
 	if err != nil {
 		w.Fatal(err)
 	}
 	return l
 }
 
-func (w *world) park(l *Lot, e *Event, c Config) {
+func (w *world) park(l *deadletter.Store, e *sink.Event, c sink.Config) {
 	w.Helper()
-	if err := l.Park(w.ctx, e, c, "no area", 5); err != nil {
+	if err := sink.Park(w.ctx, l, e, c, "no area", 5); err != nil {
 		w.Fatal(err)
 	}
 }
 
-func (w *world) list(l *Lot, store, name string) (parked []Parked) {
+func (w *world) list(l *deadletter.Store, store, name string) (parked []deadletter.Parked) {
 	w.Helper()
 	for p, err := range l.List(w.ctx, store, name) {
 		if err != nil {
@@ -48,20 +62,20 @@ func (w *world) list(l *Lot, store, name string) (parked []Parked) {
 
 func TestParkedEventIsAsItCameAndSaysWhy(t *testing.T) {
 	w := start(t, nil)
-	l := w.lot()
+	l := w.open()
 	e := newEvent(42, "data")
 	e.Message.Header["Nats-Msg-Id"] = []string{"of the stream sink"}
 	e.Message.Header["Nats-Rollup"] = []string{"all"} // would empty a stream that allows it
 	before := time.Now()
-	if err := l.Park(w.ctx, e, Config{Kind: Request, Subject: "in", MaxDeliver: 5}, " no\r\narea\x00 ", 5); err != nil {
+	if err := sink.Park(w.ctx, l, e, sink.Config{Kind: sink.Request, Subject: "in", MaxDeliver: 5}, " no\r\narea\x00 ", 5); err != nil {
 		t.Fatal(err)
 	}
 	got := w.list(l, "", "")
 	if len(got) != 1 || got[0].At.Before(before.Add(-time.Second)) || got[0].At.After(time.Now().Add(time.Second)) {
 		t.Fatalf("got %+v", got)
 	}
-	want := Parked{
-		Sequence: 1, Store: "green house", Subscription: "to.pubsub", StoreSequence: 42, Incarnation: 3, Kind: Request, Subject: "in", Attempts: 5,
+	want := deadletter.Parked{
+		Sequence: 1, Store: "green house", Subscription: "to.pubsub", StoreSequence: 42, Incarnation: 3, Sink: "request", Subject: "in", Attempts: 5,
 		Reason: "no area", At: got[0].At, Data: []byte("data"),
 		Header: nats.Header{
 			event.IDHeader: {"id-1"}, event.TypeHeader: {"initialized:v1"}, event.SubjectHeader: {"greenhouse.1"}, "traceparent": {"00-1-2-01"},
@@ -71,21 +85,21 @@ func TestParkedEventIsAsItCameAndSaysWhy(t *testing.T) {
 	if diff := cmp.Diff(want, got[0]); diff != "" {
 		t.Error(diff)
 	}
-	if e.Message.Header.Get(ParkedReasonHeader) != "" || e.Message.Header.Get("Nats-Rollup") == "" {
+	if e.Message.Header.Get(deadletter.ReasonHeader) != "" || e.Message.Header.Get("Nats-Rollup") == "" {
 		t.Errorf("the event's own headers were changed: %v", e.Message.Header)
 	}
-	raw, err := l.stream.GetMsg(w.ctx, 1)
+	raw, err := w.parkedStream().GetMsg(w.ctx, 1)
 	if err != nil || raw.Subject != "exesdb.parked.green=20house.to=2Epubsub" || raw.Header.Get("Exesdb-Parked-Sink") != "request" || raw.Header.Get("Exesdb-Parked-Attempts") != "5" {
 		t.Errorf("stored %+v, %v", raw, err)
 	}
-	if cfg := l.stream.CachedInfo().Config; !cfg.AllowDirect || cfg.Replicas != 1 || cfg.Storage != jetstream.MemoryStorage {
+	if cfg := w.parkedStream().CachedInfo().Config; !cfg.AllowDirect || cfg.Replicas != 1 || cfg.Storage != jetstream.MemoryStorage {
 		t.Errorf("the stream is %+v", cfg)
 	}
 }
 
 func TestParkingIsRepeatable(t *testing.T) {
 	w := start(t, nil)
-	l, c := w.lot(), Config{Kind: Publish, Subject: "in"}
+	l, c := w.open(), sink.Config{Kind: sink.Publish, Subject: "in"}
 	for range 3 {
 		w.park(l, newEvent(1, ""), c)
 	}
@@ -119,7 +133,7 @@ func TestParkingIsRepeatable(t *testing.T) {
 	if len(got) != 4 || got[2].StoreSequence != 0 || got[2].Header.Get(event.SequenceHeader) != "" {
 		t.Errorf("without a sequence: %+v", got)
 	}
-	if err := w.js.DeleteStream(w.ctx, ParkedStream); err != nil {
+	if err := w.js.DeleteStream(w.ctx, deadletter.Stream); err != nil {
 		t.Fatal(err)
 	}
 	w.park(l, newEvent(1, ""), c)
@@ -128,17 +142,17 @@ func TestParkingIsRepeatable(t *testing.T) {
 	}
 }
 
-func TestEventTooLargeForTheLotIsParkedInPart(t *testing.T) {
+func TestEventTooLargeForTheStreamIsParkedInPart(t *testing.T) {
 	w := start(t, func(o *server.Options) { o.MaxPayload = 128 << 10 })
-	l, c := w.lot(), Config{Kind: Publish, Subject: "in"}
-	for name, change := range map[string]func(*Event){
-		"data":    func(e *Event) { e.Message.Data = make([]byte, 128<<10) },
-		"headers": func(e *Event) { e.Message.Header["wide"] = []string{strings.Repeat("x", 70<<10)} },
-		"both": func(e *Event) {
+	l, c := w.open(), sink.Config{Kind: sink.Publish, Subject: "in"}
+	for name, change := range map[string]func(*sink.Event){
+		"data":    func(e *sink.Event) { e.Message.Data = make([]byte, 128<<10) },
+		"headers": func(e *sink.Event) { e.Message.Header["wide"] = []string{strings.Repeat("x", 70<<10)} },
+		"both": func(e *sink.Event) {
 			e.Message.Data, e.Message.Header["wide"] = make([]byte, 128<<10), []string{strings.Repeat("x", 70<<10)}
 		},
-		"bad header":  func(e *Event) { e.Message.Header["a b: c"] = []string{"x"} },
-		"long stream": func(e *Event) { e.Message.Header[event.SubjectHeader] = []string{strings.Repeat("x", 70<<10)} },
+		"bad header":  func(e *sink.Event) { e.Message.Header["a b: c"] = []string{"x"} },
+		"long stream": func(e *sink.Event) { e.Message.Header[event.SubjectHeader] = []string{strings.Repeat("x", 70<<10)} },
 	} {
 		e := newEvent(1, "data")
 		e.Subscription = name
@@ -151,7 +165,7 @@ func TestEventTooLargeForTheLotIsParkedInPart(t *testing.T) {
 		if hasData := string(got[0].Data) == "data"; hasData != (len(e.Message.Data) == 4) {
 			t.Errorf("%s: %d bytes of data are left", name, len(got[0].Data))
 		}
-		if err := l.Replay(w.ctx, got[0], w.sink(Publish, "in")); !errors.Is(err, ErrTruncated) {
+		if err := sink.Replay(w.ctx, l, got[0], w.sink(sink.Publish, "in")); !errors.Is(err, deadletter.ErrTruncated) {
 			t.Errorf("%s: replayed: %v", name, err)
 		}
 	}
@@ -159,13 +173,12 @@ func TestEventTooLargeForTheLotIsParkedInPart(t *testing.T) {
 
 func TestListPagesAndNarrows(t *testing.T) {
 	w := start(t, nil)
-	l := w.lot()
-	const events = 2*pageSize + 3
+	l := w.open()
+	const events = 2*page + 3
 	for i := range uint64(events) {
-		m := parkedMessage(newEvent(i+1, ""), Config{Kind: Publish, Subject: "in"}, "no", 1, time.Now())
-		if i%2 == 1 {
-			m.Subject = parkedSubject("other", "to.pubsub")
-		}
+		m := newEvent(i+1, "").Message
+		m.Subject = []string{"exesdb.parked.green=20house.to=2Epubsub", "exesdb.parked.other.to=2Epubsub"}[i%2]
+		m.Reply = ""
 		if _, err := w.js.PublishMsgAsync(m); err != nil {
 			t.Fatal(err)
 		}
@@ -180,7 +193,7 @@ func TestListPagesAndNarrows(t *testing.T) {
 		want        int
 	}{{"", "", events}, {"other", "", events / 2}, {"green house", "to.pubsub", events - events/2}, {"", "to.pubsub", events}, {"other", "nobody", 0}, {"nowhere", "", 0}} {
 		got := w.list(l, c.store, c.name)
-		if len(got) != c.want || !slices.IsSortedFunc(got, func(a, b Parked) int { return int(a.Sequence) - int(b.Sequence) }) {
+		if len(got) != c.want || !slices.IsSortedFunc(got, func(a, b deadletter.Parked) int { return int(a.Sequence) - int(b.Sequence) }) {
 			t.Errorf("%q %q: %d, not %d", c.store, c.name, len(got), c.want)
 		}
 	}
@@ -202,7 +215,7 @@ func TestListPagesAndNarrows(t *testing.T) {
 func TestReplayedEventGoesWhereItWasToGoAndIsGoneOnceAccepted(t *testing.T) {
 	w := start(t, nil)
 	w.stream(jetstream.StreamConfig{Name: "OUT", Subjects: []string{"stored"}})
-	l, published := w.lot(), w.subscribe("published")
+	l, published := w.open(), w.subscribe("published")
 	refuses := true
 	w.replies("requested", func(m *nats.Msg) *nats.Msg {
 		if refuses {
@@ -210,22 +223,22 @@ func TestReplayedEventGoesWhereItWasToGoAndIsGoneOnceAccepted(t *testing.T) {
 		}
 		return nats.NewMsg(m.Reply)
 	})
-	for i, c := range []Config{{Kind: Publish, Subject: "published"}, {Kind: Request, Subject: "requested"}, {Kind: Stream, Subject: "stored"}, {Kind: Handler}} {
+	for i, c := range []sink.Config{{Kind: sink.Publish, Subject: "published"}, {Kind: sink.Request, Subject: "requested"}, {Kind: sink.Stream, Subject: "stored"}, {Kind: sink.Handler}} {
 		w.park(l, newEvent(uint64(i)+1, "data"), c)
 	}
 	replay := func() (errs []error) {
 		t.Helper()
 		for _, p := range w.list(l, "", "") {
-			s, err := New(w.js, p.Config())
+			s, err := sink.New(w.js, sink.ParkedConfig(&p))
 			if err == nil {
-				err = l.Replay(w.ctx, p, s)
+				err = sink.Replay(w.ctx, l, p, s)
 			}
 			errs = append(errs, err)
 		}
 		return errs
 	}
 	errs := replay()
-	if reason, _, ok := refused(errs[1]); errs[0] != nil || errs[2] != nil || !ok || reason != "still no area" || !errors.Is(errs[3], ErrConfig) {
+	if reason, _, ok := refused(errs[1]); errs[0] != nil || errs[2] != nil || !ok || reason != "still no area" || !errors.Is(errs[3], sink.ErrConfig) {
 		t.Errorf("got %v", errs)
 	}
 	m := w.next(published)
@@ -240,20 +253,20 @@ func TestReplayedEventGoesWhereItWasToGoAndIsGoneOnceAccepted(t *testing.T) {
 		t.Errorf("%d are stored", n)
 	}
 	refuses = false
-	if errs := replay(); len(errs) != 2 || errs[0] != nil || !errors.Is(errs[1], ErrConfig) {
+	if errs := replay(); len(errs) != 2 || errs[0] != nil || !errors.Is(errs[1], sink.ErrConfig) {
 		t.Errorf("the second time: %v", errs)
 	}
 	left := w.list(l, "", "")
 	if len(left) != 1 {
 		t.Fatalf("left: %+v", left)
 	}
-	handle := HandlerFunc(func(_ context.Context, e *event.Event) error {
+	handle := sink.HandlerFunc(func(_ context.Context, e *event.Event) error {
 		if e.Sequence != 4 || e.Store != "green house" || string(e.Data) != "data" {
 			return fmt.Errorf("what is %+v", e)
 		}
 		return l.Drop(w.ctx, left[0].Sequence) // by somebody else, meanwhile
 	})
-	if err := l.Replay(w.ctx, left[0], handle); err != nil || len(w.list(l, "", "")) != 0 {
+	if err := sink.Replay(w.ctx, l, left[0], handle); err != nil || len(w.list(l, "", "")) != 0 {
 		t.Errorf("by a handler: %v", err)
 	}
 }
@@ -262,9 +275,9 @@ func TestReplayToAForbiddenSubjectLosesNothing(t *testing.T) {
 	w := start(t, func(o *server.Options) {
 		o.Users = []*server.User{{Username: "subproxy", Password: "subproxy", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"forbidden"}}}}}
 	})
-	l := w.lot()
-	w.park(l, newEvent(1, ""), Config{Kind: Publish, Subject: "forbidden"})
-	err := l.Replay(w.ctx, w.list(l, "", "")[0], w.sink(Publish, "forbidden"))
+	l := w.open()
+	w.park(l, newEvent(1, ""), sink.Config{Kind: sink.Publish, Subject: "forbidden"})
+	err := sink.Replay(w.ctx, l, w.list(l, "", "")[0], w.sink(sink.Publish, "forbidden"))
 	if !errors.Is(err, nats.ErrPermissionViolation) || len(w.list(l, "", "")) != 1 {
 		t.Errorf("got %v", err)
 	}
@@ -272,53 +285,53 @@ func TestReplayToAForbiddenSubjectLosesNothing(t *testing.T) {
 
 func TestMarkerOfWhatExpiredIsNotParked(t *testing.T) {
 	w := start(t, nil)
-	l := w.lot()
-	w.park(l, newEvent(1, "one"), Config{Kind: Request, Subject: "in"})
-	for range pageSize + 1 {
-		marker := &nats.Msg{Subject: parkedSubject("green house", "to.pubsub"), Header: nats.Header{"Nats-Marker-Reason": {"MaxAge"}}}
+	l := w.open()
+	w.park(l, newEvent(1, "one"), sink.Config{Kind: sink.Request, Subject: "in"})
+	for range page + 1 {
+		marker := &nats.Msg{Subject: "exesdb.parked.green=20house.to=2Epubsub", Header: nats.Header{"Nats-Marker-Reason": {"MaxAge"}}}
 		if _, err := w.js.PublishMsgAsync(marker); err != nil {
 			t.Fatal(err)
 		}
 	}
 	<-w.js.PublishAsyncComplete()
-	w.park(l, newEvent(2, "two"), Config{Kind: Request, Subject: "in"})
+	w.park(l, newEvent(2, "two"), sink.Config{Kind: sink.Request, Subject: "in"})
 	if got := w.list(l, "", ""); len(got) != 2 || got[1].StoreSequence != 2 {
 		t.Errorf("listed %+v", got)
 	}
-	if _, err := l.Get(w.ctx, 2); !errors.Is(err, ErrNotParked) {
+	if _, err := l.Get(w.ctx, 2); !errors.Is(err, deadletter.ErrNotParked) {
 		t.Errorf("the marker is there: %v", err)
 	}
 }
 
-func TestAbsentLotIsEmpty(t *testing.T) {
+func TestAbsentStreamIsEmpty(t *testing.T) {
 	w := start(t, nil)
-	l, err := OpenExistingParked(w.ctx, w.js)
+	l, err := deadletter.OpenExisting(w.ctx, w.js)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := w.list(l, "", ""); got != nil {
 		t.Errorf("got %v", got)
 	}
-	if err := l.Drop(w.ctx, 1); !errors.Is(err, ErrNotParked) {
+	if err := l.Drop(w.ctx, 1); !errors.Is(err, deadletter.ErrNotParked) {
 		t.Errorf("drop: %v", err)
 	}
-	if err := l.Park(w.ctx, newEvent(1, ""), Config{}, "", 1); !errors.Is(err, ErrNoStream) {
+	if err := sink.Park(w.ctx, l, newEvent(1, ""), sink.Config{}, "", 1); !errors.Is(err, deadletter.ErrNoStream) {
 		t.Errorf("park: %v", err)
 	}
-	there := w.lot()
+	there := w.open()
 	for _, n := range []uint64{0, 1, 99} {
-		if _, err := there.Get(w.ctx, n); !errors.Is(err, ErrNotParked) {
+		if _, err := there.Get(w.ctx, n); !errors.Is(err, deadletter.ErrNotParked) {
 			t.Errorf("get %d: %v", n, err)
 		}
 	}
-	if err := there.Park(w.ctx, &Event{Message: &nats.Msg{}}, Config{}, "", 1); err == nil {
+	if err := sink.Park(w.ctx, there, &sink.Event{Message: &nats.Msg{}}, sink.Config{}, "", 1); err == nil {
 		t.Error("an event of no store was parked")
 	}
 }
 
 func TestWhatWasPutThereByHandIsSeenAndCanBeDropped(t *testing.T) {
 	w := start(t, nil)
-	l := w.lot()
+	l := w.open()
 	for _, subject := range []string{"exesdb.parked.s.n", "exesdb.parked.=2e.=", "exesdb.parked.s.n.more", "exesdb.parked.s"} {
 		if _, err := w.js.Publish(w.ctx, subject, []byte("?")); err != nil {
 			t.Fatal(err)
@@ -329,7 +342,7 @@ func TestWhatWasPutThereByHandIsSeenAndCanBeDropped(t *testing.T) {
 		if err != nil || p.Store == "" || string(p.Data) != "?" || p.At.IsZero() {
 			t.Errorf("%+v, %v", p, err)
 		}
-		if _, err := New(w.js, p.Config()); !errors.Is(err, ErrConfig) {
+		if _, err := sink.New(w.js, sink.ParkedConfig(&p)); !errors.Is(err, sink.ErrConfig) {
 			t.Errorf("it was to go somewhere: %v", err)
 		}
 		if err := l.Drop(w.ctx, n+1); err != nil {
@@ -338,17 +351,17 @@ func TestWhatWasPutThereByHandIsSeenAndCanBeDropped(t *testing.T) {
 	}
 }
 
-func TestStreamThatCannotBeTheLotIsAnError(t *testing.T) {
+func TestStreamThatCannotHoldParkedEventsIsAnError(t *testing.T) {
 	for mend, cfg := range map[string]jetstream.StreamConfig{
-		"--subjects='exesdb.parked.>'": {Name: ParkedStream, Subjects: []string{"exesdb.events.PARKED.>"}, AllowDirect: true},
-		"--allow-direct":               {Name: ParkedStream, Subjects: []string{"exesdb.parked.>"}},
+		"--subjects='exesdb.parked.>'": {Name: deadletter.Stream, Subjects: []string{"exesdb.events.PARKED.>"}, AllowDirect: true},
+		"--allow-direct":               {Name: deadletter.Stream, Subjects: []string{"exesdb.parked.>"}},
 	} {
 		w := start(t, nil)
 		w.stream(cfg)
-		_, opened := OpenParked(w.ctx, w.js, ParkedConfig{})
-		_, read := OpenExistingParked(w.ctx, w.js)
+		_, opened := deadletter.Open(w.ctx, w.js, deadletter.Config{})
+		_, read := deadletter.OpenExisting(w.ctx, w.js)
 		for _, err := range []error{opened, read} {
-			if !errors.Is(err, ErrParkedStream) || !strings.Contains(err.Error(), "nats stream edit EXESDB_PARKED "+mend) {
+			if !errors.Is(err, deadletter.ErrWrongStream) || !strings.Contains(err.Error(), "nats stream edit EXESDB_PARKED "+mend) {
 				t.Errorf("got %v", err)
 			}
 		}
@@ -356,7 +369,7 @@ func TestStreamThatCannotBeTheLotIsAnError(t *testing.T) {
 }
 
 func TestReasonIsOneLineOfText(t *testing.T) {
-	if got := oneLine("a\n b\t\x1b[31mc\x00"); got != "a b [31mc" {
+	if got := deadletter.OneLine("a\n b\t\x1b[31mc\x00"); got != "a b [31mc" {
 		t.Errorf("got %q", got)
 	}
 	rapid.Check(t, func(t *rapid.T) {
@@ -364,8 +377,8 @@ func TestReasonIsOneLineOfText(t *testing.T) {
 		if rapid.Bool().Draw(t, "text") {
 			s = rapid.StringN(0, 600, -1).Draw(t, "runes")
 		}
-		got := oneLine(s)
-		if len(got) > longestReason || !utf8.ValidString(got) || strings.ContainsAny(got, "\r\n\t\x00\x1b") || strings.TrimSpace(got) != got {
+		got := deadletter.OneLine(s)
+		if len(got) > 512 || !utf8.ValidString(got) || strings.ContainsAny(got, "\r\n\t\x00\x1b") || strings.TrimSpace(got) != got {
 			t.Fatalf("%q became %q", s, got)
 		}
 	})
@@ -376,22 +389,22 @@ func TestReasonIsOneLineOfText(t *testing.T) {
 func TestEventIsParkedOnceHoweverLongAgo(t *testing.T) {
 	w := start(t, nil)
 	if _, err := w.js.CreateStream(w.ctx, jetstream.StreamConfig{
-		Name: ParkedStream, Subjects: []string{ParkedPrefix + ">"}, AllowDirect: true, Storage: jetstream.MemoryStorage, Duplicates: 100 * time.Millisecond,
+		Name: deadletter.Stream, Subjects: []string{deadletter.Prefix + ">"}, AllowDirect: true, Storage: jetstream.MemoryStorage, Duplicates: 100 * time.Millisecond,
 	}); err != nil {
 		t.Fatal(err)
 	}
-	c := Config{Kind: Publish, Subject: "in"}
-	event := func(sequence, incarnation uint64, key, epoch string) *Event {
+	c := sink.Config{Kind: sink.Publish, Subject: "in"}
+	event := func(sequence, incarnation uint64, key, epoch string) *sink.Event {
 		e := newEvent(sequence, "")
 		e.Key, e.Epoch, e.Incarnation = key, epoch, incarnation
 		return e
 	}
-	before := w.lot()
+	before := w.open()
 	for sequence := uint64(1); sequence <= 600; sequence += 2 { // more than a page, and the odd ones only
 		w.park(before, event(sequence, 1, "k", "e"), c)
 	}
 	time.Sleep(200 * time.Millisecond) // JetStream forgets
-	next := w.lot()
+	next := w.open()
 	for _, sequence := range []uint64{1, 2, 299, 599, 600, 601} {
 		w.park(next, event(sequence, 2, "k", "e"), c)
 	}
@@ -403,24 +416,24 @@ func TestEventIsParkedOnceHoweverLongAgo(t *testing.T) {
 	if n := len(w.list(next, "", "")); n != 305 {
 		t.Errorf("%d are there: those of another history and of another key are other events", n)
 	}
-	raw, err := next.stream.GetMsg(w.ctx, 1)
+	raw, err := w.parkedStream().GetMsg(w.ctx, 1)
 	if err != nil || raw.Header.Get("Nats-Msg-Id") != "k/e/1" {
 		t.Errorf("stored with %v, %v", raw.Header, err)
 	}
 }
 
-func TestFullLotSaysWhatToDo(t *testing.T) {
+func TestFullStreamSaysWhatToDo(t *testing.T) {
 	w := start(t, nil)
 	if _, err := w.js.CreateStream(w.ctx, jetstream.StreamConfig{
-		Name: ParkedStream, Subjects: []string{ParkedPrefix + ">"}, AllowDirect: true, Storage: jetstream.MemoryStorage, MaxMsgs: 1, Discard: jetstream.DiscardNew,
+		Name: deadletter.Stream, Subjects: []string{deadletter.Prefix + ">"}, AllowDirect: true, Storage: jetstream.MemoryStorage, MaxMsgs: 1, Discard: jetstream.DiscardNew,
 	}); err != nil {
 		t.Fatal(err)
 	}
-	l, c := w.lot(), Config{Kind: Publish, Subject: "in"}
+	l, c := w.open(), sink.Config{Kind: sink.Publish, Subject: "in"}
 	w.park(l, newEvent(1, ""), c)
 	for range 2 {
-		err := l.Park(w.ctx, newEvent(2, ""), c, "no", 1)
-		if !errors.Is(err, ErrParkedFull) || !strings.Contains(err.Error(), "EXESDB_PARKED is full (maximum messages exceeded); make room with: subproxy parked") {
+		err := sink.Park(w.ctx, l, newEvent(2, ""), c, "no", 1)
+		if !errors.Is(err, deadletter.ErrFull) || !strings.Contains(err.Error(), "EXESDB_PARKED is full (maximum messages exceeded); make room with: subproxy parked") {
 			t.Errorf("full: %v", err)
 		}
 	}
@@ -433,7 +446,7 @@ func TestFullLotSaysWhatToDo(t *testing.T) {
 // An event without data and with a header Status looks like an answer of the server; it is one like any other.
 func TestParkedEventWithAHeaderStatusIsListedShownReplayedAndDropped(t *testing.T) {
 	w := start(t, nil)
-	l, c := w.lot(), Config{Kind: Publish, Subject: "in"}
+	l, c := w.open(), sink.Config{Kind: sink.Publish, Subject: "in"}
 	statuses := []string{"500", "503", "204", "404", "408", "100", "open"}
 	parked := func() (all []string) {
 		for _, p := range w.list(l, "", "") {
@@ -442,9 +455,9 @@ func TestParkedEventWithAHeaderStatusIsListedShownReplayedAndDropped(t *testing.
 		return all
 	}
 	incarnation := uint64(3)
-	for round, act := range map[string]func(Parked) error{
-		"replayed": func(p Parked) error { return l.Replay(w.ctx, p, w.sink(c.Kind, c.Subject)) },
-		"dropped":  func(p Parked) error { return l.Drop(w.ctx, p.Sequence) },
+	for round, act := range map[string]func(deadletter.Parked) error{
+		"replayed": func(p deadletter.Parked) error { return sink.Replay(w.ctx, l, p, w.sink(c.Kind, c.Subject)) },
+		"dropped":  func(p deadletter.Parked) error { return l.Drop(w.ctx, p.Sequence) },
 	} {
 		incarnation++        // or what was dropped in the other round is remembered
 		want := []string{""} // before, and after
@@ -477,20 +490,20 @@ func TestParkedEventWithAHeaderStatusIsListedShownReplayedAndDropped(t *testing.
 }
 
 // nats-server 2.15 has every mirror answer direct gets for its origin, also one that has only a part of it.
-func TestMirrorOfTheLotIsNotTakenForIt(t *testing.T) {
+func TestMirrorOfTheStreamIsNotTakenForIt(t *testing.T) {
 	w := start(t, nil)
-	l, c := w.lot(), Config{Kind: Publish, Subject: "in"}
+	l, c := w.open(), sink.Config{Kind: sink.Publish, Subject: "in"}
 	for i := range 13 {
 		e := newEvent(uint64(i+1), "")
 		e.Store = []string{"s", "other"}[i%2]
 		w.park(l, e, c)
 	}
-	m := w.stream(jetstream.StreamConfig{Name: "HALF", Mirror: &jetstream.StreamSource{Name: ParkedStream, FilterSubject: "exesdb.parked.s.*"}})
+	m := w.stream(jetstream.StreamConfig{Name: "HALF", Mirror: &jetstream.StreamSource{Name: deadletter.Stream, FilterSubject: "exesdb.parked.s.*"}})
 	if !m.CachedInfo().Config.MirrorDirect {
 		t.Skip("a server that does not have mirrors answer for their origin by itself")
 	}
 	for joined := false; !joined; {
-		answer, err := w.nc.RequestWithContext(w.ctx, "$JS.API.DIRECT.GET."+ParkedStream, []byte(`{"seq":1}`))
+		answer, err := w.nc.RequestWithContext(w.ctx, "$JS.API.DIRECT.GET."+deadletter.Stream, []byte(`{"seq":1}`))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/cluster"
+	"github.com/exesdb/subproxy/pkg/deadletter"
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/feed"
@@ -47,7 +48,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	parked, err := sink.OpenParked(ctx, js, sink.ParkedConfig{})
+	parked, err := deadletter.Open(ctx, js, deadletter.Config{})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -58,7 +59,9 @@ func Example() {
 		return nil
 	})
 	delivery := proxy.NewDelivery(proxy.DeliveryOptions{
-		Conn: nc, Owner: owner, Park: parked.Park,
+		Conn: nc, Owner: owner, Park: func(ctx context.Context, e *sink.Event, c sink.Config, reason string, attempts int) error {
+			return sink.Park(ctx, parked, e, c, reason, attempts)
+		},
 		Sink: func(subscription.Subscription) (sink.Sink, sink.Config) {
 			return handler, sink.Config{Kind: sink.Handler, MaxDeliver: 5}
 		},

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/deadletter"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 )
@@ -58,9 +59,9 @@ func refusal(reply *nats.Msg) error {
 	body, _ := bytes.CutPrefix(reply.Data, []byte("-ERR "))
 	switch {
 	case saysSuperseded(text):
-		return fmt.Errorf("%w: %s", ErrSuperseded, oneLine(text))
+		return fmt.Errorf("%w: %s", ErrSuperseded, deadletter.OneLine(text))
 	case code == "" && text == "" && len(body) < len(reply.Data) && saysSuperseded(string(body)):
-		return fmt.Errorf("%w: %s", ErrSuperseded, oneLine(string(body)))
+		return fmt.Errorf("%w: %s", ErrSuperseded, deadletter.OneLine(string(body)))
 	case code != "" && text != "":
 		return &RefusedError{Reason: code + " " + text}
 	case code != "" || text != "":
@@ -68,7 +69,7 @@ func refusal(reply *nats.Msg) error {
 	}
 	for _, r := range refusals {
 		if rest, ok := bytes.CutPrefix(reply.Data, r.prefix); ok {
-			reason := oneLine(string(rest))
+			reason := deadletter.OneLine(string(rest))
 			if reason == "" {
 				reason = "the subscriber replied " + string(r.prefix) + " and gave no reason"
 			}

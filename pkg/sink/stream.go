@@ -11,12 +11,10 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/exesdb/subproxy/pkg/deadletter"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
-
-// errCodeHeaderExceedsMaximum has no name in nats.go. JetStream stores 64 KiB of headers; core NATS takes more.
-const errCodeHeaderExceedsMaximum jetstream.ErrorCode = 10097
 
 // streamSink has one event in flight: with more, a retried one could be stored behind those that came after it.
 type streamSink struct {
@@ -77,7 +75,7 @@ func (s *streamSink) explain(ctx, limited context.Context, m *nats.Msg, err erro
 			return unfit
 		}
 		return fmt.Errorf("%w from a stream on %s within %v", ErrNoReply, s.subject, s.timeout)
-	case tooLarge(err):
+	case deadletter.TooLarge(err):
 		return &RefusedError{Reason: err.Error(), Err: err}
 	default:
 		var api *jetstream.APIError
@@ -114,11 +112,4 @@ func messageID(e *Event) string {
 	default:
 		return ""
 	}
-}
-
-// tooLarge tells the API errors that are the event's fault. All others are the stream's (full, no leader, wrong
-// configuration), and pass.
-func tooLarge(err error) bool {
-	var api *jetstream.APIError
-	return errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamMessageExceedsMaximum || api.ErrorCode == errCodeHeaderExceedsMaximum)
 }

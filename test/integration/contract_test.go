@@ -14,12 +14,12 @@ import (
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/service"
 	"github.com/exesdb/subproxy/pkg/cluster"
+	"github.com/exesdb/subproxy/pkg/deadletter"
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/registration"
-	"github.com/exesdb/subproxy/pkg/sink"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -252,7 +252,7 @@ func TestContractNamesEverySubjectOfTheCode(t *testing.T) {
 		emitter.StoredSubject + "<store>.<stream id>.<event type>": true,
 		event.ProgressPrefix + "<store>":                           true,
 		service.DeliveredPrefix + "<store>.<name>":                 true,
-		sink.ParkedPrefix + "<store>.<name>":                       true,
+		deadletter.Prefix + "<store>.<name>":                       true,
 		health.ControlPrefix + "<verb>":                            true,
 	}
 	overview, _, ok := strings.Cut(readContract(t), "| bucket |")

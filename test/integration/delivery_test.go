@@ -10,8 +10,8 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/service"
+	"github.com/exesdb/subproxy/pkg/deadletter"
 	"github.com/exesdb/subproxy/pkg/event"
-	"github.com/exesdb/subproxy/pkg/sink"
 )
 
 // deliveryExamples are the contract's examples that TestContractExamplesOfDelivery holds to the code.
@@ -121,7 +121,7 @@ func TestContractExamplesOfDelivery(t *testing.T) {
 		return strings.HasPrefix(string(point), `{"seq":2,`)
 	})
 	same(t, "checkpoint", page["checkpoint"], string(point))
-	lot, err := w.js.Stream(t.Context(), sink.ParkedStream)
+	lot, err := w.js.Stream(t.Context(), deadletter.Stream)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,13 +130,13 @@ func TestContractExamplesOfDelivery(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, header := range []string{
-		sink.ParkedReasonHeader, sink.ParkedAttemptsHeader, sink.ParkedSinkHeader, sink.ParkedSubjectHeader, sink.ParkedAtHeader, "Nats-Msg-Id", event.SequenceHeader,
+		deadletter.ReasonHeader, deadletter.AttemptsHeader, deadletter.SinkHeader, deadletter.SubjectHeader, deadletter.AtHeader, "Nats-Msg-Id", event.SequenceHeader,
 	} {
 		if parked.Header.Get(header) == "" || !strings.Contains(readContract(t), "| `"+header+"` |") {
 			t.Errorf("parked without %s, or the page does not name it: %v", header, parked.Header)
 		}
 	}
-	if got := parked.Header.Get(sink.ParkedReasonHeader); got != "no area" {
+	if got := parked.Header.Get(deadletter.ReasonHeader); got != "no area" {
 		t.Errorf("parked because %q", got)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/pkg/deadletter"
 	"github.com/exesdb/subproxy/pkg/kv"
-	"github.com/exesdb/subproxy/pkg/sink"
 )
 
 // TestUnfitBucketsAreOneStartUpError has every bucket as other clients make it by default, with a TTL and little room, and a parked stream
@@ -29,7 +29,7 @@ func TestUnfitBucketsAreOneStartUpError(t *testing.T) {
 	began := time.Now()
 	err := g.tryStart()
 	var missing *kv.MissingSettingError
-	if !errors.As(err, &missing) || !errors.Is(err, sink.ErrParkedStream) || time.Since(began) > 10*time.Second {
+	if !errors.As(err, &missing) || !errors.Is(err, deadletter.ErrWrongStream) || time.Since(began) > 10*time.Second {
 		t.Fatalf("started with %v", err)
 	}
 	for _, text := range []string{

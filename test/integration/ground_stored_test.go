@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/pkg/deadletter"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/feed"
 	"github.com/exesdb/subproxy/pkg/kv"
@@ -333,11 +334,11 @@ func TestEventWithAHeaderStatusGoesToEverySink(t *testing.T) {
 		}
 		return messages
 	})
-	lot, err := sink.OpenParked(t.Context(), g.js, sink.ParkedConfig{})
+	lot, err := deadletter.Open(t.Context(), g.js, deadletter.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	parked := func() (all []sink.Parked) {
+	parked := func() (all []deadletter.Parked) {
 		for p, err := range lot.List(t.Context(), "s", "refusing") {
 			if err != nil {
 				t.Fatal(err)
@@ -356,11 +357,11 @@ func TestEventWithAHeaderStatusGoesToEverySink(t *testing.T) {
 	refuse = false
 	mu.Unlock()
 	for _, p := range parked() {
-		c := p.Config()
+		c := sink.ParkedConfig(&p)
 		c.Timeout = patience
 		s, err := sink.New(g.js, c)
 		if err == nil {
-			err = lot.Replay(t.Context(), p, s)
+			err = sink.Replay(t.Context(), lot, p, s)
 		}
 		if err != nil {
 			t.Errorf("replay %d: %v", p.StoreSequence, err)
