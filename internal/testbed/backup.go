@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go"
 )
@@ -78,11 +79,11 @@ func (b *Backup) Restore(ctx context.Context, nc *nats.Conn) error {
 		return fmt.Errorf("restore %s: %w", b.stream, err)
 	}
 	for _, chunk := range b.chunks {
-		if _, err := nc.RequestWithContext(ctx, answer.Deliver, chunk); err != nil {
+		if _, err := sendChunk(ctx, nc, answer.Deliver, chunk); err != nil {
 			return fmt.Errorf("restore %s: %w", b.stream, err)
 		}
 	}
-	m, err := nc.RequestWithContext(ctx, answer.Deliver, nil)
+	m, err := sendChunk(ctx, nc, answer.Deliver, nil)
 	if err != nil {
 		return fmt.Errorf("restore %s: %w", b.stream, err)
 	}
@@ -91,6 +92,24 @@ func (b *Backup) Restore(ctx context.Context, nc *nats.Conn) error {
 		return fmt.Errorf("restore %s: %w", b.stream, err)
 	}
 	return nil
+}
+
+// sendChunk sends a chunk, again where nobody listens: in a cluster, the client's server may hear later than the client that the server which
+// restores does.
+func sendChunk(ctx context.Context, nc *nats.Conn, subject string, chunk []byte) (*nats.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, listenTimeout)
+	defer cancel()
+	for {
+		m, err := nc.RequestWithContext(ctx, subject, chunk)
+		if !errors.Is(err, nats.ErrNoResponders) {
+			return m, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 func ask(ctx context.Context, nc *nats.Conn, subject string, request, answer any) error {
