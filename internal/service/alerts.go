@@ -175,8 +175,15 @@ func (b *alertBook) putBack(unsent []health.Alert) {
 func (b *alertBook) take() (queue []health.Alert, puts []kv.Write) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for _, a := range b.ending {
-		queue = append(queue, a) // once more
+	queued := map[string]bool{}
+	for i := range b.queue {
+		s := b.queue[i].Standing()
+		queued[s.Key()] = true
+	}
+	for key, a := range b.ending {
+		if !queued[key] { // else it is there itself, after what it resolves, or another alert follows it
+			queue = append(queue, a) // once more
+		}
 	}
 	queue = append(queue, b.queue...)
 	for i := range b.queue {
