@@ -5,6 +5,8 @@ package integration
 import (
 	"fmt"
 	"log/slog"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -70,7 +72,7 @@ func processPermissions(t *testing.T, p *processPrograms) {
 	defer func() { _ = refuses.Unsubscribe() }()
 	w.level()
 
-	w.emit(configured("emitter", "emitter"))
+	stopEmitter := w.emit(configured("emitter", "emitter"))
 	a, b := w.start(configured("instance", "host-a")), w.start(configured("instance", "host-b"))
 	w.awaitShared(len(subscriptions), "host-a", "host-b")
 	nothingRefused("they start and share")
@@ -134,4 +136,17 @@ func processPermissions(t *testing.T, p *processPrograms) {
 	w.start(configured("instance", "host-c"))
 	w.eventually("catch up", func() bool { return got("APP") > old })
 	nothingRefused("one is far behind")
+
+	// An emitter of somebody's own goes on where subproxy's stopped.
+	stopEmitter()
+	example := filepath.Join(t.TempDir(), "emitter")
+	if out, err := exec.Command("go", "build", "-o", example, "github.com/exesdb/subproxy/examples/emitter").CombinedOutput(); err != nil {
+		t.Fatalf("build the example: %v\n%s", err, out)
+	}
+	own := processStart(t, "emitter of one's own", example, "--nats", as("store"), "--store", id, "--term", "1000000")
+	before := got("APP")
+	command("publish", id, "greenhouse-1", "initialized:v1", `{"area":12}`)
+	w.eventually("deliver what it sends", func() bool { return got("APP") > before })
+	nothingRefused("an emitter of one's own sends")
+	own.kill()
 }
