@@ -30,7 +30,7 @@ func TestInstancesChaos(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds programs and waits for sessions to end")
 	}
-	p := deliveryBuild(t)
+	p := builtPrograms(t)
 	chaosSchedules(t, func(t *testing.T, seed uint64) { instancesRun(t, p, seed) })
 }
 
@@ -178,7 +178,7 @@ func (w *instancesWorld) hear(m *nats.Msg) {
 func (w *instancesWorld) flow() {
 	w.Helper()
 	e := w.emitter("emitter-1")
-	w.eventually("the store's stream", func() bool { return len(e.out.logged("emitter runs")) > 0 })
+	w.eventually("the store's stream", func() bool { return len(e.Log.Entries("emitter runs")) > 0 })
 	w.emitter("emitter-2")
 	for _, name := range w.s.names[:w.s.first] {
 		w.proxy(name)
@@ -243,8 +243,8 @@ func (w *instancesWorld) reload(name string, r *reader) {
 
 // hangup has an instance read its configuration, if it runs so far that it hears: it listens before it says anything.
 func (w *instancesWorld) hangup(name string) {
-	if run := w.proxies[name]; run != nil && len(run.out.logged("")) > 0 && !run.hasEnded() {
-		_ = run.cmd.Process.Signal(syscall.SIGHUP) // it may end meanwhile
+	if run := w.proxies[name]; run != nil && len(run.Log.Entries("")) > 0 && !run.hasEnded() {
+		_ = run.Signal(syscall.SIGHUP) // it may end meanwhile
 	}
 }
 
@@ -268,7 +268,7 @@ func (w *instancesWorld) restore() {
 	}
 	for _, name := range w.s.names {
 		if run := w.proxies[name]; w.reloads[name] && run != nil { // it may not have been able to
-			w.eventually(name+" to hear signals", func() bool { return len(run.out.logged("")) > 0 || run.hasEnded() })
+			w.eventually(name+" to hear signals", func() bool { return len(run.Log.Entries("")) > 0 || run.hasEnded() })
 			w.hangup(name)
 		}
 		if w.s.undo {
@@ -313,7 +313,7 @@ func (w *instancesWorld) runsOf(name string) map[string]bool {
 			continue
 		}
 		id := ""
-		for _, line := range run.out.logged("connected to NATS") {
+		for _, line := range run.Log.Entries("connected to NATS") {
 			id, _ = line["id"].(string)
 		}
 		ids[id] = true

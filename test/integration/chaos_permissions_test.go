@@ -78,11 +78,11 @@ func (w *deliveryWorld) permit(denied ...permission) {
 		if n.hasEnded() {
 			continue
 		}
-		said := func(text string) int { return strings.Count(n.out.String(), text) }
+		said := func(text string) int { return strings.Count(n.Log.String(), text) }
 		w.eventually(n.name+" hears signals", func() bool { return said("Server is ready") > 0 || n.hasEnded() })
 		const reloaded = "Reloaded server configuration"
 		before := said(reloaded)
-		_ = n.cmd.Process.Signal(syscall.SIGHUP)
+		_ = n.Signal(syscall.SIGHUP)
 		w.eventually(n.name+" has read its configuration again", func() bool {
 			if said("Failed to reload") > 0 {
 				w.Fatalf("%s does not read its configuration again", n.name)

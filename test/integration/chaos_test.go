@@ -24,7 +24,7 @@ func TestChaos(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds programs and waits for leases and elections")
 	}
-	p := deliveryBuild(t)
+	p := builtPrograms(t)
 	chaosSchedules(t, func(t *testing.T, seed uint64) { chaosRun(t, p, seed) })
 }
 
@@ -252,7 +252,7 @@ func (c *chaos) do(s *step) {
 		run.signal(syscall.SIGTERM)
 		c.stopping = append(c.stopping, run)
 		select { // without NATS it tries for longer; the next under its name may come meanwhile
-		case <-run.exited:
+		case <-run.Gone():
 		case <-time.After(500 * time.Millisecond):
 		}
 	case "pause":
@@ -346,9 +346,9 @@ func (c *chaos) mend() {
 	}
 	for _, run := range c.stopping {
 		code := run.exit()
-		early := code == -1 && run.out.String() == "" // the signal came before the program could ask for it
+		early := code == -1 && run.Log.String() == "" // the signal came before the program could ask for it
 		if code != 0 && !early {
-			c.Errorf("%s: exit status %d", run.name, code)
+			c.Errorf("%s: exit status %d", run.Name, code)
 		}
 	}
 	for name := range c.paused {

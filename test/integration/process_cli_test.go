@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/exesdb/subproxy/pkg/health"
 )
 
@@ -21,20 +22,19 @@ type processOutcome struct {
 // processCommand runs a command to its end.
 func processCommand(t testing.TB, program string, args ...string) processOutcome {
 	t.Helper()
-	var out, errs processOutput
-	cmd := exec.CommandContext(t.Context(), program, args...)
-	cmd.Env = processEnv(t)
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	processDiesWithParent(cmd)
-	if err := cmd.Run(); cmd.ProcessState == nil {
+	var out testbed.Log
+	p, err := testbed.Run(testbed.Command{Name: program, File: program, Args: args, Env: processEnv(t), Stdout: &out})
+	if err != nil {
 		t.Fatal(err)
 	}
-	return processOutcome{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
+	<-p.Gone()
+	return processOutcome{p.Outcome().ExitCode(), out.String(), p.Log.String()}
 }
 
 func processSeenWithNATSCLI(t *testing.T, p *processPrograms) {
-	if p.noCLI != nil {
-		t.Skipf("the nats CLI could not be installed: %v", p.noCLI)
+	natsCLI, err := exec.LookPath("nats")
+	if err != nil {
+		t.Skip("there is no nats CLI in PATH: go install github.com/nats-io/natscli/nats@v0.5.1")
 	}
 	node := processNodes(t, p, 1)[0]
 	w := attach(t, node.url())
@@ -45,7 +45,7 @@ func processSeenWithNATSCLI(t *testing.T, p *processPrograms) {
 	processAwait(w, proxy, 2, "registered", processAnyStatus)
 	cli := func(args ...string) string {
 		t.Helper()
-		o := processCommand(t, p.nats, append([]string{"--server", node.url()}, args...)...)
+		o := processCommand(t, natsCLI, append([]string{"--server", node.url()}, args...)...)
 		if o.code != 0 {
 			t.Errorf("nats %s: exit status %d: %s%s", strings.Join(args, " "), o.code, o.stdout, o.stderr)
 		}

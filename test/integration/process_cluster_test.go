@@ -129,7 +129,7 @@ func processSame(w *world, p *processProxy, keys []string, was map[string]record
 	if info := processStream(w); info.State.NumSubjects != uint64(len(keys)) {
 		w.Errorf("the bucket holds %d keys, want %d", info.State.NumSubjects, len(keys))
 	}
-	if failed := p.out.logged("another run"); len(failed) > 0 {
+	if failed := p.Log.Entries("another run"); len(failed) > 0 {
 		w.Errorf("superseded: %v", failed)
 	}
 }
@@ -148,7 +148,7 @@ func processHangingServerIsLeft(t *testing.T, p *processPrograms) {
 	stopped := time.Now()
 	statuses := processAwait(w, proxy, len(keys), "registered anew", func(s health.Status) bool { return s.Revision > before })
 	t.Logf("SIGSTOP of subproxy's server to all verified %s", processVerifiedAt(statuses).Sub(stopped).Round(time.Millisecond))
-	if lines := proxy.out.logged("reconnected to NATS"); len(lines) == 0 || lines[0]["server"] == nodes[0].name {
+	if lines := proxy.Log.Entries("reconnected to NATS"); len(lines) == 0 || lines[0]["server"] == nodes[0].name {
 		t.Errorf("reconnected: %v", lines)
 	}
 
@@ -229,7 +229,7 @@ func processEmptyServerIsFilledAgain(t *testing.T, p *processPrograms) {
 			return r.Owner.ID == proxy.id && r.RegisteredAt.After(emptied)
 		})
 	}
-	if said := proxy.out.String(); !strings.Contains(said, "created anew") {
+	if said := proxy.Log.String(); !strings.Contains(said, "created anew") {
 		t.Error("subproxy did not say that the bucket is created anew")
 	}
 }

@@ -19,7 +19,7 @@ func TestDelivery(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds programs and waits for leases and elections")
 	}
-	p := deliveryBuild(t)
+	p := builtPrograms(t)
 	slots := make(chan struct{}, 4) // more at once would only measure how many processors there are
 	for _, test := range []struct {
 		name  string
@@ -112,9 +112,9 @@ func deliveryZombieEmitter(w *deliveryWorld) {
 		zombie.signal(syscall.SIGSTOP)
 		w.awaitLeader(isNot(leader))
 		w.more(100)
-		said := len(zombie.out.logged("deposed as leader"))
+		said := len(zombie.Log.Entries("deposed as leader"))
 		zombie.signal(syscall.SIGCONT)
-		w.eventually("the zombie to find that it is deposed", func() bool { return len(zombie.out.logged("deposed as leader")) > said })
+		w.eventually("the zombie to find that it is deposed", func() bool { return len(zombie.Log.Entries("deposed as leader")) > said })
 		w.more(30)
 	}
 	w.settle(w.once)
@@ -456,7 +456,7 @@ func deliveryCheckpointsDeletedWhileDown(w *deliveryWorld) {
 	w.more(30)
 	e := w.emitter("emitter-1")
 	w.more(30)
-	w.eventually("the loss said loudly", func() bool { return len(e.out.logged("checkpoints are missing that there were")) > 0 })
+	w.eventually("the loss said loudly", func() bool { return len(e.Log.Entries("checkpoints are missing that there were")) > 0 })
 	w.settle(w.once)
 }
 

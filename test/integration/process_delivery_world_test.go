@@ -246,7 +246,7 @@ func (w *deliveryWorld) proxy(name string) *processRun {
 func (w *deliveryWorld) begin() {
 	w.Helper()
 	e := w.emitter("emitter-1")
-	w.eventually("the store's stream", func() bool { return len(e.out.logged("emitter runs")) > 0 })
+	w.eventually("the store's stream", func() bool { return len(e.Log.Entries("emitter runs")) > 0 })
 	for range 20 {
 		w.append()
 	}
@@ -783,7 +783,7 @@ func (w *deliveryWorld) stopAll() {
 		for _, r := range group {
 			if !r.hasEnded() {
 				r.signal(syscall.SIGTERM)
-				_ = r.cmd.Process.Signal(syscall.SIGCONT) // it may have ended
+				_ = r.Signal(syscall.SIGCONT) // it may have ended
 			}
 		}
 		for name, r := range group {
@@ -799,10 +799,10 @@ func (w *deliveryWorld) stopAll() {
 func (w *deliveryWorld) sane() {
 	w.Helper()
 	for _, r := range w.runs {
-		said := r.out.String()
+		said := r.Log.String()
 		for _, bad := range []string{"panic:", "DATA RACE", "fatal error:"} {
 			if i := strings.Index(said, bad); i >= 0 {
-				w.Errorf("%s said:\n%s", r.name, said[i:min(len(said), i+4000)])
+				w.Errorf("%s said:\n%s", r.Name, said[i:min(len(said), i+4000)])
 			}
 		}
 	}
@@ -811,7 +811,7 @@ func (w *deliveryWorld) sane() {
 // logged counts lines of all runs of emitters or instances whose message begins so.
 func (w *deliveryWorld) logged(message string) (n int) {
 	for _, r := range w.runs {
-		n += len(r.out.logged(message))
+		n += len(r.Log.Entries(message))
 	}
 	return n
 }

@@ -5,8 +5,6 @@ package integration
 import (
 	"context"
 	"encoding/json"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 // wiretap hears what an emitter, proxies and the example subscriber say to each other.
@@ -79,11 +78,8 @@ func TestInstanceThatWakesUpLateIsFenced(t *testing.T) {
 		t.Skip("builds programs")
 	}
 	t.Parallel()
-	p := deliveryBuild(t)
-	example := filepath.Join(t.TempDir(), "subscriber")
-	if out, err := exec.Command("go", "build", "-o", example, "github.com/exesdb/subproxy/examples/subscriber").CombinedOutput(); err != nil {
-		t.Fatalf("build the example: %v\n%s", err, out)
-	}
+	p := builtPrograms(t)
+	example := harness.Program(t, "github.com/exesdb/subproxy/examples/subscriber")
 	w := newDeliveryWorld(t, p, 1)
 	asked := &reader{name: "asked", typ: "by_stream", selector: "$all", sink: "request", wants: anything}
 	stored := &reader{name: "stored", typ: "by_stream", selector: "$all", sink: "stream", wants: anything}
@@ -111,8 +107,8 @@ func TestInstanceThatWakesUpLateIsFenced(t *testing.T) {
 	run := func() (*processRun, string) {
 		t.Helper()
 		r := w.proxy("proxy-a")
-		w.eventually("it is connected", func() bool { return len(r.out.logged("connected to NATS")) > 0 })
-		id := r.out.logged("connected to NATS")[0]["id"].(string)
+		w.eventually("it is connected", func() bool { return len(r.Log.Entries("connected to NATS")) > 0 })
+		id := r.Log.Entries("connected to NATS")[0]["id"].(string)
 		w.eventually("it holds both", func() bool {
 			a, _ := w.record(asked.key())
 			b, _ := w.record(stored.key())
@@ -122,7 +118,7 @@ func TestInstanceThatWakesUpLateIsFenced(t *testing.T) {
 	}
 
 	e := w.emitter("emitter-1")
-	w.eventually("the store's stream", func() bool { return len(e.out.logged("emitter runs")) > 0 })
+	w.eventually("the store's stream", func() bool { return len(e.Log.Entries("emitter runs")) > 0 })
 	zombie, zombieID := run()
 	first := subscriber()
 	more(5)
@@ -159,7 +155,7 @@ func TestInstanceThatWakesUpLateIsFenced(t *testing.T) {
 	acknowledged()
 
 	zombie.signal(syscall.SIGCONT)
-	w.eventually("it finds that it is superseded", func() bool { return len(zombie.out.logged("another run of this instance's name took over")) > 0 })
+	w.eventually("it finds that it is superseded", func() bool { return len(zombie.Log.Entries("another run of this instance's name took over")) > 0 })
 	more(3)
 	acknowledged()
 	zombie.signal(syscall.SIGTERM)
@@ -208,7 +204,7 @@ func TestInstanceThatWakesUpLateIsFenced(t *testing.T) {
 		}
 	}
 	t.Logf("the superseded run forwarded %d requests late; the subscriber refused %d; it acknowledged %v, the next run %v",
-		late, strings.Count(second.out.String(), "superseded"), tap.acks[zombieID], tap.acks[id])
+		late, strings.Count(second.Log.String(), "superseded"), tap.acks[zombieID], tap.acks[id])
 	if n := w.logged("an event was refused and is parked"); n > 0 {
 		t.Errorf("%d events are parked", n)
 	}

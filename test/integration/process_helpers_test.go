@@ -3,19 +3,15 @@
 package integration
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,35 +19,27 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/exesdb/subproxy/pkg/health"
 )
 
 // processRun is a program that runs. It is killed at the end of its test whatever happens, and with the test's process.
 type processRun struct {
-	t      testing.TB
-	name   string
-	cmd    *exec.Cmd
-	out    processOutput
-	exited chan struct{} // closed when it has ended and been waited for
+	t testing.TB
+	*testbed.Process
 }
 
 func processStart(t testing.TB, name, program string, args ...string) *processRun {
 	t.Helper()
-	r := &processRun{t: t, name: name, cmd: exec.Command(program, args...), exited: make(chan struct{})}
-	r.cmd.Env = processEnv(t)
-	r.cmd.Stdout, r.cmd.Stderr = &r.out, &r.out
-	processDiesWithParent(r.cmd)
-	if err := r.cmd.Start(); err != nil {
+	p, err := testbed.Run(testbed.Command{Name: name, File: program, Args: args, Env: processEnv(t)})
+	if err != nil {
 		t.Fatal(err)
 	}
-	go func() {
-		defer close(r.exited)
-		_ = r.cmd.Wait() // ProcessState tells how it ended
-	}()
+	r := &processRun{t: t, Process: p}
 	t.Cleanup(func() {
 		r.kill()
 		if t.Failed() {
-			t.Logf("%s (pid %d) said:\n%s", r.name, r.cmd.Process.Pid, r.out.tail(6000))
+			t.Logf("%s (pid %d) said:\n%s", r.Name, r.PID(), r.Log.Tail(6000))
 		}
 	})
 	return r
@@ -65,72 +53,33 @@ func processEnv(t testing.TB) []string {
 
 func (r *processRun) signal(sig syscall.Signal) {
 	r.t.Helper()
-	if err := r.cmd.Process.Signal(sig); err != nil {
-		r.t.Fatalf("signal %s to %s: %v", sig, r.name, err)
+	if r.hasEnded() {
+		r.t.Fatalf("signal %s to %s: it has ended: %s", sig, r.Name, r.Outcome())
+	}
+	if err := r.Signal(sig); err != nil {
+		r.t.Fatal(err)
 	}
 }
 
 // kill ends the process, a stopped one too, and waits for its end. It can be called again.
 func (r *processRun) kill() {
-	_ = r.cmd.Process.Kill() // it may have ended by itself
-	<-r.exited
+	if err := r.Kill(); err != nil {
+		r.t.Error(err)
+	}
 }
 
 // exit waits for the process to end by itself and returns its exit status.
 func (r *processRun) exit() int {
 	r.t.Helper()
 	select {
-	case <-r.exited:
+	case <-r.Gone():
 	case <-time.After(patience):
-		r.t.Fatalf("%s did not end", r.name)
+		r.t.Fatalf("%s did not end", r.Name)
 	}
-	return r.cmd.ProcessState.ExitCode()
+	return r.Outcome().ExitCode()
 }
 
-func (r *processRun) hasEnded() bool {
-	select {
-	case <-r.exited:
-		return true
-	default:
-		return false
-	}
-}
-
-// processOutput is what a program has written so far.
-type processOutput struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *processOutput) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *processOutput) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
-}
-
-func (o *processOutput) tail(n int) string {
-	s := o.String()
-	return s[max(0, len(s)-n):]
-}
-
-// logged are the log lines, as JSON, whose message begins so.
-func (o *processOutput) logged(message string) (lines []map[string]any) {
-	for line := range strings.Lines(o.String()) {
-		var fields map[string]any
-		if json.Unmarshal([]byte(line), &fields) == nil {
-			if text, _ := fields["msg"].(string); strings.HasPrefix(text, message) {
-				lines = append(lines, fields)
-			}
-		}
-	}
-	return lines
-}
+func (r *processRun) hasEnded() bool { return !r.Running() }
 
 // processNode is a nats-server process with JetStream. Its ports are its own for good, so that it can come back.
 type processNode struct {
@@ -295,9 +244,9 @@ func processServe(t testing.TB, p *processPrograms, config string) *processProxy
 	t.Helper()
 	r := &processProxy{processRun: processStart(t, "subproxy", p.subproxy, "run", "--config", config)}
 	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		if lines := r.out.logged("serving HTTP"); len(lines) > 0 {
+		if lines := r.Log.Entries("serving HTTP"); len(lines) > 0 {
 			r.http = lines[0]["addr"].(string)
-			r.id = r.out.logged("connected to NATS")[0]["id"].(string)
+			r.id = r.Log.Entries("connected to NATS")[0]["id"].(string)
 			return r
 		}
 		if r.hasEnded() || time.Now().After(deadline) {
@@ -359,7 +308,7 @@ func processAwait(w *world, p *processProxy, n int, what string, as func(health.
 	}()
 	w.eventually(fmt.Sprintf("%d proxies healthy, verified and %s", n, what), func() bool {
 		if p.hasEnded() {
-			w.Fatalf("subproxy ended: %s", p.cmd.ProcessState)
+			w.Fatalf("subproxy ended: %s", p.Outcome())
 		}
 		var ok bool
 		if _, statuses, ok = processStatuses(w, p.id); !ok || len(statuses) != n {

@@ -56,13 +56,13 @@ func processHangupReloads(t *testing.T, p *processPrograms) {
 		{processConfig("nats://127.0.0.1:1", 1, kept), "", "SIGHUP: the configuration was not taken over"},
 	} {
 		processWrite(t, config, broken.text)
-		refused := len(proxy.out.logged(broken.ends))
+		refused := len(proxy.Log.Entries(broken.ends))
 		proxy.signal(syscall.SIGHUP)
 		processLogs(w, proxy, broken.ends, refused+1)
 		if broken.place == "" {
 			continue
 		}
-		mistakes := proxy.out.logged("SIGHUP: the configuration has a mistake")
+		mistakes := proxy.Log.Entries("SIGHUP: the configuration has a mistake")
 		where, _ := mistakes[len(mistakes)-1]["where"].(string)
 		if !regexp.MustCompile("^" + regexp.QuoteMeta(config) + broken.place).MatchString(where) {
 			t.Errorf("file %d: the mistake is said to be at %q, want %s", n, where, broken.place)
@@ -73,14 +73,14 @@ func processHangupReloads(t *testing.T, p *processPrograms) {
 	if now := processLast(w); now != last {
 		t.Errorf("refused files caused %d writes", now-last)
 	}
-	if len(proxy.out.logged("SIGHUP: configuration taken over")) != 1 {
+	if len(proxy.Log.Entries("SIGHUP: configuration taken over")) != 1 {
 		t.Error("a file with mistakes was taken over")
 	}
 }
 
 func processLogs(w *world, p *processProxy, message string, n int) {
 	w.Helper()
-	w.eventually("subproxy to log "+message, func() bool { return len(p.out.logged(message)) >= n })
+	w.eventually("subproxy to log "+message, func() bool { return len(p.Log.Entries(message)) >= n })
 }
 
 // processHolds waits until the bucket holds exactly these keys with these incarnations, all the instance's.

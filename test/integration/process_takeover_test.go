@@ -71,7 +71,7 @@ func processSupersededRunNeverWritesAgain(t *testing.T, p *processPrograms) {
 		}
 		return ok && len(statuses) == len(keys) && asked.Superseded
 	})
-	if lines := first.out.logged("another run of this instance's name took over"); len(lines) != 1 || lines[0]["by_id"] != second.id {
+	if lines := first.Log.Entries("another run of this instance's name took over"); len(lines) != 1 || lines[0]["by_id"] != second.id {
 		t.Errorf("the first logged %v", lines)
 	}
 	if code, body := first.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "took over") {

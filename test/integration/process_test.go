@@ -14,7 +14,7 @@ func TestProcesses(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds programs and waits for elections")
 	}
-	p := processBuild(t)
+	p := builtPrograms(t)
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, *processPrograms)
@@ -61,7 +61,7 @@ func processTerminationReleasesEverything(t *testing.T, p *processPrograms) {
 		if want := 2 * uint64(len(keys)); info.State.LastSeq != want {
 			t.Errorf("%s: the bucket's last revision is %d, want %d: each written once and released once", sig, info.State.LastSeq, want)
 		}
-		if said := proxy.out.String(); !strings.Contains(said, `"msg":"stopped"`) || strings.Contains(said, "could not be released") {
+		if said := proxy.Log.String(); !strings.Contains(said, `"msg":"stopped"`) || strings.Contains(said, "could not be released") {
 			t.Errorf("%s: subproxy said:\n%s", sig, said)
 		}
 	}
