@@ -12,7 +12,7 @@
 //
 // A leader does not step down because its writes fail: while nobody can write, nobody else leads. So a leader that is cut off
 // believes that it leads after another was elected. What it does must therefore be fenced by the term, which grows with
-// each leadership, or be conditional itself; Lease.Verify asks.
+// each leadership, or be conditional itself.
 //
 // Left to the caller: what a leader does, and telling others of it (cluster.Announce).
 //

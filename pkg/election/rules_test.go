@@ -10,6 +10,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/exesdb/subproxy/internal/leasetest"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
@@ -21,18 +22,12 @@ const (
 	testGrace = time.Second
 )
 
-// bench is a bucket with one key, and candidates whose requests and feeds are as slow and lossy as the test wants.
-type bench struct {
-	rt  interface{ Fatalf(string, ...any) }
-	now time.Time
-	up  bool // JetStream answers
+const leaseKey = "leader.s"
 
-	revision uint64 // of the bucket
-	entry    *kv.Entry
-	written  time.Time
-	log      []lease.Input // what the feed shows
-	zombies  []*request
-	parties  []*party
+// world is a bucket with one lease, and contenders for it.
+type world struct {
+	*leasetest.World
+	contenders []*contender
 
 	// In order of the writes: who led last, and every leadership's terms.
 	leader string
@@ -41,244 +36,116 @@ type bench struct {
 	lossy  bool // what the bucket held can be lost, and registrations are asked for terms
 }
 
-type party struct {
-	rules   rules
-	fed     int
-	request *request
-	next    time.Time
-	paused  bool
-	lead    bool
-	gone    bool // Done
+// contender is a candidate of a world.
+type contender struct {
+	*leasetest.Run
+	rules rules
+	lead  bool // Lead runs
 }
 
-type request struct {
-	write    *kv.Write // nil: a read
-	wins     bool
-	answered bool
-	answer   lease.Input
-}
-
-func newBench(rt interface{ Fatalf(string, ...any) }, candidates int, lossy bool) *bench {
-	b := &bench{rt: rt, now: time.Date(2026, 11, 23, 7, 0, 0, 0, time.UTC), up: true, terms: map[string]uint64{}, lossy: lossy}
+func newWorld(t interface{ Fatalf(string, ...any) }, contenders int, lossy bool) *world {
+	first := uint64(0)
 	if lossy {
-		b.revision = 1 << 20
+		first = 1 << 20
 	}
-	for i := range candidates {
-		p := &party{rules: rules{
+	w := &world{World: leasetest.NewWorld(t, first), terms: map[string]uint64{}, lossy: lossy}
+	w.Account = w.account
+	w.Settled = func(r *leasetest.Run) bool { w.returnLead(w.contender(r)); return false }
+	for i := range contenders {
+		s := settings{
 			store: "s", self: registration.Owner{Name: fmt.Sprintf("n%d", i), ID: fmt.Sprintf("id%d", i)},
-			ttl: testTTL, grace: testGrace, flushWait: 10 * time.Second, rand: func() float64 { return 0.5 },
-		}}
-		if lossy {
-			p.rules.minTerm = func() uint64 { return b.top }
+			ttl: testTTL, grace: testGrace, flushWait: flushWait,
 		}
-		b.parties = append(b.parties, p)
+		if lossy {
+			s.minTerm = func() uint64 { return w.top }
+		}
+		c := &contender{rules: newRules(s, leasetest.Half)}
+		c.Run = w.Add(leaseKey, func(in lease.Input) { w.follow(c, c.rules.Step(in, w.Now)) })
+		w.contenders = append(w.contenders, c)
 	}
-	for _, p := range b.parties {
-		b.step(p, lease.Input{Kind: lease.TimerDue})
+	for _, c := range w.contenders {
+		c.Step(lease.Input{Kind: lease.TimerDue})
 	}
-	return b
+	return w
 }
 
 func leadership(r *LeaderRecord) string { return r.ID + r.Since.String() }
 
-func (b *bench) step(p *party, in lease.Input) effects { return b.follow(p, p.rules.Step(in, b.now)) }
+// entry is what is under the key; its revision is 0 where there is not even a marker.
+func (w *world) entry() kv.Entry { return w.Entries[leaseKey] }
 
-func (b *bench) follow(p *party, fx effects) effects {
-	p.next = fx.Next
+// set puts an entry under the key, whatever is there.
+func (w *world) set(e kv.Entry) {
+	e.Key = leaseKey
+	w.Set(e)
+}
+
+func (w *world) contender(r *leasetest.Run) *contender {
+	for _, c := range w.contenders {
+		if c.Run == r {
+			return c
+		}
+	}
+	return nil
+}
+
+// follow does what a contender's rules want done, and checks what must always be true.
+func (w *world) follow(c *contender, fx effects) {
 	if fx.Elected {
-		if p.lead {
-			b.rt.Fatalf("%s leads twice at once", p.rules.self.ID)
+		if c.lead {
+			w.T.Fatalf("%s leads twice at once", c.rules.self.ID)
 		}
-		p.lead = true
+		c.lead = true
 	}
-	if fx.Read || fx.Write != nil {
-		if p.request != nil || fx.Read && fx.Write != nil {
-			b.rt.Fatalf("two requests at once")
-		}
-		p.request = &request{write: fx.Write, wins: p.rules.flight.wins}
-	}
-	if p.rules.leading && p.lead {
-		if used, written := p.rules.held.Term, b.terms[leadership(&p.rules.held)]; used > written {
-			b.rt.Fatalf("%s uses term %d, and nothing above %d was written", p.rules.self.ID, used, written)
+	w.Follow(c.Run, &fx.Effects, fx.Done)
+	if c.rules.leading && c.lead {
+		if used, written := c.rules.held.Term, w.terms[leadership(&c.rules.held)]; used > written {
+			w.T.Fatalf("%s uses term %d, and nothing above %d was written", c.rules.self.ID, used, written)
 		}
 	}
-	p.gone = p.gone || fx.Done
-	if fx.Done && (p.lead || p.request != nil) {
-		b.rt.Fatalf("done while something is under way")
+	if fx.Done && c.lead {
+		w.T.Fatalf("done while Lead runs")
 	}
 	holders := 0
-	for _, p := range b.parties {
-		if p.rules.leading && p.rules.holds() && b.entry != nil && p.rules.view.Revision == b.entry.Revision {
+	for _, c := range w.contenders {
+		if c.rules.leading && c.rules.holds() && c.rules.lease.Revision == w.entry().Revision {
 			holders++
 		}
 	}
 	if holders > 1 {
-		b.rt.Fatalf("%d hold the latest revision", holders)
+		w.T.Fatalf("%d hold the latest revision", holders)
 	}
-	return fx
 }
 
-// put is the server's side of a write.
-func (b *bench) put(w *kv.Write, wins bool) (uint64, error) {
-	var last uint64
-	if b.entry != nil {
-		last = b.entry.Revision
-	}
-	if w.Revision != last {
-		return 0, kv.ErrConflict
-	}
-	e := kv.Entry{Revision: b.revision + 1, Data: w.Data}
-	if w.Data == nil {
-		e.Operation = kv.Deleted
-	} else {
-		b.account(w, wins, e.Revision)
-	}
-	b.set(e)
-	return e.Revision, nil
-}
-
-func (b *bench) set(e kv.Entry) {
-	b.revision, b.entry, b.written = e.Revision, &e, b.now
-	b.log = append(b.log, lease.Input{Kind: lease.EntryHeard, Entry: e})
-}
-
-// account checks that terms grow with each leadership, in the order of the writes.
-func (b *bench) account(w *kv.Write, wins bool, revision uint64) {
-	record, err := decodeLeader("s", w.Data)
+// account checks that terms grow with each leadership, in the order of the writes. A write that finds no lease of its own
+// leadership wins, and may use its revision as term.
+func (w *world) account(write *kv.Write, over kv.Entry, revision uint64) {
+	record, err := decodeLeader("s", write.Data)
 	if err != nil {
-		b.rt.Fatalf("%v", err)
+		w.T.Fatalf("%v", err)
 	}
+	before, err := decodeLeader("s", over.Data)
 	term, who := record.Term, leadership(&record)
-	if wins {
+	if err != nil || !before.same(&record) {
 		term = max(term, revision)
 	}
-	if who != b.leader && term <= b.top || term < b.terms[who] {
-		b.rt.Fatalf("revision %d: %s has term %d after term %d of %s", revision, who, term, b.top, b.leader)
+	if who != w.leader && term <= w.top || term < w.terms[who] {
+		w.T.Fatalf("revision %d: %s has term %d after term %d of %s", revision, who, term, w.top, w.leader)
 	}
-	b.leader, b.terms[who], b.top = who, term, max(b.top, term)
-}
-
-// serve lets the server do what a party asked for.
-func (b *bench) serve(p *party) {
-	r := p.request
-	if r == nil || r.answered || !b.up {
-		return
-	}
-	r.answered, r.answer = true, lease.Input{Kind: lease.Answered}
-	switch {
-	case r.write != nil:
-		r.answer.Revision, r.answer.Err = b.put(r.write, r.wins)
-	case b.entry != nil:
-		r.answer.Entry, r.answer.Found = *b.entry, true
-	}
-}
-
-// finish gives a party its answer; a lost one is a time-out, and its write may still come.
-func (b *bench) finish(p *party, lost bool) {
-	r := p.request
-	if r == nil || !r.answered && !lost {
-		return
-	}
-	p.request = nil
-	answer := r.answer
-	if lost {
-		if !r.answered && r.write != nil && !b.lossy {
-			b.zombies = append(b.zombies, r)
-		}
-		answer = lease.Input{Kind: lease.Answered, Err: kv.ErrNoAck}
-	}
-	b.step(p, answer)
-}
-
-func (b *bench) feed(p *party) bool {
-	if p.fed == len(b.log) {
-		return false
-	}
-	p.fed++
-	b.step(p, b.log[p.fed-1])
-	return true
-}
-
-func (b *bench) wake(p *party) {
-	if !p.next.IsZero() && !b.now.Before(p.next) {
-		b.step(p, lease.Input{Kind: lease.TimerDue})
-	}
-}
-
-func (b *bench) expire() {
-	if b.up && b.entry != nil && b.entry.Operation == kv.Put && b.now.Sub(b.written) >= lease.BucketTTL(testTTL) {
-		b.set(kv.Entry{Revision: b.revision + 1, Operation: kv.Expired})
-	}
+	w.leader, w.terms[who], w.top = who, term, max(w.top, term)
 }
 
 // returnLead lets a Lead end whose context has ended.
-func (b *bench) returnLead(p *party) {
-	if p.lead && (!p.rules.leading || p.rules.stopping) {
-		p.lead = false
-		b.follow(p, p.rules.leadReturned(b.now))
+func (w *world) returnLead(c *contender) {
+	if c.lead && (!c.rules.leading || c.rules.stopping) {
+		c.lead = false
+		w.follow(c, c.rules.leadReturned(w.Now))
 	}
-}
-
-// calm lets d pass in which everything works at once, but for those that are paused.
-func (b *bench) calm(d time.Duration) {
-	end := b.now.Add(d)
-	for {
-		b.settle()
-		next := end
-		for _, p := range b.parties {
-			if !p.paused && !p.next.IsZero() && p.next.Before(next) {
-				next = p.next
-			}
-		}
-		if !next.Before(end) {
-			b.now = end
-			b.settle()
-			return
-		}
-		b.now = lease.Later(b.now, next)
-		for _, p := range b.parties {
-			if !p.paused {
-				b.wake(p)
-			}
-		}
-	}
-}
-
-func (b *bench) settle() {
-	for busy := true; busy; {
-		busy = false
-		b.expire()
-		for _, p := range b.parties {
-			if p.paused {
-				continue
-			}
-			if p.request != nil {
-				busy = busy || b.up
-				b.serve(p)
-				b.finish(p, !b.up)
-			}
-			for b.feed(p) {
-				busy = true
-			}
-			b.returnLead(p)
-			busy = busy || p.request != nil && b.up
-		}
-	}
-}
-
-// writing reports whether a write is on its way to the server.
-func (b *bench) writing() bool {
-	for _, p := range b.parties {
-		if p.request != nil && p.request.write != nil && !p.request.answered {
-			return true
-		}
-	}
-	return false
 }
 
 // leaders are those who believe that they lead.
-func (b *bench) leaders() (leaders []*party) {
-	for _, p := range b.parties {
+func (w *world) leaders() (leaders []*contender) {
+	for _, p := range w.contenders {
 		if p.rules.leading {
 			leaders = append(leaders, p)
 		}
@@ -286,134 +153,80 @@ func (b *bench) leaders() (leaders []*party) {
 	return leaders
 }
 
-func (b *bench) theLeader() *party {
-	leaders := b.leaders()
+func (w *world) theLeader() *contender {
+	leaders := w.leaders()
 	if len(leaders) != 1 {
-		b.rt.Fatalf("%d lead", len(leaders))
+		w.T.Fatalf("%d lead", len(leaders))
 	}
 	return leaders[0]
 }
 
 func TestWhateverHappensOneLeadsAndTermsGrow(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		b := newBench(t, rapid.IntRange(1, 4).Draw(t, "candidates"), rapid.Bool().Draw(t, "lossy"))
-		any := func() *party { return b.parties[rapid.IntRange(0, len(b.parties)-1).Draw(t, "party")] }
-		awake := func() *party {
-			p := any()
-			if p.paused {
-				t.Skip("paused")
+		w := newWorld(t, rapid.IntRange(1, 4).Draw(t, "contenders"), rapid.Bool().Draw(t, "lossy"))
+		w.Terms = rapid.Bool().Draw(t, "markers say the term")
+		awake := func(t *rapid.T) *contender { return w.contender(w.Awake(t)) }
+		actions := w.Actions([]string{leaseKey})
+		actions["return"] = func(t *rapid.T) { w.returnLead(awake(t)) }
+		actions["give up"] = func(t *rapid.T) {
+			if c := awake(t); c.lead {
+				c.lead = false
+				w.follow(c, c.rules.leadReturned(w.Now))
 			}
-			return p
 		}
-		var lost uint64
-		actions := map[string]func(*rapid.T){
-			"time": func(t *rapid.T) {
-				b.now = b.now.Add(time.Duration(rapid.IntRange(1, 1500).Draw(t, "ms")) * time.Millisecond)
-				b.expire()
-			},
-			"wake":   func(*rapid.T) { b.wake(awake()) },
-			"serve":  func(*rapid.T) { b.serve(any()) },
-			"finish": func(*rapid.T) { b.finish(awake(), false) },
-			"lose":   func(*rapid.T) { b.finish(awake(), true) },
-			"feed":   func(*rapid.T) { b.feed(awake()) },
-			"calm": func(t *rapid.T) {
-				b.calm(time.Duration(rapid.IntRange(0, 5000).Draw(t, "calm ms")) * time.Millisecond)
-			},
-			"late write": func(*rapid.T) {
-				if len(b.zombies) == 0 || !b.up {
-					t.Skip("none")
+		actions["renew"] = func(t *rapid.T) {
+			if c := awake(t); c.rules.leading {
+				var u update
+				if w.lossy {
+					u.term = rapid.Uint64Range(0, 1000).Draw(t, "over")
 				}
-				late := b.zombies[0]
-				b.zombies = b.zombies[1:]
-				_, _ = b.put(late.write, late.wins) // nobody waits for the answer
-			},
-			"pause":     func(*rapid.T) { p := any(); p.paused = !p.paused },
-			"jetstream": func(*rapid.T) { b.up = !b.up },
-			"return":    func(*rapid.T) { b.returnLead(awake()) },
-			"give up": func(*rapid.T) {
-				if p := awake(); p.lead {
-					p.lead = false
-					b.follow(p, p.rules.leadReturned(b.now))
-				}
-			},
-			"ask": func(t *rapid.T) {
-				if p := awake(); p.rules.leading {
-					var u update
-					if b.lossy {
-						u.term = rapid.Uint64Range(0, 1000).Draw(t, "over")
-					}
-					b.follow(p, p.rules.renew(u, b.now))
-				}
-			},
-			"delete by hand": func(*rapid.T) {
-				if b.entry != nil && b.up {
-					b.set(kv.Entry{Revision: b.revision + 1, Operation: kv.Deleted})
-				}
-			},
-			"lease.Garbage by hand": func(*rapid.T) {
-				if b.up {
-					b.set(kv.Entry{Revision: b.revision + 1, Data: []byte("?")})
-				}
-			},
-			"purge": func(*rapid.T) {
+				w.follow(c, c.rules.renew(u, w.Now))
+			}
+		}
+		if purge := actions["purge"]; w.lossy {
+			actions["purge"] = func(t *rapid.T) {
 				// Terms that are ahead of the bucket's revisions are safe from a write that has overtaken a purge only by luck.
-				if b.up && !(b.lossy && b.writing()) {
-					b.entry = nil
-					b.log = append(b.log, lease.Input{Kind: lease.KeysTrimmed, Revision: b.revision + 1})
+				if w.Writing() {
+					t.Skip("a write is on its way")
 				}
-			},
-			"bucket lost": func(*rapid.T) {
-				if !b.lossy {
-					t.Skip("not here")
-				}
-				// Lower, and none that was there before: a revision of the old bucket that is by chance the lease's in the
-				// new one is beyond any rule.
-				lost++
-				b.entry, b.revision = nil, 1<<20-lost*1000
-				b.log = append(b.log, lease.Input{Kind: lease.BucketReplaced})
-				for _, p := range b.parties {
-					if p.request != nil && !p.request.answered {
-						p.request.answered, p.request.answer = true, lease.Input{Kind: lease.Answered, Err: kv.ErrNoStream}
-					}
-				}
-			},
+				purge(t)
+			}
+		} else {
+			delete(actions, "bucket lost")
 		}
 		t.Repeat(actions)
-		b.up = true
-		for _, p := range b.parties {
-			p.paused = false
-		}
+		w.Recover()
 		// A candidate can be at the beginning of its TTL of silence, and the only one, and have resigned.
-		b.calm(2*testTTL + 2*testGrace)
-		first := b.theLeader()
-		b.calm(5 * testTTL)
-		if b.theLeader() != first || !first.rules.holds() || first.rules.held != first.rules.mine {
+		w.Calm(2*testTTL + 2*testGrace)
+		first := w.theLeader()
+		w.Calm(5 * testTTL)
+		if w.theLeader() != first || !first.rules.holds() || first.rules.held != first.rules.mine {
 			t.Fatalf("the leader changed without a reason")
 		}
-		for _, p := range b.parties {
-			if p.rules.view.State != lease.Present || p.rules.view.record.ID != first.rules.self.ID {
-				t.Fatalf("%s does not know who leads", p.rules.self.ID)
+		for _, c := range w.contenders {
+			if c.rules.lease.State != lease.Present || c.rules.lease.Record.ID != first.rules.self.ID {
+				t.Fatalf("%s does not know who leads", c.rules.self.ID)
 			}
 		}
 	})
 }
 
 func TestSilentLeaderIsReplacedAfterTheTTL(t *testing.T) {
-	b := newBench(t, 3, false)
-	b.calm(10 * testTTL)
-	old := b.theLeader()
-	old.paused = true
-	renewed := b.written
-	b.calm(testTTL - time.Millisecond - b.now.Sub(renewed))
-	if b.written != renewed {
-		t.Fatalf("replaced after %v", b.written.Sub(renewed))
+	w := newWorld(t, 3, false)
+	w.Calm(10 * testTTL)
+	old := w.theLeader()
+	old.Paused = true
+	renewed := w.Written[leaseKey]
+	w.Calm(testTTL - time.Millisecond - w.Now.Sub(renewed))
+	if w.Written[leaseKey] != renewed {
+		t.Fatalf("replaced after %v", w.Written[leaseKey].Sub(renewed))
 	}
-	b.calm(2 * time.Millisecond)
-	if took := b.written.Sub(renewed); took != testTTL {
+	w.Calm(2 * time.Millisecond)
+	if took := w.Written[leaseKey].Sub(renewed); took != testTTL {
 		t.Errorf("replaced after %v", took)
 	}
-	var next *party
-	for _, p := range b.leaders() {
+	var next *contender
+	for _, p := range w.leaders() {
 		if p != old {
 			next = p
 		}
@@ -421,27 +234,27 @@ func TestSilentLeaderIsReplacedAfterTheTTL(t *testing.T) {
 	if next == nil || next.rules.before.ID != old.rules.self.ID || next.rules.vacancy != VacantExpired || next.rules.held.Term <= old.rules.held.Term {
 		t.Fatalf("next %+v", next)
 	}
-	old.paused = false
-	b.calm(0)
-	if b.theLeader() != next {
+	old.Paused = false
+	w.Calm(0)
+	if w.theLeader() != next {
 		t.Error("the old leader goes on")
 	}
 }
 
 func TestLeaderThatCouldNotRenewHasTheGraceToDoSo(t *testing.T) {
 	for _, away := range []time.Duration{testTTL / 2, testTTL, 2 * testTTL, 20 * testTTL} {
-		b := newBench(t, 3, false)
-		b.calm(testTTL)
-		leader := b.theLeader()
+		w := newWorld(t, 3, false)
+		w.Calm(testTTL)
+		leader := w.theLeader()
 		term := leader.rules.held.Term
-		b.up = false
-		b.calm(away)
+		w.Up = false
+		w.Calm(away)
 		// Its last try is still under way, and will fail.
-		leader.paused, b.up = true, true
-		b.calm(testGrace - time.Millisecond)
-		leader.paused = false
-		b.calm(testTTL)
-		if b.theLeader() != leader {
+		leader.Paused, w.Up = true, true
+		w.Calm(testGrace - time.Millisecond)
+		leader.Paused = false
+		w.Calm(testTTL)
+		if w.theLeader() != leader {
 			t.Errorf("replaced after JetStream was away for %v", away)
 		}
 		if away < testTTL && leader.rules.held.Term != term {
@@ -451,43 +264,41 @@ func TestLeaderThatCouldNotRenewHasTheGraceToDoSo(t *testing.T) {
 }
 
 func TestLeaseThatVanishedIsWrittenAgainAtOnce(t *testing.T) {
-	for name, vanish := range map[string]func(*bench){
-		"expired":       func(b *bench) { b.set(kv.Entry{Revision: b.revision + 1, Operation: kv.Expired}) },
-		"deleted":       func(b *bench) { b.set(kv.Entry{Revision: b.revision + 1, Operation: kv.Deleted}) },
-		"lease.Garbage": func(b *bench) { b.set(kv.Entry{Revision: b.revision + 1, Data: []byte("{}")}) },
-		"purged": func(b *bench) {
-			b.entry = nil
-			b.log = append(b.log, lease.Input{Kind: lease.KeysTrimmed, Revision: b.revision + 1})
+	for name, vanish := range map[string]func(*world){
+		"expired": func(w *world) { w.set(kv.Entry{Operation: kv.Expired}) },
+		"deleted": func(w *world) { w.set(kv.Entry{Operation: kv.Deleted}) },
+		"garbage": func(w *world) { w.set(kv.Entry{Data: []byte("{}")}) },
+		"purged": func(w *world) {
+			w.Purge()
 		},
-		"lost": func(b *bench) {
-			b.entry, b.revision = nil, 0
-			b.log = append(b.log, lease.Input{Kind: lease.BucketReplaced})
+		"lost": func(w *world) {
+			w.Replace(0)
 		},
 	} {
-		b := newBench(t, 1, false)
-		b.calm(testTTL)
-		term := b.theLeader().rules.held.Term
-		vanish(b)
-		b.calm(0)
-		if l := b.theLeader(); !l.rules.holds() || b.entry == nil || b.entry.Operation != kv.Put || l.rules.held.Term < term {
-			t.Errorf("%s: holds %v, entry %+v, term %d", name, l.rules.holds(), b.entry, l.rules.held.Term)
+		w := newWorld(t, 1, false)
+		w.Calm(testTTL)
+		term := w.theLeader().rules.held.Term
+		vanish(w)
+		w.Calm(0)
+		if l := w.theLeader(); !l.rules.holds() || w.entry().Revision == 0 || w.entry().Operation != kv.Put || l.rules.held.Term < term {
+			t.Errorf("%s: holds %v, entry %+v, term %d", name, l.rules.holds(), w.entry(), l.rules.held.Term)
 		}
 	}
 }
 
 func TestExpiryIsBelievedAfterTheGraceAndDeletionAtOnce(t *testing.T) {
 	for operation, want := range map[kv.Operation]time.Duration{kv.Expired: testGrace, kv.Deleted: 0} {
-		b := newBench(t, 2, false)
-		b.calm(testTTL)
-		old := b.theLeader()
-		old.paused = true
-		at := b.now
-		b.set(kv.Entry{Revision: b.revision + 1, Operation: operation})
-		b.calm(2 * testGrace)
-		if len(b.leaders()) != 2 {
+		w := newWorld(t, 2, false)
+		w.Calm(testTTL)
+		old := w.theLeader()
+		old.Paused = true
+		at := w.Now
+		w.set(kv.Entry{Operation: operation})
+		w.Calm(2 * testGrace)
+		if len(w.leaders()) != 2 {
 			t.Fatalf("%s: nobody took over", operation)
 		}
-		for _, p := range b.leaders() {
+		for _, p := range w.leaders() {
 			if took := p.rules.held.Since.Sub(at); p != old && took != want {
 				t.Errorf("%s: taken over after %v, want %v", operation, took, want)
 			}
@@ -496,209 +307,208 @@ func TestExpiryIsBelievedAfterTheGraceAndDeletionAtOnce(t *testing.T) {
 }
 
 func TestLostAcknowledgementIsNoLostElection(t *testing.T) {
-	b := newBench(t, 1, false)
-	p := b.parties[0]
-	b.serve(p)
-	b.finish(p, false) // nothing is there
-	b.serve(p)
-	b.finish(p, true)
-	for b.feed(p) {
+	w := newWorld(t, 1, false)
+	p := w.contenders[0]
+	w.Serve(p.Run)
+	w.Finish(p.Run, false) // nothing is there
+	w.Serve(p.Run)
+	w.Finish(p.Run, true)
+	for w.Feed(p.Run) {
 	}
 	if !p.rules.leading || p.rules.held.Term != 1 || p.rules.vacancy != VacantFirst {
 		t.Errorf("leading %v, %+v", p.rules.leading, p.rules.held)
 	}
-	b.calm(testTTL)
+	w.Calm(testTTL)
 	// The same with a renewal, found by the conflict.
-	b.calm(p.next.Sub(b.now) - 1)
-	b.now = p.next
-	b.wake(p)
-	b.serve(p)
-	b.finish(p, true)
-	b.now = p.next
-	b.wake(p)
-	b.serve(p)
-	b.finish(p, false) // a conflict
-	b.calm(0)
-	if b.theLeader() != p || len(b.terms) != 1 {
-		t.Errorf("%v", b.terms)
+	w.Calm(p.Next.Sub(w.Now) - 1)
+	w.Now = p.Next
+	w.Wake(p.Run)
+	w.Serve(p.Run)
+	w.Finish(p.Run, true)
+	w.Now = p.Next
+	w.Wake(p.Run)
+	w.Serve(p.Run)
+	w.Finish(p.Run, false) // a conflict
+	w.Calm(0)
+	if w.theLeader() != p || len(w.terms) != 1 {
+		t.Errorf("%v", w.terms)
 	}
 }
 
-// renewal makes the only candidate write, and leaves that on its way.
-func renewal(t *testing.T) (*bench, *party) {
-	b := newBench(t, 1, false)
-	b.calm(testTTL)
-	p := b.theLeader()
-	b.now = p.next
-	b.wake(p)
-	if p.request == nil {
+// renewing makes the only candidate write, and leaves that on its way.
+func renewing(t *testing.T) (*world, *contender) {
+	w := newWorld(t, 1, false)
+	w.Calm(testTTL)
+	p := w.theLeader()
+	w.Now = p.Next
+	w.Wake(p.Run)
+	if p.Request == nil {
 		t.Fatal("no renewal")
 	}
-	return b, p
+	return w, p
 }
 
 func TestConflictWithItsOwnRecordIsFoundOutWithoutTheFeed(t *testing.T) {
-	b, p := renewal(t)
-	b.serve(p)
-	b.finish(p, true)
-	b.now = p.next
-	b.wake(p)
+	w, p := renewing(t)
+	w.Serve(p.Run)
+	w.Finish(p.Run, true)
+	w.Now = p.Next
+	w.Wake(p.Run)
 	for range 3 { // the conflict, a read, the renewal
-		b.serve(p)
-		b.finish(p, false)
+		w.Serve(p.Run)
+		w.Finish(p.Run, false)
 	}
-	if b.theLeader() != p || p.rules.view.Revision != b.revision || p.request != nil {
-		t.Errorf("at %d of %d", p.rules.view.Revision, b.revision)
+	if w.theLeader() != p || p.rules.lease.Revision != w.Revision || p.Request != nil {
+		t.Errorf("at %d of %d", p.rules.lease.Revision, w.Revision)
 	}
 }
 
 // overtaken lets somebody else write a lease.
-func (b *bench) overtaken() {
-	b.set(kv.Entry{Revision: b.revision + 1, Data: []byte(`{"store":"s","leader":"x","id":"other","term":1000,"ttl_ms":3000}`)})
+func (w *world) overtaken() {
+	w.set(kv.Entry{Data: []byte(`{"store":"s","leader":"x","id":"other","term":1000,"ttl_ms":3000}`)})
 }
 
 func TestDeposedLeaderWaitsForItsLeadBeforeItContends(t *testing.T) {
-	b := newBench(t, 1, false)
-	b.calm(testTTL)
-	p := b.theLeader()
-	b.overtaken()
-	b.set(kv.Entry{Revision: b.revision + 1, Operation: kv.Deleted})
-	for b.feed(p) {
+	w := newWorld(t, 1, false)
+	w.Calm(testTTL)
+	p := w.theLeader()
+	w.overtaken()
+	w.set(kv.Entry{Operation: kv.Deleted})
+	for w.Feed(p.Run) {
 	}
-	if p.rules.leading || p.request != nil {
-		t.Fatalf("leading %v, request %+v", p.rules.leading, p.request)
+	if p.rules.leading || p.Request != nil {
+		t.Fatalf("leading %v, request %+v", p.rules.leading, p.Request)
 	}
-	b.calm(0)
-	if l := b.theLeader(); l.rules.held.Term <= 1000 || l.rules.before.ID != "other" || l.rules.vacancy != VacantResigned {
+	w.Calm(0)
+	if l := w.theLeader(); l.rules.held.Term <= 1000 || l.rules.before.ID != "other" || l.rules.vacancy != VacantResigned {
 		t.Errorf("%+v after %+v, %s", l.rules.held, l.rules.before, l.rules.vacancy)
 	}
 }
 
 func TestDeletionFoundAfterALongPauseEndsTheLeadership(t *testing.T) {
 	for pause, want := range map[time.Duration]int{testTTL / 2: 1, 2 * testTTL: 2} {
-		b := newBench(t, 1, false)
-		b.calm(testTTL)
-		p := b.theLeader()
-		p.paused = true
-		b.calm(pause)
-		b.set(kv.Entry{Revision: b.revision + 1, Operation: kv.Deleted})
-		p.paused = false
-		b.calm(testTTL)
-		if b.theLeader() != p || len(b.terms) != want {
-			t.Errorf("after %v: %d leaderships, want %d", pause, len(b.terms), want)
+		w := newWorld(t, 1, false)
+		w.Calm(testTTL)
+		p := w.theLeader()
+		p.Paused = true
+		w.Calm(pause)
+		w.set(kv.Entry{Operation: kv.Deleted})
+		p.Paused = false
+		w.Calm(testTTL)
+		if w.theLeader() != p || len(w.terms) != want {
+			t.Errorf("after %v: %d leaderships, want %d", pause, len(w.terms), want)
 		}
 	}
 }
 
 func TestRenewalAcknowledgedAfterTheDepositionLeadsNobody(t *testing.T) {
-	b, p := renewal(t)
-	b.now = b.now.Add(2 * testTTL)
-	b.set(kv.Entry{Revision: b.revision + 1, Operation: kv.Deleted})
-	p.request.write.Revision = b.revision // as a lease written again over a marker, of which a later one is heard first
-	p.request.wins = true
-	b.feed(p)
+	w, p := renewing(t)
+	w.Now = w.Now.Add(2 * testTTL)
+	w.set(kv.Entry{Operation: kv.Deleted})
+	p.Request.Write.Revision = w.Revision // as a lease written again over a marker, of which a later one is heard first
+	w.Feed(p.Run)
 	if p.rules.leading {
 		t.Fatal("it still leads")
 	}
-	b.serve(p)
-	b.finish(p, false)
+	w.Serve(p.Run)
+	w.Finish(p.Run, false)
 	if p.rules.leading {
 		t.Fatal("it leads again by a write from before")
 	}
-	b.calm(0)
-	if b.theLeader() != p || len(b.terms) != 2 {
-		t.Errorf("%d leaderships", len(b.terms))
+	w.Calm(0)
+	if w.theLeader() != p || len(w.terms) != 2 {
+		t.Errorf("%d leaderships", len(w.terms))
 	}
 }
 
 func TestGraceBeginsAnewWhereJetStreamWentAwayInIt(t *testing.T) {
-	b := newBench(t, 2, false)
-	b.calm(testTTL)
-	leader := b.theLeader()
-	leader.paused = true
-	b.calm(testTTL - testGrace/2 - b.now.Sub(b.written)) // it was asked, and half of the grace is over
-	b.up = false
-	b.calm(testGrace) // not so long that the bucket expires it
-	b.up = true
-	b.calm(testGrace - time.Millisecond)
-	leader.paused = false
-	b.calm(testTTL)
-	if b.theLeader() != leader {
+	w := newWorld(t, 2, false)
+	w.Calm(testTTL)
+	leader := w.theLeader()
+	leader.Paused = true
+	w.Calm(testTTL - testGrace/2 - w.Now.Sub(w.Written[leaseKey])) // it was asked, and half of the grace is over
+	w.Up = false
+	w.Calm(testGrace) // not so long that the bucket expires it
+	w.Up = true
+	w.Calm(testGrace - time.Millisecond)
+	leader.Paused = false
+	w.Calm(testTTL)
+	if w.theLeader() != leader {
 		t.Error("replaced without the whole grace")
 	}
 }
 
 func TestAnswerThatIsOlderThanTheFeedIsNotTaken(t *testing.T) {
-	b := newBench(t, 1, false)
-	p := b.parties[0]
-	b.overtaken()
-	b.serve(p)
-	b.now = b.now.Add(time.Millisecond)
-	b.overtaken()
-	for b.feed(p) {
+	w := newWorld(t, 1, false)
+	p := w.contenders[0]
+	w.overtaken()
+	w.Serve(p.Run)
+	w.Now = w.Now.Add(time.Millisecond)
+	w.overtaken()
+	for w.Feed(p.Run) {
 	}
-	b.finish(p, false)
-	if p.rules.view.Revision != b.revision {
-		t.Errorf("at %d of %d", p.rules.view.Revision, b.revision)
+	w.Finish(p.Run, false)
+	if p.rules.lease.Revision != w.Revision {
+		t.Errorf("at %d of %d", p.rules.lease.Revision, w.Revision)
 	}
 }
 
 func TestStoppedLeaderRenewsUntilItsWorkIsDone(t *testing.T) {
-	b := newBench(t, 2, false)
-	b.calm(testTTL)
-	old := b.theLeader()
-	b.follow(old, old.rules.stop(b.now))
-	for end := b.now.Add(2 * testTTL); b.now.Before(end); {
-		b.now = b.now.Add(100 * time.Millisecond)
-		for _, p := range b.parties {
-			b.wake(p)
-			b.serve(p)
-			b.finish(p, false)
-			for b.feed(p) {
+	w := newWorld(t, 2, false)
+	w.Calm(testTTL)
+	old := w.theLeader()
+	w.follow(old, old.rules.stop(w.Now))
+	for end := w.Now.Add(2 * testTTL); w.Now.Before(end); {
+		w.Now = w.Now.Add(100 * time.Millisecond)
+		for _, p := range w.contenders {
+			w.Wake(p.Run)
+			w.Serve(p.Run)
+			w.Finish(p.Run, false)
+			for w.Feed(p.Run) {
 			}
 		}
 	}
-	if b.theLeader() != old {
+	if w.theLeader() != old {
 		t.Fatal("replaced while it was at work")
 	}
-	b.calm(0) // it returns
-	if next := b.theLeader(); next == old || next.rules.vacancy != VacantResigned || next.rules.before.ID != old.rules.self.ID || !old.gone {
+	w.Calm(0) // it returns
+	if next := w.theLeader(); next == old || next.rules.vacancy != VacantResigned || next.rules.before.ID != old.rules.self.ID || !old.Over {
 		t.Errorf("next %+v", next.rules)
 	}
 }
 
 func TestStoppedLeaderThatNeverReturnsIsReplaced(t *testing.T) {
-	b := newBench(t, 2, false)
-	b.calm(testTTL)
-	old := b.theLeader()
-	b.follow(old, old.rules.stop(b.now))
-	for end := b.now.Add(old.rules.flushWait + 2*testTTL); b.now.Before(end); {
-		b.now = b.now.Add(100 * time.Millisecond)
-		for _, p := range b.parties {
-			b.wake(p)
-			b.serve(p)
-			b.finish(p, false)
-			for b.feed(p) {
+	w := newWorld(t, 2, false)
+	w.Calm(testTTL)
+	old := w.theLeader()
+	w.follow(old, old.rules.stop(w.Now))
+	for end := w.Now.Add(old.rules.flushWait + 2*testTTL); w.Now.Before(end); {
+		w.Now = w.Now.Add(100 * time.Millisecond)
+		for _, p := range w.contenders {
+			w.Wake(p.Run)
+			w.Serve(p.Run)
+			w.Finish(p.Run, false)
+			for w.Feed(p.Run) {
 			}
 		}
 	}
-	if b.theLeader() == old || !old.lead {
+	if w.theLeader() == old || !old.lead {
 		t.Error("the store has no leader that works")
 	}
 }
 
 func TestHigherTermIsTakenOver(t *testing.T) {
-	b := newBench(t, 2, false)
-	b.calm(testTTL)
-	old := b.theLeader()
-	b.follow(old, old.rules.renew(update{term: 1 << 40}, b.now))
-	b.calm(0)
+	w := newWorld(t, 2, false)
+	w.Calm(testTTL)
+	old := w.theLeader()
+	w.follow(old, old.rules.renew(update{term: 1 << 40}, w.Now))
+	w.Calm(0)
 	if got := old.rules.held.Term; got != 1<<40+1 {
 		t.Errorf("raised to %d", got)
 	}
-	b.follow(old, old.rules.stop(b.now))
-	b.calm(0)
-	if got := b.theLeader().rules.held.Term; got != 1<<40+2 {
+	w.follow(old, old.rules.stop(w.Now))
+	w.Calm(0)
+	if got := w.theLeader().rules.held.Term; got != 1<<40+2 {
 		t.Errorf("the next has %d", got)
 	}
 	for _, last := range []uint64{event.MaxTerm, event.MaxTerm - 1, 1<<64 - 1} {

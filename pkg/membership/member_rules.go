@@ -8,8 +8,14 @@ import (
 	"github.com/exesdb/subproxy/pkg/lease"
 )
 
-// forget is how long a member that is gone is remembered.
-const forget = time.Hour
+const (
+	// settle is how long a member that came is waited with, for others that come with it.
+	settle = 500 * time.Millisecond
+	// forget is how long a member that is gone is remembered.
+	forget = time.Hour
+	// maxFormer is how many former runs of a name are remembered.
+	maxFormer = 16
+)
 
 // memberState is what is known of one member.
 type memberState struct {
@@ -20,9 +26,6 @@ type memberState struct {
 	since    time.Time // when it came, or went
 	former   []string  // ids of runs before, at most maxFormer; a view may have it, so it is never changed in place
 }
-
-// maxFormer is how many former runs of a name are remembered.
-const maxFormer = 16
 
 // memberRules say which members live. They are a value that does no I/O; one read at a time is made for them, answered by an
 // input.
@@ -36,52 +39,53 @@ type memberRules struct {
 
 	members map[string]*memberState // by key
 	known   bool                    // the bucket was read
-	flight  struct {
-		key  string // empty: none
+	asked   struct {                // what the bucket's leader was asked for
+		key  string // empty: nothing
 		sent time.Time
 	}
 	notBefore time.Time // pause after a failure
-	settleAt  time.Time // when those who came count; zero: there are none
+	settleAt  time.Time // when those who came become eligible; zero: there are none
+}
+
+func newMemberRules(rand func() float64) memberRules {
+	return memberRules{grace: lease.DefaultGrace, settle: settle, rand: rand, members: map[string]*memberState{}}
 }
 
 // memberEffects are what is to be done.
 type memberEffects struct {
-	Read   string // a key, to be answered by an input; empty: none
-	Failed error
-	Next   time.Time // zero: nothing is due
-
+	lease.Effects
 	Changed bool // the view is another
-	Tell    bool // which members are eligible, or with what weight, is another
+	Tell    bool // which members are eligible, or what their records say, is another
 }
 
 // Step takes what happened and says what to do.
-func (c *memberRules) Step(in lease.Input, now time.Time) (fx memberEffects) {
+func (r *memberRules) Step(in lease.Input, now time.Time) (fx memberEffects) {
 	switch in.Kind {
 	case lease.EntryHeard:
-		c.notBefore = time.Time{} // the bucket lives
-		if s := c.members[in.Entry.Key]; s == nil || in.Entry.Revision > s.Revision {
-			c.see(&in.Entry, now, &fx)
+		r.notBefore = time.Time{} // the bucket lives
+		if s := r.members[in.Entry.Key]; s == nil || in.Entry.Revision > s.Revision {
+			r.see(&in.Entry, now, &fx)
 		}
 	case lease.FeedLevel:
-		if !c.known {
-			c.known, fx.Changed = true, true
-			c.settleAll(&fx)
+		if !r.known {
+			r.known, fx.Changed = true, true
+			r.settleAll(&fx)
 		}
 	case lease.KeysTrimmed:
-		for _, s := range c.members {
+		for _, s := range r.members {
 			if s.State == lease.Present && s.Revision < in.Revision {
 				s.doubt()
 			}
 		}
 	case lease.BucketReplaced:
-		for _, s := range c.members {
+		for _, s := range r.members {
 			s.doubt()
 		}
 	case lease.Answered:
-		c.answer(in, now, &fx)
+		r.answer(in, now, &fx)
 	}
-	c.decide(now, &fx)
-	fx.Tell = fx.Tell && c.known
+	r.decide(now, &fx)
+	fx.Tell = fx.Tell && r.known
 	return fx
 }
 
@@ -95,8 +99,8 @@ func (s *memberState) doubt() {
 }
 
 // see takes an entry that is newer than what is known of its key.
-func (c *memberRules) see(e *kv.Entry, now time.Time, fx *memberEffects) {
-	s := c.members[e.Key]
+func (r *memberRules) see(e *kv.Entry, now time.Time, fx *memberEffects) {
+	s := r.members[e.Key]
 	before := lease.Absent
 	if s != nil {
 		before = s.State
@@ -111,22 +115,22 @@ func (c *memberRules) see(e *kv.Entry, now time.Time, fx *memberEffects) {
 	switch {
 	case v.State == lease.Present && s == nil:
 		s = &memberState{Observation: v}
-		c.members[e.Key] = s
-		c.renew(s, m, now, fx)
-	case s == nil: // somebody who was gone before
+		r.members[e.Key] = s
+		r.renew(s, m, now, fx)
+	case s == nil: // it was gone before this process looked
 	case v.State == lease.Present:
 		s.Observation = v
-		c.renew(s, m, now, fx)
+		r.renew(s, m, now, fx)
 	case v.State == lease.Absent:
 		s.Observation = v
-		c.remove(s, now, fx)
+		r.remove(s, now, fx)
 	default:
 		s.Observation = v
 	}
 }
 
 // renew takes a member's record.
-func (c *memberRules) renew(s *memberState, m Member, now time.Time, fx *memberEffects) {
+func (r *memberRules) renew(s *memberState, m Member, now time.Time, fx *memberEffects) {
 	was := s.member
 	s.member = m
 	if was.ID != "" && was.ID != m.ID {
@@ -135,12 +139,12 @@ func (c *memberRules) renew(s *memberState, m Member, now time.Time, fx *memberE
 	}
 	switch {
 	case !s.alive:
-		// Who is back before anybody could settle without it is put where it was.
-		s.eligible = c.known && m.ID == was.ID && now.Sub(s.since) < c.settle
+		// A member that is back before the others could settle without it is eligible at once.
+		s.eligible = r.known && m.ID == was.ID && now.Sub(s.since) < r.settle
 		s.alive, s.since = true, now
 		fx.Changed, fx.Tell = true, fx.Tell || s.eligible
-		if !s.eligible && c.settleAt.IsZero() {
-			c.settleAt = now.Add(c.settle)
+		if !s.eligible && r.settleAt.IsZero() {
+			r.settleAt = now.Add(r.settle)
 		}
 	case m != was:
 		if m.ID != was.ID {
@@ -151,21 +155,21 @@ func (c *memberRules) renew(s *memberState, m Member, now time.Time, fx *memberE
 }
 
 // remove takes it that a member is gone.
-func (c *memberRules) remove(s *memberState, now time.Time, fx *memberEffects) {
+func (r *memberRules) remove(s *memberState, now time.Time, fx *memberEffects) {
 	if !s.alive {
 		return
 	}
 	fx.Changed, fx.Tell = true, fx.Tell || s.eligible
 	s.alive, s.eligible, s.since = false, false, now
 	if fx.Tell {
-		c.settleAll(fx) // all is shared anew in any case
+		r.settleAll(fx) // all is shared anew in any case
 	}
 }
 
-// settleAll makes all who live count.
-func (c *memberRules) settleAll(fx *memberEffects) {
-	c.settleAt = time.Time{}
-	for _, s := range c.members {
+// settleAll makes all who live eligible.
+func (r *memberRules) settleAll(fx *memberEffects) {
+	r.settleAt = time.Time{}
+	for _, s := range r.members {
 		if s.alive && !s.eligible {
 			s.eligible, fx.Changed = true, true
 		}
@@ -173,23 +177,23 @@ func (c *memberRules) settleAll(fx *memberEffects) {
 	fx.Tell = true
 }
 
-func (c *memberRules) answer(in lease.Input, now time.Time, fx *memberEffects) {
-	f := c.flight
-	c.flight.key = ""
+func (r *memberRules) answer(in lease.Input, now time.Time, fx *memberEffects) {
+	asked := r.asked
+	r.asked.key = ""
 	if in.Err != nil {
-		for _, s := range c.members {
+		for _, s := range r.members {
 			s.Silent = time.Time{}
 		}
-		c.notBefore, fx.Failed = now.Add(lease.RetryIn(c.grace, c.rand)), in.Err
+		r.notBefore, fx.Failed = now.Add(lease.RetryIn(r.grace, r.rand)), in.Err
 		return
 	}
-	s := c.members[f.key]
+	s := r.members[asked.key]
 	if s == nil || !s.alive {
 		return
 	}
-	switch what := s.Compare(f.sent, in.Found, in.Entry.Revision); {
+	switch what := s.Compare(asked.sent, in.Found, in.Entry.Revision); {
 	case what == lease.Newer:
-		c.see(&in.Entry, now, fx)
+		r.see(&in.Entry, now, fx)
 	case what == lease.Stale:
 	case s.Silent.IsZero() || what == lease.Missing && s.State == lease.Present:
 		s.Silent = now
@@ -198,37 +202,37 @@ func (c *memberRules) answer(in lease.Input, now time.Time, fx *memberEffects) {
 		}
 	default:
 		s.State = lease.Absent
-		c.remove(s, now, fx)
+		r.remove(s, now, fx)
 	}
 }
 
 // decide says what to do next, from what is known.
-func (c *memberRules) decide(now time.Time, fx *memberEffects) {
-	if !c.settleAt.IsZero() && !now.Before(c.settleAt) && c.known {
-		c.settleAll(fx)
+func (r *memberRules) decide(now time.Time, fx *memberEffects) {
+	if !r.settleAt.IsZero() && !now.Before(r.settleAt) && r.known {
+		r.settleAll(fx)
 	}
 	var due string
 	next := now.Add(forget)
-	for key, s := range c.members {
+	for key, s := range r.members {
 		if !s.alive {
 			if now.Sub(s.since) >= forget {
-				delete(c.members, key)
+				delete(r.members, key)
 				fx.Changed = true
 			}
 			continue
 		}
-		at, _ := s.Overdue(s.member.ttl(), c.grace) // at either end of the grace the leader is asked
-		if at = lease.Later(at, c.notBefore); at.Before(next) {
+		at, _ := s.Overdue(s.member.ttl(), r.grace) // at either end of the grace the leader is asked
+		if at = lease.Later(at, r.notBefore); at.Before(next) {
 			due, next = key, at
 		}
 	}
-	if !c.settleAt.IsZero() {
-		fx.Next = c.settleAt
+	if !r.settleAt.IsZero() {
+		fx.Next = r.settleAt
 	}
 	switch {
-	case c.flight.key != "" || due == "": // its answer is the next step
+	case r.asked.key != "" || due == "": // its answer is the next step
 	case !now.Before(next):
-		c.flight.key, c.flight.sent = due, now
+		r.asked.key, r.asked.sent = due, now
 		fx.Read = due
 	case fx.Next.IsZero() || next.Before(fx.Next):
 		fx.Next = next

@@ -16,21 +16,17 @@ import (
 	"github.com/exesdb/subproxy/pkg/registration"
 )
 
-// ErrMembership is returned by New for a configuration that can't be run.
-var ErrMembership = errors.New("membership: invalid configuration")
-
-// DefaultSettle is how long a member that came is waited with, for others that come with it.
-const DefaultSettle = 500 * time.Millisecond
+// ErrConfig is returned by New for a configuration that can't be run.
+var ErrConfig = errors.New("membership: invalid configuration")
 
 // Config says how the members are followed.
 type Config struct {
 	Follower *lease.Follower // of the cluster bucket; it must not run yet
 
-	Grace  time.Duration // from when a member is silent, or its key expired, until it is gone; default DefaultGrace
-	Settle time.Duration // default DefaultSettle
-
-	// OnChange is optional. It is called from Run with each view in which other members count than before, or the same as
-	// something else: first when the bucket has been read; at once when one is gone; Settle after one came. It must not block.
+	// OnChange is optional. It is called from Run with a view each time that other members are eligible than before, or the
+	// record of an eligible one says something else: it drains, has another weight, other stores, another run. The first
+	// call is when the bucket has been read. That a member is gone is told at once; that one came, 500 ms later, with others
+	// that come meanwhile. It must not block.
 	OnChange func(*View)
 	Logger   *slog.Logger // optional
 }
@@ -39,7 +35,8 @@ type Config struct {
 type Peer struct {
 	Member
 	Alive bool
-	// Eligible says that it has a share of the subscriptions: it is alive, and was so for the settling time, or since before.
+	// Eligible says that it has a share of the subscriptions: it is alive, and was so for 500 ms, or since before the bucket
+	// was read.
 	Eligible bool
 	Since    time.Time // when it came, or went, as this process saw it
 	// Former are the ids of the runs of the name that were seen before this one.
@@ -78,39 +75,35 @@ func (v *View) Knows(o registration.Owner) bool {
 	return ok && (p.ID == o.ID || slices.Contains(p.Former, o.ID))
 }
 
-// Membership follows who lives. Its methods may be called from any goroutine.
+// Membership follows which members live. Its methods may be called from any goroutine.
 type Membership struct {
-	client *lease.Client
 	cfg    Config
+	client *lease.Client
 	rules  memberRules // Run's
 	view   atomic.Pointer[View]
 }
 
 // New makes a membership that sees what its follower shows, once both run. It sends nothing.
 func New(cfg Config) (*Membership, error) {
-	if cfg.Grace == 0 {
-		cfg.Grace = lease.DefaultGrace
-	}
-	if cfg.Settle == 0 {
-		cfg.Settle = DefaultSettle
-	}
 	if cfg.OnChange == nil {
 		cfg.OnChange = func(*View) {}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	if cfg.Follower == nil || cfg.Grace < 0 || cfg.Settle < 0 {
-		return nil, fmt.Errorf("%w: a follower is needed, grace %s, settling time %s", ErrMembership, cfg.Grace, cfg.Settle)
+	if cfg.Follower == nil {
+		return nil, fmt.Errorf("%w: a follower is needed", ErrConfig)
 	}
 	m := &Membership{
-		client: lease.NewClient(cfg.Follower, cfg.Logger), cfg: cfg,
-		rules: memberRules{grace: cfg.Grace, settle: cfg.Settle, rand: rand.Float64, members: map[string]*memberState{}},
+		cfg: cfg, rules: newMemberRules(rand.Float64),
+		client: lease.NewClient(lease.ClientConfig{
+			Follower: cfg.Follower, Patience: max(lease.DefaultGrace/2, lease.MinRetry), Logger: cfg.Logger,
+			Failure: "a member's session could not be read",
+		}),
 	}
-	m.client.Patience = max(cfg.Grace/2, lease.MinRetry)
 	m.view.Store(&View{})
 	if err := cfg.Follower.WatchAll(memberPrefix, m.client); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMembership, err)
+		return nil, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	return m, nil
 }
@@ -118,64 +111,40 @@ func New(cfg Config) (*Membership, error) {
 // Snapshot is what is known now.
 func (m *Membership) Snapshot() *View { return m.view.Load() }
 
-// Alive reports whether the owner of a registration has a session (see View.Alive).
-func (m *Membership) Alive(o registration.Owner) bool { return m.Snapshot().Alive(o) }
-
 // Run follows the members until ctx ends, and returns nil then.
 func (m *Membership) Run(ctx context.Context) error {
-	m.client.Context = ctx
-	defer m.client.Timer.Stop()
-	defer m.client.Work.Wait()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-m.client.Timer.C:
-			m.step(lease.Input{Kind: lease.TimerDue})
-		case <-m.client.News:
-			if in := m.client.Inputs(); len(in) > 0 { // else they were taken before, and stepping would put off what is due
-				m.step(in...)
-			}
-		case in := <-m.client.Answers:
-			m.step(in)
-		}
-	}
+	m.client.Run(ctx, func() (done bool) { return true }, m.step)
+	return nil
 }
 
 // step lets the rules decide on what happened together, and does what they say.
-func (m *Membership) step(inputs ...lease.Input) {
-	var all memberEffects
+func (m *Membership) step(inputs ...lease.Input) (done bool) {
+	var changed, tell bool
 	for _, in := range inputs {
 		fx := m.rules.Step(in, time.Now())
-		m.client.Report("a member's session could not be read", fx.Failed)
-		if in.Kind == lease.Answered && in.Err == nil {
-			m.client.Failing = ""
-		}
-		if fx.Read != "" {
-			m.client.Read(fx.Read)
-		}
-		all.Changed, all.Tell, all.Next = all.Changed || fx.Changed, all.Tell || fx.Tell, fx.Next
+		m.client.Do(&fx.Effects)
+		changed, tell = changed || fx.Changed, tell || fx.Tell
 	}
-	m.client.Wake(all.Next)
-	if !all.Changed && !all.Tell {
-		return
+	if !changed && !tell {
+		return false
 	}
 	before, view := m.Snapshot(), m.rules.view()
 	m.view.Store(view)
 	m.log(before, view)
-	if all.Tell {
+	if tell {
 		m.cfg.OnChange(view)
 	}
+	return false
 }
 
 // view is what others are to know.
-func (c *memberRules) view() *View {
-	v := &View{Known: c.known}
-	if !c.known {
+func (r *memberRules) view() *View {
+	v := &View{Known: r.known}
+	if !r.known {
 		return v
 	}
-	for _, key := range slices.Sorted(maps.Keys(c.members)) {
-		s := c.members[key]
+	for _, key := range slices.Sorted(maps.Keys(r.members)) {
+		s := r.members[key]
 		v.Peers = append(v.Peers, Peer{Member: s.member, Alive: s.alive, Eligible: s.eligible, Since: s.since, Former: s.former})
 	}
 	slices.SortFunc(v.Peers, func(a, b Peer) int { return cmp.Compare(a.Name, b.Name) })

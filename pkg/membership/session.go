@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -70,29 +69,26 @@ func (cfg *SessionConfig) fill() error {
 // Session says to the others that this run of an instance lives: one key in the cluster bucket (MemberKey), written four
 // times a TTL. It is held until it is closed or superseded, whatever becomes of JetStream meanwhile: while nobody can
 // write, nobody is declared dead. What the bucket lost or somebody deleted is written again. Its methods may be called
-// from any goroutine, also after it ended.
+// from any goroutine, also after it ended. What is not said to be shared belongs to its loop.
 type Session struct {
-	client  *lease.Client
 	cfg     SessionConfig
 	log     *slog.Logger
-	rules   sessionRules // the loop's
-	asks    chan *update
-	pending []*update // the loop's: not in the bucket yet
+	client  *lease.Client
+	rules   sessionRules
+	pending []*update // not in the bucket yet
 
-	held    atomic.Pointer[Member]
-	opened  chan struct{} // closed with the first record in the bucket
-	ended   chan struct{} // closed when the loop has ended
-	err     error         // why it ended, once it has
-	close   context.CancelFunc
-	quit    chan struct{} // closed to end the loop where it is
-	abandon sync.Once     // closes quit
+	held   atomic.Pointer[Member]
+	opened chan struct{} // closed with the first record in the bucket
+	ended  chan struct{} // closed when the loop has ended
+	err    error         // why it ended, once it has
+	close  context.CancelFunc
 }
 
 // update is a change of the record that somebody waits for.
 type update struct {
-	edit func(*Member)
-	done chan error  // holds the one answer
-	left atomic.Bool // nobody waits any more
+	edit      func(*Member)
+	done      chan error  // holds the one answer
+	abandoned atomic.Bool // nobody waits any more
 }
 
 // OpenSession begins to hold the session of an instance, superseding the name's last run. It does not wait for the bucket
@@ -104,22 +100,26 @@ func OpenSession(cfg SessionConfig) (*Session, error) {
 	o := cfg.Owner
 	log := cfg.Logger.With("instance", o.Name)
 	s := &Session{
-		client: lease.NewClient(cfg.Follower, log), cfg: cfg, log: log,
-		rules: sessionRules{key: MemberKey(o.Name), ttl: cfg.TTL, rand: rand.Float64, mine: Member{
-			Name: o.Name, ID: o.ID, Host: o.Host, PID: o.PID, Version: cfg.Version, Weight: cfg.Weight, Draining: cfg.Draining, Stores: cfg.Stores,
+		cfg: cfg, log: log,
+		client: lease.NewClient(lease.ClientConfig{
+			// A request that was sent while JetStream was away must be over, and sent again, before the others' grace is.
+			Follower: cfg.Follower, Patience: max(min(cfg.TTL/lease.Renewals, lease.DefaultGrace/2), lease.MinRetry),
+			Ensure: cfg.Ensure, Logger: log, Failure: "the instance's session could not be read or written",
+		}),
+		rules: newSessionRules(Member{
+			Name: o.Name, ID: o.ID, Host: o.Host, PID: o.PID,
+			Version: cfg.Version, Weight: cfg.Weight, Draining: cfg.Draining, Stores: cfg.Stores,
 			Since: time.Now().UTC().Round(0), TTLMillis: cfg.TTL.Milliseconds(),
-		}},
-		asks: make(chan *update), opened: make(chan struct{}), ended: make(chan struct{}), quit: make(chan struct{}),
+		}, cfg.TTL, rand.Float64),
+		opened: make(chan struct{}), ended: make(chan struct{}),
 	}
-	// A request that was sent while JetStream was away must be over, and sent again, before the others' grace is.
-	s.client.Patience, s.client.Remake = max(min(cfg.TTL/lease.Renewals, lease.DefaultGrace/2), lease.MinRetry), cfg.Ensure
-	s.client.Context, s.close = context.WithCancel(context.Background())
-	unwatch := cfg.Follower.Watch(s.rules.key, s.client)
+	var ctx context.Context
+	ctx, s.close = context.WithCancel(context.Background())
+	unwatch := cfg.Follower.Watch(MemberKey(o.Name), s.client)
 	go func() {
 		defer close(s.ended) // Close waits for it
-		defer s.client.Work.Wait()
 		defer unwatch()
-		s.err = s.run()
+		s.run(ctx)
 	}()
 	return s, nil
 }
@@ -127,18 +127,8 @@ func OpenSession(cfg SessionConfig) (*Session, error) {
 // Opened is closed when the bucket has had the session for the first time.
 func (s *Session) Opened() <-chan struct{} { return s.opened }
 
-// Ended is closed when the session is held no more; Err says why.
+// Ended is closed when the session is held no more: it was closed, or another run has the name.
 func (s *Session) Ended() <-chan struct{} { return s.ended }
-
-// Err is nil while the session is held and after it was given back. It matches ErrSuperseded where another run has the name.
-func (s *Session) Err() error {
-	select {
-	case <-s.ended:
-		return s.err
-	default:
-		return nil
-	}
-}
 
 // Member is the record as the bucket had it last; ok false before Opened.
 func (s *Session) Member() (m Member, ok bool) {
@@ -167,22 +157,22 @@ func (s *Session) SetStores(ctx context.Context, stores Stores) error {
 
 // edit changes the record, and returns when the bucket has it so.
 func (s *Session) edit(ctx context.Context, edit func(*Member)) error {
-	w := &update{edit: edit, done: make(chan error, 1)}
-	var err error
-	select {
-	case s.asks <- w:
+	u := &update{edit: edit, done: make(chan error, 1)}
+	if s.client.Call(ctx, s.ended, func() (done bool) { return s.update(u) }) {
 		select {
-		case err = <-w.done:
+		case err := <-u.done:
+			return err
 		case <-ctx.Done():
-			w.left.Store(true)
-			err = ctx.Err()
+			u.abandoned.Store(true)
+			return ctx.Err()
 		}
-	case <-s.ended:
-		err = s.over()
-	case <-ctx.Done():
-		err = ctx.Err()
 	}
-	return err
+	select {
+	case <-s.ended:
+		return s.over()
+	default:
+		return ctx.Err()
+	}
 }
 
 // Close gives the session back, which the others act on at once. It returns when that is done, or where ctx ends before;
@@ -197,7 +187,10 @@ func (s *Session) Close(ctx context.Context) error {
 		return s.err
 	case <-ctx.Done():
 	}
-	s.abandon.Do(func() { close(s.quit) })
+	s.client.Call(context.Background(), s.ended, func() (done bool) {
+		s.err = fmt.Errorf("give back the session of %s: %w", s.cfg.Owner.Name, context.Canceled)
+		return true
+	})
 	<-s.ended
 	return s.err
 }
@@ -210,96 +203,58 @@ func (s *Session) over() error {
 	return ErrClosed
 }
 
-func (s *Session) run() (err error) {
-	defer s.client.Timer.Stop()
-	defer func() {
-		for _, w := range s.pending {
-			w.done <- s.over()
-		}
-	}()
-	stop := s.client.Context.Done()
-	for done := false; !done; {
-		select {
-		case <-stop:
-			stop = nil
-			done = s.perform(s.rules.stop(time.Now()))
-		case <-s.client.Timer.C:
-			done = s.step(lease.Input{Kind: lease.TimerDue})
-		case <-s.client.News:
-			for _, in := range s.client.Inputs() {
-				done = s.step(in)
+// run holds the session until it is closed or superseded.
+func (s *Session) run(ctx context.Context) {
+	s.client.Run(ctx,
+		func() (done bool) { return s.perform(s.rules.stop(time.Now())) },
+		func(inputs ...lease.Input) (done bool) {
+			for _, in := range inputs {
+				done = s.perform(s.rules.Step(in, time.Now()))
 			}
-		case in := <-s.client.Answers:
-			done = s.step(in)
-		case err := <-s.client.Remade:
-			s.client.Remaking = false
-			s.client.Report(sessionFailed, err)
-		case w := <-s.asks:
-			s.pending = append(s.pending, w)
-			done = s.perform(s.rules.edit(w.edit, time.Now()))
-			if s.rules.settled() {
-				s.acknowledge() // the bucket has it so already
-			}
-		case <-s.quit:
-			return fmt.Errorf("give back the session of %s: %w", s.cfg.Owner.Name, context.Canceled)
-		}
+			return done
+		})
+	for _, u := range s.pending {
+		u.done <- s.over()
 	}
 	if by := s.rules.by; by != nil {
+		s.err = fmt.Errorf("session of %s: %w: %s on %s, pid %d", s.cfg.Owner.Name, ErrSuperseded, by.ID, by.Host, by.PID)
 		s.cfg.OnSuperseded(*by)
-		return fmt.Errorf("session of %s: %w: %s on %s, pid %d", s.cfg.Owner.Name, ErrSuperseded, by.ID, by.Host, by.PID)
 	}
-	return nil
-}
-
-const sessionFailed = "the instance's session could not be read or written"
-
-// step lets the rules decide on what happened to the key, and does what they say.
-func (s *Session) step(in lease.Input) (done bool) {
-	fx := s.rules.Step(in, time.Now())
-	if in.Kind == lease.Answered && in.Err == nil {
-		s.client.Failing = ""
-	}
-	return s.perform(fx)
 }
 
 // perform does what the rules say.
 func (s *Session) perform(fx sessionEffects) (done bool) {
-	s.client.Report(sessionFailed, fx.Failed)
 	if fx.Held {
-		s.hold()
+		held := s.rules.lease.Record
+		if s.held.Swap(&held) == nil {
+			s.log.Info("the instance's session is open", "incarnation", held.Incarnation, "ttl", s.cfg.TTL.String())
+			close(s.opened)
+		}
+		s.acknowledge()
 	}
-	switch {
-	case fx.Read:
-		s.client.Read(s.rules.key)
-	case fx.Write != nil:
-		s.client.Write(*fx.Write)
-	}
-	if fx.Ensure {
-		s.client.Ensure()
-	}
-	s.client.Wake(fx.Next)
+	s.client.Do(&fx.Effects)
 	return fx.Done
 }
 
-// hold makes the record that the bucket has known to others, and acknowledges the updates that are in it.
-func (s *Session) hold() {
-	held := s.rules.view.record
-	if s.held.Swap(&held) == nil {
-		s.log.Info("the instance's session is open", "incarnation", held.Incarnation, "ttl", s.cfg.TTL.String())
-		close(s.opened)
+// update changes the record for one who waits for it.
+func (s *Session) update(u *update) (done bool) {
+	s.pending = append(s.pending, u)
+	done = s.perform(s.rules.edit(u.edit, time.Now()))
+	if s.rules.settled() {
+		s.acknowledge() // the bucket has it so already
 	}
-	s.acknowledge()
+	return done
 }
 
 // acknowledge answers the updates that are in the record that the bucket has.
 func (s *Session) acknowledge() {
-	held := s.rules.view.record
-	s.pending = slices.DeleteFunc(s.pending, func(w *update) bool {
+	held := s.rules.lease.Record
+	s.pending = slices.DeleteFunc(s.pending, func(u *update) bool {
 		edited := held
-		if w.edit(&edited); edited == held {
-			w.done <- nil
+		if u.edit(&edited); edited == held {
+			u.done <- nil
 			return true
 		}
-		return w.left.Load()
+		return u.abandoned.Load()
 	})
 }

@@ -71,7 +71,7 @@ func (p *process) awaitMembers(t *testing.T, others ...*process) {
 		want[o.Owner.Name] = o.Owner.ID
 	}
 	leasetest.Eventually(t, "members of "+p.Owner.Name, func() bool {
-		got := counted(p.membership.Snapshot())
+		got := eligible(p.membership.Snapshot())
 		if len(got) != len(want) {
 			return false
 		}
@@ -130,12 +130,12 @@ func TestMembersSeeWhoComesAndGoes(t *testing.T) {
 	}
 	for _, p := range []*process{a, b, c} {
 		p.awaitMembers(t, a, c)
-		if p.membership.Alive(b.Owner) || !p.membership.Alive(a.Owner) {
+		if p.membership.Snapshot().Alive(b.Owner) || !p.membership.Snapshot().Alive(a.Owner) {
 			t.Error("the wrong ones are alive")
 		}
 	}
-	if err := b.session.SetDraining(t.Context(), true); !errors.Is(err, ErrClosed) || b.session.Err() != nil {
-		t.Errorf("%v, %v", err, b.session.Err())
+	if err := b.session.SetDraining(t.Context(), true); !errors.Is(err, ErrClosed) || b.session.err != nil {
+		t.Errorf("%v, %v", err, b.session.err)
 	}
 }
 
@@ -161,7 +161,7 @@ func TestRestartUnderTheSameNameSupersedesAtOnce(t *testing.T) {
 	defer proceed()
 	again := startProcess(t, n.URL(), "b", leasetest.Never)
 	a.awaitMembers(t, a, again)
-	if a.membership.Alive(b.Owner) {
+	if a.membership.Snapshot().Alive(b.Owner) {
 		t.Error("the last run is alive")
 	}
 	if m, _ := again.session.Member(); m.Incarnation != 2 {
@@ -172,7 +172,7 @@ func TestRestartUnderTheSameNameSupersedesAtOnce(t *testing.T) {
 		t.Errorf("superseded by %+v", by)
 	}
 	leasetest.Next(t, b.session.Ended())
-	if err := b.session.Err(); !errors.Is(err, ErrSuperseded) {
+	if err := b.session.err; !errors.Is(err, ErrSuperseded) {
 		t.Error(err)
 	}
 	if err := b.session.Close(t.Context()); err != nil {
@@ -355,9 +355,9 @@ func TestMistakesInASessionAreRefused(t *testing.T) {
 	}
 	leasetest.Eventually(t, "the follower runs", func() bool {
 		_, err := New(Config{Follower: c.Follower})
-		return errors.Is(err, ErrMembership)
+		return errors.Is(err, ErrConfig)
 	})
-	if _, err := New(Config{}); !errors.Is(err, ErrMembership) {
+	if _, err := New(Config{}); !errors.Is(err, ErrConfig) {
 		t.Error(err)
 	}
 }
