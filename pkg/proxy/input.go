@@ -45,14 +45,13 @@ const (
 // Input is one thing that happens to a proxy.
 type Input struct {
 	Kind    Kind
-	Cause   registration.Cause  // of Event
-	SeenAt  time.Time           // when the cause was seen
-	Level   bool                // of Start: all that the bucket holds was shown before
-	Outcome Outcome             // of Finished
-	News    News                // of Seen and Offered
-	To      *registration.Owner // of Unassigned: who asked for it; nil: nobody
-	Reason  string              // of Delivering and Hindering
-	Jitter  float64             // in [-1, 1), spreads what is scheduled
+	Cause   registration.Cause // of Event
+	SeenAt  time.Time          // when the cause was seen
+	Level   bool               // of Start: all that the bucket holds was shown before
+	Outcome Outcome            // of Finished
+	News    News               // of Seen and Offered
+	Reason  string             // of Delivering and Hindering
+	Jitter  float64            // in [-1, 1), spreads what is scheduled
 }
 
 // News is an entry of the bucket, as far as the proxy needs it.

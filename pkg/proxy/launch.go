@@ -27,7 +27,6 @@ const takeoverBatch = 2000
 func (l *loop) launch(ctx context.Context) {
 	settings := l.settings.Load()
 	l.launchFirst(ctx)
-	l.handOver(time.Now())
 	// Before what is not waited for: what is released pauses.
 	for len(l.releases) > 0 && l.launched.Load() < maxBatches {
 		releases := l.drained()
@@ -54,10 +53,9 @@ func (l *loop) attempt(ctx context.Context, queue *[]*item, most int, settings *
 
 // result is the end of an attempt, or of a release.
 type result struct {
-	item     *item
-	released bool // it was a release
-	failed   bool // the release failed
-	cause    registration.Cause
+	item    *item    // of an attempt
+	release *release // nil: it was an attempt
+	cause   registration.Cause
 	registrar.Result
 }
 
@@ -103,12 +101,12 @@ func (l *loop) attempts(queue *[]*item, most int) ([]*item, []registrar.Attempt)
 	return items, attempts
 }
 
-// drained takes out up to a batch of releases whose proxies have nothing in hand any more.
+// drained takes out up to a batch of records to be deleted, of proxies that have nothing in hand any more.
 func (l *loop) drained() []release {
 	var ready []release
 	waiting := l.releases[:0]
 	for _, r := range l.releases {
-		if len(ready) < batchSize && isClosed(r.drained) {
+		if len(ready) < batchSize && isClosed(r.drained) && (!r.offered || l.retired.Load()) {
 			ready = append(ready, r)
 			continue
 		}
@@ -153,14 +151,14 @@ func (l *loop) hand(ctx context.Context, n int, batch func(context.Context) []re
 func (l *loop) releaseRecords(ctx context.Context, releases []release) []result {
 	results, deletions := make([]result, len(releases)), make([]kv.Write, len(releases))
 	for i := range releases {
-		results[i] = result{item: releases[i].item, released: true}
+		results[i] = result{release: &releases[i]}
 		deletions[i] = releases[i].Write
 	}
 	failed := 0
 	var sample error
 	for i, err := range l.registrar.Release(ctx, deletions) {
 		if err != nil {
-			failed, sample, results[i].failed = failed+1, err, true
+			failed, sample, results[i].Err = failed+1, err, err
 		}
 	}
 	if failed > 0 {
@@ -182,9 +180,10 @@ func (l *loop) releaseUnreleased(now time.Time, wake *time.Time) {
 	case now.Before(l.releaseAt):
 		sooner(wake, l.releaseAt)
 	default:
-		for _, it := range l.unreleased {
-			if l.withKey(it.key) == nil { // else it is configured anew
-				l.release(it, it.proxy.Revision, nil, nil, now)
+		for _, w := range l.unreleased {
+			if l.withKey(w.Key) == nil { // else it is configured anew
+				w.Term = l.inbox.fence.term()
+				l.releases = append(l.releases, release{Write: w, since: now})
 			}
 		}
 		l.unreleased = nil
@@ -196,7 +195,7 @@ func (l *loop) tellRegistered(results []result) {
 	for from := 0; from < len(results); {
 		cause, n, at := results[from].cause, 0, time.Time{}
 		for ; from < len(results) && results[from].cause == cause; from++ {
-			if r := &results[from]; r.Err == nil && !r.Superseded && !r.released {
+			if r := &results[from]; r.Err == nil && !r.Superseded && r.release == nil {
 				n, at = n+1, r.At
 			}
 		}

@@ -13,7 +13,7 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/kv"
-	"github.com/exesdb/subproxy/pkg/placement"
+	"github.com/exesdb/subproxy/pkg/rebalance"
 	"github.com/exesdb/subproxy/pkg/registrar"
 	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
@@ -42,29 +42,26 @@ type item struct {
 	slot  int32
 	index int32 // in loop.items
 
-	dirty    Urgency // a status is to be published
-	alone    bool    // an alert of its own stands
-	covered  bool    // the store's alert stands for it
-	ready    bool    // in loop.ready
-	inEvent  bool    // the attempt under way is part of an event round
-	removed  bool    // no longer configured; only its attempt under way is waited for
-	promised bool    // in loop.promises
-	taking   bool    // counted in loop.takes
-	way      *way    // to or from another instance; nil: it stays
-	asked    bool    // an operator waits for its attempt, which goes first
+	dirty   Urgency // a status is to be published
+	alone   bool    // an alert of its own stands
+	covered bool    // the store's alert stands for it
+	ready   bool    // in loop.ready
+	inEvent bool    // the attempt under way is part of an event round
+	removed bool    // no longer configured; only its attempt under way is waited for
+	asked   bool    // an operator waits for its attempt, which goes first
 
 	restarting bool // it takes no events, and begins anew once its sink has nothing in hand
 	unparked   bool // counted in loop.unparked
 }
 
-// release is a record to be deleted, or left to another instance, once what the proxy's sink has in hand is done with: whoever
-// takes the subscription then begins after it.
+// release is a record to be deleted, or offered to another instance, once what the proxy's sink has in hand is done with:
+// the next holder then begins after it.
 type release struct {
 	kv.Write
-	item    *item
+	since   time.Time // zero: package rebalance tells how long it took
 	drained <-chan struct{}
-	from    *inlet              // where its events came in; nil: nowhere
-	to      *registration.Owner // who asked for it; nil: nobody
+	from    *inlet // where its events came in; nil: nowhere
+	offered bool   // to another instance, and not deleted
 }
 
 // loop owns the proxies of one store. All its fields but the inbox belong to the goroutine that runs it.
@@ -86,29 +83,21 @@ type loop struct {
 	releases []release
 	flight   int // attempts and releases handed over and not ended
 
-	given      map[*item]handed // left to others, and not seen registered by them yet
-	unreleased []*item          // no longer configured, and not released: that failed
-	releaseAt  time.Time        // when it is tried again
+	unreleased []kv.Write // of what is no longer configured: they failed
+	releaseAt  time.Time  // when they are tried again
+
+	transfers *rebalance.Rebalancer // what moves to this instance, and from it
 
 	batches  registrar.Batches
 	launched atomic.Int32 // batches handed over and not ended
 	rounds   int          // attempts not ended that belong to the event round under way
 	limit    *rate.Limiter
 	actions  []*action
-	wanted   []*item // their holders are to be asked for them
-	pleas    int     // items whose holders were asked for them
-	quickest quickest
-	takes    int                 // items that were left to this instance, and are not registered yet
-	promises []promise           // others asked for them, in order
-	away     map[*item]time.Time // handed over and not seen registered yet: since when
-	pace     pace                // of what is handed over
-	appetite pace                // of what is asked for
-	yielded  int                 // since there were no promises left
-	lost     losses              // in this turn
-	watch    watch               // whether the store's events come
-	applied  uint64              // changes of which proxies there are, so far
-	depth    int                 // how deep answerAsked is in itself
-	ending   bool                // everything was removed; the loop ends once that is released
+	lost     losses // in this turn
+	watch    watch  // whether the store's events come
+	applied  uint64 // changes of which proxies there are, so far
+	depth    int    // how deep answerAsked is in itself
+	ending   bool   // everything was removed; the loop ends once that is released
 	work     sync.WaitGroup
 
 	// The settings in force, and what they were made from (rules).
@@ -116,22 +105,19 @@ type loop struct {
 	stretchedFrom *Settings
 	stretchedFor  int64
 
-	rival     rival
-	takenAt   time.Time          // when another instance was seen to take something
-	peersOf   *placement.Members // those that the store is shared with, made from (peers)
-	peersFrom *placement.Members
-
 	report report
 
 	unparked unparked
 }
 
 func newLoop(s *shared, store string) *loop {
-	return &loop{
+	l := &loop{
 		shared: s, store: store, inbox: newInbox(), log: s.logger.With("store", store),
-		byName: map[string]*item{}, away: map[*item]time.Time{}, given: map[*item]handed{}, pace: newPace(), appetite: newPace(),
+		byName: map[string]*item{}, transfers: rebalance.New(s.owner),
 		limit: rate.NewLimiter(rate.Every(eventInterval), eventBurst),
 	}
+	l.transfers.Note(rebalance.Input{Kind: rebalance.MembersChanged, Members: s.members.Load().Of(store)}, time.Now())
+	return l
 }
 
 // run is the loop. It ends after stop has released everything, or when ctx ends.
@@ -143,7 +129,7 @@ func (l *loop) run(ctx context.Context) {
 	for {
 		now := time.Now()
 		wake := l.turn(ctx, now)
-		if l.ending && l.flight == 0 && len(l.releases) == 0 && len(l.given) == 0 && len(l.unreleased) == 0 {
+		if l.ending && l.flight == 0 && len(l.releases) == 0 && l.transfers.Offered() == 0 && len(l.unreleased) == 0 {
 			return
 		}
 		timer.Reset(time.Until(wake))
@@ -183,11 +169,9 @@ func (l *loop) turn(ctx context.Context, now time.Time) (wake time.Time) {
 	}
 	l.answerAsked()
 	l.stepDue(now)
-	l.ask(now)
-	l.yield(now, &wake)
 	l.releaseUnreleased(now, &wake)
-	l.launch(ctx)
-	l.takeBack(now, &wake) // after launch, which leaves some to others
+	l.transfer(now, &wake)
+	l.launch(ctx) // after transfer, which claims and releases
 	l.tellSuperseded()
 	l.observe(now, &wake)
 	l.publish(now, &wake)
@@ -235,6 +219,7 @@ func (l *loop) mayStartRound(now time.Time, wake *time.Time) bool {
 // step applies an input to a proxy and sees to its effects.
 func (l *loop) step(it *item, in Input, now time.Time) {
 	in.Jitter = 2*rand.Float64() - 1
+	stoodBy := it.proxy.Standby
 	fx := it.proxy.Step(in, now, l.rules())
 	if fx.Attempt {
 		it.inEvent = isEvent(it.proxy.Cause)
@@ -246,7 +231,7 @@ func (l *loop) step(it *item, in Input, now time.Time) {
 	from := it.inlet
 	l.tend(it)
 	if fx.Release {
-		l.release(it, it.proxy.Revision, from, in.To, now)
+		l.release(it, it.proxy.Revision, from, in.Kind == Unassigned, now)
 	}
 	if fx.Superseded != nil {
 		l.superseded(it, *fx.Superseded, now)
@@ -258,10 +243,14 @@ func (l *loop) step(it *item, in Input, now time.Time) {
 		l.report.entered(it, fx.Entered, now)
 	}
 	l.mark(it, fx.Publish)
-	if p := &it.proxy; p.Standby {
-		l.consider(it, now)
-	} else if it.way != nil && it.way.leaving.IsZero() {
-		l.stays(it)
+	switch p := &it.proxy; {
+	case it.removed:
+	case p.Stopped:
+		l.transfers.Note(rebalance.Input{Kind: rebalance.Removed, Key: it.key}, now)
+	case p.Standby:
+		l.noteStandby(it, now)
+	case stoodBy:
+		l.transfers.Note(rebalance.Input{Kind: rebalance.Held, Key: it.key}, now)
 	}
 	if !it.proxy.Attempting {
 		l.due.schedule(it)
@@ -273,36 +262,44 @@ func isEvent(c registration.Cause) bool {
 }
 
 func (l *loop) finish(r *result, now time.Time) {
-	it := r.item
 	l.flight--
-	if r.released {
-		l.left(it, now)
-		if r.failed && it.removed {
-			l.unreleased, l.releaseAt = append(l.unreleased, it), now.Add(releaseAgain)
-		}
-		l.consider(it, now)
-		l.due.schedule(it)
+	if r.release != nil {
+		l.finishRelease(r, now)
 		return
 	}
+	it := r.item
 	if it.inEvent {
 		it.inEvent = false
 		l.rounds--
 	}
 	l.count(it, &r.Result)
-	if r.Err == nil && !r.Superseded {
-		l.quickest.note(r.At.Sub(it.proxy.CauseAt), now)
-	}
-	l.took(it, &r.Result, now)
+	l.transfers.Note(rebalance.Input{
+		Kind: rebalance.Registered, Key: it.key, Began: it.proxy.CauseAt, Took: r.At.Sub(it.proxy.CauseAt), Failed: r.Err != nil || r.Superseded,
+	}, now)
 	l.inbox.fence.learn(r.Term, now)
 	if it.removed {
 		if !r.Superseded && !it.proxy.Standby {
 			it.proxy.Claim = max(it.proxy.Claim, r.Incarnation)
-			l.release(it, max(r.Revision, it.proxy.Revision), nil, nil, now)
+			l.release(it, max(r.Revision, it.proxy.Revision), nil, false, now)
 		}
 		return
 	}
 	l.step(it, Input{Kind: Finished, Outcome: outcomeOf(&r.Result)}, now)
 	l.settleActions(it, now)
+}
+
+// finishRelease ends a release. Of what is no longer configured here, one that failed is tried again: its record names an
+// instance that lives, so that nobody else would claim the subscription.
+func (l *loop) finishRelease(r *result, now time.Time) {
+	if !r.release.since.IsZero() {
+		l.metrics.MoveSeconds.WithLabelValues("release").Observe(now.Sub(r.release.since).Seconds())
+	}
+	l.transfers.Note(rebalance.Input{Kind: rebalance.Reclaimed, Key: r.release.Key}, now)
+	if it := l.withKey(r.release.Key); it != nil {
+		l.noteStandby(it, now)
+	} else if r.Err != nil {
+		l.unreleased, l.releaseAt = append(l.unreleased, r.release.Write), now.Add(releaseAgain)
+	}
 }
 
 // outcomeOf is an attempt's result as its proxy's rules need it.
@@ -316,7 +313,7 @@ func outcomeOf(r *registrar.Result) Outcome {
 // withKey is the item of a registration's key; nil where there is none. A map of keys would cost as much as all else that is
 // kept of a name.
 func (l *loop) withKey(key string) *item {
-	name, err := subscription.DecodeToken(key[strings.LastIndexByte(key, '.')+1:])
+	name, err := nameOf(key)
 	if err != nil {
 		return nil
 	}
@@ -326,6 +323,11 @@ func (l *loop) withKey(key string) *item {
 	return nil
 }
 
+// nameOf is the subscription's name in a registration's key.
+func nameOf(key string) (string, error) {
+	return subscription.DecodeToken(key[strings.LastIndexByte(key, '.')+1:])
+}
+
 // seen takes one entry of the bucket. Only records of others are decoded.
 func (l *loop) seen(e *kv.Entry, now time.Time) {
 	it := l.withKey(e.Key)
@@ -333,7 +335,6 @@ func (l *loop) seen(e *kv.Entry, now time.Time) {
 		l.respelled(e)
 		return
 	}
-	l.passed(it, e, now)
 	n := News{Revision: e.Revision, Removed: e.Operation != kv.Put, Incarnation: e.Incarnation}
 	switch {
 	case n.Removed:
@@ -348,12 +349,14 @@ func (l *loop) seen(e *kv.Entry, now time.Time) {
 			break
 		}
 		n.Readable, n.Incarnation, n.Owner = true, record.Incarnation, record.Owner
-		l.arrived(it, now)
 		l.inbox.fence.learn(record.Term, now)
 	}
-	if p := &it.proxy; n.Readable && !n.Mine && p.Standby && (p.Holder == nil || p.Holder.ID != n.Owner.ID) {
-		l.takenAt = now
+	seen := rebalance.Input{Kind: rebalance.Seen, Key: it.key, Revision: n.Revision, Mine: n.Mine}
+	if n.Readable && !n.Mine {
+		p := &it.proxy
+		seen.Holder, seen.Taken = n.holder(), p.Standby && (p.Holder == nil || p.Holder.ID != n.Owner.ID)
 	}
+	l.transfers.Note(seen, now)
 	l.step(it, Input{Kind: Seen, News: n}, now)
 }
 
@@ -413,7 +416,7 @@ func (l *loop) superseded(it *item, by registration.Owner, now time.Time) {
 		l.retire(by)
 		return
 	default:
-		l.rival.took(now)
+		l.transfers.Note(rebalance.Input{Kind: rebalance.RivalSeen}, now)
 	}
 	if l.lost.n++; l.lost.n == 1 {
 		l.lost.first, l.lost.by = it.proxy.Name, by
@@ -426,7 +429,7 @@ func (l *loop) tellSuperseded() {
 		return
 	}
 	level := slog.LevelWarn
-	if l.peers() != nil {
+	if l.transfers.Shares() {
 		level = slog.LevelInfo // they share
 	}
 	l.log.Log(context.Background(), level, "another instance holds subscriptions now; standing by", "subscriptions", l.lost.n, "first", l.lost.first, "by", l.lost.by.Name, "id", l.lost.by.ID)

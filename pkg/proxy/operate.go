@@ -6,6 +6,7 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/rebalance"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -59,15 +60,13 @@ func (l *loop) remove(it *item, now time.Time) {
 		l.rounds--
 	}
 	l.shut(it)
-	l.unask(it)
-	l.took(it, nil, now)
+	l.transfers.Note(rebalance.Input{Kind: rebalance.Removed, Key: it.key}, now)
 	it.removed = true
 	l.step(it, Input{Kind: Stop}, now)
 	l.lower(it, now)
 	l.due.remove(it)
 	delete(l.byName, it.proxy.Name)
 	delete(l.report.changed, it)
-	delete(l.away, it)
 	last := l.items[len(l.items)-1]
 	l.items[it.index], last.index = last, it.index
 	l.items = l.items[:len(l.items)-1]
@@ -171,7 +170,7 @@ func (l *loop) statuses(r health.Request, now time.Time) []health.Status {
 	items := l.named(r.Name)
 	statuses := make([]health.Status, 0, len(items))
 	for i, it := range items {
-		if !r.Held || !it.idle() {
+		if !r.Held || !l.idle(it) {
 			statuses = append(statuses, l.status(it, now))
 		}
 		l.breathe(i)

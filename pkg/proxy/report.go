@@ -182,7 +182,7 @@ func (l *loop) summary(now time.Time) health.Summary {
 		if it.proxy.Refusal != "" {
 			s.Refusing++
 		}
-		if it.moving() != "" {
+		if moving, _ := l.moving(it); moving != "" {
 			s.Moving++
 		}
 		if lag := l.lag(it); lag != nil && *lag > 0 {
@@ -203,14 +203,15 @@ func (l *loop) summary(now time.Time) health.Summary {
 
 func (l *loop) status(it *item, now time.Time) health.Status {
 	p := &it.proxy
+	moving, next := l.moving(it)
 	s := health.Status{
 		Envelope: health.NewEnvelope(health.StatusType, now),
 		Store:    p.Store, Name: p.Name, SubscriptionType: p.Type, Selector: p.Selector,
 		Health: p.Health, Breaker: p.Breaker.State(), Registered: p.Registered, Verified: p.Verified,
 		Verification: "on", ConsecutiveFailures: p.Failures, LastSuccess: instant(p.LastSuccess), LastCause: p.Cause,
 		LastError: l.trouble(it, now), LatencyMS: float64(p.Latency.Microseconds()) / 1000, Revision: p.Revision,
-		Incarnation: p.Incarnation, Owner: l.holder(p), ReportedBy: l.owner, NextAttemptAt: instant(p.Next),
-		HeldSince: instant(p.HeldSince), Moving: it.moving(),
+		Incarnation: p.Incarnation, Owner: l.holder(p), ReportedBy: l.owner, NextAttemptAt: instant(next),
+		HeldSince: instant(p.HeldSince), Moving: moving,
 	}
 	if !l.settings.Load().Verify {
 		s.Verification = "off"

@@ -4,7 +4,7 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/kv"
-	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/rebalance"
 )
 
 // tend opens and shuts the place where a proxy's events come in, as the proxy begins to hold the subscription and ends. Each
@@ -36,13 +36,19 @@ func (l *loop) shut(it *item) {
 	l.heldUp(it, false, time.Now())
 }
 
-// release deletes the record at that revision, or leaves it to whoever asked for it, once the sink has nothing in hand.
-// From is where its events came in; nil: nowhere.
-func (l *loop) release(it *item, revision uint64, from *inlet, to *registration.Owner, now time.Time) {
-	it.way = &way{leaving: now}
+// release deletes the record at that revision, or offers it to the instance that requested it, once the sink has nothing
+// in hand. From is where its events came in; nil: nowhere.
+func (l *loop) release(it *item, revision uint64, from *inlet, offered bool, now time.Time) {
 	w := kv.Write{Key: it.key, Revision: revision, Incarnation: max(it.proxy.Incarnation, it.proxy.Claim), Term: l.inbox.fence.term()}
-	l.releases = append(l.releases, release{w, it, it.busy, from, to})
-	if busy := it.busy; !isClosed(busy) {
+	r, busy := release{Write: w, drained: it.busy, from: from, offered: offered}, it.busy
+	draining := !isClosed(busy)
+	if offered {
+		l.transfers.Note(rebalance.Input{Kind: rebalance.Released, Key: it.key, Draining: draining}, now)
+	} else {
+		r.since = now
+	}
+	l.releases = append(l.releases, r)
+	if draining {
 		l.work.Go(func() {
 			<-busy // closed within drainWithin
 			l.inbox.signal()

@@ -7,60 +7,13 @@ import (
 	"testing/synctest"
 	"time"
 
-	"pgregory.net/rapid"
-
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/placement"
+	"github.com/exesdb/subproxy/pkg/rebalance"
 	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
-
-func TestPaceFindsWhatIsFastEnough(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		p, now := newPace(), time.Unix(0, 0)
-		each := time.Duration(rapid.IntRange(1, 3000).Draw(t, "each")) * time.Microsecond // of what is on its way
-		var q quickest
-		if far := time.Duration(rapid.IntRange(0, 50).Draw(t, "far")) * time.Millisecond; far > 0 { // what a registration takes by itself
-			q.note(far, now)
-		}
-		slow := q.slow()
-		enough := max(leastAway, int(slow/each))
-		for range 100 {
-			released := now
-			now = now.Add(time.Duration(p.window) * each)
-			for range p.window {
-				p.arrived(released, now, slow)
-			}
-			if p.window < leastAway || p.window > mostAway {
-				t.Fatalf("%d at once", p.window)
-			}
-		}
-		if p.window > 2*enough || p.window < min(enough, mostAway)/4 {
-			t.Fatalf("%d at once, where %d take as long as they may", p.window, enough)
-		}
-	})
-}
-
-func TestQuickestRegistrationLatelySaysWhatIsSlow(t *testing.T) {
-	var q quickest
-	now := time.Unix(1000, 0)
-	for _, c := range []struct {
-		after, took, want time.Duration
-	}{
-		{0, time.Millisecond, slowMove}, // nothing is far away here
-		{time.Second, 50 * time.Millisecond, slowMove},
-		{lately, 20 * time.Millisecond, slowMove}, // the period before counts
-		{time.Second, 30 * time.Millisecond, slowMove},
-		{lately, 30 * time.Millisecond, 60 * time.Millisecond},
-		{lately + time.Second, 40 * time.Millisecond, 90 * time.Millisecond},
-	} {
-		now = now.Add(c.after)
-		if q.note(c.took, now); q.slow() != c.want {
-			t.Errorf("%v later one took %v: %v is slow, want %v", c.after, c.took, q.slow(), c.want)
-		}
-	}
-}
 
 func TestHandsOverAPartAtATime(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -81,7 +34,7 @@ func TestHandsOverAPartAtATime(t *testing.T) {
 		for rounds := 0; len(theirs) > 0; rounds++ {
 			synctest.Wait()
 			given := r.takeGiven()
-			if len(given) == 0 || rounds == 0 && len(given) > firstAway || len(given) > mostAway {
+			if len(given) == 0 || rounds == 0 && len(given) > rebalance.FirstWindow || len(given) > rebalance.MaxWindow {
 				t.Fatalf("%d handed over in round %d, and %d to go", len(given), rounds, len(theirs))
 			}
 			r.bucket.set(func(b *table) {
@@ -127,7 +80,7 @@ func TestWhatNobodyTakesHoldsUpNobody(t *testing.T) {
 			all = append(all, s.Name)
 		}
 		r.HandOver(health.HandOver{Store: "s", Names: all, To: to})
-		time.Sleep(lostMove*n/firstAway + handPatience)
+		time.Sleep(rebalance.UnseenPatience*n/rebalance.FirstWindow + rebalance.OfferPatience)
 		synctest.Wait()
 		if len(released) < n {
 			t.Errorf("%d of %d were released", len(released), n)

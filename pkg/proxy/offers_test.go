@@ -13,6 +13,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/placement"
+	"github.com/exesdb/subproxy/pkg/rebalance"
 	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/sink"
 	"github.com/exesdb/subproxy/pkg/subscription"
@@ -128,11 +129,11 @@ func TestWhatIsLeftAndNotTakenIsReleased(t *testing.T) {
 		if err != nil || record.Owner.ID != "id-a" || len(given) != 1 || given[0].Name != sub.Name || given[0].Incarnation != record.Incarnation || given[0].Revision != r.entry(sub.Key()).Revision {
 			t.Fatalf("%+v, %v; given %+v", record, err, given)
 		}
-		if n, err := r.leaves(t.Context()); n != 1 || err != nil {
+		if n, err := r.remaining(t.Context()); n != 1 || err != nil {
 			t.Errorf("%d are on their way, %v", n, err)
 		}
 		r.require(1, "on its way", func(st health.Status) bool { return st.Moving == health.Releasing })
-		time.Sleep(handPatience - time.Millisecond)
+		time.Sleep(rebalance.OfferPatience - time.Millisecond)
 		if r.entry(sub.Key()).Operation != kv.Put {
 			t.Fatal("it is released at once")
 		}
@@ -141,7 +142,7 @@ func TestWhatIsLeftAndNotTakenIsReleased(t *testing.T) {
 		if e := r.entry(sub.Key()); e.Operation != kv.Deleted || e.Incarnation != record.Incarnation {
 			t.Errorf("%+v", e)
 		}
-		if n, err := r.leaves(t.Context()); n != 0 || err != nil {
+		if n, err := r.remaining(t.Context()); n != 0 || err != nil {
 			t.Errorf("%d are on their way, %v", n, err)
 		}
 	})
@@ -151,7 +152,7 @@ func TestWhatIsLeftIsReleasedInTimeThoughNothingElseHappens(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r, sub := drainingRig(t)
 		defer r.stop()
-		time.Sleep(handPatience + time.Millisecond)
+		time.Sleep(rebalance.OfferPatience + time.Millisecond)
 		synctest.Wait()
 		if e := r.entry(sub.Key()); e.Operation != kv.Deleted {
 			t.Errorf("%+v", e)

@@ -9,6 +9,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/placement"
+	"github.com/exesdb/subproxy/pkg/rebalance"
 	"github.com/exesdb/subproxy/pkg/registration"
 )
 
@@ -62,7 +63,7 @@ func TestClaimOfAnEarlierRunRetiresNobody(t *testing.T) {
 		if r.Retired() {
 			t.Fatal("this run retired")
 		}
-		time.Sleep(turn)
+		time.Sleep(rebalance.Turn)
 		synctest.Wait()
 		r.require(2, "verified", verified)
 		if record, err := lastOf(r.bucket, testSubscriptions(1)[0].Key()); err != nil || record.Owner.ID != "id-a" || record.Incarnation != 3 {
@@ -87,14 +88,14 @@ func TestTwoRunsThatSessionsDoNotTellOfTakeFromEachOtherEverMoreSeldom(t *testin
 					t.Fatalf("%d turns after it was taken: %+v, %v; want it back after %d", n, record, err, waits)
 				}
 				if n < waits {
-					time.Sleep(turn)
+					time.Sleep(rebalance.Turn)
 					synctest.Wait()
 				}
 			}
 		}
 		r.shareWith() // sessions tell
 		r.claim(0, registration.Owner{Name: "host-a", ID: "another"}, incarnation+1)
-		time.Sleep(turn)
+		time.Sleep(rebalance.Turn)
 		synctest.Wait()
 		if record, err := lastOf(r.bucket, key); err != nil || record.Owner.ID != "id-a" {
 			t.Errorf("%+v, %v", record, err)
@@ -112,7 +113,7 @@ func TestRunLeavesWhatALaterOneHoldsUntilItHearsOfItsEnd(t *testing.T) {
 		r.claim(0, registration.Owner{Name: "host-b", ID: "id-b"}, 2)
 		r.claim(0, later, 3)
 		r.claim(1, later, 2)
-		time.Sleep(turn - time.Millisecond)
+		time.Sleep(rebalance.Turn - time.Millisecond)
 		synctest.Wait()
 		r.Retire(later)
 		time.Sleep(time.Minute)
