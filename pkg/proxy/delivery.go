@@ -76,7 +76,7 @@ type Delivery struct {
 }
 
 const (
-	// DefaultBudget is what events that wait for their sinks may take. An event larger than half of a budget may wait alone in its half.
+	// DefaultBudget is what events that wait for their sinks may take. An event that is larger than its part of a budget may wait alone there.
 	DefaultBudget = 256 << 20
 	// pendingBytes is how much may wait to be received from the connection, or two of the largest messages. More is dropped, which is a
 	// gap like any other.

@@ -78,7 +78,7 @@ type queued struct {
 	history uint64
 	reply   string // of an event without a sequence
 	load    load
-	half    int // of the waiting room
+	part    int // of the waiting room
 }
 
 func newInflow(in *inlet) *inflow {

@@ -7,28 +7,31 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// waitingRoom is the memory for events that wait for their sinks, of all inlets together. Half of it is for inlets whose sink failed
-// last, and the other half for all others, so that subscribers who are away hold up nobody else. An event without room is not taken. Its
-// inlet waits for its turn, and its emitter is asked for the event then: there is room promised for it.
+// waitingRoom is the memory for events that wait for their sinks, of all inlets together, in three parts. One half of it is for inlets whose
+// sink failed last, so that subscribers who are away hold up nobody else; an eighth is for small events of all others, so that these wait for
+// no line of large ones. An event without room is not taken. Its inlet waits for its turn, and its emitter is asked for the event then: there
+// is room promised for it.
 //
-// Invariant: what a half holds and has promised is no more than the half, or one event. It is safe for concurrent use.
+// Invariant: what a part holds and has promised is no more than the part, or one event. It is safe for concurrent use.
 type waitingRoom struct {
 	freed chan struct{} // holds one signal: an inlet that waits may have its turn; never closed
 
 	mu      sync.Mutex
-	halves  [2]half
+	parts   [partCount]part
 	held    int64 // bytes; what several inlets hold counts once
-	holders map[*byte]*[2]int
+	holders map[*byte]*[partCount]int
 }
 
-// The halves of memory.
+// The parts of the memory.
 const (
 	fresh    = iota
 	retrying // inlets whose last attempt failed
+	small    // small events of the others, where there is room; nobody waits for it
+	partCount
 )
 
-// half is one of them.
-type half struct {
+// part is one of them.
+type part struct {
 	limit, used int64
 	line        []ticket // those that wait, in order, and some that don't any more
 	waiting     int
@@ -44,10 +47,10 @@ type ticket struct {
 
 // seat is an inlet in the waiting room, whose mutex guards it.
 type seat struct {
-	half   int // of what it takes next
+	part   int // of what it takes next
 	stands standing
 	number uint64 // of its ticket
-	in     int    // the half that it waits in, or was promised room in
+	in     int    // the part that it waits in, or was promised room in
 	need   int64  // bytes of the event that it waits for
 }
 
@@ -71,6 +74,8 @@ const (
 	// eventBytes and headerBytes are what an event, and each of its headers, takes beside what it is on the wire.
 	eventBytes  = 1024
 	headerBytes = 100
+	// smallEvent is the most that a small one takes.
+	smallEvent = 16 << 10
 	// promiseFor is how long room is kept for an event that was asked for. Then its emitter has to ask. Hundreds of large events that
 	// are asked for at once take seconds to come, and one that comes too late is sent in vain.
 	promiseFor = 10 * time.Second
@@ -85,8 +90,9 @@ func loadOf(m *nats.Msg) load {
 }
 
 func newWaitingRoom(budget int64) *waitingRoom {
-	m := &waitingRoom{freed: make(chan struct{}, 1), holders: map[*byte]*[2]int{}}
-	m.halves[fresh].limit, m.halves[retrying].limit = budget-budget/2, budget/2
+	m := &waitingRoom{freed: make(chan struct{}, 1), holders: map[*byte]*[partCount]int{}}
+	m.parts[retrying].limit, m.parts[small].limit = budget/2, budget/8
+	m.parts[fresh].limit = budget - m.parts[retrying].limit - m.parts[small].limit
 	return m
 }
 
@@ -111,15 +117,22 @@ func (m *waitingRoom) hold(f *inflow, q *queued, otherwise refusal) bool {
 	defer m.mu.Unlock()
 	s := &f.seat
 	turn := s.stands == promised
-	switch q.half = s.half; {
+	switch q.part = s.part; {
 	case turn:
-		q.half = s.in
+		q.part = s.in
 		m.drop(s)
 	case s.stands != seated:
 		return false
 	}
-	h := &m.halves[q.half]
-	if (turn || h.waiting == 0) && h.fits(m.cost(q.half, &q.load)) {
+	if q.part == fresh && !turn && q.load.own+q.load.data <= smallEvent {
+		if p := &m.parts[small]; p.used+m.cost(small, &q.load) <= p.limit {
+			q.part = small
+			m.add(q)
+			return true
+		}
+	}
+	h := &m.parts[q.part]
+	if (turn || h.waiting == 0) && h.fits(m.cost(q.part, &q.load)) {
 		m.add(q)
 		return true
 	}
@@ -135,38 +148,38 @@ func (m *waitingRoom) hold(f *inflow, q *queued, otherwise refusal) bool {
 	return false
 }
 
-func (h *half) fits(bytes int64) bool { return h.used == 0 || h.used+bytes <= h.limit }
+func (h *part) fits(bytes int64) bool { return h.used == 0 || h.used+bytes <= h.limit }
 
-// cost is what an event adds to a half.
-func (m *waitingRoom) cost(half int, l *load) int64 {
-	if n := m.holders[l.first]; n != nil && n[half] > 0 {
+// cost is what an event adds to a part.
+func (m *waitingRoom) cost(part int, l *load) int64 {
+	if n := m.holders[l.first]; n != nil && n[part] > 0 {
 		return l.own
 	}
 	return l.own + l.data
 }
 
 func (m *waitingRoom) add(q *queued) {
-	m.halves[q.half].used += m.cost(q.half, &q.load)
+	m.parts[q.part].used += m.cost(q.part, &q.load)
 	m.held += q.load.own
 	n := m.holders[q.load.first]
 	if n == nil {
-		n = &[2]int{}
+		n = &[partCount]int{}
 		m.held += q.load.data
 		if q.load.first != nil {
 			m.holders[q.load.first] = n
 		}
 	}
-	n[q.half]++
+	n[q.part]++
 }
 
 func (m *waitingRoom) remove(q *queued) {
 	n := m.holders[q.load.first]
 	if n != nil {
-		n[q.half]--
+		n[q.part]--
 	}
-	m.halves[q.half].used -= m.cost(q.half, &q.load)
+	m.parts[q.part].used -= m.cost(q.part, &q.load)
 	m.held -= q.load.own
-	if n == nil || *n == [2]int{} {
+	if n == nil || *n == [partCount]int{} {
 		m.held -= q.load.data
 		delete(m.holders, q.load.first)
 	}
@@ -183,7 +196,7 @@ func (m *waitingRoom) release(all ...queued) {
 }
 
 func (m *waitingRoom) signal() {
-	if m.halves[fresh].waiting+m.halves[retrying].waiting > 0 {
+	if m.parts[fresh].waiting+m.parts[retrying].waiting > 0 {
 		m.wake()
 	}
 }
@@ -197,24 +210,24 @@ func (m *waitingRoom) wake() {
 }
 
 // retries notes that an inlet's sink failed, and reports whether the inlet may keep its events. It may not where there is no room for them
-// in the other half, or others wait for theirs: then it rests.
+// in the other part, or others wait for theirs: then it rests.
 func (m *waitingRoom) retries(f *inflow) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := &f.seat
-	h := &m.halves[retrying]
+	h := &m.parts[retrying]
 	if s.stands == waits && s.in == fresh {
 		m.drop(s)
-		s.half = retrying
+		s.part = retrying
 		m.enqueue(f)
 	}
-	s.half = retrying
+	s.part = retrying
 	others, more := h.waiting, int64(0)
 	if s.stands == waits {
 		others--
 	}
 	for i := range f.queue {
-		if q := &f.queue[i]; q.half == fresh {
+		if q := &f.queue[i]; q.part != retrying {
 			more += m.cost(retrying, &q.load)
 		}
 	}
@@ -224,9 +237,9 @@ func (m *waitingRoom) retries(f *inflow) bool {
 		return false
 	}
 	for i := range f.queue {
-		if q := &f.queue[i]; more > 0 && q.half == fresh {
+		if q := &f.queue[i]; more > 0 && q.part != retrying {
 			m.remove(q)
-			q.half = retrying
+			q.part = retrying
 			m.add(q)
 		}
 	}
@@ -240,7 +253,7 @@ func (m *waitingRoom) retries(f *inflow) bool {
 func (m *waitingRoom) accepts(f *inflow) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	f.seat.half = fresh
+	f.seat.part = fresh
 }
 
 // await ends an inlet's rest: it waits for its turn.
@@ -277,16 +290,16 @@ func (m *waitingRoom) rests(f *inflow) bool {
 
 func (m *waitingRoom) enqueue(f *inflow) {
 	s := &f.seat
-	s.stands, s.in = waits, s.half
+	s.stands, s.in = waits, s.part
 	s.number++
-	h := &m.halves[s.in]
+	h := &m.parts[s.in]
 	h.line = append(h.line, ticket{f: f, number: s.number})
 	h.waiting++
 }
 
 // drop takes an inlet out of its line, or its promise back.
 func (m *waitingRoom) drop(s *seat) {
-	switch h := &m.halves[s.in]; s.stands {
+	switch h := &m.parts[s.in]; s.stands {
 	case waits:
 		h.waiting--
 	case promised:
@@ -300,8 +313,8 @@ func (m *waitingRoom) drop(s *seat) {
 func (m *waitingRoom) next(now time.Time) *inflow {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for i := range m.halves {
-		h := &m.halves[i]
+	for i := range m.parts {
+		h := &m.parts[i]
 		for len(h.promises) > 0 && (h.promises[0].void() || !now.Before(h.promises[0].until)) {
 			if t := h.promises[0]; !t.void() {
 				m.drop(&t.f.seat)

@@ -20,7 +20,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// Whatever inlets take, fail with, drop and are asked for: neither half holds and promises more than it may, or more than one event; what
+// Whatever inlets take, fail with, drop and are asked for: no part holds and promises more than it may, or more than one event; what
 // is counted is what is there; and once the sinks accept, each inlet gets all its events.
 func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -66,14 +66,14 @@ func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 			}
 		}
 		check := func() {
-			var used [2]int64
+			var used [partCount]int64
 			var held, largest int64
 			type at struct {
 				first *byte
-				half  int
+				part  int
 			}
-			seen, anywhere, promises := map[at]bool{}, map[*byte]bool{}, [2]int{}
-			waiting := [2]int{}
+			seen, anywhere, promises := map[at]bool{}, map[*byte]bool{}, [partCount]int{}
+			waiting := [partCount]int{}
 			for _, f := range inlets {
 				switch f.seat.stands {
 				case promised:
@@ -85,27 +85,27 @@ func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 				}
 				for _, q := range f.queue {
 					l := q.load
-					used[q.half] += l.own
+					used[q.part] += l.own
 					held += l.own
 					largest = max(largest, l.own+l.data)
-					if l.first == nil || !seen[at{l.first, q.half}] {
-						used[q.half] += l.data
+					if l.first == nil || !seen[at{l.first, q.part}] {
+						used[q.part] += l.data
 					}
 					if l.first == nil || !anywhere[l.first] {
 						held += l.data
 					}
-					seen[at{l.first, q.half}], anywhere[l.first] = true, true
+					seen[at{l.first, q.part}], anywhere[l.first] = true, true
 				}
 			}
-			for i, h := range room.halves {
+			for i, h := range room.parts {
 				if h.used != used[i] && !hosted { // of shared events a promise reserves all, and the last holder gives back the data
-					t.Fatalf("half %d counts %d, and has %d", i, h.used, used[i])
+					t.Fatalf("part %d counts %d, and has %d", i, h.used, used[i])
 				}
 				if h.used > max(h.limit, largest) {
-					t.Fatalf("half %d has %d of %d", i, h.used, h.limit)
+					t.Fatalf("part %d has %d of %d", i, h.used, h.limit)
 				}
 				if h.waiting != waiting[i] {
-					t.Fatalf("half %d has %d waiting, not %d", i, h.waiting, waiting[i])
+					t.Fatalf("part %d has %d waiting, not %d", i, h.waiting, waiting[i])
 				}
 			}
 			if room.held != held {
@@ -154,10 +154,32 @@ func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 			}
 			check()
 		}
-		if room.held != 0 || room.halves[fresh].used != 0 || room.halves[retrying].used != 0 || len(room.holders) > 0 {
+		if room.held != 0 || room.parts[fresh].used != 0 || room.parts[retrying].used != 0 || room.parts[small].used != 0 || len(room.holders) > 0 {
 			t.Fatalf("something is left: %+v", room)
 		}
 	})
+}
+
+// A small event is taken while large ones wait for their turns, as long as small ones have room; what is behind that waits as well.
+func TestSmallEventsWaitForNoLineOfLargeOnes(t *testing.T) {
+	room := newWaitingRoom(1 << 20)
+	takes := func(f *inflow, size int) bool {
+		q := queued{load: loadOf(&nats.Msg{Data: make([]byte, size)})}
+		return room.hold(f, &q, queues)
+	}
+	if !takes(&inflow{}, 300<<10) || takes(&inflow{}, 300<<10) {
+		t.Fatal("there is room for one large event, and no more")
+	}
+	taken := 0
+	for takes(&inflow{}, 10<<10) {
+		taken++
+	}
+	if want := (1 << 20) / 8 / (11 << 10); taken != want {
+		t.Errorf("%d small events are taken, and not %d", taken, want)
+	}
+	if n := room.bytes(); n > 1<<20 {
+		t.Errorf("%d bytes are held", n)
+	}
 }
 
 // absent is a stage with many proxies whose subscriber is not there at first, and what it got.
@@ -400,7 +422,7 @@ func TestSubscribersWhoAreAwayDoNotStandInLine(t *testing.T) {
 		t.Errorf("%d events were sent to %d subscriptions, and nobody is there", n, inlets)
 	}
 	a.memory.mu.Lock()
-	if n := a.memory.halves[fresh].waiting; n > 0 {
+	if n := a.memory.parts[fresh].waiting; n > 0 {
 		t.Errorf("%d stand in line", n)
 	}
 	a.memory.mu.Unlock()
