@@ -22,6 +22,7 @@ const consumerIdle = 10 * time.Second
 type puller struct {
 	api     api
 	name    string
+	marker  string // the name as it stands in a reply subject
 	inbox   string
 	sub     *nats.Subscription
 	answers chan *nats.Msg
@@ -32,6 +33,7 @@ type puller struct {
 // openPuller makes a consumer that begins at a sequence. Room is how many answers may wait to be read.
 func openPuller(ctx context.Context, a api, prefix string, from uint64, room int) (*puller, error) {
 	p := &puller{api: a, name: prefix + nuid.Next(), inbox: a.nc.NewInbox(), answers: make(chan *nats.Msg, room)}
+	p.marker = "." + p.name + "."
 	sub, err := a.nc.ChanSubscribe(p.inbox, p.answers)
 	if err != nil {
 		return nil, fmt.Errorf("subscribe %s: %w", p.inbox, err)
@@ -85,7 +87,7 @@ type place struct {
 // placeOf reads it from where the message would be acknowledged: $JS.ACK, perhaps domain and account, the stream and the
 // consumer; how often it was delivered, its sequence, the delivery's, when it was stored, how many come after; perhaps more.
 func (p *puller) placeOf(m *nats.Msg) (place, bool) {
-	_, rest, _ := strings.Cut(m.Reply, "."+p.name+".")
+	_, rest, _ := strings.Cut(m.Reply, p.marker)
 	var number [5]uint64
 	for i := range number {
 		var token string
