@@ -87,7 +87,10 @@ type confirmations struct {
 }
 
 const (
-	// maxConfirmations is how many PINGs are under way. On a long way to the server there are several, a millisecond or ackEvery events apart;
+	// confirmEvery is how many events of an inflow one PING is for, while they come without a pause: a quarter of the largest window that an
+	// emitter has for it.
+	confirmEvery = 256
+	// maxConfirmations is how many PINGs are under way. On a long way to the server there are several, ackAfter or confirmEvery events apart;
 	// where the server does not answer they would only pile up.
 	maxConfirmations = 32
 	// tellUnconfirmed is how long the server may take to answer before it is said.
@@ -114,7 +117,7 @@ func (f *inflow) send(q *queued) bool {
 		f.listed = true
 		d.unacked = append(d.unacked, f)
 	}
-	d.confirming.now = d.confirming.now || f.transit.count-f.transit.asked >= ackEvery
+	d.confirming.now = d.confirming.now || f.transit.count-f.transit.asked >= confirmEvery
 	return true
 }
 

@@ -83,8 +83,8 @@ const (
 	pendingBytes = 32 << 20
 	// pendingLocal is how many from an emitter in the same process may; it waits while there are more.
 	pendingLocal = 1 << 12
-	// ackEvery is how many events are acknowledged together, and ackAfter how long fewer wait for more; ackWithin where more are
-	// waiting for their sink.
+	// ackEvery is how many events that a sink accepted one by one are acknowledged together, and ackAfter how long fewer wait for more;
+	// ackWithin where more are waiting for their sink.
 	ackEvery  = 100
 	ackAfter  = time.Millisecond
 	ackWithin = 100 * time.Millisecond
