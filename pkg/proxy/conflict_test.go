@@ -102,7 +102,7 @@ func (c *contender) step(in Input) {
 	fx := c.proxy.Step(in, time.Now(), &testSettings)
 	c.pending = c.pending || fx.Attempt
 	if fx.Release {
-		c.loop.release(c.item, c.proxy.Revision, nil, false, time.Now())
+		c.loop.release(c.item, nil, false, time.Now())
 		c.loop.releaseRecords(context.Background(), c.loop.drained())
 	}
 	if in.Kind == Seen || in.Kind == Finished {

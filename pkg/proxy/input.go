@@ -5,6 +5,7 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
 // Settings are the numbers of the rules. They can change while proxies run; each decision takes the ones in force.
@@ -26,20 +27,22 @@ type Kind uint8
 
 // The kinds of input.
 const (
-	Start      Kind = iota // begin to hold the subscription
-	Event                  // Cause happened, seen at CauseAt
-	Due                    // the time Next has come
-	Finished               // the attempt under way ended with Outcome
-	Seen                   // the feed showed News about the key
-	Voided                 // the bucket is new: nothing that was known about it stands
-	Restart                // stop and start anew, with a new incarnation
-	Stop                   // release the registration and do nothing more
-	Retired                // another run of this instance's name took over: do nothing more, release nothing
-	Assigned               // nobody holds the subscription, and it is this instance's turn to
-	Unassigned             // another instance is to hold it: release it, where it is held, and stand by
-	Offered                // its holder delivers nothing any more, and offers it to this instance, at News
-	Delivering             // the sink takes no events, for Reason; empty: it takes them again
-	Hindering              // events don't come or don't move on, for Reason; empty: they do again
+	Start        Kind = iota // begin to hold the subscription
+	Event                    // Cause happened, seen at CauseAt
+	Due                      // the time Next has come
+	Finished                 // the attempt under way ended with Outcome
+	Seen                     // the feed showed News about the key
+	Voided                   // the bucket is new: nothing that was known about it stands
+	Restart                  // stop and start anew, with a new incarnation, where HandedOver says that the run before stopped
+	Reconfigured             // Subscription differs in where it starts, or in what follows a gap
+	Rescheduled              // the intervals are others: what is due later than they allow comes forward
+	Stop                     // release the registration and do nothing more
+	Retired                  // another run of this instance's name took over: do nothing more, release nothing
+	Assigned                 // nobody holds the subscription, and it is this instance's turn to
+	Unassigned               // another instance is to hold it: release it, where it is held, and stand by
+	Offered                  // its holder delivers nothing any more, and offers it to this instance, at News
+	Delivering               // the sink takes no events, for Reason; empty: it takes them again
+	Hindering                // events don't come or don't move on, for Reason; empty: they do again
 )
 
 // Input is one thing that happens to a proxy.
@@ -49,9 +52,12 @@ type Input struct {
 	SeenAt  time.Time          // when the cause was seen
 	Level   bool               // of Start: all that the bucket holds was shown before
 	Outcome Outcome            // of Finished
-	News    News               // of Seen and Offered
-	Reason  string             // of Delivering and Hindering
-	Jitter  float64            // in [-1, 1), spreads what is scheduled
+	// Subscription is of Reconfigured. Its key is the proxy's.
+	Subscription *subscription.Subscription
+	HandedOver   *HandedOver // of Restart; nil: nothing was taken
+	News         News        // of Seen and Offered
+	Reason       string      // of Delivering and Hindering
+	Jitter       float64     // in [-1, 1), spreads what is scheduled
 }
 
 // News is an entry of the bucket, as far as the proxy needs it.

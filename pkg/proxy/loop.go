@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"golang.org/x/time/rate"
 
@@ -30,7 +31,8 @@ const (
 // due one by one would each be a batch of its own, at several times the cost.
 const dueInterval = 50 * time.Millisecond
 
-// item is a proxy in its loop. It has 480 bytes, which is what the allocator gives; one more would cost 32.
+// item is a proxy in its loop. It has 480 bytes at most, which is what the allocator gives; one more would cost 32 for
+// each subscription.
 type item struct {
 	proxy  Proxy
 	key    string
@@ -53,6 +55,8 @@ type item struct {
 	restarting bool // it takes no events, and begins anew once its sink has nothing in hand
 	unparked   bool // counted in loop.unparked
 }
+
+var _ [480 - unsafe.Sizeof(item{})]byte // else it does not compile
 
 // release is a record to be deleted, or offered to another instance, once what the proxy's sink has in hand is done with:
 // the next holder then begins after it.
@@ -231,7 +235,7 @@ func (l *loop) step(it *item, in Input, now time.Time) {
 	from := it.inlet
 	l.tend(it)
 	if fx.Release {
-		l.release(it, it.proxy.Revision, from, in.Kind == Unassigned, now)
+		l.release(it, from, in.Kind == Unassigned, now)
 	}
 	if fx.Superseded != nil {
 		l.superseded(it, *fx.Superseded, now)
@@ -278,9 +282,8 @@ func (l *loop) finish(r *result, now time.Time) {
 	}, now)
 	l.inbox.fence.learn(r.Term, now)
 	if it.removed {
-		if !r.Superseded && !it.proxy.Standby {
-			it.proxy.Claim = max(it.proxy.Claim, r.Incarnation)
-			l.release(it, max(r.Revision, it.proxy.Revision), nil, false, now)
+		if it.proxy.Step(Input{Kind: Finished, Outcome: outcomeOf(&r.Result)}, now, l.rules()).Release {
+			l.release(it, nil, false, now)
 		}
 		return
 	}

@@ -4,7 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/rebalance"
 	"github.com/exesdb/subproxy/pkg/subscription"
@@ -24,7 +23,7 @@ func (l *loop) apply(wanted []subscription.Subscription, started bool, now time.
 			l.remove(it, now)
 			released++
 		case s != it.proxy.Subscription:
-			it.proxy.StartVersion, it.proxy.OnGap = s.StartVersion, s.OnGap // the rest is the key, and read by the inlet without a lock
+			l.step(it, Input{Kind: Reconfigured, Subscription: &s}, now) // the rest is the key, and read by the inlet without a lock
 			l.restart(it, now)
 			restarted++
 		}
@@ -42,8 +41,7 @@ func (l *loop) apply(wanted []subscription.Subscription, started bool, now time.
 }
 
 func (l *loop) add(s subscription.Subscription, started bool, now time.Time) {
-	it := &item{key: s.Key(), index: int32(len(l.items))}
-	it.proxy.Subscription, it.proxy.Health = s, breaker.Unknown
+	it := &item{proxy: NewProxy(s), key: s.Key(), index: int32(len(l.items))}
 	l.items = append(l.items, it)
 	l.byName[s.Name] = it
 	if l.retired.Load() {
@@ -109,25 +107,19 @@ func (l *loop) beginAnew(it *item, now time.Time) {
 	from := it.inlet
 	l.shut(it)
 	it.number = l.numbers.Add(1)
-	if p := &it.proxy; from != nil {
-		stopped := HandedOver{from.place(), p.Revision}
-		it.inlet = l.delivery.open(l, it, it.number, &stopped)
-		if !p.Attempting { // else what is written first is of the run before
-			p.handedOver = &stopped
-		}
+	in := Input{Kind: Restart, SeenAt: now}
+	if from != nil {
+		in.HandedOver = &HandedOver{from.place(), it.proxy.Revision}
+		it.inlet = l.delivery.open(l, it, it.number, in.HandedOver)
 	}
-	l.step(it, Input{Kind: Restart, SeenAt: now}, now)
+	l.step(it, in, now)
 }
 
 // reschedule brings the timers of healthy proxies forward to where the interval in force has them at the latest.
 func (l *loop) reschedule(now time.Time) {
-	interval := l.rules().NormalInterval
-	for _, it := range l.items {
-		p := &it.proxy
-		if next := now.Add(breaker.Spread(interval, l.jitter())); p.Failures == 0 && p.Next.After(next) {
-			p.Next = next
-			l.due.schedule(it)
-		}
+	for i, it := range l.items {
+		l.step(it, Input{Kind: Rescheduled}, now)
+		l.breathe(i)
 	}
 }
 

@@ -28,7 +28,6 @@ type Proxy struct {
 	again      registration.Cause
 	againAt    *time.Time
 	late       *News       // the newest news of others that came while an attempt was under way
-	voided     bool        // the bucket was found to be new while an attempt was under way
 	renewTo    uint64      // the next claim is of this incarnation at least
 	handedOver *HandedOver // where its holder stopped, that handed it over; nil once it is registered, or where none did
 
@@ -37,6 +36,8 @@ type Proxy struct {
 	Stopped              bool
 	Started              bool
 	settled              bool // the first timer interval after a success is over
+	voided               bool // the bucket was found to be new while an attempt was under way
+	Hindered             bool // its events don't come, or don't move on; the loop knows why
 
 	Failures    int
 	Breaker     breaker.Breaker
@@ -45,7 +46,6 @@ type Proxy struct {
 	LastSuccess time.Time
 	LastError   string
 	Refusal     string // why the sink takes no events; empty: it does
-	Hindered    bool   // its events don't come, or don't move on; the loop knows why
 	Latency     time.Duration
 	Next        time.Time // of the next attempt if nothing happens before; zero: none
 }
@@ -59,10 +59,19 @@ func (p *Proxy) NextIncarnation() uint64 {
 	return max(p.Incarnation+1, p.renewTo)
 }
 
+// NewProxy is a subscription's proxy before its start.
+func NewProxy(s subscription.Subscription) Proxy {
+	return Proxy{Subscription: s, Health: breaker.Unknown}
+}
+
 // Step applies one input.
 func (p *Proxy) Step(in Input, now time.Time, s *Settings) Effects {
-	if p.Stopped {
+	if in.Kind == Reconfigured {
+		p.StartVersion, p.OnGap = in.Subscription.StartVersion, in.Subscription.OnGap
 		return Effects{}
+	}
+	if p.Stopped {
+		return p.finishStopped(in)
 	}
 	switch in.Kind {
 	case Start:
@@ -84,6 +93,9 @@ func (p *Proxy) Step(in Input, now time.Time, s *Settings) Effects {
 		if p.Standby {
 			return Effects{}
 		}
+		if in.HandedOver != nil && !p.Attempting { // else what is written first is of the run before
+			p.handedOver = in.HandedOver
+		}
 		p.renewTo, p.settled = p.NextIncarnation()+1, false
 		p.Breaker, p.Failures, p.LastError, p.Refusal = breaker.Breaker{}, 0, "", "" // the sink will tell anew
 		return p.event(Input{Cause: registration.Manual, SeenAt: in.SeenAt})
@@ -99,6 +111,11 @@ func (p *Proxy) Step(in Input, now time.Time, s *Settings) Effects {
 	case Hindering:
 		p.Hindered = in.Reason != ""
 		return p.delivering(s)
+	case Rescheduled:
+		if next := now.Add(breaker.Spread(s.NormalInterval, in.Jitter)); p.Failures == 0 && p.Next.After(next) {
+			p.Next = next
+		}
+		return Effects{}
 	case Stop:
 		p.Stopped, p.Next = true, time.Time{}
 		return Effects{Release: p.Registered && p.Mine && !p.Standby}
@@ -185,6 +202,21 @@ func (p *Proxy) finish(in Input, now time.Time, s *Settings) Effects {
 		fx.Attempt = p.attempt(cause, *p.againAt).Attempt
 	}
 	return fx
+}
+
+// finishStopped is for the attempt that was under way when the proxy was stopped: what it has written, or may have
+// written, is released.
+func (p *Proxy) finishStopped(in Input) Effects {
+	if in.Kind != Finished || !p.Attempting {
+		return Effects{}
+	}
+	p.Attempting = false
+	o := in.Outcome
+	if o.Superseded || p.Standby {
+		return Effects{}
+	}
+	p.Claim, p.Revision = max(p.Claim, o.Incarnation), max(p.Revision, o.Revision)
+	return Effects{Release: true}
 }
 
 // void forgets what the bucket held.

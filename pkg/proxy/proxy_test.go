@@ -98,9 +98,12 @@ func TestWhateverHappensTheRulesHold(t *testing.T) {
 				"failure":   func(*rapid.T) { m.failure() },
 				"removed":   func(*rapid.T) { m.removed() },
 				"restart":   func(*rapid.T) { m.restart() },
-				"taken":     func(*rapid.T) { m.taken() },
-				"released":  func(*rapid.T) { m.removed() },
-				"void":      func(*rapid.T) { m.step(Input{Kind: Voided}); m.revision = 0 },
+				"interval": func(t *rapid.T) {
+					m.reschedule(time.Duration(rapid.IntRange(1, 60).Draw(t, "seconds")) * time.Second)
+				},
+				"taken":    func(*rapid.T) { m.taken() },
+				"released": func(*rapid.T) { m.removed() },
+				"void":     func(*rapid.T) { m.step(Input{Kind: Voided}); m.revision = 0 },
 			})
 		})
 	})
@@ -206,6 +209,18 @@ func (m *machine) restart() {
 	}
 }
 
+// reschedule checks that what is due later than another interval allows comes forward, and nothing else.
+func (m *machine) reschedule(interval time.Duration) {
+	m.settings.NormalInterval = interval
+	before := m.p.Next
+	if fx := m.step(Input{Kind: Rescheduled}); fx.Attempt || m.p.Next.After(before) {
+		m.t.Fatalf("due at %v, was %v; an attempt: %v", m.p.Next, before, fx.Attempt)
+	}
+	if m.p.Failures > 0 && m.p.Next != before || m.p.Failures == 0 && time.Until(m.p.Next) > interval {
+		m.t.Fatalf("due in %v with intervals of %v, after %d failures", time.Until(m.p.Next), interval, m.p.Failures)
+	}
+}
+
 // taken is another instance's record with a higher incarnation.
 func (m *machine) taken() {
 	m.revision++
@@ -294,5 +309,34 @@ func TestTimerOnlySettingsWaitForTheTimer(t *testing.T) {
 	}
 	if fx := p.Step(Input{Kind: Due}, p.Next, &s); !fx.Attempt || p.Cause != registration.Timer {
 		t.Fatalf("the timer: effects %+v, cause %s", fx, p.Cause)
+	}
+}
+
+// What an attempt writes that was under way when its proxy was stopped is released when the attempt ends, and once.
+func TestStoppedProxyReleasesWhatItsLastAttemptWrote(t *testing.T) {
+	now := time.Unix(1000, 0)
+	for name, c := range map[string]struct {
+		outcome  Outcome
+		released bool
+	}{
+		"written":    {Outcome{Revision: 7, Incarnation: 3, Written: true, Verified: true}, true},
+		"failed":     {Outcome{Revision: 7, Incarnation: 3, Err: errTest}, true},
+		"superseded": {Outcome{Revision: 7, Incarnation: 3, Superseded: true}, false},
+	} {
+		p := NewProxy(subscription.Subscription{Store: "s", Type: subscription.ByStream, Selector: "$all", Name: "n"})
+		p.Step(Input{Kind: Start, SeenAt: now}, now, &testSettings)
+		if fx := p.Step(Input{Kind: Stop}, now, &testSettings); fx.Release {
+			t.Errorf("%s: it is released while the attempt is under way, and nothing was registered", name)
+		}
+		in := Input{Kind: Finished, Outcome: c.outcome}
+		if fx := p.Step(in, now, &testSettings); fx.Release != c.released || fx.Attempt {
+			t.Errorf("%s: %+v", name, fx)
+		}
+		if c.released && (p.Revision != 7 || p.Claim != 3) {
+			t.Errorf("%s: released at revision %d with incarnation %d", name, p.Revision, p.Claim)
+		}
+		if fx := p.Step(in, now, &testSettings); fx.Release {
+			t.Errorf("%s: it is released twice", name)
+		}
 	}
 }

@@ -36,10 +36,11 @@ func (l *loop) shut(it *item) {
 	l.heldUp(it, false, time.Now())
 }
 
-// release deletes the record at that revision, or offers it to the instance that requested it, once the sink has nothing
+// release deletes a proxy's record, or offers it to the instance that requested it, once the sink has nothing
 // in hand. From is where its events came in; nil: nowhere.
-func (l *loop) release(it *item, revision uint64, from *inlet, offered bool, now time.Time) {
-	w := kv.Write{Key: it.key, Revision: revision, Incarnation: max(it.proxy.Incarnation, it.proxy.Claim), Term: l.inbox.fence.term()}
+func (l *loop) release(it *item, from *inlet, offered bool, now time.Time) {
+	p := &it.proxy
+	w := kv.Write{Key: it.key, Revision: p.Revision, Incarnation: max(p.Incarnation, p.Claim), Term: l.inbox.fence.term()}
 	r, busy := release{Write: w, drained: it.busy, from: from, offered: offered}, it.busy
 	draining := !isClosed(busy)
 	if offered {
