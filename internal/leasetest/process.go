@@ -1,5 +1,5 @@
-// Package leasetest is what tests of leases, elections and memberships share: a process that keeps keys in the cluster
-// bucket of a real server, and can be paused.
+// Package leasetest is what tests of leases, elections and memberships share: a process that keeps keys in
+// the cluster bucket of a real server, and can be paused.
 package leasetest
 
 import (
@@ -72,8 +72,8 @@ func Eventually(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// Pipe is what a connection goes through. While it is locked nothing comes or goes, as for a process that is stopped by
-// SIGSTOP; then everything does, in order.
+// Pipe is what a connection goes through. While it is locked nothing comes or goes, as for a process that
+// is stopped by SIGSTOP; then everything does, in order.
 type Pipe struct{ sync.RWMutex }
 
 // Dial implements nats.CustomDialer.
@@ -116,7 +116,8 @@ type Process struct {
 func Connect(t *testing.T, url, name string) *Process {
 	t.Helper()
 	p := &Process{Owner: registration.Owner{Name: name, ID: nuid.Next(), Host: "h", PID: 1}}
-	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond), nats.ReconnectBufSize(-1), nats.SetCustomDialer(&p.Pipe))
+	nc, err := nats.Connect(url, nats.MaxReconnects(-1), nats.ReconnectWait(10*time.Millisecond),
+		nats.ReconnectBufSize(-1), nats.SetCustomDialer(&p.Pipe))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,9 +12,9 @@ import (
 // Half is a rand that never varies anything.
 func Half() float64 { return 0.5 }
 
-// World is a cluster bucket in virtual time, and the runs whose rules keep records in it, or follow those of others. It
-// answers their requests as late, and shows them its feed as slowly, as a test wants; answers may be lost, writes may come
-// late, and the bucket may be away, be emptied, or be replaced.
+// World is a cluster bucket in virtual time, and the runs whose rules keep records in it, or follow those
+// of others. It answers their requests as late, and shows them its feed as slowly, as a test wants; answers
+// may be lost, writes may come late, and the bucket may be away, be emptied, or be replaced.
 type World struct {
 	T    interface{ Fatalf(string, ...any) }
 	Now  time.Time
@@ -29,11 +29,11 @@ type World struct {
 	Answered time.Time            // when the answer was given that arrived last
 	Terms    bool                 // markers of deletions say the term
 
-	// Account, which may be nil, is called with each record that is written by a conditional write, before it is there:
-	// over is what it replaces.
+	// Account, which may be nil, is called with each record that is written by a conditional write, before
+	// it is there: over is what it replaces.
 	Account func(w *kv.Write, over kv.Entry, revision uint64)
-	// Settled, which may be nil, is called for each run in a calm once all is answered and shown to it; it reports whether
-	// it stepped the rules.
+	// Settled, which may be nil, is called for each run in a calm once all is answered and shown to it; it
+	// reports whether it stepped the rules.
 	Settled func(r *Run) bool
 
 	Runs []*Run
@@ -65,7 +65,8 @@ type Request struct {
 // NewWorld makes a bucket that is empty, with revisions above first.
 func NewWorld(t interface{ Fatalf(string, ...any) }, first uint64) *World {
 	return &World{
-		T: t, Now: time.Date(2026, 11, 23, 7, 0, 0, 0, time.UTC), Up: true, TTL: lease.BucketTTL(lease.DefaultTTL),
+		T: t, Now: time.Date(2026, 11, 23, 7, 0, 0, 0, time.UTC), Up: true,
+		TTL:      lease.BucketTTL(lease.DefaultTTL),
 		Revision: first, Entries: map[string]kv.Entry{}, Written: map[string]time.Time{},
 	}
 }
@@ -232,8 +233,8 @@ func (w *World) Replace(first uint64) {
 	}
 }
 
-// Lose replaces the bucket by one whose revisions are lower, and none of which was there before: a revision of the old
-// bucket that is by chance that of a record in the new one is beyond any rule.
+// Lose replaces the bucket by one whose revisions are lower, and none of which was there before: a revision
+// of the old bucket that is by chance that of a record in the new one is beyond any rule.
 func (w *World) Lose() { w.Replace(1<<20 - (w.Losses+1)*1000) }
 
 // active reports whether a run does anything.
@@ -325,7 +326,7 @@ func (w *World) Actions(keys []string) map[string]func(*rapid.T) {
 			w.Calm(time.Duration(rapid.IntRange(0, 5000).Draw(t, "calm ms")) * time.Millisecond)
 		},
 		"wake":   func(t *rapid.T) { w.Wake(w.Awake(t)) },
-		"serve":  func(t *rapid.T) { w.Serve(w.Any(t)) }, // also what a run asked for that is paused or killed
+		"serve":  func(t *rapid.T) { w.Serve(w.Any(t)) }, // a paused or killed run's request too
 		"finish": func(t *rapid.T) { w.Finish(w.Awake(t), false) },
 		"lose":   func(t *rapid.T) { w.Finish(w.Awake(t), true) },
 		"feed":   func(t *rapid.T) { w.Feed(w.Awake(t)) },

@@ -43,12 +43,12 @@ type Event struct {
 	Enveloped bool // it has the type of what subproxy announces
 }
 
-// MaxAnnouncedTerm is the highest term that an event may bring. Anybody can publish one: however high it is, leaders after it
-// have as many terms left.
+// MaxAnnouncedTerm is the highest term that an event may bring. Anybody can publish one: however high it
+// is, leaders after it have as many terms left.
 const MaxAnnouncedTerm = event.MaxTerm / 2
 
-// Decode reads an event's body. It never fails: a body that can't be read is an event for every store. Unknown fields
-// are skipped, numbers may stand in strings, and a field of the wrong kind counts as absent.
+// Decode reads an event's body. It never fails: a body that can't be read is an event for every store.
+// Unknown fields are skipped, numbers may stand in strings, and a field of the wrong kind counts as absent.
 func Decode(kind Kind, body []byte, seenAt time.Time) Event {
 	e := Event{Kind: kind, SeenAt: seenAt}
 	if body = bytes.TrimSpace(body); len(body) == 0 {

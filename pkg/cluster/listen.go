@@ -63,15 +63,16 @@ func (s *sightings) add(one sighting) {
 	s.last[s.next%len(s.last)], s.next = one, s.next+1
 }
 
-// JetStream's advisories; the stream's name follows. Source: nats-server, JSAdvisoryStreamLeaderElectedPre and
-// JSAdvisoryStreamDeletedPre.
+// JetStream's advisories; the stream's name follows. Source: nats-server, JSAdvisoryStreamLeaderElectedPre
+// and JSAdvisoryStreamDeletedPre.
 const (
 	leaderElected = "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED."
 	streamDeleted = "$JS.EVENT.ADVISORY.STREAM.DELETED."
 )
 
-// bridgeQueue lets one of all instances publish what an advisory stands for; each of them acts on it by itself. Where a
-// stream is bridged to several stores, each of these has its own queue, or only one would be told.
+// bridgeQueue lets one of all instances publish what an advisory stands for; each of them acts on it by
+// itself. Where a stream is bridged to several stores, each of these has its own queue, or only one would
+// be told.
 func bridgeQueue(b Bridged) string {
 	return "exesdb-bridge-" + string(b.Kind) + "-" + subscription.EncodeToken(b.Store)
 }
@@ -153,9 +154,11 @@ func (l *Listener) warnMalformed(e Event, m *nats.Msg) {
 	}
 	problem := "a cluster event could not be read and is taken to mean every store"
 	if !e.Malformed {
-		problem = fmt.Sprintf("a cluster event has a term that is no number from 1 to %d, and counts without it", uint64(MaxAnnouncedTerm))
+		problem = fmt.Sprintf("a cluster event has a term that is no number from 1 to %d, and counts without it",
+			uint64(MaxAnnouncedTerm))
 	}
-	l.cfg.Logger.Warn(problem+"; others like it within a minute are only counted", "subject", m.Subject, "body", string(m.Data[:min(len(m.Data), 200)]))
+	l.cfg.Logger.Warn(problem+"; others like it within a minute are only counted",
+		"subject", m.Subject, "body", string(m.Data[:min(len(m.Data), 200)]))
 }
 
 // advisory is what is used of JetStream's leader-elected advisory.
@@ -187,7 +190,8 @@ func election(b Bridged, m *nats.Msg) Event {
 func (l *Listener) announceElection(b Bridged, m *nats.Msg) {
 	e := election(b, m)
 	if err := l.Announce(e); err != nil {
-		l.cfg.Logger.Warn("an election could not be announced to the others", "stream", b.Stream, "error", err)
+		l.cfg.Logger.Warn("an election could not be announced to the others",
+			"stream", b.Stream, "error", err)
 	}
 }
 
@@ -215,9 +219,10 @@ func Announce(nc *nats.Conn, subject string, e Event) error {
 	return nil
 }
 
-// isNews notes an event as seen here, and reports whether it was not seen there. An election comes twice, as the advisory
-// and as the announcement that one of the instances makes of it, in either order: they are different subscriptions. What
-// comes twice on the same way is not looked at, since a store may send every event with the same id.
+// isNews notes an event as seen here, and reports whether it was not seen there. An election comes twice,
+// as the advisory and as the announcement that one of the instances makes of it, in either order: they are
+// different subscriptions. What comes twice on the same way is not looked at, since a store may send every
+// event with the same id.
 func (l *Listener) isNews(e Event, here, there *sightings) bool {
 	if e.ID == "" {
 		return true

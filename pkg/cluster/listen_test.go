@@ -97,8 +97,8 @@ func next[T any](t *testing.T, c <-chan T) T {
 	}
 }
 
-// drained returns what was heard up to a last event, which it sends for that: a subscription keeps order, and what was
-// published before it has been heard when it is.
+// drained returns what was heard up to a last event, which it sends for that: a subscription keeps order,
+// and what was published before it has been heard when it is.
 func drained(t *testing.T, e *ears) []Event {
 	t.Helper()
 	end := nuid.Next()
@@ -278,7 +278,8 @@ func TestElectionOfAnotherStreamIsNone(t *testing.T) {
 	}
 }
 
-// A server that has removed a stream may end the stream's loop before that has sent the advisory: some are never sent.
+// A server that has removed a stream may end the stream's loop before that has sent the advisory: some are
+// never sent.
 func TestDeletionOfTheStreamIsTold(t *testing.T) {
 	n := startNode(t)
 	cfg := both

@@ -16,12 +16,14 @@ import (
 var (
 	// ErrConfig is returned by New for a configuration that can't be run.
 	ErrConfig = errors.New("election: invalid configuration")
-	// ErrDeposed is returned by a lease's methods once the lease is held no more, and is the cause of Lead's context then.
+	// ErrDeposed is returned by a lease's methods once the lease is held no more, and is the cause of
+	// Lead's context then.
 	ErrDeposed = errors.New("the leader's lease is held no more")
-	// ErrLastTerm is returned where a term is asked for above the last there is (event.MaxTerm). The way back is to begin
-	// the count again: stop the emitters, subproxy reset-term STORE, delete the lease's key.
-	ErrLastTerm = errors.New("there is no higher term; stop the emitters, run subproxy reset-term for the store, " +
-		"delete the key of its lease, and start them")
+	// ErrLastTerm is returned where a term is asked for above the last there is (event.MaxTerm). The way
+	// back is to begin the count again: stop the emitters, subproxy reset-term STORE, delete the lease's
+	// key.
+	ErrLastTerm = errors.New("there is no higher term; stop the emitters, " +
+		"run subproxy reset-term for the store, delete the key of its lease, and start them")
 )
 
 // flushWait is how long a lease is still renewed after Run's context has ended, for Lead to return.
@@ -35,12 +37,13 @@ type Config struct {
 
 	TTL time.Duration // how long a leader that is silent stays one; default lease.DefaultTTL
 
-	// Lead is called each time that the candidate is elected, never twice at once. Its context ends when the lease is
-	// lost (the cause is ErrDeposed) or Run's context ends; then the lease is renewed for 10 s more, for Lead to return. If
-	// it returns while leading, the candidate resigns, and lets others lead for a TTL.
+	// Lead is called each time that the candidate is elected, never twice at once. Its context ends when
+	// the lease is lost (the cause is ErrDeposed) or Run's context ends; then the lease is renewed for 10 s
+	// more, for Lead to return. If it returns while leading, the candidate resigns, and lets others lead
+	// for a TTL.
 	Lead func(ctx context.Context, l *Lease)
-	// MinTerm is optional: the highest term of the store that the caller knows of, such as from registrations. It must not
-	// block.
+	// MinTerm is optional: the highest term of the store that the caller knows of, such as from
+	// registrations. It must not block.
 	MinTerm func() uint64
 	// Ensure is optional. It is called when the bucket is found gone, and should create it.
 	Ensure func(ctx context.Context) error
@@ -56,15 +59,16 @@ func (cfg *Config) fill() error {
 	}
 	switch {
 	case cfg.Store == "" || cfg.Candidate.ID == "" || cfg.Follower == nil || cfg.Lead == nil:
-		return fmt.Errorf("%w: a store, a candidate with an id, a follower and what to do as leader are needed", ErrConfig)
+		return fmt.Errorf(
+			"%w: a store, a candidate with an id, a follower and what to do as leader are needed", ErrConfig)
 	case cfg.TTL < lease.MinTTL || cfg.TTL > lease.MaxTTL:
 		return fmt.Errorf("%w: TTL %s is not from %s to %s", ErrConfig, cfg.TTL, lease.MinTTL, lease.MaxTTL)
 	}
 	return nil
 }
 
-// Election is one candidate's part in the election of one store's leader. What its rules say is done in the goroutine of Run,
-// which owns what is not said to be shared.
+// Election is one candidate's part in the election of one store's leader. What its rules say is done in the
+// goroutine of Run, which owns what is not said to be shared.
 type Election struct {
 	cfg    Config
 	log    *slog.Logger
@@ -90,19 +94,21 @@ func New(cfg Config) (*Election, error) {
 	return &Election{
 		cfg: cfg, log: log,
 		client: lease.NewClient(lease.ClientConfig{
-			// A request gets half the grace: one that was sent while JetStream was away must be over, and be sent again,
-			// before the others have waited out theirs.
+			// A request gets half the grace: one that was sent while JetStream was away must be over, and
+			// be sent again, before the others have waited out theirs.
 			Follower: cfg.Follower, Patience: max(grace/2, lease.MinRetry), Ensure: cfg.Ensure, Logger: log,
 			Failure: "the leader's lease could not be read or written",
 		}),
 		rules: newRules(settings{
-			store: cfg.Store, self: cfg.Candidate, ttl: cfg.TTL, grace: grace, flushWait: flushWait, minTerm: cfg.MinTerm,
+			store: cfg.Store, self: cfg.Candidate,
+			ttl: cfg.TTL, grace: grace, flushWait: flushWait, minTerm: cfg.MinTerm,
 		}, rand.Float64),
 	}, nil
 }
 
-// Run contends until ctx ends, and leads whenever it is elected. It is called once. It returns nil after Lead has returned
-// and the lease is given back; an error says that this could not be done, and the next leader has to wait for the TTL.
+// Run contends until ctx ends, and leads whenever it is elected. It is called once. It returns nil after
+// Lead has returned and the lease is given back; an error says that this could not be done, and the next
+// leader has to wait for the TTL.
 func (e *Election) Run(ctx context.Context) error {
 	e.ctx = ctx
 	defer e.cfg.Follower.Watch(LeaderKey(e.cfg.Store), e.client)()
@@ -115,7 +121,8 @@ func (e *Election) Run(ctx context.Context) error {
 			return done
 		})
 	if e.gaveUp {
-		return fmt.Errorf("resign as leader of store %s: not acknowledged within %s", e.cfg.Store, resignWait)
+		return fmt.Errorf(
+			"resign as leader of store %s: not acknowledged within %s", e.cfg.Store, resignWait)
 	}
 	return nil
 }
@@ -169,12 +176,14 @@ func (e *Election) lead() {
 	held := e.rules.held
 	l.held.Store(&held)
 	e.lease, e.end = l, end
-	e.log.Info("elected leader of the store", "term", l.Term(), "vacancy", l.vacancy, "previous_leader", l.previous.Leader)
+	e.log.Info("elected leader of the store",
+		"term", l.Term(), "vacancy", l.vacancy, "previous_leader", l.previous.Leader)
 	e.client.Go(func() {
 		defer end(nil)
 		e.cfg.Lead(ctx, l)
-		// Run does not end before: there is always an answer.
-		e.client.Call(context.Background(), nil, func() (done bool) { return e.decide(e.rules.leadReturned) })
+		// Run does not end before this call: the rules are not done while Lead runs.
+		returned := func() (done bool) { return e.decide(e.rules.leadReturned) }
+		e.client.Call(context.Background(), nil, returned)
 	})
 }
 
@@ -186,7 +195,8 @@ func (e *Election) leave(deposed bool) {
 		if deposed {
 			by := &e.rules.lease.Record
 			e.end(ErrDeposed)
-			e.log.Warn("deposed as leader of the store", "term", e.lease.Term(), "by", by.Leader, "by_term", by.Term)
+			e.log.Warn("deposed as leader of the store",
+				"term", e.lease.Term(), "by", by.Leader, "by_term", by.Term)
 		} else {
 			e.log.Info("resigned as leader of the store", "term", e.lease.Term(), "acknowledged", !unknown)
 		}

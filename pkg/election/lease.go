@@ -29,8 +29,8 @@ type Lease struct {
 	ended    chan struct{} // closed when the lease is held no more
 }
 
-// Term is the leadership's term. It is above that of every leader before, and may rise: after RaiseTerm, and where the
-// lease had vanished and was written again.
+// Term is the leadership's term. It is above that of every leader before, and may rise: after RaiseTerm,
+// and where the lease had vanished and was written again.
 func (l *Lease) Term() uint64 { return l.held.Load().Term }
 
 // Epoch is what the last SetEpoch set, this leader's or one's before.
@@ -50,9 +50,10 @@ func (l *Lease) SetEpoch(ctx context.Context, epoch, witness string) error {
 // Remember has the witness written with the next renewal.
 func (l *Lease) Remember(witness string) { l.witness.Store(&witness) }
 
-// RaiseTerm renews the lease with a term above the one given: it is for when a higher term has been seen although this is
-// the valid lease, since the bucket was lost. Nil says that the lease was held at some time during the call. A renewal that
-// fails is tried again until ctx ends; ErrDeposed says that the lease is lost.
+// RaiseTerm renews the lease with a term above the one given: it is for when a higher term has been seen
+// although this is the valid lease, since the bucket was lost. Nil says that the lease was held at some
+// time during the call. A renewal that fails is tried again until ctx ends; ErrDeposed says that the lease
+// is lost.
 func (l *Lease) RaiseTerm(ctx context.Context, over uint64) error {
 	if over >= event.MaxTerm {
 		return fmt.Errorf("raise term over %d: %w", over, ErrLastTerm)

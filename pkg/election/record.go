@@ -21,10 +21,11 @@ type LeaderRecord struct {
 	Term   uint64 `json:"term"`
 	// Epoch is the leader's to use (Lease.SetEpoch). A new leader carries it over until it sets another.
 	Epoch string `json:"epoch"`
-	// Witness is the leader's to use likewise (Lease.SetEpoch, Lease.Remember): it proves that the epoch is of the history
-	// that the store's stream has.
+	// Witness is the leader's to use likewise (Lease.SetEpoch, Lease.Remember): it proves that the epoch is
+	// of the history that the store's stream has.
 	Witness string `json:"witness,omitempty"`
-	// Since is when the leader began to contend, by its clock. It marks the leadership; no rule counts with it.
+	// Since is when the leader began to contend, by its clock. It marks the leadership; no rule counts with
+	// it.
 	Since     time.Time `json:"since"`
 	TTLMillis int64     `json:"ttl_ms"` // how long the lease outlives its last renewal
 }
@@ -44,7 +45,8 @@ func decodeLeader(store string, data []byte) (LeaderRecord, error) {
 		return LeaderRecord{}, fmt.Errorf("%w of store %s: %w", ErrBadLease, store, err)
 	}
 	if r.ID == "" || r.Store != store || r.Term > event.MaxTerm {
-		return LeaderRecord{}, fmt.Errorf("%w of store %s: id %q, store %q, term %d", ErrBadLease, store, r.ID, r.Store, r.Term)
+		return LeaderRecord{}, fmt.Errorf(
+			"%w of store %s: id %q, store %q, term %d", ErrBadLease, store, r.ID, r.Store, r.Term)
 	}
 	return r, nil
 }

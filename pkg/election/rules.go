@@ -20,20 +20,21 @@ type settings struct {
 	minTerm    func() uint64 // the highest term that others know of
 }
 
-// rules are those of one candidate for one store. They are a value that does no I/O; one request at a time is made for
-// them.
+// rules are those of one candidate for one store. They are a value that does no I/O; one request at a time
+// is made for them.
 //
-// Terms grow with each leadership: a term is above every term known, and at least the revision of the write that won, or
-// that put the lease back where it had vanished. A later leadership is won with a later revision, whether or not its
-// candidate has seen the record before. The record goes out with the first of the two, as the second is not known before;
-// the leader uses the greater and writes it with a renewal at once, and until then its successor is above it all the
-// same. The marker of a lease that was given back has its term, which may be above the revision.
+// Terms grow with each leadership: a term is above every term known, and at least the revision of the write
+// that won, or that put the lease back where it had vanished. A later leadership is won with a later
+// revision, whether or not its candidate has seen the record before. The record goes out with the first of
+// the two, as the second is not known before; the leader uses the greater and writes it with a renewal at
+// once, and until then its successor is above it all the same. The marker of a lease that was given back
+// has its term, which may be above the revision.
 //
-// When the bucket is lost, revisions begin anew, and the term rests on what candidates and minTerm remember. Where all
-// forgot, the proxies refuse the term and say so, and RaiseTerm mends it.
+// When the bucket is lost, revisions begin anew, and the term rests on what candidates and minTerm
+// remember. Where all forgot, the proxies refuse the term and say so, and RaiseTerm mends it.
 type rules struct {
 	settings
-	lease lease.Keeper[LeaderRecord] // its Record without a lease has the term only, where the marker says it
+	lease lease.Keeper[LeaderRecord] // where there is no lease, its Record has the marker's term
 	term  uint64                     // highest seen
 	last  LeaderRecord               // the last lease seen, of any candidate
 
@@ -49,9 +50,11 @@ type rules struct {
 	wins      bool // the write under way is made where no lease of this leadership stands
 	unsure    bool // a lease that had vanished may have been written again, or not
 
-	holdOff   time.Time // after resigning: let others lead
-	resignBy  time.Time
-	renewTill time.Time // stopping: a Lead that does not return must not keep the store from a leader that works
+	holdOff  time.Time // after resigning: let others lead
+	resignBy time.Time
+	// renewTill is when a candidate that stops renews no more: a Lead that does not return must not keep the store from a
+	// leader that works.
+	renewTill time.Time
 }
 
 func newRules(s settings, rand func() float64) rules {
@@ -132,7 +135,8 @@ func (r *rules) observe(now time.Time, fx *effects) {
 		r.last = r.lease.Record
 	}
 	r.term = max(r.term, r.lease.Record.Term)
-	// Found deleted after a long pause: another may have led and resigned, so what Lead knows is old. It contends anew.
+	// Found deleted after a long pause: another may have led and resigned, so what Lead knows is old. It
+	// contends anew.
 	vacated := r.lease.State == lease.Absent && now.Sub(r.lease.Renewed()) > r.ttl && !r.resigning
 	if r.leading && (vacated || r.lease.State == lease.Present && !r.ours()) {
 		r.leave()
@@ -171,8 +175,8 @@ func (r *rules) leave() {
 	r.leading, r.resigning, r.unsure, r.mine = false, false, false, LeaderRecord{}
 }
 
-// ours reports whether the key holds a lease of this candidate, be it of an earlier leadership, or of a write that was
-// given up and came late.
+// ours reports whether the key holds a lease of this candidate, be it of an earlier leadership, or of a
+// write that was given up and came late.
 func (r *rules) ours() bool {
 	return r.lease.State == lease.Present && r.lease.Record.ID == r.self.ID
 }

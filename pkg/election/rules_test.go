@@ -117,8 +117,8 @@ func (w *world) follow(c *contender, fx effects) {
 	}
 }
 
-// account checks that terms grow with each leadership, in the order of the writes. A write that finds no lease of its own
-// leadership wins, and may use its revision as term.
+// account checks that terms grow with each leadership, in the order of the writes. A write that finds no
+// lease of its own leadership wins, and may use its revision as term.
 func (w *world) account(write *kv.Write, over kv.Entry, revision uint64) {
 	record, err := decodeLeader("s", write.Data)
 	if err != nil {
@@ -185,7 +185,8 @@ func TestWhateverHappensOneLeadsAndTermsGrow(t *testing.T) {
 		}
 		if purge := actions["purge"]; w.lossy {
 			actions["purge"] = func(t *rapid.T) {
-				// Terms that are ahead of the bucket's revisions are safe from a write that has overtaken a purge only by luck.
+				// Terms that are ahead of the bucket's revisions are safe from a write that has overtaken a
+				// purge only by luck.
 				if w.Writing() {
 					t.Skip("a write is on its way")
 				}

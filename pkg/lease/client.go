@@ -21,8 +21,9 @@ type ClientConfig struct {
 	Logger   *slog.Logger
 }
 
-// Client does for rules what they ask for: one request to the bucket at a time, and beside it at most one try to make the
-// bucket anew. It keeps what the feed shows meanwhile. What is not said to be shared belongs to the goroutine of Run.
+// Client does for rules what they ask for: one request to the bucket at a time, and beside it at most one
+// try to make the bucket anew. It keeps what the feed shows meanwhile. What is not said to be shared
+// belongs to the goroutine of Run.
 type Client struct {
 	cfg     ClientConfig
 	ctx     context.Context // of Run
@@ -66,8 +67,8 @@ func (c *Client) heard() []Input {
 	return inputs
 }
 
-// Run calls step with what happened, stop once when ctx has ended, and what is given to Call, until one of them returns
-// that nothing is left to do. It returns when what it began has ended too.
+// Run calls step with what happened, stop once when ctx has ended, and what is given to Call, until one of
+// them returns that nothing is left to do. It returns when what it began has ended too.
 func (c *Client) Run(ctx context.Context, stop func() (done bool), step func(...Input) (done bool)) {
 	defer c.timer.Stop()
 	defer c.work.Wait()
@@ -83,7 +84,8 @@ func (c *Client) Run(ctx context.Context, stop func() (done bool), step func(...
 		case <-c.timer.C:
 			done = step(Input{Kind: TimerDue})
 		case <-c.news:
-			if inputs := c.heard(); len(inputs) > 0 { // else they were stepped before, and what is due would be put off
+			// Where they were stepped before, stepping again would only put off what is due.
+			if inputs := c.heard(); len(inputs) > 0 {
 				done = step(inputs...)
 			}
 		case in := <-c.answers:
@@ -100,8 +102,8 @@ func (c *Client) Run(ctx context.Context, stop func() (done bool), step func(...
 	}
 }
 
-// Call has do called in the goroutine of Run, which ends where do says so. It returns false where over is closed or ctx ends
-// before that. It may be called from any goroutine but that one.
+// Call has do called in the goroutine of Run, which ends where do says so. It returns false where over is
+// closed or ctx ends before that. It may be called from any goroutine but that one.
 func (c *Client) Call(ctx context.Context, over <-chan struct{}, do func() (done bool)) bool {
 	select {
 	case c.calls <- do:
@@ -141,7 +143,8 @@ func (c *Client) Do(fx *Effects, args ...any) {
 	}
 }
 
-// request makes the one request at a time. It ends by time and not with Run, which needs to know what became of a write.
+// request makes the one request at a time. It ends by time and not with Run, which needs to know what
+// became of a write.
 func (c *Client) request(do func(context.Context) Input) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), c.cfg.Patience)
 	c.work.Go(func() {
@@ -152,7 +155,8 @@ func (c *Client) request(do func(context.Context) Input) {
 	})
 }
 
-// ensure makes the bucket anew beside the requests: while it waits for a bucket that has no leader, renewals go on.
+// ensure makes the bucket anew beside the requests: while it waits for a bucket that has no leader,
+// renewals go on.
 func (c *Client) ensure() {
 	if c.making || c.cfg.Ensure == nil {
 		return

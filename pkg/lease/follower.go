@@ -14,8 +14,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/kv"
 )
 
-// ErrFollowing is returned where a prefix is watched after the follower began to run: what the bucket held may have been
-// told already.
+// ErrFollowing is returned where a prefix is watched after the follower began to run: what the bucket held
+// may have been told already.
 var ErrFollowing = errors.New("the follower runs already")
 
 // Follower follows the cluster bucket for all elections, the session and the membership of a process.
@@ -53,8 +53,8 @@ func (f *Follower) Run(ctx context.Context) error {
 	return f.feed.Run(ctx)
 }
 
-// WatchAll watches every key that begins with the prefix, one token and its dot, from the beginning of the feed on. It must
-// be called before Run, else it returns ErrFollowing.
+// WatchAll watches every key that begins with the prefix, one token and its dot, from the beginning of the
+// feed on. It must be called before Run, else it returns ErrFollowing.
 func (f *Follower) WatchAll(prefix string, w Watcher) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -85,9 +85,9 @@ func (f *Follower) Watch(key string, w Watcher) (stop func()) {
 	}
 }
 
-// WatchEntries passes on what the feed shows of keys that begin with the prefix, as WatchAll does. The functions are called
-// from the feed's goroutine and must not block. Replaced may be nil; it says that the bucket is another one, or went back:
-// what was shown of it does not count.
+// WatchEntries passes on what the feed shows of keys that begin with the prefix, as WatchAll does. The
+// functions are called from the feed's goroutine and must not block. Replaced may be nil; it says that the
+// bucket is another one, or went back: what was shown of it does not count.
 func (f *Follower) WatchEntries(prefix string, entry func(kv.Entry), replaced func()) error {
 	return f.WatchAll(prefix, &entries{entry, replaced})
 }

@@ -16,7 +16,7 @@ const (
 	KeysTrimmed                     // entries below Revision are gone from the bucket
 	BucketReplaced                  // the bucket is another
 	Answered                        // the request has ended: Entry and Found, or Revision; Err
-	FeedLevel                       // all that the bucket held was heard; a Keeper reads its key, and does not need it
+	FeedLevel                       // all that the bucket held was heard; a Keeper has no use for it
 )
 
 // Input is what happened to the keys that rules are about.

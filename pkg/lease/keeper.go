@@ -12,13 +12,14 @@ import (
 	"github.com/exesdb/subproxy/pkg/kv"
 )
 
-// Keeper keeps a record of one run under a key: the rules that elections and sessions have in common. It is a value that
-// does no I/O; one request at a time is made for it, and answered by an input.
+// Keeper keeps a record of one run under a key: the rules that elections and sessions have in common. It is
+// a value that does no I/O; one request at a time is made for it, and answered by an input.
 //
-// What makes it safe is that each write is conditional on the revision it was decided on. Time only says when to try.
+// What makes it safe is that each write is conditional on the revision it was decided on. Time only says
+// when to try.
 //
-// Its owner steps it with what happened, looks at the Outcome, and says what is to be done next (Keep, Read, Delete) once
-// the keeper is Ready.
+// Its owner steps it with what happened, looks at the Outcome, and says what is to be done next (Keep,
+// Read, Delete) once the keeper is Ready.
 type Keeper[R any] struct {
 	Observation   // what was last seen of the key
 	Record      R // what is there: Present the record, else what decode makes of the marker
@@ -36,9 +37,11 @@ type Keeper[R any] struct {
 	conflicts int       // in a row
 }
 
-// NewKeeper makes a keeper that has not read its key yet. Decode reads an entry: a record or a marker; what it can't read
-// belongs to nobody. Rand is from 0 to 1.
-func NewKeeper[R any](key string, ttl time.Duration, decode func(*kv.Entry) (R, error), rand func() float64) Keeper[R] {
+// NewKeeper makes a keeper that has not read its key yet. Decode reads an entry: a record or a marker; what
+// it can't read belongs to nobody. Rand is from 0 to 1.
+func NewKeeper[R any](
+	key string, ttl time.Duration, decode func(*kv.Entry) (R, error), rand func() float64,
+) Keeper[R] {
 	return Keeper[R]{key: key, ttl: ttl, decode: decode, rand: rand}
 }
 
@@ -64,12 +67,14 @@ type Outcome uint8
 
 // The outcomes.
 const (
-	Unchanged Outcome = iota // nothing
+	Unchanged Outcome = iota // it means nothing
 	Observed                 // something else is under the key: State and Record say what
 	Written                  // what was to be written is under the key: Record
-	Overtaken                // a write was acknowledged, but the bucket was lost since or has something newer, which decides
-	Refused                  // a write or deletion, conditional on a revision that is not the key's any more
-	Failed                   // a request, by an error; what became of a write is open
+	// Overtaken: a write was acknowledged, but since then the bucket was lost or has something newer. What is there now
+	// decides.
+	Overtaken
+	Refused // a write or deletion was refused: the key is not at the revision that it was conditional on
+	Failed  // a request failed; whether a write happened is not known
 )
 
 // Step takes what happened.
@@ -155,8 +160,8 @@ func (k *Keeper[R]) fail(r *request[R], err error, now time.Time, fx *Effects) O
 		if k.Revision == r.on {
 			k.Recheck()
 		}
-		// A first conflict is how a race is lost. A second one, with nothing heard in between, is a bucket that answers in
-		// two ways.
+		// A first conflict is how a race is lost. A second one, with nothing heard in between, is a bucket
+		// that answers in two ways.
 		if k.conflicts++; k.conflicts > 1 {
 			k.notBefore = retry
 		}
@@ -199,7 +204,8 @@ func (k *Keeper[R]) Settled() bool { return !k.changed && !k.Busy() }
 // Renewed is when the last write that was acknowledged was sent.
 func (k *Keeper[R]) Renewed() time.Time { return k.renewed }
 
-// Ready reports whether it is time to decide about the key, and what it holds is known. If not, it asks for what is missing.
+// Ready reports whether it is time to decide about the key, and what it holds is known. If not, it asks for
+// what is missing.
 func (k *Keeper[R]) Ready(now time.Time, fx *Effects) bool {
 	switch {
 	case k.Busy():
@@ -219,7 +225,8 @@ func (k *Keeper[R]) Read(now time.Time, fx *Effects) {
 	fx.Read = k.key
 }
 
-// Keep writes the record where another stands or none does, where it was changed, and where its renewal is due.
+// Keep writes the record where another stands or none does, where it was changed, and where its renewal is
+// due.
 func (k *Keeper[R]) Keep(record R, stands bool, now time.Time, fx *Effects) {
 	if stands && !k.changed && now.Before(k.renewAt) {
 		fx.Next = k.renewAt

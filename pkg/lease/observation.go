@@ -13,7 +13,7 @@ type KeyState uint8
 const (
 	Unknown KeyState = iota // read it
 	Absent                  // deleted, or never written: the first to write has it
-	Expired                 // the bucket removed the record by its TTL; the holder may live, and writes it again (kv.Expired)
+	Expired                 // the record outlived its TTL in the bucket; the holder may live, and writes it again
 	Present                 // a record
 )
 
@@ -22,13 +22,14 @@ type Observation struct {
 	State    KeyState
 	Revision uint64 // 0: there is not even a marker
 	Heard    time.Time
-	// Silent is when the leader of the bucket said that there is nothing newer, though the holder should have renewed by
-	// then; zero before. The grace counts from here: while JetStream is away nobody can renew, and nobody is dead for it.
+	// Silent is when the leader of the bucket said that there is nothing newer, though the holder should
+	// have renewed by then; zero before. The grace counts from here: while JetStream is away nobody can
+	// renew, and nobody is dead for it.
 	Silent time.Time
 }
 
-// Observe is what an entry shows of its key: a record, unless it turns out to be unreadable. The marker of an expiry is the
-// leader's word that there was nothing newer; that of a deletion can expire too.
+// Observe is what an entry shows of its key: a record, unless it turns out to be unreadable. The marker of
+// an expiry is the leader's word that there was nothing newer; that of a deletion can expire too.
 func Observe(e *kv.Entry, before KeyState, now time.Time) Observation {
 	o := Observation{State: Absent, Revision: e.Revision, Heard: now}
 	switch {
@@ -40,8 +41,8 @@ func Observe(e *kv.Entry, before KeyState, now time.Time) Observation {
 	return o
 }
 
-// Overdue is when to give up a holder that does not renew: quiet after it was heard, and then the grace. Before the grace
-// begins the leader of the bucket is to be asked (ask).
+// Overdue is when to give up a holder that does not renew: quiet after it was heard, and then the grace.
+// Before the grace begins the leader of the bucket is to be asked (ask).
 func (o *Observation) Overdue(quiet, grace time.Duration) (at time.Time, ask bool) {
 	switch {
 	case !o.Silent.IsZero():
@@ -66,9 +67,10 @@ const (
 
 // Compare judges the answer to a read that was sent at a time.
 //
-//   - The feed showed the key after the read was sent: the answer may be older, and counts only with a higher revision.
-//   - The feed was silent since: the answer counts, also with a lower revision. The bucket was deleted and made anew
-//     then, and its revisions began again.
+//   - The feed showed the key after the read was sent: the answer may be older, and counts only with a
+//     higher revision.
+//   - The feed was silent since: the answer counts, also with a lower revision. The bucket was deleted and
+//     made anew then, and its revisions began again.
 func (o *Observation) Compare(sent time.Time, found bool, revision uint64) Comparison {
 	counts := o.State == Unknown || o.Heard.Before(sent)
 	switch {

@@ -14,7 +14,8 @@ const (
 // The range of a lease's TTL.
 const (
 	MinTTL = 100 * time.Millisecond // it leaves a renewal a few round trips
-	// MaxTTL is the longest that is believed. One of a day is a mistake, and would keep a store without a leader.
+	// MaxTTL is the longest that is believed. One of a day is a mistake, and would keep a store without a
+	// leader.
 	MaxTTL = time.Hour
 )
 
@@ -28,7 +29,8 @@ const (
 	maxRetry = 200 * time.Millisecond
 )
 
-// bucketGrace is how long after its TTL the bucket removes a record. By then the others have judged for themselves.
+// bucketGrace is how long after its TTL the bucket removes a record. By then the others have judged for
+// themselves.
 const bucketGrace = 2 * time.Second
 
 // renewIn is the time from one renewal to the next.
@@ -60,7 +62,8 @@ func BoundedTTL(millis int64, ours time.Duration) time.Duration {
 	return time.Duration(millis) * time.Millisecond
 }
 
-// BucketTTL is how long the bucket keeps a record that is not renewed. It is in whole seconds, as the bucket counts.
+// BucketTTL is how long the bucket keeps a record that is not renewed. It is in whole seconds, as the
+// bucket counts.
 func BucketTTL(ttl time.Duration) time.Duration {
 	return time.Duration(math.Ceil(ttl.Seconds()))*time.Second + bucketGrace
 }

@@ -18,9 +18,10 @@ type Member struct {
 	Host     string `json:"host"`
 	PID      int    `json:"pid"`
 	Version  string `json:"version"`
-	Weight   int    `json:"weight"`   // its share of the subscriptions against the others', from 1 to MaxWeight
+	Weight   int    `json:"weight"`   // of its share, from 1 to MaxWeight
 	Draining bool   `json:"draining"` // it is to hold nothing
-	// Stores are those that it has subscriptions of, and shares with the others that have them. None: it may have any.
+	// Stores are those that it has subscriptions of, and shares with the others that have them. None: it
+	// may have any.
 	Stores Stores `json:"stores,omitempty"`
 	// Since is when the run began, by its own clock: it is for people, no rule counts with it.
 	Since     time.Time `json:"since"`
@@ -46,8 +47,8 @@ func (m *Member) Owner() registration.Owner {
 	return registration.Owner{Name: m.Name, ID: m.ID, Host: m.Host, PID: m.PID}
 }
 
-// DecodeMember reads a record found under key. Unknown fields are allowed. A weight that is missing or out of range is the
-// nearest that is in it.
+// DecodeMember reads a record found under key. Unknown fields are allowed. A weight that is missing or out
+// of range is the nearest that is in it.
 func DecodeMember(key string, data []byte) (Member, error) {
 	var m Member
 	if err := json.Unmarshal(data, &m); err != nil {

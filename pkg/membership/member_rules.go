@@ -24,15 +24,17 @@ type memberState struct {
 	alive    bool
 	eligible bool      // alive, and settled
 	since    time.Time // when it came, or went
-	former   []string  // ids of runs before, at most maxFormer; a view may have it, so it is never changed in place
+	// former are the ids of runs before, at most maxFormer. A view may have it, so it is never changed in place.
+	former []string
 }
 
-// memberRules say which members live. They are a value that does no I/O; one read at a time is made for them, answered by an
-// input.
+// memberRules say which members live. They are a value that does no I/O; one read at a time is made for
+// them, answered by an input.
 //
-// A member whose key is deleted is gone at once. One whose key expired, or that has not renewed for its TTL, is gone after
-// the grace, if the bucket's leader says at its begin and at its end that there is nothing newer. A read that fails says
-// that JetStream is away: then nobody can renew, and the grace of all begins again.
+// A member whose key is deleted is gone at once. One whose key expired, or that has not renewed for its
+// TTL, is gone after the grace, if the bucket's leader says at its begin and at its end that there is
+// nothing newer. A read that fails says that JetStream is away: then nobody can renew, and the grace of all
+// begins again.
 type memberRules struct {
 	grace, settle time.Duration
 	rand          func() float64 // in [0, 1)
@@ -48,7 +50,9 @@ type memberRules struct {
 }
 
 func newMemberRules(rand func() float64) memberRules {
-	return memberRules{grace: lease.DefaultGrace, settle: settle, rand: rand, members: map[string]*memberState{}}
+	return memberRules{
+		grace: lease.DefaultGrace, settle: settle, rand: rand, members: map[string]*memberState{},
+	}
 }
 
 // memberEffects are what is to be done.

@@ -23,10 +23,10 @@ var ErrConfig = errors.New("membership: invalid configuration")
 type Config struct {
 	Follower *lease.Follower // of the cluster bucket; it must not run yet
 
-	// OnChange is optional. It is called from Run with a view each time that other members are eligible than before, or the
-	// record of an eligible one says something else: it drains, has another weight, other stores, another run. The first
-	// call is when the bucket has been read. That a member is gone is told at once; that one came, 500 ms later, with others
-	// that come meanwhile. It must not block.
+	// OnChange is optional. It is called from Run with a view each time that other members are eligible
+	// than before, or the record of an eligible one says something else: it drains, has another weight,
+	// other stores, another run. The first call is when the bucket has been read. That a member is gone is
+	// told at once; that one came, 500 ms later, with others that come meanwhile. It must not block.
 	OnChange func(*View)
 	Logger   *slog.Logger // optional
 }
@@ -35,8 +35,8 @@ type Config struct {
 type Peer struct {
 	Member
 	Alive bool
-	// Eligible says that it has a share of the subscriptions: it is alive, and was so for 500 ms, or since before the bucket
-	// was read.
+	// Eligible says that it has a share of the subscriptions: it is alive, and was so for 500 ms, or since
+	// before the bucket was read.
 	Eligible bool
 	Since    time.Time // when it came, or went, as this process saw it
 	// Former are the ids of the runs of the name that were seen before this one.
@@ -51,15 +51,16 @@ type View struct {
 
 // Peer returns the member of that name.
 func (v *View) Peer(name string) (Peer, bool) {
-	i, ok := slices.BinarySearchFunc(v.Peers, name, func(p Peer, name string) int { return cmp.Compare(p.Name, name) })
+	byName := func(p Peer, name string) int { return cmp.Compare(p.Name, name) }
+	i, ok := slices.BinarySearchFunc(v.Peers, name, byName)
 	if !ok {
 		return Peer{}, false
 	}
 	return v.Peers[i], true
 }
 
-// Alive reports whether the owner of a registration has a session. One whose name another run has now has none. While the
-// bucket was not read everybody is taken to live.
+// Alive reports whether the owner of a registration has a session. One whose name another run has now has
+// none. While the bucket was not read everybody is taken to live.
 func (v *View) Alive(o registration.Owner) bool {
 	if !v.Known {
 		return true
@@ -68,8 +69,9 @@ func (v *View) Alive(o registration.Owner) bool {
 	return ok && p.Alive && p.ID == o.ID
 }
 
-// Knows reports whether the run of an instance was ever seen. What holds a registration and is not known may have come just
-// now: sessions and registrations are in two buckets, and which is heard of first is open.
+// Knows reports whether the run of an instance was ever seen. What holds a registration and is not known
+// may have come just now: sessions and registrations are in two buckets, and which is heard of first is
+// open.
 func (v *View) Knows(o registration.Owner) bool {
 	p, ok := v.Peer(o.Name)
 	return ok && (p.ID == o.ID || slices.Contains(p.Former, o.ID))
@@ -145,7 +147,9 @@ func (r *memberRules) view() *View {
 	}
 	for _, key := range slices.Sorted(maps.Keys(r.members)) {
 		s := r.members[key]
-		v.Peers = append(v.Peers, Peer{Member: s.member, Alive: s.alive, Eligible: s.eligible, Since: s.since, Former: s.former})
+		v.Peers = append(v.Peers, Peer{
+			Member: s.member, Alive: s.alive, Eligible: s.eligible, Since: s.since, Former: s.former,
+		})
 	}
 	slices.SortFunc(v.Peers, func(a, b Peer) int { return cmp.Compare(a.Name, b.Name) })
 	return v

@@ -66,10 +66,11 @@ func (cfg *SessionConfig) fill() error {
 	return nil
 }
 
-// Session says to the others that this run of an instance lives: one key in the cluster bucket (MemberKey), written four
-// times a TTL. It is held until it is closed or superseded, whatever becomes of JetStream meanwhile: while nobody can
-// write, nobody is declared dead. What the bucket lost or somebody deleted is written again. Its methods may be called
-// from any goroutine, also after it ended. What is not said to be shared belongs to its loop.
+// Session says to the others that this run of an instance lives: one key in the cluster bucket (MemberKey),
+// written four times a TTL. It is held until it is closed or superseded, whatever becomes of JetStream
+// meanwhile: while nobody can write, nobody is declared dead. What the bucket lost or somebody deleted is
+// written again. Its methods may be called from any goroutine, also after it ended. What is not said to be
+// shared belongs to its loop.
 type Session struct {
 	cfg     SessionConfig
 	log     *slog.Logger
@@ -91,8 +92,8 @@ type update struct {
 	abandoned atomic.Bool // nobody waits any more
 }
 
-// OpenSession begins to hold the session of an instance, superseding the name's last run. It does not wait for the bucket
-// (see Opened). Close it.
+// OpenSession begins to hold the session of an instance, superseding the name's last run. It does not wait
+// for the bucket (see Opened). Close it.
 func OpenSession(cfg SessionConfig) (*Session, error) {
 	if err := cfg.fill(); err != nil {
 		return nil, err
@@ -102,9 +103,10 @@ func OpenSession(cfg SessionConfig) (*Session, error) {
 	s := &Session{
 		cfg: cfg, log: log,
 		client: lease.NewClient(lease.ClientConfig{
-			// A request that was sent while JetStream was away must be over, and sent again, before the others' grace is.
-			Follower: cfg.Follower, Patience: max(min(cfg.TTL/lease.Renewals, lease.DefaultGrace/2), lease.MinRetry),
-			Ensure: cfg.Ensure, Logger: log, Failure: "the instance's session could not be read or written",
+			// A request that was sent while JetStream was away must be over, and sent again, before the
+			// others' grace is.
+			Patience: max(min(cfg.TTL/lease.Renewals, lease.DefaultGrace/2), lease.MinRetry),
+			Follower: cfg.Follower, Ensure: cfg.Ensure, Logger: log, Failure: "the instance's session could not be read or written",
 		}),
 		rules: newSessionRules(Member{
 			Name: o.Name, ID: o.ID, Host: o.Host, PID: o.PID,
@@ -138,8 +140,8 @@ func (s *Session) Member() (m Member, ok bool) {
 	return Member{}, false
 }
 
-// SetDraining tells the others whether this instance is to hold nothing. It returns when that is in the bucket; where ctx
-// ends before, it is still going to be. A next run of the name does not know of it.
+// SetDraining tells the others whether this instance is to hold nothing. It returns when that is in the
+// bucket; where ctx ends before, it is still going to be. A next run of the name does not know of it.
 func (s *Session) SetDraining(ctx context.Context, draining bool) error {
 	if err := s.edit(ctx, func(m *Member) { m.Draining = draining }); err != nil {
 		return fmt.Errorf("set draining of %s to %t: %w", s.cfg.Owner.Name, draining, err)
@@ -147,7 +149,8 @@ func (s *Session) SetDraining(ctx context.Context, draining bool) error {
 	return nil
 }
 
-// SetStores tells the others of which stores this instance has subscriptions. It returns as SetDraining does.
+// SetStores tells the others of which stores this instance has subscriptions. It returns as SetDraining
+// does.
 func (s *Session) SetStores(ctx context.Context, stores Stores) error {
 	if err := s.edit(ctx, func(m *Member) { m.Stores = stores }); err != nil {
 		return fmt.Errorf("set stores of %s: %w", s.cfg.Owner.Name, err)
@@ -175,8 +178,8 @@ func (s *Session) edit(ctx context.Context, edit func(*Member)) error {
 	}
 }
 
-// Close gives the session back, which the others act on at once. It returns when that is done, or where ctx ends before;
-// then the others have to wait for the TTL.
+// Close gives the session back, which the others act on at once. It returns when that is done, or where ctx
+// ends before; then the others have to wait for the TTL.
 func (s *Session) Close(ctx context.Context) error {
 	s.close()
 	select {
@@ -217,7 +220,8 @@ func (s *Session) run(ctx context.Context) {
 		u.done <- s.over()
 	}
 	if by := s.rules.by; by != nil {
-		s.err = fmt.Errorf("session of %s: %w: %s on %s, pid %d", s.cfg.Owner.Name, ErrSuperseded, by.ID, by.Host, by.PID)
+		s.err = fmt.Errorf("session of %s: %w: %s on %s, pid %d",
+			s.cfg.Owner.Name, ErrSuperseded, by.ID, by.Host, by.PID)
 		s.cfg.OnSuperseded(*by)
 	}
 }
@@ -227,7 +231,8 @@ func (s *Session) perform(fx sessionEffects) (done bool) {
 	if fx.Held {
 		held := s.rules.lease.Record
 		if s.held.Swap(&held) == nil {
-			s.log.Info("the instance's session is open", "incarnation", held.Incarnation, "ttl", s.cfg.TTL.String())
+			s.log.Info("the instance's session is open",
+				"incarnation", held.Incarnation, "ttl", s.cfg.TTL.String())
 			close(s.opened)
 		}
 		s.acknowledge()

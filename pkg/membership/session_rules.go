@@ -7,12 +7,12 @@ import (
 	"github.com/exesdb/subproxy/pkg/lease"
 )
 
-// sessionRules are those of one run of an instance that holds its session. They are a value that does no I/O; one request
-// at a time is made for them.
+// sessionRules are those of one run of an instance that holds its session. They are a value that does no
+// I/O; one request at a time is made for them.
 //
-// Two runs of one name are told apart by the incarnation of their records. A run chooses its incarnation when it first
-// writes, and keeps it: one above the record that it replaces, or above the revision of the marker that it finds in place
-// of one.
+// Two runs of one name are told apart by the incarnation of their records. A run chooses its incarnation
+// when it first writes, and keeps it: one above the record that it replaces, or above the revision of the
+// marker that it finds in place of one.
 //
 //	Invariant: incarnation(run) ≤ revision(first write of run) < incarnation(next run),
 //
@@ -53,7 +53,8 @@ type sessionEffects struct {
 func (r *sessionRules) Step(in lease.Input, now time.Time) (fx sessionEffects) {
 	switch r.lease.Step(in, now, &fx.Effects) {
 	case lease.Observed:
-		if found := r.lease.Record; r.claimed && r.present() && !r.ours() && found.Incarnation >= r.mine.Incarnation {
+		another := r.claimed && r.present() && !r.ours()
+		if found := r.lease.Record; another && found.Incarnation >= r.mine.Incarnation {
 			r.by = &found
 		}
 	case lease.Written:

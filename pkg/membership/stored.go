@@ -20,7 +20,8 @@ type StoredMember struct {
 	RenewedAt time.Time // by the server's clock
 }
 
-// Overdue reports whether the session was not renewed in time, as far as the clocks of the server and of this host agree.
+// Overdue reports whether the session was not renewed in time, as far as the clocks of the server and of
+// this host agree.
 func (s *StoredMember) Overdue(now time.Time) bool {
 	return now.Sub(s.RenewedAt) > s.ttl()+lease.DefaultGrace
 }

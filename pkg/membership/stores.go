@@ -9,12 +9,12 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// Stores is a set of store ids, in JSON an array; the zero value has every store. It is comparable: the ids as tokens, each
-// between commas, in order.
+// Stores is a set of store ids, in JSON an array; the zero value has every store. It is comparable: the ids
+// as tokens, each between commas, in order.
 type Stores string
 
-// maxStores is how many a record names. An instance that has more shares with everybody: the record is written some times a
-// second, and read by all.
+// maxStores is how many a record names. An instance that has more shares with everybody: the record is
+// written some times a second, and read by all.
 const maxStores = 200
 
 // NewStores makes a set.
@@ -32,8 +32,8 @@ func NewStores(ids []string) Stores {
 	return Stores(b.String())
 }
 
-// Within is the set where it takes no more than room bytes in JSON, else that of every store: a record that the server does not
-// take is no record.
+// Within is the set where it takes no more than room bytes in JSON, else that of every store: a record that
+// the server does not take is no record.
 func (s Stores) Within(room int) Stores {
 	if data, err := json.Marshal(s); err != nil || len(data) > room {
 		return ""

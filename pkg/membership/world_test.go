@@ -14,8 +14,8 @@ const (
 	testGrace = lease.DefaultGrace
 )
 
-// world is a bucket with the sessions of several names, runs of these names that hold them, and observers who count the
-// members.
+// world is a bucket with the sessions of several names, runs of these names that hold them, and observers
+// who count the members.
 type world struct {
 	*leasetest.World
 	runs      []*run
@@ -110,8 +110,8 @@ func (w *world) observe(o *observer, in lease.Input) {
 	w.Follow(o.Run, &fx.Effects, false)
 }
 
-// justified checks that no member is declared gone that renews: but for a deletion it takes the leader's word that for the
-// grace before there was nothing new.
+// justified checks that no member is declared gone that renews: but for a deletion it takes the leader's
+// word that for the grace before there was nothing new.
 func (w *world) justified(in lease.Input, before, now *View) {
 	for i := range now.Peers {
 		p := &now.Peers[i]
@@ -130,8 +130,8 @@ func (w *world) justified(in lease.Input, before, now *View) {
 	}
 }
 
-// account checks that no run writes over the record of a later run, and that a run keeps its incarnation. Where there is no
-// record an earlier run may come back, until the later one writes again.
+// account checks that no run writes over the record of a later run, and that a run keeps its incarnation.
+// Where there is no record an earlier run may come back, until the later one writes again.
 func (w *world) account(write *kv.Write, over kv.Entry, _ uint64) {
 	key := write.Key
 	m, err := DecodeMember(key, write.Data)
