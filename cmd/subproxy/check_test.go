@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -112,6 +113,44 @@ func TestCheckConnectKnowsWhatCannotBeCreated(t *testing.T) {
 	}
 	if _, err := execute(t, "check", "--connect", "--defaults"); err == nil || !strings.Contains(err.Error(), "--connect needs --config FILE") {
 		t.Errorf("without a file: %v", err)
+	}
+}
+
+// An account in which every stream needs a size: nothing can be created without one, and each command that is named has one.
+func TestCheckConnectKnowsThatEveryStreamNeedsASize(t *testing.T) {
+	dir := t.TempDir()
+	const accounts = "no_auth_user: a\naccounts {A: {users: [{user: a, password: a}], jetstream: {max_bytes_required: true, max_file: 64GB}}}\n"
+	if err := os.WriteFile(filepath.Join(dir, "server.conf"), []byte(accounts), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	node, err := natsnode.Start(natsnode.Options{StoreDir: t.TempDir(), Configure: func(o *server.Options) {
+		parsed, err := server.ProcessConfigFile(filepath.Join(dir, "server.conf"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Accounts, o.Users, o.NoAuthUser = parsed.Accounts, parsed.Users, parsed.NoAuthUser
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(node.Shutdown)
+	file := filepath.Join(dir, "subproxy.yaml")
+	if err := os.WriteFile(file, []byte("nats: {url: "+node.URL()+"}\nemitter: {enabled: true}\n"+checkedStore), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := execute(t, "check", "--connect", "--config", file)
+	if err == nil {
+		t.Error("all is said to be well")
+	}
+	const why = "it can't be created: this account requires max_bytes of every stream; create it with the size that you want: "
+	for _, create := range []string{
+		"nats kv add exesdb_subscriptions ", "nats kv add exesdb_cluster ", "nats kv add exesdb_checkpoints ", "nats stream add EXESDB_PARKED ", "nats stream add EXESDB_s ",
+	} {
+		_, command, found := strings.Cut(out, why+create)
+		command, _, _ = strings.Cut(command, "\n")
+		if !found || !strings.Contains(command, "--max-bytes=") && !strings.Contains(command, "--max-bucket-size=") {
+			t.Errorf("%q with a size is not in\n%s", why+create, out)
+		}
 	}
 }
 
