@@ -94,7 +94,7 @@ func (s *Store) ensure(ctx context.Context) (jetstream.Stream, error) {
 		}
 		stream, err = s.js.CreateStream(ctx, sc)
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-			stream, err = s.js.Stream(ctx, Stream) // somebody else was faster
+			stream, err = feed.AwaitStream(ctx, s.js, Stream) // somebody else was faster
 		}
 	}
 	if err != nil {

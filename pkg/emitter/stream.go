@@ -58,7 +58,7 @@ func OpenStream(ctx context.Context, js jetstream.JetStream, cfg StreamConfig) (
 		}
 		stream, err = js.CreateStream(ctx, sc)
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
-			stream, err = js.Stream(ctx, name) // somebody else was faster
+			stream, err = feed.AwaitStream(ctx, js, name) // somebody else was faster
 		}
 	}
 	if errors.Is(err, jetstream.ErrStreamNotFound) && cfg.Name != "" {

@@ -180,7 +180,7 @@ func (b *Bucket) create(ctx context.Context, cfg Config) (jetstream.Stream, erro
 	if _, err := b.js.CreateKeyValue(ctx, kv); err != nil && !errors.Is(err, jetstream.ErrBucketExists) {
 		return nil, err
 	}
-	return b.js.Stream(ctx, b.Stream())
+	return feed.AwaitStream(ctx, b.js, b.Stream())
 }
 
 // Bucket is the bucket's name.

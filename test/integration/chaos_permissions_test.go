@@ -152,6 +152,7 @@ func (c *chaos) awaitPermitted() {
 	if !c.took {
 		return
 	}
+	c.stopPublishing() // a minute of events is more than is read back in a moment
 	for deadline := time.Now().Add(saidFor + patience); ; time.Sleep(100 * time.Millisecond) {
 		why := c.unhealthy()
 		if why == "" {
