@@ -47,6 +47,9 @@ func (c *catchUp) begin(ctx context.Context) *track {
 	return t
 }
 
+// isShort reports whether somebody waits, and no pass may begin before another ends.
+func (c *catchUp) isShort() bool { return len(c.waiting) > 0 && len(c.passes) >= maxPasses }
+
 // passAt is a pass that has all that comes after a position, or reads it next; nil where there is none.
 func (c *catchUp) passAt(pos uint64) *track {
 	for _, t := range c.passes {

@@ -20,7 +20,8 @@ const (
 	// shortPass is how many pages a pass reads by direct get alone. One that has more to read then, and somebody who keeps up
 	// with it, is worth a consumer: a slow subscription, of which every window begins a pass, never has one.
 	shortPass = 3
-	// abandonAfter is how long a pass waits for somebody to ride on it, while somebody else waits for one; and else.
+	// abandonAfter is how long a pass that nobody rides on is kept after it read or replayed something last, while somebody waits
+	// and there may be no more passes; and else. A subscription whose window is full rides nowhere and comes back for the rest.
 	abandonAfter     = 100 * time.Millisecond
 	abandonedForGood = time.Second
 	// readAgain is how soon a failed read is tried again.
@@ -102,7 +103,7 @@ func (l *leader) advance(t *track, now time.Time) bool {
 		if t.emptyAt.IsZero() {
 			t.emptyAt = now
 		}
-		if empty := now.Sub(t.emptyAt); empty > abandonedForGood || empty > abandonAfter && len(l.catchUp.waiting) > 0 {
+		if empty := now.Sub(t.emptyAt); empty > abandonedForGood || empty > abandonAfter && l.catchUp.isShort() {
 			return false
 		}
 	}
@@ -169,5 +170,6 @@ func (l *leader) page(t *track, page []feed.Message, err error) {
 		l.dispatch(t, e)
 	}
 	t.trim(maxEvents/2, maxBytes/2)
+	t.emptyAt = time.Time{} // the read may have taken long, and somebody may come for the page yet
 	l.board(t, before)
 }

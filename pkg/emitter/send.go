@@ -72,6 +72,7 @@ func (l *leader) serve(s *sub, t *track) {
 			if !l.send(s, e) {
 				return
 			}
+			t.emptyAt = time.Time{}
 		}
 		s.pos = e.event.Sequence
 		t.front = max(t.front, s.pos)

@@ -38,7 +38,7 @@ type track struct {
 	stretch *feed.Stretch // nil: it is short, so far
 	reading bool
 	nothing int       // times in a row that the stream's leader had nothing after high
-	emptyAt time.Time // since when nobody rides; zero: somebody does
+	emptyAt time.Time // since when nobody rides and nothing was read or replayed; zero: it was since the last turn
 	retryAt time.Time // not read before
 }
 
