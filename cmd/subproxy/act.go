@@ -7,11 +7,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/exesdb/subproxy/internal/command"
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/control"
 )
 
 func newRestart() *cobra.Command {
-	return newAction(health.Restart, &cobra.Command{
+	return newAction(control.Restart, &cobra.Command{
 		Use: "restart STORE NAME", Short: "Stop one proxy and start it anew, with a new incarnation",
 		Long: `Stop one proxy and start it anew: failures are forgotten, the breaker is closed, and the subscription is registered
 at once, with a new incarnation and deliver subject. It answers when the registration is verified.`,
@@ -21,7 +21,7 @@ at once, with a new incarnation and deliver subject. It answers when the registr
 }
 
 func newReregister() *cobra.Command {
-	return newAction(health.Reregister, &cobra.Command{
+	return newAction(control.Reregister, &cobra.Command{
 		Use: "reregister [STORE [NAME]]", Short: "Register subscriptions anew, now",
 		Long:    "Register one subscription, those of a store, or all of them anew, whatever their breakers say. It answers when that is done.",
 		Example: "  subproxy reregister\n  subproxy reregister greenhouse_tycoon",
@@ -29,12 +29,12 @@ func newReregister() *cobra.Command {
 	})
 }
 
-func newAction(verb health.Verb, cmd *cobra.Command) *cobra.Command {
+func newAction(verb control.Verb, cmd *cobra.Command) *cobra.Command {
 	var nf natsFlags
 	var asJSON bool
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		store, name := storeAndName(args)
-		answers, err := act(cmd.Context(), &nf, verb, health.Request{Store: store, Name: name})
+		answers, err := act(cmd.Context(), &nf, verb, control.Request{Store: store, Name: name})
 		if err != nil {
 			return err
 		}
@@ -56,13 +56,13 @@ func newAction(verb health.Verb, cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
-func act(ctx context.Context, nf *natsFlags, verb health.Verb, r health.Request) ([]health.ActionAnswer, error) {
+func act(ctx context.Context, nf *natsFlags, verb control.Verb, r control.Request) ([]control.ActionAnswer, error) {
 	nc, _, err := nf.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer nc.Close()
-	answers, err := health.NewMonitor(nc).Act(ctx, verb, r)
+	answers, err := control.NewClient(nc).Request(ctx, verb, r)
 	if err != nil {
 		return nil, fmt.Errorf("%s %s/%s: %w", verb, r.Store, r.Name, err)
 	}

@@ -14,9 +14,10 @@ import (
 
 	"github.com/exesdb/subproxy/internal/command"
 	"github.com/exesdb/subproxy/pkg/breaker"
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/status"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -30,7 +31,7 @@ type row struct {
 	Registration *registration.Registration `json:"registration"` // null where the bucket has none
 	Revision     uint64                     `json:"revision"`
 	Unreadable   string                     `json:"unreadable,omitempty"` // why the record could not be read
-	Status       *health.Status             `json:"status"`               // null where no instance answers
+	Status       *status.Status             `json:"status"`               // null where no instance answers
 	MovingTo     string                     `json:"moving_to,omitempty"`  // the instance that is about to take it
 }
 
@@ -95,9 +96,9 @@ func none(rows []row, store, name string) error {
 	case len(rows) > 0 || store == "":
 		return nil
 	case name == "":
-		return fmt.Errorf("%w: no subscription of store %s is registered, or configured in a running instance", health.ErrProxyNotFound, store)
+		return fmt.Errorf("%w: no subscription of store %s is registered, or configured in a running instance", control.ErrProxyNotFound, store)
 	default:
-		return fmt.Errorf("%w: no subscription %s of store %s is registered, or configured in a running instance", health.ErrProxyNotFound, name, store)
+		return fmt.Errorf("%w: no subscription %s of store %s is registered, or configured in a running instance", control.ErrProxyNotFound, name, store)
 	}
 }
 
@@ -112,8 +113,8 @@ func gatherRows(ctx context.Context, nf *natsFlags, bucket, store, name string) 
 	if err != nil {
 		return nil, err
 	}
-	_, statuses, err := health.NewMonitor(nc).Statuses(ctx, health.Request{Store: store, Name: name, Held: true})
-	if errors.Is(err, health.ErrProxyNotFound) {
+	_, statuses, err := control.NewClient(nc).Statuses(ctx, control.Request{Store: store, Name: name, Held: true})
+	if errors.Is(err, control.ErrProxyNotFound) {
 		err = nil // the registry may know it, and whoever asks says what it means that nobody does
 	}
 	if err != nil {
@@ -122,7 +123,7 @@ func gatherRows(ctx context.Context, nf *natsFlags, bucket, store, name string) 
 	return joinRows(entries, statuses), nil
 }
 
-func joinRows(entries []kv.Entry, statuses []health.Status) []row {
+func joinRows(entries []kv.Entry, statuses []status.Status) []row {
 	rows := make([]row, 0, len(entries))
 	byKey := map[string]int{}
 	for i := range entries {
@@ -148,7 +149,7 @@ func joinRows(entries []kv.Entry, statuses []health.Status) []row {
 			rows = append(rows, row{Subscription: s})
 		}
 		r := &rows[n]
-		if st.Moving != "" && st.Moving != health.Releasing {
+		if st.Moving != "" && st.Moving != status.Releasing {
 			r.MovingTo = st.ReportedBy.Name
 		}
 		// Of several instances the one that holds the subscription speaks for it.

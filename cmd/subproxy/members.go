@@ -14,7 +14,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/command"
 	"github.com/exesdb/subproxy/internal/connect"
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/membership"
 	"github.com/exesdb/subproxy/pkg/registration"
@@ -159,15 +159,15 @@ until --undo, or until the instance is started anew. While all instances drain t
 	return cmd
 }
 
-func drain(ctx context.Context, nf *natsFlags, name string, undo bool) (health.DrainAnswer, error) {
+func drain(ctx context.Context, nf *natsFlags, name string, undo bool) (control.DrainAnswer, error) {
 	nc, js, err := nf.connect(ctx)
 	if err != nil {
-		return health.DrainAnswer{}, err
+		return control.DrainAnswer{}, err
 	}
 	defer nc.Close()
 	members, err := readMembers(ctx, js)
 	if err != nil {
-		return health.DrainAnswer{}, err
+		return control.DrainAnswer{}, err
 	}
 	// Who is not there does not answer, and needs not be waited for.
 	var others []string
@@ -175,8 +175,8 @@ func drain(ctx context.Context, nf *natsFlags, name string, undo bool) (health.D
 		others = append(others, members[i].Name)
 	}
 	if !slices.Contains(others, name) {
-		return health.DrainAnswer{}, fmt.Errorf("drain %s: %w; there are: %s", name, health.ErrNoInstance, cmp.Or(strings.Join(others, ", "), "none"))
+		return control.DrainAnswer{}, fmt.Errorf("drain %s: %w; there are: %s", name, control.ErrNoInstance, cmp.Or(strings.Join(others, ", "), "none"))
 	}
-	answer, err := health.NewMonitor(nc).Drain(ctx, name, undo)
+	answer, err := control.NewClient(nc).Drain(ctx, name, undo)
 	return answer, connect.Explain(err)
 }

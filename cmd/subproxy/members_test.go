@@ -12,7 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
 	"github.com/exesdb/subproxy/pkg/membership"
@@ -102,15 +102,15 @@ func TestDrainAsksTheInstance(t *testing.T) {
 	url, nc, js := startParked(t)
 	s := hold(t, js, "a")
 	// A stand-in for the instance's control service.
-	_, err := nc.Subscribe(health.ControlPrefix+string(health.Drain), func(m *nats.Msg) {
-		var r health.DrainRequest
+	_, err := nc.Subscribe(control.Prefix+string(control.Drain), func(m *nats.Msg) {
+		var r control.DrainRequest
 		if err := json.Unmarshal(m.Data, &r); err != nil || r.Instance != "a" {
 			t.Errorf("asked %s", m.Data)
 		}
 		if err := s.SetDraining(t.Context(), !r.Undo); err != nil {
 			t.Error(err)
 		}
-		data, _ := json.Marshal(health.DrainAnswer{Instance: health.Instance{Owner: registration.Owner{Name: "a"}}, Draining: !r.Undo})
+		data, _ := json.Marshal(control.DrainAnswer{Instance: control.Instance{Owner: registration.Owner{Name: "a"}}, Draining: !r.Undo})
 		if err := m.Respond(data); err != nil {
 			t.Error(err)
 		}
@@ -131,7 +131,7 @@ func TestDrainAsksTheInstance(t *testing.T) {
 			t.Errorf("%v: %q, %v, draining %t", c.args, out, err, m.Draining)
 		}
 	}
-	if _, err := subproxy(t, "drain", "b", "-s", url); !errors.Is(err, health.ErrNoInstance) || !strings.Contains(err.Error(), "there are: a") {
+	if _, err := subproxy(t, "drain", "b", "-s", url); !errors.Is(err, control.ErrNoInstance) || !strings.Contains(err.Error(), "there are: a") {
 		t.Error(err)
 	}
 }

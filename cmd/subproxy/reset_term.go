@@ -10,7 +10,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/command"
 	"github.com/exesdb/subproxy/pkg/cluster"
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/registration"
 )
@@ -58,10 +58,10 @@ func (f *resetTermFlags) run(cmd *cobra.Command, store string) error {
 		return err
 	}
 	defer nc.Close()
-	var answers []health.ResetTermAnswer
+	var answers []control.ResetTermAnswer
 	var highest uint64
 	for range resets {
-		if answers, err = health.NewMonitor(nc).ResetTerm(ctx, store, f.term); err != nil {
+		if answers, err = control.NewClient(nc).ResetTerm(ctx, store, f.term); err != nil {
 			return fmt.Errorf("reset the term of store %s: %w", store, err)
 		}
 		if highest, err = f.highest(ctx, js, store); err != nil {

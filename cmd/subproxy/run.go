@@ -24,7 +24,6 @@ import (
 	"github.com/exesdb/subproxy/internal/service"
 	"github.com/exesdb/subproxy/internal/web"
 	"github.com/exesdb/subproxy/pkg/emitter"
-	"github.com/exesdb/subproxy/pkg/health"
 )
 
 // stopTimeout bounds draining and releasing at the end: long enough for an attempt under way and 100,000 releases.
@@ -108,7 +107,7 @@ func (f *runFlags) run(cmd *cobra.Command) error {
 	if err := somethingToDo(cfg); err != nil {
 		return err
 	}
-	s, err := service.Start(ctx, service.Options{Config: cfg, Version: command.Version(), Logger: log, Metrics: health.NewMetrics(reg)})
+	s, err := service.Start(ctx, service.Options{Config: cfg, Version: command.Version(), Logger: log, Metrics: service.NewMetrics(reg)})
 	if err != nil {
 		return unlessStopped(ctx, err, log)
 	}

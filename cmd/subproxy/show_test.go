@@ -14,10 +14,11 @@ import (
 
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/pkg/breaker"
+	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/event"
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/status"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -35,8 +36,8 @@ func entry(t *testing.T, s subscription.Subscription, revision uint64, owner str
 	return kv.Entry{Key: s.Key(), Revision: revision, Data: data}
 }
 
-func status(s subscription.Subscription, h breaker.Health, by string) health.Status {
-	return health.Status{
+func statusOf(s subscription.Subscription, h breaker.Health, by string) status.Status {
+	return status.Status{
 		Store: s.Store, Name: s.Name, SubscriptionType: s.Type, Selector: s.Selector, Health: h, Owner: registration.Owner{Name: by, ID: by + "-id"},
 	}
 }
@@ -46,23 +47,23 @@ func TestRowsJoinTheRegistryAndTheInstances(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		entries  []kv.Entry
-		statuses []health.Status
+		statuses []status.Status
 		want     []string // store/name health owner of the record, owner of the status
 	}{
 		{"nothing", nil, nil, nil},
-		{"held", []kv.Entry{entry(t, a, 1, "x")}, []health.Status{status(a, breaker.Healthy, "x")}, []string{"s/a healthy x x"}},
+		{"held", []kv.Entry{entry(t, a, 1, "x")}, []status.Status{statusOf(a, breaker.Healthy, "x")}, []string{"s/a healthy x x"}},
 		{"nobody answers for it", []kv.Entry{entry(t, a, 1, "x")}, nil, []string{"s/a unreachable x -"}},
-		{"standing by for an owner that does not answer", []kv.Entry{entry(t, a, 1, "x")}, []health.Status{status(a, breaker.Standby, "x")}, []string{"s/a unreachable x x"}},
+		{"standing by for an owner that does not answer", []kv.Entry{entry(t, a, 1, "x")}, []status.Status{statusOf(a, breaker.Standby, "x")}, []string{"s/a unreachable x x"}},
 		{"standing by for one that does", []kv.Entry{entry(t, a, 1, "x")},
-			[]health.Status{status(a, breaker.Standby, "x"), status(a, breaker.Degraded, "x")}, []string{"s/a degraded x x"}},
+			[]status.Status{statusOf(a, breaker.Standby, "x"), statusOf(a, breaker.Degraded, "x")}, []string{"s/a degraded x x"}},
 		{"the same, heard in the other order", []kv.Entry{entry(t, a, 1, "x")},
-			[]health.Status{status(a, breaker.Degraded, "x"), status(a, breaker.Standby, "x")}, []string{"s/a degraded x x"}},
-		{"not registered yet", nil, []health.Status{status(a, breaker.Unknown, "x")}, []string{"s/a unknown - x"}},
-		{"standing by with nothing registered", nil, []health.Status{status(a, breaker.Standby, "x")}, []string{"s/a unreachable - x"}},
-		{"sorted by store and name", []kv.Entry{entry(t, sub("t", "a"), 3, "x"), entry(t, b, 1, "x")}, []health.Status{status(a, breaker.Failed, "y")},
+			[]status.Status{statusOf(a, breaker.Degraded, "x"), statusOf(a, breaker.Standby, "x")}, []string{"s/a degraded x x"}},
+		{"not registered yet", nil, []status.Status{statusOf(a, breaker.Unknown, "x")}, []string{"s/a unknown - x"}},
+		{"standing by with nothing registered", nil, []status.Status{statusOf(a, breaker.Standby, "x")}, []string{"s/a unreachable - x"}},
+		{"sorted by store and name", []kv.Entry{entry(t, sub("t", "a"), 3, "x"), entry(t, b, 1, "x")}, []status.Status{statusOf(a, breaker.Failed, "y")},
 			[]string{"s/a failed - y", "s/b unreachable x -", "t/a unreachable x -"}},
 		{"unreadable record, readable key", []kv.Entry{{Key: a.Key(), Revision: 1, Data: []byte("?")}}, nil, []string{"s/a unreachable - - unreadable"}},
-		{"unreadable record, held", []kv.Entry{{Key: a.Key(), Revision: 1, Data: []byte("?")}}, []health.Status{status(a, breaker.Healthy, "x")},
+		{"unreadable record, held", []kv.Entry{{Key: a.Key(), Revision: 1, Data: []byte("?")}}, []status.Status{statusOf(a, breaker.Healthy, "x")},
 			[]string{"s/a healthy - x unreadable"}},
 		{"nothing readable", []kv.Entry{{Key: "what.is.this", Revision: 1, Data: []byte("?")}}, nil, []string{"/what.is.this unreachable - - unreadable"}},
 	} {
@@ -107,21 +108,21 @@ func TestExitStatusTellsWhatTheTableTells(t *testing.T) {
 
 func TestWatchPrintsChangesOnly(t *testing.T) {
 	at := time.Date(2026, 11, 23, 7, 0, 0, 0, time.Local)
-	st := status(sub("s", "a"), breaker.Healthy, "x")
+	st := statusOf(sub("s", "a"), breaker.Healthy, "x")
 	st.Timestamp, st.Registered, st.Verified, st.Verification, st.LastCause, st.Revision, st.Incarnation, st.LatencyMS = at, true, true, "on", registration.Initial, 7, 1, 1.25
 	heartbeat := st
 	heartbeat.ID, heartbeat.Timestamp = "another", at.Add(30*time.Second)
 	heartbeat.LatencyMS, heartbeat.NextAttemptAt = 2, &at
 	failed := st
 	failed.Health, failed.Breaker, failed.ConsecutiveFailures, failed.LastError = breaker.Failed, breaker.Open, 5, "no quorum"
-	standby := status(sub("s", "a"), breaker.Standby, "y")
+	standby := statusOf(sub("s", "a"), breaker.Standby, "y")
 	standby.Timestamp = at
-	other := status(sub("s", "b"), breaker.Unknown, "")
+	other := statusOf(sub("s", "b"), breaker.Unknown, "")
 	other.Timestamp, other.Owner = at, registration.Owner{}
 
 	var b bytes.Buffer
 	p := newWatchPrinter(&b, false)
-	for _, s := range []health.Status{st, heartbeat, failed, failed, standby, other, other, st} {
+	for _, s := range []status.Status{st, heartbeat, failed, failed, standby, other, other, st} {
 		p.print(&s)
 	}
 	const verified = "07:00:00.000  s/a  healthy  initial: verified yes in 1.2 ms, revision 7, incarnation 1, by x\n"
@@ -137,10 +138,10 @@ func TestWatchPrintsChangesOnly(t *testing.T) {
 func TestWatchPrintsJSONLines(t *testing.T) {
 	var b bytes.Buffer
 	p := newWatchPrinter(&b, true)
-	st := status(sub("s", "a"), breaker.Healthy, "x")
+	st := statusOf(sub("s", "a"), breaker.Healthy, "x")
 	p.print(&st)
 	p.print(&st)
-	var got health.Status
+	var got status.Status
 	if err := json.Unmarshal(b.Bytes(), &got); err != nil || got.Name != "a" || strings.Count(b.String(), "\n") != 1 {
 		t.Errorf("%v in %s", err, b.String())
 	}
@@ -185,11 +186,11 @@ func TestSubscriptionsOfADeadInstanceAreShownAsUnreachable(t *testing.T) {
 			t.Errorf("%s:\n%s", command, out)
 		}
 	}
-	if _, err := execute(t, "status", "-s", n.URL(), "s", "none"); !errors.Is(err, health.ErrProxyNotFound) {
+	if _, err := execute(t, "status", "-s", n.URL(), "s", "none"); !errors.Is(err, control.ErrProxyNotFound) {
 		t.Errorf("status of what is not there: %v", err)
 	}
 	for _, command := range []string{"restart", "reregister"} {
-		if _, err := execute(t, command, "-s", n.URL(), "s", "a"); !errors.Is(err, health.ErrProxyNotFound) || !strings.Contains(err.Error(), command+" s/a") {
+		if _, err := execute(t, command, "-s", n.URL(), "s", "a"); !errors.Is(err, control.ErrProxyNotFound) || !strings.Contains(err.Error(), command+" s/a") {
 			t.Errorf("%s: %v", command, err)
 		}
 	}
@@ -209,7 +210,7 @@ func TestAgo(t *testing.T) {
 func TestStatusShowsMessagesThatAreNoEventsOnceAStore(t *testing.T) {
 	var rows []row
 	for i, name := range []string{"a", "b", "c"} {
-		st := status(sub("s", name), breaker.Healthy, "x")
+		st := statusOf(sub("s", name), breaker.Healthy, "x")
 		if i > 0 {
 			st.PassedOver = &event.PassedOver{Messages: uint64(i), Sequence: 5, Subject: "exesdb.events.s.a", Reason: "no event", At: time.Unix(int64(i), 0)}
 		}

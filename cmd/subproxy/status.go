@@ -16,9 +16,10 @@ import (
 
 	"github.com/exesdb/subproxy/internal/command"
 	"github.com/exesdb/subproxy/internal/connect"
+	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/event"
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/pkg/status"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -99,7 +100,7 @@ func showPassedOver(cmd *cobra.Command, rows []row) {
 }
 
 // lagText is how far the subscription is behind; ? where nobody knows.
-func lagText(st *health.Status) string {
+func lagText(st *status.Status) string {
 	switch {
 	case st.SinkState == "":
 		return "-"
@@ -113,7 +114,7 @@ func lagText(st *health.Status) string {
 }
 
 // sinkText is the sink's kind and how it is.
-func sinkText(st *health.Status) string {
+func sinkText(st *status.Status) string {
 	switch {
 	case st.SinkState == "":
 		return "-"
@@ -126,7 +127,7 @@ func sinkText(st *health.Status) string {
 	}
 }
 
-func verified(st *health.Status) string {
+func verified(st *status.Status) string {
 	switch {
 	case st.Verification == "off":
 		return "off"
@@ -159,12 +160,12 @@ func watchStatus(ctx context.Context, w io.Writer, nf *natsFlags, store, name st
 	}
 	defer nc.Close()
 	messages := make(chan *nats.Msg, 1<<16)
-	subject := health.StatusPrefix + subscription.TokenOrStar(store) + "." + subscription.TokenOrStar(name)
+	subject := status.StatusPrefix + subscription.TokenOrStar(store) + "." + subscription.TokenOrStar(name)
 	if _, err := nc.ChanSubscribe(subject, messages); err != nil {
 		return connect.Explain(fmt.Errorf("subscribe to %s: %w", subject, err))
 	}
-	_, statuses, err := health.NewMonitor(nc).Statuses(ctx, health.Request{Store: store, Name: name, Held: true})
-	if err != nil && !errors.Is(err, health.ErrProxyNotFound) { // what nobody knows yet may come
+	_, statuses, err := control.NewClient(nc).Statuses(ctx, control.Request{Store: store, Name: name, Held: true})
+	if err != nil && !errors.Is(err, control.ErrProxyNotFound) { // what nobody knows yet may come
 		return err
 	}
 	p := newWatchPrinter(w, asJSON)
@@ -174,7 +175,7 @@ func watchStatus(ctx context.Context, w io.Writer, nf *natsFlags, store, name st
 	for {
 		select {
 		case m := <-messages:
-			var st health.Status
+			var st status.Status
 			if err := json.Unmarshal(m.Data, &st); err != nil {
 				continue // not one of ours
 			}
@@ -196,9 +197,9 @@ func newWatchPrinter(w io.Writer, asJSON bool) *watchPrinter {
 	return &watchPrinter{w: w, asJSON: asJSON, last: map[string]string{}}
 }
 
-func (p *watchPrinter) print(st *health.Status) {
+func (p *watchPrinter) print(st *status.Status) {
 	key := st.Store + "/" + st.Name + "@" + st.ReportedBy.ID
-	news := fmt.Sprint(st.Health, st.Breaker, st.Verified, st.ConsecutiveFailures, st.Revision, st.Incarnation, st.LastError, st.SinkState == health.SinkRefusing, st.Parked, st.Stalled, st.Lag == nil, st.Lag != nil && *st.Lag > 0)
+	news := fmt.Sprint(st.Health, st.Breaker, st.Verified, st.ConsecutiveFailures, st.Revision, st.Incarnation, st.LastError, st.SinkState == status.SinkRefusing, st.Parked, st.Stalled, st.Lag == nil, st.Lag != nil && *st.Lag > 0)
 	if p.last[key] == news {
 		return
 	}
@@ -211,7 +212,7 @@ func (p *watchPrinter) print(st *health.Status) {
 	}
 	line := fmt.Sprintf("%s  %s/%s  %s", st.Timestamp.Local().Format(time.TimeOnly+".000"), st.Store, st.Name, paint(string(st.Health)))
 	switch {
-	case st.LastError != "" && st.ConsecutiveFailures == 0 && st.SinkState == health.SinkRefusing:
+	case st.LastError != "" && st.ConsecutiveFailures == 0 && st.SinkState == status.SinkRefusing:
 		line += fmt.Sprintf("  sequence %d, lag %s, the sink takes no events: %s", st.LastSeq, lagText(st), st.LastError)
 	case st.LastError != "" && st.ConsecutiveFailures == 0:
 		line += fmt.Sprintf("  sequence %d, lag %s: %s", st.LastSeq, lagText(st), st.LastError)

@@ -15,9 +15,9 @@ import (
 	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/exesdb/subproxy/pkg/feed"
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/placement"
+	"github.com/exesdb/subproxy/pkg/status"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -180,7 +180,7 @@ func (f *fleet) subscribe(nc *nats.Conn) error {
 			return err
 		}
 	}
-	if _, err := nc.Subscribe(health.HandOverPrefix+"*", f.ownership.give); err != nil {
+	if _, err := nc.Subscribe(status.HandOverPrefix+"*", f.ownership.give); err != nil {
 		return err
 	}
 	return nc.Flush()

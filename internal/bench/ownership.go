@@ -9,9 +9,9 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/exesdb/subproxy/pkg/feed"
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 // ownership is who holds which subscription, as the registry's feed shows it, against who should. Times are the server's, of
@@ -110,8 +110,8 @@ func (h *ownership) free(key string, at time.Time) {
 
 // give notes what an instance says that it leaves to another.
 func (h *ownership) give(m *nats.Msg) {
-	var given health.HandedOver
-	if json.Unmarshal(m.Data, &given) != nil || given.Type != health.HandedOverType {
+	var given status.HandedOver
+	if json.Unmarshal(m.Data, &given) != nil || given.Type != status.HandedOverType {
 		return // it is asked for, or of somebody else
 	}
 	h.mu.Lock()

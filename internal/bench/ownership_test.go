@@ -8,8 +8,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 func TestHoldingsCountMovesGapsAndWhatIsAstray(t *testing.T) {
@@ -52,8 +52,8 @@ func TestHoldingsCountMovesGapsAndWhatIsAstray(t *testing.T) {
 	}
 
 	h.keyOf["ex"] = "x"
-	data, err := json.Marshal(health.HandedOver{
-		Envelope: health.NewEnvelope(health.HandedOverType, ms(70)), From: again, Subscriptions: []health.Handed{{Name: "ex"}, {Name: "another's"}},
+	data, err := json.Marshal(status.HandedOver{
+		Envelope: status.NewEnvelope(status.HandedOverType, ms(70)), From: again, Subscriptions: []status.Handed{{Name: "ex"}, {Name: "another's"}},
 	})
 	if err != nil {
 		t.Fatal(err)

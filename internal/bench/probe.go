@@ -13,7 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/control"
 )
 
 const (
@@ -99,7 +99,7 @@ func (o *operator) close() {
 func (o *operator) begin(ctx context.Context) (end func() answers) {
 	asking, stop := context.WithCancel(ctx)
 	var work sync.WaitGroup
-	work.Go(func() { o.ask(asking, health.ControlPrefix+string(health.GetStatus), false) })
+	work.Go(func() { o.ask(asking, control.Prefix+string(control.GetStatus), false) })
 	work.Go(func() { o.ask(asking, echoSubject, true) })
 	work.Go(func() { o.askReregister(asking) })
 	return func() answers {
@@ -123,7 +123,7 @@ func (o *operator) begin(ctx context.Context) (end func() answers) {
 }
 
 func (o *operator) request() []byte {
-	body, _ := json.Marshal(health.Request{Store: store, Name: subscriptionName(rand.IntN(o.names))}) // strings alone
+	body, _ := json.Marshal(control.Request{Store: store, Name: subscriptionName(rand.IntN(o.names))}) // strings alone
 	return body
 }
 
@@ -198,7 +198,7 @@ func (o *operator) askReregister(ctx context.Context) {
 		}
 		began, broken := time.Now(), o.nc.Stats().Reconnects
 		asked, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*probeWait)
-		m, err := o.nc.RequestWithContext(asked, health.ControlPrefix+string(health.Reregister), o.request())
+		m, err := o.nc.RequestWithContext(asked, control.Prefix+string(control.Reregister), o.request())
 		cancel()
 		took := time.Since(began)
 		o.mu.Lock()
@@ -206,7 +206,7 @@ func (o *operator) askReregister(ctx context.Context) {
 		case err == nil && m.Header.Get(micro.ErrorCodeHeader) != "":
 			o.got.refused++
 		case err == nil:
-			var a health.ActionAnswer
+			var a control.ActionAnswer
 			if json.Unmarshal(m.Data, &a) == nil && a.Verified == 1 {
 				o.got.acted = append(o.got.acted, took)
 			} else {

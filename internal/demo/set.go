@@ -18,8 +18,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/election"
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/event"
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/sink"
+	"github.com/exesdb/subproxy/pkg/status"
 	types "github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -50,7 +50,7 @@ func newSet(store, prefix string, timerOnly bool, interval time.Duration) *set {
 // listen hears what the set's proxies and emitters tell, and is the subscriber of its sinks publish and request.
 func (s *set) listen(nc *nats.Conn) error {
 	token := types.EncodeToken(s.store)
-	if _, err := nc.Subscribe(health.StatusPrefix+token+".*", s.status); err != nil {
+	if _, err := nc.Subscribe(status.StatusPrefix+token+".*", s.status); err != nil {
 		return err
 	}
 	if _, err := nc.Subscribe(cluster.LeaderChangedSubject, s.leads); err != nil {
@@ -79,7 +79,7 @@ func sequenceOf(h nats.Header) uint64 {
 }
 
 func (s *set) status(m *nats.Msg) {
-	var st health.Status
+	var st status.Status
 	if json.Unmarshal(m.Data, &st) != nil || !st.Verified || st.LastSuccess == nil {
 		return
 	}
@@ -93,7 +93,7 @@ func (s *set) status(m *nats.Msg) {
 
 func (s *set) leads(m *nats.Msg) {
 	e := cluster.Decode(cluster.LeaderChanged, m.Data, time.Now())
-	var envelope health.Envelope
+	var envelope status.Envelope
 	if e.Store != s.store || e.Term == 0 || json.Unmarshal(m.Data, &envelope) != nil {
 		return
 	}

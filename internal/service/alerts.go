@@ -12,10 +12,10 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 const (
@@ -33,24 +33,24 @@ type alertBook struct {
 	bucket    *kv.Bucket
 	owner     registration.Owner
 	connected func() bool
-	publish   func(health.Alert) error // an error: there is no connection, and it is to be tried again
+	publish   func(status.Alert) error // an error: there is no connection, and it is to be tried again
 	log       *slog.Logger
 	wake      chan struct{} // holds one; never closed
 
 	handling sync.Mutex // of handle
 
 	mu        sync.Mutex
-	queue     []health.Alert             // raised or resolved, and not handled yet
-	raised    map[string]health.Standing // by key, what this run raised and has not resolved
-	ending    map[string]health.Alert    // resolved, and not deleted yet
-	seen      map[string]health.Standing // what the bucket has
+	queue     []status.Alert             // raised or resolved, and not handled yet
+	raised    map[string]status.Standing // by key, what this run raised and has not resolved
+	ending    map[string]status.Alert    // resolved, and not deleted yet
+	seen      map[string]status.Standing // what the bucket has
 	revisions map[string]uint64          // of each key last seen, markers included
 }
 
-func newAlertBook(bucket *kv.Bucket, owner registration.Owner, connected func() bool, publish func(health.Alert) error, log *slog.Logger) *alertBook {
+func newAlertBook(bucket *kv.Bucket, owner registration.Owner, connected func() bool, publish func(status.Alert) error, log *slog.Logger) *alertBook {
 	b := &alertBook{
 		bucket: bucket, owner: owner, connected: connected, publish: publish, log: log, wake: make(chan struct{}, 1),
-		raised: map[string]health.Standing{}, ending: map[string]health.Alert{},
+		raised: map[string]status.Standing{}, ending: map[string]status.Alert{},
 	}
 	b.voided()
 	return b
@@ -60,14 +60,14 @@ func newAlertBook(bucket *kv.Bucket, owner registration.Owner, connected func() 
 func (b *alertBook) voided() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.seen, b.revisions = map[string]health.Standing{}, map[string]uint64{}
+	b.seen, b.revisions = map[string]status.Standing{}, map[string]uint64{}
 }
 
 // mine reports whether the bucket has this run's record under the key.
 func (b *alertBook) mine(key string) bool { return b.seen[key].Owner.ID == b.owner.ID }
 
 // Publish implements proxy.Alerts.
-func (b *alertBook) Publish(a health.Alert) {
+func (b *alertBook) Publish(a status.Alert) {
 	b.mu.Lock()
 	b.queue = append(b.queue, a)
 	b.mu.Unlock()
@@ -88,13 +88,13 @@ func (b *alertBook) Inherited(store, name string) bool {
 	if len(b.seen) == 0 {
 		return false
 	}
-	of := health.Standing{Scope: "proxy", Store: store, Name: name}
+	of := status.Standing{Scope: "proxy", Store: store, Name: name}
 	s, stands := b.seen[of.Key()]
 	return stands && s.Owner.ID != b.owner.ID
 }
 
 // entry takes what the feed shows, and returns the alert where another run raised it.
-func (b *alertBook) entry(e kv.Entry) (s health.Standing, others bool) {
+func (b *alertBook) entry(e kv.Entry) (s status.Standing, others bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if e.Revision < b.revisions[e.Key] {
@@ -105,7 +105,7 @@ func (b *alertBook) entry(e kv.Entry) (s health.Standing, others bool) {
 	if e.Operation != kv.Put {
 		return s, false
 	}
-	s, err := health.DecodeStanding(e.Key, e.Data)
+	s, err := status.DecodeStanding(e.Key, e.Data)
 	if err != nil {
 		b.log.Debug("a standing alert can't be read", "key", e.Key, "error", err)
 		return s, false
@@ -118,7 +118,7 @@ func (b *alertBook) entry(e kv.Entry) (s health.Standing, others bool) {
 }
 
 // others are the alerts that other runs raised, and that stand.
-func (b *alertBook) others() (all []health.Standing) {
+func (b *alertBook) others() (all []status.Standing) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, s := range b.seen {
@@ -165,14 +165,14 @@ func (b *alertBook) handle(ctx context.Context) (again bool) {
 }
 
 // putBack puts alerts that could not be published before those that came since.
-func (b *alertBook) putBack(unsent []health.Alert) {
+func (b *alertBook) putBack(unsent []status.Alert) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.queue = slices.Concat(unsent, b.queue)
 }
 
 // take is what is to be published, and what is to be written down before.
-func (b *alertBook) take() (queue []health.Alert, puts []kv.Write) {
+func (b *alertBook) take() (queue []status.Alert, puts []kv.Write) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	queued := map[string]bool{}
@@ -191,7 +191,7 @@ func (b *alertBook) take() (queue []health.Alert, puts []kv.Write) {
 		key := s.Key()
 		delete(b.raised, key)
 		delete(b.ending, key)
-		if b.queue[i].Level == health.Resolved {
+		if b.queue[i].Level == status.Resolved {
 			b.ending[key] = b.queue[i]
 		} else {
 			b.raised[key] = s
@@ -255,7 +255,7 @@ func (b *alertBook) wrote(w *kv.Write, revision uint64) {
 	if revision > b.revisions[w.Key] {
 		b.revisions[w.Key] = revision
 		delete(b.seen, w.Key)
-		if s, err := health.DecodeStanding(w.Key, w.Data); err == nil {
+		if s, err := status.DecodeStanding(w.Key, w.Data); err == nil {
 			b.seen[w.Key] = s
 		}
 	}
@@ -274,7 +274,7 @@ func (b *alertBook) finish(ctx context.Context) {
 
 // watchAlerts follows which alerts stand, of all instances.
 func (s *Service) watchAlerts(follower *lease.Follower) error {
-	return follower.WatchEntries(health.StandingPrefix, func(e kv.Entry) {
+	return follower.WatchEntries(status.StandingPrefix, func(e kv.Entry) {
 		if a, others := s.alerts.entry(e); others {
 			s.inherit(a)
 		}
@@ -283,24 +283,24 @@ func (s *Service) watchAlerts(follower *lease.Follower) error {
 
 // inherit takes over an alert that another run raised. That of a subscription is resolved by whoever holds it and finds it well. One
 // of a store is each instance's own, and taken over where that run is gone: by the next run of its name, or by all others that live.
-func (s *Service) inherit(a health.Standing) {
+func (s *Service) inherit(a status.Standing) {
 	former := a.Owner.Name == s.owner.Name
 	if a.Scope == "store" && !former && s.members.Snapshot().Alive(a.Owner) {
 		return
 	}
 	if !s.supervisor.Inherit(a) && former {
-		s.alerts.Publish(health.Alert{
-			Envelope: health.NewEnvelope(health.AlertType, time.Now()), Level: health.Resolved, Scope: a.Scope, Store: a.Store, Name: a.Name,
+		s.alerts.Publish(status.Alert{
+			Envelope: status.NewEnvelope(status.AlertType, time.Now()), Level: status.Resolved, Scope: a.Scope, Store: a.Store, Name: a.Name,
 			Health: breaker.Healthy, Message: "store " + a.Store + " is no longer configured here", Owner: a.Owner,
 		})
 	}
 }
 
 // publishAlert sends an alert. An error says that there is no connection.
-func (s *Service) publishAlert(a health.Alert) error {
+func (s *Service) publishAlert(a status.Alert) error {
 	data, err := json.Marshal(a)
 	if err == nil {
-		err = s.nc.Publish(health.AlertSubject(a.Store, a.Name), data)
+		err = s.nc.Publish(status.AlertSubject(a.Store, a.Name), data)
 	}
 	switch {
 	case errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrConnectionReconnecting):
@@ -309,6 +309,6 @@ func (s *Service) publishAlert(a health.Alert) error {
 		s.log.Warn("an alert could not be published", "store", a.Store, "subscription", a.Name, "error", err)
 		return nil
 	}
-	s.metrics.Published.WithLabelValues("alert").Inc()
+	s.metrics.proxies.Published.WithLabelValues("alert").Inc()
 	return nil
 }

@@ -14,9 +14,9 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/exesdb/subproxy/internal/natsnode"
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 // bookBucket is a cluster bucket on a server of its own.
@@ -60,12 +60,12 @@ func newWritten(t rapid.TB, bucket *kv.Bucket, id string) *written {
 	return w
 }
 
-func (w *written) record(a health.Alert) error {
+func (w *written) record(a status.Alert) error {
 	if w.unsaid {
 		return nats.ErrDisconnected
 	}
 	said := string(a.Level) + " " + a.Name
-	if a.Level != health.Resolved && !slices.Contains(w.kept(), a.Name) {
+	if a.Level != status.Resolved && !slices.Contains(w.kept(), a.Name) {
 		w.unread = append(w.unread, said)
 	}
 	w.said = append(w.said, said)
@@ -86,8 +86,8 @@ func (w *written) kept() (names []string) {
 	return names
 }
 
-func (w *written) alert(level health.Level, name string) {
-	w.Publish(health.Alert{Envelope: health.NewEnvelope(health.AlertType, time.Now()), Level: level, Scope: "proxy", Store: "s", Name: name, Owner: w.owner})
+func (w *written) alert(level status.Level, name string) {
+	w.Publish(status.Alert{Envelope: status.NewEnvelope(status.AlertType, time.Now()), Level: level, Scope: "proxy", Store: "s", Name: name, Owner: w.owner})
 }
 
 // handled handles until nothing is left to do.
@@ -112,13 +112,13 @@ func (w *written) expect(kept string, said ...string) {
 
 func TestAlertIsWrittenDownBeforeItIsPublishedAndDeletedAfterItIsResolved(t *testing.T) {
 	w := newWritten(t, bookBucket(t), "ONE")
-	w.alert(health.Warning, "a")
+	w.alert(status.Warning, "a")
 	w.handled()
 	w.expect("a", "warning a")
-	w.alert(health.Critical, "a")
+	w.alert(status.Critical, "a")
 	w.handled()
 	w.expect("a", "warning a", "critical a")
-	w.alert(health.Resolved, "a")
+	w.alert(status.Resolved, "a")
 	w.handled()
 	w.expect("", "warning a", "critical a", "resolved a")
 	if len(w.unread) > 0 {
@@ -132,17 +132,17 @@ func TestAlertIsWrittenDownBeforeItIsPublishedAndDeletedAfterItIsResolved(t *tes
 func TestAlertsThatCannotBePublishedKeepTheirOrder(t *testing.T) {
 	w := newWritten(t, bookBucket(t), "ONE")
 	w.disconnected = true
-	w.alert(health.Warning, "a")
+	w.alert(status.Warning, "a")
 	if !w.handle(t.Context()) || len(w.said) > 0 || len(w.kept()) > 0 {
 		t.Errorf("without a connection: %q, the bucket has %q", w.said, w.kept())
 	}
 	w.disconnected, w.unsaid = false, true
-	w.alert(health.Warning, "b")
+	w.alert(status.Warning, "b")
 	if !w.handle(t.Context()) {
 		t.Error("what could not be published is not tried again")
 	}
 	w.expect("a b")
-	w.alert(health.Resolved, "a")
+	w.alert(status.Resolved, "a")
 	w.unsaid = false
 	w.handled()
 	w.expect("b", "warning a", "warning b", "resolved a")
@@ -152,7 +152,7 @@ func TestAlertsThatCannotBePublishedKeepTheirOrder(t *testing.T) {
 func TestAlertOfAnotherRunIsInheritedAndEndsWithItsResolved(t *testing.T) {
 	bucket := bookBucket(t)
 	killed := newWritten(t, bucket, "ONE")
-	killed.alert(health.Warning, "a")
+	killed.alert(status.Warning, "a")
 	killed.handled()
 
 	next := newWritten(t, bucket, "TWO")
@@ -166,7 +166,7 @@ func TestAlertOfAnotherRunIsInheritedAndEndsWithItsResolved(t *testing.T) {
 	if s, others := next.entry(e); !others || s.Owner.ID != "ONE" || !next.Inherited("s", "a") || next.Inherited("s", "b") || len(next.others()) != 1 {
 		t.Errorf("the feed shows %+v, another's %t", s, others)
 	}
-	next.alert(health.Resolved, "a")
+	next.alert(status.Resolved, "a")
 	next.handled()
 	next.expect("", "resolved a")
 	if next.Inherited("s", "a") {
@@ -177,14 +177,14 @@ func TestAlertOfAnotherRunIsInheritedAndEndsWithItsResolved(t *testing.T) {
 	}
 
 	// A run that has not heard of the record yet writes over it all the same.
-	killed.alert(health.Warning, "b")
+	killed.alert(status.Warning, "b")
 	killed.handled()
-	next.alert(health.Warning, "b")
+	next.alert(status.Warning, "b")
 	next.handled()
 	if e, _, _ := bucket.GetFromLeader(t.Context(), "alert.proxy.s.b"); !strings.Contains(string(e.Data), "TWO") {
 		t.Errorf("the record of b is %s", e.Data)
 	}
-	next.alert(health.Resolved, "b")
+	next.alert(status.Resolved, "b")
 	next.handled()
 	next.expect("", "resolved a", "warning b", "resolved b")
 }
@@ -201,7 +201,7 @@ func TestEveryAlertIsFollowedByItsResolved(t *testing.T) {
 		w := newWritten(t, bucket, fmt.Sprint("RUN", runs))
 		defer func() { // for the next run
 			for _, name := range []string{"a", "b"} {
-				w.alert(health.Resolved, name)
+				w.alert(status.Resolved, name)
 			}
 			w.disconnected, w.unsaid = false, false
 			w.handled()
@@ -210,10 +210,10 @@ func TestEveryAlertIsFollowedByItsResolved(t *testing.T) {
 		for range rapid.IntRange(1, 20).Draw(t, "steps") {
 			switch name := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "name"); rapid.SampledFrom([]string{"raise", "resolve", "handle", "fail to write", "fail to publish", "disconnect", "feed"}).Draw(t, "step") {
 			case "raise":
-				w.alert(health.Warning, name)
+				w.alert(status.Warning, name)
 				want[name] = append(want[name], "warning "+name)
 			case "resolve":
-				w.alert(health.Resolved, name)
+				w.alert(status.Resolved, name)
 				want[name] = append(want[name], "resolved "+name)
 			case "handle":
 				w.handle(context.Background())

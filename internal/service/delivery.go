@@ -158,7 +158,7 @@ func leastWindow(timeout, sessionTTL time.Duration) time.Duration {
 func (s *Service) receive(c *config.Config) error {
 	s.sinks = newSinks(s.outlet, c)
 	s.delivery = proxy.NewDelivery(proxy.DeliveryOptions{
-		Conn: s.nc, Owner: s.owner, Sink: s.sinks.of, Publisher: s.outlet.Publisher, Park: s.deadLetters.park, Budget: c.Delivery.Memory, Logger: s.log, Metrics: s.metrics,
+		Conn: s.nc, Owner: s.owner, Sink: s.sinks.of, Publisher: s.outlet.Publisher, Park: s.deadLetters.park, Budget: c.Delivery.Memory, Logger: s.log, Metrics: s.metrics.delivery,
 	})
 	return s.delivery.Start()
 }

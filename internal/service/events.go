@@ -35,10 +35,7 @@ func bridged(c *config.Config, bucketStream string) (streams []cluster.Bridged) 
 }
 
 func (s *Service) event(e cluster.Event) {
-	s.metrics.Events.WithLabelValues(string(e.Kind)).Inc()
-	if e.Malformed || e.BadTerm {
-		s.metrics.Malformed.Inc()
-	}
+	s.metrics.cluster.Count(&e)
 	s.supervisor.Tell(e.Store, proxy.Cluster{Cause: registration.Cause(e.Kind), Topic: e.Topic, Term: e.Term, Jumps: e.Enveloped, Leader: e.Leader, SeenAt: e.SeenAt})
 }
 

@@ -11,13 +11,13 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/pkg/election"
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
 	"github.com/exesdb/subproxy/pkg/membership"
 	"github.com/exesdb/subproxy/pkg/payload"
 	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 func (s *Service) clusterConfig() kv.Config {
@@ -41,7 +41,7 @@ func (s *Service) join(ctx context.Context) error {
 		return err
 	}
 	for subject, handle := range map[string]nats.MsgHandler{
-		health.HandOverSubject(s.owner.ID): s.handOver, health.SupersededSubject(s.owner.Name): s.supersedes,
+		status.HandOverSubject(s.owner.ID): s.handOver, status.SupersededSubject(s.owner.Name): s.supersedes,
 	} {
 		if _, err := s.nc.Subscribe(subject, handle); err != nil {
 			return fmt.Errorf("subscribe to %s: %w", subject, err)
@@ -175,17 +175,17 @@ func (s *Service) Members() (sharing, draining int, session bool) {
 
 // handOver is asked by another instance for subscriptions, or given them.
 func (s *Service) handOver(m *nats.Msg) {
-	var kind health.Envelope
+	var kind status.Envelope
 	err := json.Unmarshal(m.Data, &kind)
 	switch {
 	case err != nil:
-	case kind.Type == health.HandedOverType:
-		var given health.HandedOver
+	case kind.Type == status.HandedOverType:
+		var given status.HandedOver
 		if err = json.Unmarshal(m.Data, &given); err == nil {
 			s.supervisor.HandedOver(given)
 		}
 	default:
-		var asks health.HandOver
+		var asks status.HandOver
 		if err = json.Unmarshal(m.Data, &asks); err == nil {
 			s.supervisor.HandOver(asks)
 		}
@@ -199,10 +199,10 @@ func (s *Service) handOver(m *nats.Msg) {
 
 // superseded says that another run has this instance's name.
 func (s *Service) superseded(by registration.Owner) {
-	m := health.Superseded{Envelope: health.NewEnvelope(health.SupersededType, time.Now()), Owner: s.owner, By: by}
+	m := status.Superseded{Envelope: status.NewEnvelope(status.SupersededType, time.Now()), Owner: s.owner, By: by}
 	data, err := json.Marshal(m)
 	if err == nil {
-		err = s.nc.Publish(health.SupersededSubject(s.owner.Name), data)
+		err = s.nc.Publish(status.SupersededSubject(s.owner.Name), data)
 	}
 	if err != nil {
 		s.log.Debug("the run that took over can't be told", "error", err)
@@ -211,7 +211,7 @@ func (s *Service) superseded(by registration.Owner) {
 
 // supersedes hears that a run of this instance's name lives that this one superseded.
 func (s *Service) supersedes(m *nats.Msg) {
-	var r health.Superseded
+	var r status.Superseded
 	if err := json.Unmarshal(m.Data, &r); err != nil || r.By.ID != s.owner.ID {
 		return
 	}

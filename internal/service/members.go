@@ -6,19 +6,20 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/membership"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 // answerDrain answers where this instance is meant, once the others can see it. What it holds moves after that.
 func (s *Service) answerDrain(ctx context.Context, r *request) {
-	var body health.DrainRequest
+	var body control.DrainRequest
 	err := r.read(&body)
 	if err == nil && body.Instance == "" {
 		err = errors.New(`drain needs an "instance"`)
 	}
 	if err != nil {
-		s.fail(r, health.CodeBadRequest, health.BadRequest, err.Error())
+		s.fail(r, control.CodeBadRequest, control.BadRequest, err.Error())
 		return
 	}
 	if body.Instance != s.owner.Name || s.supervisor.Retired() {
@@ -28,14 +29,14 @@ func (s *Service) answerDrain(ctx context.Context, r *request) {
 	session := s.session
 	s.serving.Unlock()
 	if session == nil {
-		s.fail(r, health.CodeUnavailable, health.TemporaryFailure, "this instance shares nothing with others")
+		s.fail(r, control.CodeUnavailable, control.TemporaryFailure, "this instance shares nothing with others")
 		return
 	}
 	switch err := session.SetDraining(ctx, !body.Undo); {
 	case errors.Is(err, membership.ErrSuperseded): // the run that has the name answers
 	case err != nil:
-		s.fail(r, health.CodeUnavailable, health.TemporaryFailure, fmt.Sprint(err))
+		s.fail(r, control.CodeUnavailable, control.TemporaryFailure, fmt.Sprint(err))
 	default:
-		s.respond(r, health.DrainAnswer{Envelope: health.NewEnvelope(health.DrainAnswerType, time.Now()), Instance: s.Instance(), Draining: !body.Undo})
+		s.respond(r, control.DrainAnswer{Envelope: status.NewEnvelope(control.DrainAnswerType, time.Now()), Instance: s.Instance(), Draining: !body.Undo})
 	}
 }

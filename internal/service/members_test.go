@@ -11,21 +11,21 @@ import (
 	"github.com/nats-io/nats.go"
 	"golang.org/x/time/rate"
 
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/control"
 )
 
 func TestDrainIsAnsweredByTheInstanceThatIsMeant(t *testing.T) {
 	s := startService(t, "host a")
-	m := health.NewMonitor(s.nc)
-	var refused *health.RefusedError
-	for instance, code := range map[string]string{"": health.CodeBadRequest} {
+	m := control.NewClient(s.nc)
+	var refused *control.RefusedError
+	for instance, code := range map[string]string{"": control.CodeBadRequest} {
 		if _, err := m.Drain(t.Context(), instance, false); !errors.As(err, &refused) || refused.Code != code {
 			t.Errorf("%q: %v", instance, err)
 		}
 	}
 	for _, undo := range []bool{false, true} {
 		a, err := m.Drain(t.Context(), "host a", undo)
-		if held, _ := s.session.Member(); err != nil || a.Draining == undo || held.Draining == undo || a.Instance.ID != s.owner.ID || a.Type != health.DrainAnswerType {
+		if held, _ := s.session.Member(); err != nil || a.Draining == undo || held.Draining == undo || a.Instance.ID != s.owner.ID || a.Type != control.DrainAnswerType {
 			t.Errorf("undo %t: %+v, %v", undo, a, err)
 		}
 	}

@@ -15,7 +15,6 @@ import (
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/feed"
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/membership"
 	"github.com/exesdb/subproxy/pkg/proxy"
@@ -28,7 +27,7 @@ type Options struct {
 	Config  *config.Config
 	Version string
 	Logger  *slog.Logger
-	Metrics *health.Metrics
+	Metrics *Metrics
 	// OnRegistered is the supervisor's (see proxy.Options).
 	OnRegistered func(store string, cause registration.Cause, n int, at time.Time)
 	// StartTimeout bounds how long to wait for NATS and JetStream at the start; default 30 s.
@@ -41,7 +40,7 @@ type Service struct {
 	version string
 	owner   registration.Owner
 	log     *slog.Logger
-	metrics *health.Metrics
+	metrics *Metrics
 
 	nc          *nats.Conn
 	operators   *nats.Conn // their requests come here: on nc they would wait behind what a round of 100,000 has under way

@@ -17,8 +17,8 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/connect"
+	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/deadletter"
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/registration"
@@ -42,7 +42,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	s.hears = newHearing(s.cfg.Load, "subproxy "+o.Config.Instance.Name+" permissions", s.violations, s.log)
 	s.operatorsHears = newHearing(s.cfg.Load, "subproxy "+o.Config.Instance.Name+" permissions", s.violations, s.log)
 	if s.metrics == nil {
-		s.metrics = health.NewMetrics(nil)
+		s.metrics = NewMetrics(nil)
 	}
 	s.cfg.Store(o.Config)
 	if o.StartTimeout == 0 {
@@ -72,7 +72,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	s.supervisor = proxy.New(proxy.Options{
 		Owner: s.owner, Bucket: s.bucket, Delivery: s.delivery, Settings: settings(o.Config), Publish: s.nc.Publish, Connected: s.nc.IsConnected,
 		Hindered: s.hindered, MaxPayload: s.nc.MaxPayload,
-		Shares: true, Alerts: s.alerts, OnRetired: s.superseded, Ensure: s.ensure, Logger: s.log, Metrics: s.metrics, OnRegistered: s.tellFirst(o.OnRegistered),
+		Shares: true, Alerts: s.alerts, OnRetired: s.superseded, Ensure: s.ensure, Logger: s.log, Metrics: s.metrics.proxies, OnRegistered: s.tellFirst(o.OnRegistered),
 	})
 	if err := s.followProgress(); err != nil {
 		return nil, err
@@ -143,7 +143,7 @@ func (s *Service) tried(ctx context.Context) error {
 		select {
 		case <-s.registered:
 			// What is asked of the proxies now is answered after they said that they are registered.
-			_, _ = s.supervisor.Statuses(ctx, health.Request{Store: first[0].Store, Name: first[0].Name})
+			_, _ = s.supervisor.Statuses(ctx, control.Request{Store: first[0].Store, Name: first[0].Name})
 			return s.permitted()
 		case <-time.After(look):
 		case <-ctx.Done():

@@ -19,9 +19,10 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/natsnode"
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 func TestWhatMayPassAtTheStartIsWaitedFor(t *testing.T) {
@@ -112,22 +113,22 @@ func TestStatusesSayThatTheBucketIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Stop(context.Background()) })
-	await := func(what string, ok func(health.Status) bool) {
+	await := func(what string, ok func(status.Status) bool) {
 		t.Helper()
-		var last []health.Status
+		var last []status.Status
 		for deadline := time.Now().Add(40 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-			if last, err = s.supervisor.Statuses(t.Context(), health.Request{}); err == nil && len(last) == 1 && ok(last[0]) {
+			if last, err = s.supervisor.Statuses(t.Context(), control.Request{}); err == nil && len(last) == 1 && ok(last[0]) {
 				return
 			}
 		}
 		t.Fatalf("not %s: %+v, %v", what, last, err)
 	}
-	verified := func(s health.Status) bool { return s.Verified }
+	verified := func(s status.Status) bool { return s.Verified }
 	await("verified", verified)
 	if err := js.DeleteStream(t.Context(), bucket.Stream()); err != nil {
 		t.Fatal(err)
 	}
-	await("unverified, with the reason", func(s health.Status) bool { return !s.Verified && !s.Registered && s.LastError != "" })
+	await("unverified, with the reason", func(s status.Status) bool { return !s.Verified && !s.Registered && s.LastError != "" })
 	if _, err := bucket.Ensure(t.Context(), kv.Config{}); err != nil {
 		t.Fatal(err)
 	}

@@ -6,20 +6,21 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/cluster"
+	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/election"
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 // answerResetTerm answers where the store is configured here, once what this instance holds is registered with the new term.
 func (s *Service) answerResetTerm(ctx context.Context, r *request) {
-	var body health.ResetTermRequest
+	var body control.ResetTermRequest
 	err := r.read(&body)
 	if err == nil && (body.Store == "" || body.Term > cluster.MaxAnnouncedTerm) {
-		err = fmt.Errorf(`%s needs a "store", and a "term" from 0 to %d`, health.ResetTerm, uint64(cluster.MaxAnnouncedTerm))
+		err = fmt.Errorf(`%s needs a "store", and a "term" from 0 to %d`, control.ResetTerm, uint64(cluster.MaxAnnouncedTerm))
 	}
 	if err != nil {
-		s.fail(r, health.CodeBadRequest, health.BadRequest, err.Error())
+		s.fail(r, control.CodeBadRequest, control.BadRequest, err.Error())
 		return
 	}
 	if s.supervisor.Retired() {
@@ -33,11 +34,11 @@ func (s *Service) answerResetTerm(ctx context.Context, r *request) {
 		err = s.lowerMarkers(ctx, body.Store, body.Term)
 	}
 	if err != nil {
-		s.fail(r, health.CodeUnavailable, health.TemporaryFailure, err.Error())
+		s.fail(r, control.CodeUnavailable, control.TemporaryFailure, err.Error())
 		return
 	}
-	a := health.ResetTermAnswer{
-		Envelope: health.NewEnvelope(health.ResetTermAnswerType, time.Now()), Instance: s.Instance(), Store: body.Store,
+	a := control.ResetTermAnswer{
+		Envelope: status.NewEnvelope(control.ResetTermAnswerType, time.Now()), Instance: s.Instance(), Store: body.Store,
 		Before: before, Term: body.Term, Affected: len(statuses),
 	}
 	for i := range statuses {

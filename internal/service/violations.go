@@ -13,12 +13,13 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/exesdb/subproxy/internal/connect"
+	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/deadletter"
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/event"
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/proxy"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 // stops is what a missing permission stops, by what the subject begins with, and whether all that the instance is for is hindered by it.
@@ -27,12 +28,12 @@ var stops = []struct {
 	hinders      bool
 }{
 	{proxy.DeliverPrefix, "events on their way from emitters to proxies", true},
-	{health.StatusPrefix, "statuses", true},
-	{health.SummaryPrefix, "summaries", true},
-	{health.AlertPrefix, "alerts", true},
-	{health.HandOverPrefix, "hand-overs between instances", true},
-	{health.SupersededPrefix, "runs telling each other that they are superseded", true},
-	{health.ControlPrefix, "operators' requests", true},
+	{status.StatusPrefix, "statuses", true},
+	{status.SummaryPrefix, "summaries", true},
+	{status.AlertPrefix, "alerts", true},
+	{status.HandOverPrefix, "hand-overs between instances", true},
+	{status.SupersededPrefix, "runs telling each other that they are superseded", true},
+	{control.Prefix, "operators' requests", true},
 	{"$SRV.", "operators' requests", true},
 	{event.ProgressPrefix, "the emitters' progress", true},
 	{kv.RepublishTo, "news of registrations", true},

@@ -8,7 +8,8 @@ import (
 
 	"github.com/exesdb/subproxy/internal/service"
 	"github.com/exesdb/subproxy/pkg/breaker"
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/control"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 // collector reads, at the scrape, what an instance knows when asked: proxies by health, breakers, the feed.
@@ -99,7 +100,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for _, s := range summaries {
 		total += s.Subscriptions
 		for _, h := range []breaker.Health{breaker.Healthy, breaker.Degraded, breaker.Failed, breaker.Standby, breaker.Unknown} {
-			gauge(proxiesDesc, float64(*s.Of(h)), s.Store, string(h))
+			gauge(proxiesDesc, float64(s.Count(h)), s.Store, string(h))
 		}
 		for state, n := range map[breaker.State]int{breaker.Closed: s.Breakers.Closed, breaker.HalfOpen: s.Breakers.HalfOpen, breaker.Open: s.Breakers.Open} {
 			gauge(breakersDesc, float64(n), s.Store, string(state))
@@ -122,13 +123,13 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	if total > c.limit {
 		return
 	}
-	statuses, _ := c.service.Supervisor().Statuses(ctx, health.Request{})
+	statuses, _ := c.service.Supervisor().Statuses(ctx, control.Request{})
 	for i := range statuses {
 		subscriptionMetrics(&statuses[i], gauge)
 	}
 }
 
-func subscriptionMetrics(st *health.Status, gauge func(*prometheus.Desc, float64, ...string)) {
+func subscriptionMetrics(st *status.Status, gauge func(*prometheus.Desc, float64, ...string)) {
 	gauge(subHealthDesc, 1, st.Store, st.Name, string(st.Health))
 	gauge(subFailuresDesc, float64(st.ConsecutiveFailures), st.Store, st.Name)
 	gauge(subLatencyDesc, st.LatencyMS/1000, st.Store, st.Name)

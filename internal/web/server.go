@@ -16,7 +16,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/exesdb/subproxy/internal/service"
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/control"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 // Server serves one instance.
@@ -38,7 +39,7 @@ func Listen(addr string) (net.Listener, error) {
 // Serve serves the instance on the listener until Close.
 func Serve(l net.Listener, s *service.Service, gatherer prometheus.Gatherer, withPProf bool, log *slog.Logger) *Server {
 	mux := newMux(s.Ready, func(ctx context.Context) string { return troubles(ctx, s) }, gatherer, withPProf)
-	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, r *http.Request) { status(w, r, s) })
+	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, r *http.Request) { serveStatus(w, r, s) })
 	return start(l, mux, log)
 }
 
@@ -116,22 +117,22 @@ func reply(w http.ResponseWriter, code int, text string) {
 
 // Status is the answer of /api/v1/status.
 type Status struct {
-	health.Envelope
-	Instance  health.Instance  `json:"instance"`
+	status.Envelope
+	Instance  control.Instance `json:"instance"`
 	Connected bool             `json:"connected"` // to NATS
 	Ready     bool             `json:"ready"`
-	Stores    []health.Summary `json:"stores"`
-	Proxies   []health.Status  `json:"proxies"`
+	Stores    []status.Summary `json:"stores"`
+	Proxies   []status.Status  `json:"proxies"`
 }
 
 // statusType is the envelope's type of the answer.
 const statusType = "io.exesdb.proxy.v1.instance_status"
 
-// status answers with everything, or what the query parameters store and name narrow it to.
-func status(w http.ResponseWriter, r *http.Request, s *service.Service) {
+// serveStatus answers with everything, or what the query parameters store and name narrow it to.
+func serveStatus(w http.ResponseWriter, r *http.Request, s *service.Service) {
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
-	proxies, err := s.Supervisor().Statuses(ctx, health.Request{Store: r.FormValue("store"), Name: r.FormValue("name"), Held: r.FormValue("held") != ""})
+	proxies, err := s.Supervisor().Statuses(ctx, control.Request{Store: r.FormValue("store"), Name: r.FormValue("name"), Held: r.FormValue("held") != ""})
 	summaries, err2 := s.Supervisor().Summaries(ctx)
 	if err := errors.Join(err, err2); err != nil {
 		reply(w, http.StatusServiceUnavailable, err.Error())
@@ -140,7 +141,7 @@ func status(w http.ResponseWriter, r *http.Request, s *service.Service) {
 	w.Header().Set("Content-Type", "application/json")
 	// A client that went away meanwhile is no error of ours.
 	_ = json.NewEncoder(w).Encode(Status{
-		Envelope: health.NewEnvelope(statusType, time.Now()), Instance: s.Instance(), Connected: s.Connected(),
+		Envelope: status.NewEnvelope(statusType, time.Now()), Instance: s.Instance(), Connected: s.Connected(),
 		Ready: s.Ready(ctx) == nil, Stores: summaries, Proxies: proxies,
 	})
 }

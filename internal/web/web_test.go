@@ -21,7 +21,7 @@ import (
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/internal/service"
 	"github.com/exesdb/subproxy/pkg/emitter"
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 func TestMain(m *testing.M) {
@@ -53,7 +53,7 @@ func serve(t *testing.T, labelLimit int, pprof bool) *site {
 	cfg := config.Greenhouse()
 	cfg.NATS.URL = n.URL()
 	reg := prometheus.NewRegistry()
-	s, err := service.Start(t.Context(), service.Options{Config: cfg, Version: "1.2.3", Metrics: health.NewMetrics(reg)})
+	s, err := service.Start(t.Context(), service.Options{Config: cfg, Version: "1.2.3", Metrics: service.NewMetrics(reg)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +143,7 @@ func TestStatusIsJSON(t *testing.T) {
 	if st.Type != statusType || st.ID == "" || st.Timestamp.IsZero() || !st.Connected || !st.Ready || st.Instance.ID != s.service.Owner().ID || st.Instance.Version != "1.2.3" {
 		t.Errorf("got %+v", st)
 	}
-	if len(st.Proxies) != subscriptions || slices.ContainsFunc(st.Proxies, func(p health.Status) bool { return p.Store != "greenhouse_tycoon" || p.Health != "healthy" }) {
+	if len(st.Proxies) != subscriptions || slices.ContainsFunc(st.Proxies, func(p status.Status) bool { return p.Store != "greenhouse_tycoon" || p.Health != "healthy" }) {
 		t.Errorf("proxies %+v", st.Proxies)
 	}
 	for query, want := range map[string]int{"?store=greenhouse_tycoon": subscriptions, "?store=greenhouse_tycoon&name=audit": 1, "?store=none": 0, "?store=greenhouse_tycoon&name=none": 0} {
@@ -238,7 +238,7 @@ func TestMetricsAreThoseOfTheDocumentation(t *testing.T) {
 		}
 	}
 	there := descs{}
-	health.NewMetrics(there)
+	service.NewMetrics(there)
 	there.MustRegister(NewCollector(nil, 0))
 	emitter.NewMetrics(there)
 	for name := range there {

@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 const (
@@ -21,7 +21,7 @@ const (
 
 // storeAlert is the alert for the whole store. It stands while it has any reason to, and is resolved once.
 type storeAlert struct {
-	level   health.Level // that stands; empty: none
+	level   status.Level // that stands; empty: none
 	covered int          // proxies that it stands for
 	trouble bool         // it stands for what keeps the store's events from coming
 	lot     bool         // it stands for what can't be parked
@@ -72,9 +72,9 @@ func (l *loop) raise(items []*item, h breaker.Health, now time.Time) {
 	if len(items) == 0 {
 		return
 	}
-	level := health.Warning
+	level := status.Warning
 	if h == breaker.Failed {
-		level = health.Critical
+		level = status.Critical
 	}
 	failing := 0
 	for _, it := range l.items {
@@ -98,7 +98,7 @@ func (l *loop) raise(items []*item, h breaker.Health, now time.Time) {
 			a.covered++
 		}
 	}
-	if first || level == health.Critical && a.level != health.Critical {
+	if first || level == status.Critical && a.level != status.Critical {
 		a.level = level
 		n := max(failing, len(items))
 		l.sendStoreAlert(level, l.together(items[0], h, n, now), items[0], h, n, now)
@@ -126,9 +126,9 @@ func (l *loop) alertStore(trouble string, now time.Time) {
 		a.trouble = true
 		delete(a.inherited, l.owner.Name) // this one is in its place
 		if a.level == "" {
-			a.level = health.Warning
+			a.level = status.Warning
 		}
-		l.sendStoreAlert(health.Warning, trouble, nil, breaker.Degraded, l.holds(), now)
+		l.sendStoreAlert(status.Warning, trouble, nil, breaker.Degraded, l.holds(), now)
 	case a.trouble:
 		a.trouble = false
 		message := "events of the store come again"
@@ -151,7 +151,7 @@ func (l *loop) resolve(changed map[*item]breaker.Health, now time.Time) {
 func (l *loop) lower(it *item, now time.Time) {
 	if it.alone {
 		it.alone = false
-		l.sendAlert(health.Resolved, it, it.proxy.Health, now)
+		l.sendAlert(status.Resolved, it, it.proxy.Health, now)
 	}
 	if !it.covered {
 		return
@@ -171,14 +171,14 @@ func (l *loop) lowerStore(message string, sample *item, now time.Time) {
 	a := &l.report.store
 	switch {
 	case a.covered > 0: // it stands for subscriptions that fail
-	case (a.trouble || a.lot) && a.level == health.Warning:
+	case (a.trouble || a.lot) && a.level == status.Warning:
 	case a.trouble:
-		a.level = health.Warning
-		l.sendStoreAlert(health.Warning, l.watch.trouble, sample, breaker.Degraded, l.holds(), now)
+		a.level = status.Warning
+		l.sendStoreAlert(status.Warning, l.watch.trouble, sample, breaker.Degraded, l.holds(), now)
 	case a.lot:
 		l.raiseLot(now)
 	case a.passedOver:
-		a.level = health.Warning
+		a.level = status.Warning
 		l.raisePassedOver(now)
 	default:
 		a.level = ""
@@ -186,20 +186,20 @@ func (l *loop) lowerStore(message string, sample *item, now time.Time) {
 		if sample != nil {
 			h = sample.proxy.Health
 		}
-		l.sendStoreAlert(health.Resolved, message, sample, h, len(l.items), now)
+		l.sendStoreAlert(status.Resolved, message, sample, h, len(l.items), now)
 	}
 }
 
-func (l *loop) sendAlert(level health.Level, it *item, h breaker.Health, now time.Time) {
+func (l *loop) sendAlert(level status.Level, it *item, h breaker.Health, now time.Time) {
 	p := &it.proxy
-	a := health.Alert{
-		Envelope: health.NewEnvelope(health.AlertType, now), Level: level, Scope: "proxy", Store: l.store, Name: p.Name, Health: h,
+	a := status.Alert{
+		Envelope: status.NewEnvelope(status.AlertType, now), Level: level, Scope: "proxy", Store: l.store, Name: p.Name, Health: h,
 		Affected: 1, Subscriptions: len(l.items), ConsecutiveFailures: p.Failures, LastError: l.trouble(it, now), Owner: l.owner,
 	}
 	switch {
-	case level == health.Resolved && it.removed:
+	case level == status.Resolved && it.removed:
 		a.Message = fmt.Sprintf("%s is no longer held here", p.Subscription)
-	case level == health.Resolved:
+	case level == status.Resolved:
 		a.Message = fmt.Sprintf("%s is %s again", p.Subscription, h)
 	case p.Failures > 0:
 		a.Message = fmt.Sprintf("%s is %s after %d failed registrations", p.Subscription, h, p.Failures)
@@ -213,9 +213,9 @@ func (l *loop) sendAlert(level health.Level, it *item, h breaker.Health, now tim
 }
 
 // sendStoreAlert sends one of scope store. The sample is one of the subscriptions that it stands for; nil: it stands for the store.
-func (l *loop) sendStoreAlert(level health.Level, message string, sample *item, h breaker.Health, affected int, now time.Time) {
-	a := health.Alert{
-		Envelope: health.NewEnvelope(health.AlertType, now), Level: level, Scope: "store", Store: l.store, Health: h,
+func (l *loop) sendStoreAlert(level status.Level, message string, sample *item, h breaker.Health, affected int, now time.Time) {
+	a := status.Alert{
+		Envelope: status.NewEnvelope(status.AlertType, now), Level: level, Scope: "store", Store: l.store, Health: h,
 		Affected: affected, Subscriptions: len(l.items), Message: message, LastError: l.watch.trouble, Owner: l.owner,
 	}
 	if sample != nil {
@@ -225,7 +225,7 @@ func (l *loop) sendStoreAlert(level health.Level, message string, sample *item, 
 	l.sendOrKeep(a)
 }
 
-func (l *loop) sendOrKeep(a health.Alert) {
+func (l *loop) sendOrKeep(a status.Alert) {
 	if l.connected() {
 		l.publishAlert(a)
 		return
@@ -233,26 +233,26 @@ func (l *loop) sendOrKeep(a health.Alert) {
 	r := &l.report
 	if len(r.kept) == maxKept {
 		// The oldest goes, but no resolved: what was raised before is waiting for it.
-		oldest := slices.IndexFunc(r.kept, func(a health.Alert) bool { return a.Level != health.Resolved })
+		oldest := slices.IndexFunc(r.kept, func(a status.Alert) bool { return a.Level != status.Resolved })
 		r.kept = slices.Delete(r.kept, max(oldest, 0), max(oldest, 0)+1)
 	}
 	r.kept = append(r.kept, a)
 }
 
-func (l *loop) publishAlert(a health.Alert) {
+func (l *loop) publishAlert(a status.Alert) {
 	if l.alerts != nil {
 		l.alerts.Publish(a)
 		return
 	}
-	l.send("alert", health.AlertSubject(a.Store, a.Name), a)
+	l.send("alert", status.AlertSubject(a.Store, a.Name), a)
 }
 
-func (l *loop) logAlert(a *health.Alert, key string, value any) {
+func (l *loop) logAlert(a *status.Alert, key string, value any) {
 	l.metrics.Alerts.WithLabelValues(string(a.Level), a.Scope).Inc()
 	switch a.Level {
-	case health.Critical:
+	case status.Critical:
 		l.log.Error(a.Message, key, value, "health", a.Health, "failures", a.ConsecutiveFailures, "error", a.LastError)
-	case health.Warning:
+	case status.Warning:
 		l.log.Warn(a.Message, key, value, "health", a.Health, "failures", a.ConsecutiveFailures, "error", a.LastError)
 	default:
 		l.log.Info(a.Message, key, value, "health", a.Health)

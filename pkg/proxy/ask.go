@@ -7,8 +7,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 // Ready reports whether each proxy's first attempt has ended, well or not, or it stands by.
@@ -33,17 +34,17 @@ func (s *Supervisor) Ready(ctx context.Context) bool {
 }
 
 // Statuses returns the statuses of the proxies that the request names.
-func (s *Supervisor) Statuses(ctx context.Context, r health.Request) ([]health.Status, error) {
-	statuses, err := gather(ctx, s, r.Store, func(l *loop, now time.Time) []health.Status { return l.statuses(r, now) })
-	slices.SortFunc(statuses, func(a, b health.Status) int {
+func (s *Supervisor) Statuses(ctx context.Context, r control.Request) ([]status.Status, error) {
+	statuses, err := gather(ctx, s, r.Store, func(l *loop, now time.Time) []status.Status { return l.statuses(r, now) })
+	slices.SortFunc(statuses, func(a, b status.Status) int {
 		return cmp.Or(cmp.Compare(a.Store, b.Store), cmp.Compare(a.Name, b.Name))
 	})
 	return statuses, err
 }
 
 // Summaries returns a summary a store.
-func (s *Supervisor) Summaries(ctx context.Context) ([]health.Summary, error) {
-	return gather(ctx, s, "", func(l *loop, now time.Time) []health.Summary { return []health.Summary{l.summary(now)} })
+func (s *Supervisor) Summaries(ctx context.Context) ([]status.Summary, error) {
+	return gather(ctx, s, "", func(l *loop, now time.Time) []status.Summary { return []status.Summary{l.summary(now)} })
 }
 
 // Holds reports how many proxies the request names that this instance holds, that is, which do not stand by.
@@ -63,36 +64,36 @@ func (s *Supervisor) Knows(ctx context.Context, store, name string) (bool, error
 }
 
 // Reregister registers the named proxies anew, now, and returns their statuses when those attempts have ended.
-func (s *Supervisor) Reregister(ctx context.Context, store, name string) ([]health.Status, error) {
+func (s *Supervisor) Reregister(ctx context.Context, store, name string) ([]status.Status, error) {
 	return s.act(ctx, store, name, Input{Kind: Event, Cause: registration.Manual})
 }
 
 // Restart stops the named proxy and starts it anew, with a new incarnation and deliver subject, and returns its status
 // when the registration that follows has ended.
-func (s *Supervisor) Restart(ctx context.Context, store, name string) ([]health.Status, error) {
+func (s *Supervisor) Restart(ctx context.Context, store, name string) ([]status.Status, error) {
 	return s.act(ctx, store, name, Input{Kind: Restart})
 }
 
 // ResetTerm begins a store's count of terms again, from the one given, and restarts the proxies that it is held by here: their
 // receivers and registrations have the term of before. It returns that term, and their statuses when the registrations that
 // follow have ended. Where the store is unknown here, known is false.
-func (s *Supervisor) ResetTerm(ctx context.Context, store string, to uint64) (before uint64, statuses []health.Status, known bool, err error) {
+func (s *Supervisor) ResetTerm(ctx context.Context, store string, to uint64) (before uint64, statuses []status.Status, known bool, err error) {
 	loops := s.some(store)
 	if store == "" || len(loops) == 0 {
 		return 0, nil, false, nil
 	}
-	l, reply := loops[0], make(chan []health.Status, 1)
+	l, reply := loops[0], make(chan []status.Status, 1)
 	before = l.inbox.fence.reset(to, time.Now())
 	l.log.Warn("the count of terms begins again, as an operator asked", "term", to, "before", before)
 	l.inbox.askNow(request{do: func(l *loop, now time.Time) { l.act("", Input{Kind: Restart}, reply, now) }})
-	statuses, err = collect(ctx, []chan []health.Status{reply})
+	statuses, err = collect(ctx, []chan []status.Status{reply})
 	return before, statuses, true, err
 }
 
-func (s *Supervisor) act(ctx context.Context, store, name string, in Input) ([]health.Status, error) {
-	var replies []chan []health.Status
+func (s *Supervisor) act(ctx context.Context, store, name string, in Input) ([]status.Status, error) {
+	var replies []chan []status.Status
 	for _, l := range s.some(store) {
-		reply := make(chan []health.Status, 1)
+		reply := make(chan []status.Status, 1)
 		replies = append(replies, reply)
 		l.inbox.askNow(request{do: func(l *loop, now time.Time) { l.act(name, in, reply, now) }})
 	}

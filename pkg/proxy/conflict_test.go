@@ -10,7 +10,6 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/registrar"
 	"github.com/exesdb/subproxy/pkg/registration"
@@ -88,7 +87,7 @@ type contender struct {
 
 func newContender(m *memory, n int, s subscription.Subscription) *contender {
 	c := &contender{owner: registration.Owner{Name: fmt.Sprintf("instance-%d", n), ID: fmt.Sprintf("id-%d", n)}}
-	sh := &shared{owner: c.owner, metrics: health.NewMetrics(nil)}
+	sh := &shared{owner: c.owner, metrics: NewMetrics(nil)}
 	sh.registrar = registrar.New(registrar.Options{Bucket: m, Owner: c.owner, Verifications: sh.metrics.Verifications})
 	c.loop = loop{shared: sh, inbox: newInbox(), log: slog.New(slog.DiscardHandler)}
 	c.item = &item{key: s.Key(), number: 1}

@@ -17,7 +17,6 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/digest"
 	"github.com/exesdb/subproxy/pkg/event"
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/sink"
 	"github.com/exesdb/subproxy/pkg/subscription"
@@ -41,7 +40,7 @@ type DeliveryOptions struct {
 	Park    func(ctx context.Context, e *sink.Event, c sink.Config, reason string, attempts int) error
 	Budget  int64 // bytes of events that wait for their sinks, in all; default DefaultBudget
 	Logger  *slog.Logger
-	Metrics *health.Metrics
+	Metrics *DeliveryMetrics
 }
 
 // Delivery is the receiving end of an instance: one NATS subscription on all its deliver subjects, and behind it an inlet for
@@ -101,7 +100,7 @@ func NewDelivery(o DeliveryOptions) *Delivery {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.Metrics == nil {
-		o.Metrics = health.NewMetrics(nil)
+		o.Metrics = NewDeliveryMetrics(nil)
 	}
 	d := &Delivery{
 		DeliveryOptions: o, prefix: len(DeliverPrefix) + len(o.Owner.ID) + 1,

@@ -8,10 +8,10 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 // crowded is a bucket where, once it is full, a write that comes with others waits.
@@ -61,20 +61,20 @@ func TestOperatorsAttemptWaitsForNoOther(t *testing.T) {
 func TestOperatorsRequestBeforeTheStartIsAnsweredAfterIt(t *testing.T) {
 	for what, c := range map[string]struct {
 		begin func(*rig)
-		ok    func(health.Status) bool
+		ok    func(status.Status) bool
 	}{
 		"registered": {func(r *rig) { r.Begin(true) }, verified},
 		"assigned to another": {func(r *rig) {
 			r.Share([]placement.Member{{Name: "host-b"}}, func(registration.Owner) placement.Liveness { return placement.Alive })
 			r.Begin(true)
-		}, func(s health.Status) bool { return s.Health == breaker.Standby }},
-		"superseded": {func(r *rig) { r.Retire(registration.Owner{Name: "host-a", ID: "later"}) }, func(s health.Status) bool { return s.Health == breaker.Standby }},
+		}, func(s status.Status) bool { return s.Health == breaker.Standby }},
+		"superseded": {func(r *rig) { r.Retire(registration.Owner{Name: "host-a", ID: "later"}) }, func(s status.Status) bool { return s.Health == breaker.Standby }},
 	} {
 		t.Run(what, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				r := newRigToBegin(t, testSettings, 3)
 				defer r.stop()
-				answered := make(chan []health.Status, 1)
+				answered := make(chan []status.Status, 1)
 				go func() {
 					statuses, err := r.Reregister(t.Context(), "s", "sub_1")
 					if err != nil {

@@ -6,7 +6,7 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/event"
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 // gapAgain is the least time between two alerts about one subscription that loses more and more.
@@ -73,8 +73,8 @@ func (l *loop) alertGaps(now time.Time) {
 	}
 	for _, it := range lost {
 		it.alone = true
-		a := health.Alert{
-			Envelope: health.NewEnvelope(health.AlertType, now), Level: health.Warning, Scope: "proxy", Store: l.store, Name: it.proxy.Name,
+		a := status.Alert{
+			Envelope: status.NewEnvelope(status.AlertType, now), Level: status.Warning, Scope: "proxy", Store: l.store, Name: it.proxy.Name,
 			Health: breaker.Degraded, Affected: 1, Subscriptions: len(l.items), ConsecutiveFailures: it.proxy.Failures,
 			Message: fmt.Sprintf("%s: %s", it.proxy.Subscription, l.gapOf(it)), LastError: l.gapOf(it), Owner: l.owner,
 		}
@@ -93,8 +93,8 @@ func (l *loop) alertGapsTogether(lost []*item, now time.Time) {
 		}
 	}
 	if a.level == "" {
-		a.level = health.Warning
+		a.level = status.Warning
 	}
 	message := fmt.Sprintf("%d of the store's %d subscriptions lost events; of the first, %s, %s", len(lost), len(l.items), lost[0].proxy.Name, l.gapOf(lost[0]))
-	l.sendStoreAlert(health.Warning, message, lost[0], breaker.Degraded, len(lost), now)
+	l.sendStoreAlert(status.Warning, message, lost[0], breaker.Degraded, len(lost), now)
 }

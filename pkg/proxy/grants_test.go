@@ -7,11 +7,11 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/rebalance"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/status"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -30,7 +30,7 @@ func TestHandsOverAPartAtATime(t *testing.T) {
 				theirs[s.Name] = true
 			}
 		}
-		r.HandOver(health.HandOver{Store: "s", Names: slices.Collect(maps.Keys(subs)), To: to})
+		r.HandOver(status.HandOver{Store: "s", Names: slices.Collect(maps.Keys(subs)), To: to})
 		for rounds := 0; len(theirs) > 0; rounds++ {
 			synctest.Wait()
 			given := r.takeGiven()
@@ -79,7 +79,7 @@ func TestWhatNobodyTakesHoldsUpNobody(t *testing.T) {
 		for _, s := range testSubscriptions(n) {
 			all = append(all, s.Name)
 		}
-		r.HandOver(health.HandOver{Store: "s", Names: all, To: to})
+		r.HandOver(status.HandOver{Store: "s", Names: all, To: to})
 		time.Sleep(rebalance.UnseenPatience*n/rebalance.FirstWindow + rebalance.OfferPatience)
 		synctest.Wait()
 		if len(released) < n {

@@ -4,9 +4,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 // Cluster is what happened in the cluster, as far as one store's proxies care.
@@ -231,5 +231,5 @@ type request struct {
 type action struct {
 	waiting map[*item]struct{}
 	items   []*item
-	reply   chan<- []health.Status // holds one; receives once
+	reply   chan<- []status.Status // holds one; receives once
 }

@@ -6,21 +6,21 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 // Alerts publishes alerts, and remembers which stand beyond the life of this run. Its methods are called by the stores' loops and
 // must not block.
 type Alerts interface {
-	Publish(health.Alert)
+	Publish(status.Alert)
 	// Inherited reports whether an alert for the subscription stands that another run raised.
 	Inherited(store, name string) bool
 }
 
 // inherit takes over an alert of a run that is gone. That of a subscription is resolved once the subscription is healthy here; that
 // of a store, which each instance has for itself, once nothing is wrong with the store.
-func (l *loop) inherit(a health.Standing, now time.Time) {
+func (l *loop) inherit(a status.Standing, now time.Time) {
 	if a.Scope == "store" {
 		s := &l.report.store
 		if s.inherited == nil {
@@ -59,8 +59,8 @@ func (l *loop) lowerInherited(now time.Time) {
 
 // resolveFor resolves an alert of a run that is gone.
 func (l *loop) resolveFor(owner registration.Owner, scope, name, message string, now time.Time) {
-	a := health.Alert{
-		Envelope: health.NewEnvelope(health.AlertType, now), Level: health.Resolved, Scope: scope, Store: l.store, Name: name, Health: breaker.Healthy,
+	a := status.Alert{
+		Envelope: status.NewEnvelope(status.AlertType, now), Level: status.Resolved, Scope: scope, Store: l.store, Name: name, Health: breaker.Healthy,
 		Subscriptions: len(l.items), Message: message, Owner: owner,
 	}
 	l.logAlert(&a, "raised_by", owner.Name)

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 // unparked are the store's subscriptions that an event holds up which is refused and can't be parked: the stream of parked events is
@@ -53,12 +53,12 @@ func (l *loop) alertUnparked(now time.Time, wake *time.Time) {
 func (l *loop) raiseLot(now time.Time) {
 	a := &l.report.store
 	if a.level == "" || a.covered == 0 {
-		a.level = health.Warning
+		a.level = status.Warning
 	}
 	for _, it := range l.items {
 		if it.unparked {
 			message := fmt.Sprintf("what subscribers refuse can't be parked, and holds up %d of the store's %d subscriptions", l.unparked.held, len(l.items))
-			l.sendStoreAlert(health.Warning, message, it, breaker.Degraded, l.unparked.held, now)
+			l.sendStoreAlert(status.Warning, message, it, breaker.Degraded, l.unparked.held, now)
 			return
 		}
 	}

@@ -10,12 +10,12 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/exesdb/subproxy/pkg/event"
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/rebalance"
 	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/sink"
+	"github.com/exesdb/subproxy/pkg/status"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -25,14 +25,14 @@ var hostB = registration.Owner{Name: "host-b", ID: "id-b"}
 func drainingRig(t *testing.T) (*rig, subscription.Subscription) {
 	r, sub := newSharingRig(t, 1), testSubscriptions(1)[0]
 	r.Share([]placement.Member{{Name: "host-a", Draining: true}, {Name: "host-b"}}, func(registration.Owner) placement.Liveness { return placement.Alive })
-	r.HandOver(health.HandOver{Store: "s", Names: []string{sub.Name}, To: hostB})
+	r.HandOver(status.HandOver{Store: "s", Names: []string{sub.Name}, To: hostB})
 	return r, sub
 }
 
 // leave is what host-b says when it leaves the subscription to this instance.
 func (r *rig) leave(n int, from registration.Owner, revision uint64, place registration.Position) {
 	sub := testSubscriptions(n + 1)[n]
-	r.HandedOver(health.HandedOver{Store: sub.Store, From: from, Subscriptions: []health.Handed{{Name: sub.Name, Revision: revision, Incarnation: 5, Position: place}}})
+	r.HandedOver(status.HandedOver{Store: sub.Store, From: from, Subscriptions: []status.Handed{{Name: sub.Name, Revision: revision, Incarnation: 5, Position: place}}})
 	synctest.Wait()
 }
 
@@ -132,7 +132,7 @@ func TestWhatIsLeftAndNotTakenIsReleased(t *testing.T) {
 		if n, err := r.remaining(t.Context()); n != 1 || err != nil {
 			t.Errorf("%d are on their way, %v", n, err)
 		}
-		r.require(1, "on its way", func(st health.Status) bool { return st.Moving == health.Releasing })
+		r.require(1, "on its way", func(st status.Status) bool { return st.Moving == status.Releasing })
 		time.Sleep(rebalance.OfferPatience - time.Millisecond)
 		if r.entry(sub.Key()).Operation != kv.Put {
 			t.Fatal("it is released at once")

@@ -4,8 +4,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/rebalance"
+	"github.com/exesdb/subproxy/pkg/status"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -158,9 +159,9 @@ func (l *loop) named(name string) []*item {
 	return nil
 }
 
-func (l *loop) statuses(r health.Request, now time.Time) []health.Status {
+func (l *loop) statuses(r control.Request, now time.Time) []status.Status {
 	items := l.named(r.Name)
-	statuses := make([]health.Status, 0, len(items))
+	statuses := make([]status.Status, 0, len(items))
 	for i, it := range items {
 		if !r.Held || !l.idle(it) {
 			statuses = append(statuses, l.status(it, now))
@@ -172,7 +173,7 @@ func (l *loop) statuses(r health.Request, now time.Time) []health.Status {
 
 // act applies an operator's input, and replies when the attempts that it caused have ended; of a proxy that has not
 // started yet, when its first one has.
-func (l *loop) act(name string, in Input, reply chan<- []health.Status, now time.Time) {
+func (l *loop) act(name string, in Input, reply chan<- []status.Status, now time.Time) {
 	in.SeenAt = now
 	a := &action{waiting: map[*item]struct{}{}, items: l.held(name), reply: reply}
 	for _, it := range a.items {
@@ -214,7 +215,7 @@ func (l *loop) settleActions(it *item, now time.Time) {
 }
 
 func (l *loop) answer(a *action, now time.Time) {
-	statuses := make([]health.Status, 0, len(a.items))
+	statuses := make([]status.Status, 0, len(a.items))
 	for _, it := range a.items {
 		statuses = append(statuses, l.status(it, now))
 	}

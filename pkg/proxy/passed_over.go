@@ -5,7 +5,7 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/event"
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 // passedOverFor is how long messages that were no events are told of, after the last of them.
@@ -51,11 +51,11 @@ func (l *loop) alertPassedOver(now time.Time) {
 	}
 	delete(a.inherited, l.owner.Name) // this one is in its place
 	if a.level == "" {
-		a.level = health.Warning
+		a.level = status.Warning
 	}
 	l.raisePassedOver(now)
 }
 
 func (l *loop) raisePassedOver(now time.Time) {
-	l.sendStoreAlert(health.Warning, l.watch.passedOver.last.String(), nil, breaker.Healthy, l.holds(), now)
+	l.sendStoreAlert(status.Warning, l.watch.passedOver.last.String(), nil, breaker.Healthy, l.holds(), now)
 }

@@ -7,8 +7,9 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/status"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -101,15 +102,15 @@ func TestStoreAlertIsResolvedAndRaisedAnew(t *testing.T) {
 			time.Sleep(2 * time.Second)
 			synctest.Wait()
 		}
-		var first []health.Level
+		var first []status.Level
 		for n := range 2 {
 			outage()
 			r.mu.Lock()
-			var levels []health.Level
+			var levels []status.Level
 			open := map[string]int{}
 			for _, a := range r.alerts {
 				levels = append(levels, a.Level)
-				if a.Level == health.Resolved {
+				if a.Level == status.Resolved {
 					open[a.Scope+a.Name] = 0
 				} else {
 					open[a.Scope+a.Name]++
@@ -165,7 +166,7 @@ func TestShorterIntervalBringsTimersForward(t *testing.T) {
 		if r.bucket.writes-before < 3 {
 			t.Errorf("%d writes in two of the new intervals", r.bucket.writes-before)
 		}
-		if _, err := r.Statuses(context.Background(), health.Request{}); err != nil {
+		if _, err := r.Statuses(context.Background(), control.Request{}); err != nil {
 			t.Error(err)
 		}
 	})

@@ -5,8 +5,8 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 const (
@@ -27,7 +27,7 @@ type report struct {
 	changed   map[*item]breaker.Health // entered since changedAt
 	changedAt time.Time
 	store     storeAlert
-	kept      []health.Alert // raised while there was no connection
+	kept      []status.Alert // raised while there was no connection
 
 	beatAt    time.Time // when the next heartbeat slice is due
 	beatPlace int       // the item it begins with
@@ -104,7 +104,7 @@ func (l *loop) flush(queue *[]*item, now time.Time, left *int) {
 		*queue = (*queue)[1:]
 		if it.dirty != NotNow && !it.removed {
 			it.dirty = NotNow
-			l.send("status", health.StatusSubject(l.store, it.proxy.Name), l.status(it, now))
+			l.send("status", status.StatusSubject(l.store, it.proxy.Name), l.status(it, now))
 			*left--
 		}
 		l.breathe(n)
@@ -142,7 +142,7 @@ func (l *loop) heartbeat(now time.Time, left *int, wake *time.Time) {
 			continue // its holder's is the one to repeat
 		}
 		it.dirty = NotNow
-		l.send("status", health.StatusSubject(l.store, it.proxy.Name), l.status(it, now))
+		l.send("status", status.StatusSubject(l.store, it.proxy.Name), l.status(it, now))
 	}
 	r.beatAt = now.Add(breaker.Spread(wait, l.jitter()))
 	sooner(wake, r.beatAt)
@@ -156,15 +156,15 @@ func (l *loop) summarize(now time.Time, wake *time.Time) {
 	}
 	r.summaryAt = now.Add(breaker.Spread(l.settings.Load().SummaryInterval, l.jitter()))
 	sooner(wake, r.summaryAt)
-	l.send("summary", health.SummarySubject(l.store), l.summary(now))
+	l.send("summary", status.SummarySubject(l.store), l.summary(now))
 }
 
-func (l *loop) summary(now time.Time) health.Summary {
-	s := health.Summary{Envelope: health.NewEnvelope(health.SummaryType, now), Store: l.store, Owner: l.owner, Subscriptions: len(l.items)}
+func (l *loop) summary(now time.Time) status.Summary {
+	s := status.Summary{Envelope: status.NewEnvelope(status.SummaryType, now), Store: l.store, Owner: l.owner, Subscriptions: len(l.items)}
 	furthest := uint64(0)
 	for i, it := range l.items {
 		l.breathe(i)
-		*s.Of(it.proxy.Health)++
+		s.Add(it.proxy.Health, 1)
 		switch it.proxy.Breaker.State() {
 		case breaker.Open:
 			s.Breakers.Open++
@@ -201,11 +201,11 @@ func (l *loop) summary(now time.Time) health.Summary {
 	return s
 }
 
-func (l *loop) status(it *item, now time.Time) health.Status {
+func (l *loop) status(it *item, now time.Time) status.Status {
 	p := &it.proxy
 	moving, next := l.moving(it)
-	s := health.Status{
-		Envelope: health.NewEnvelope(health.StatusType, now),
+	s := status.Status{
+		Envelope: status.NewEnvelope(status.StatusType, now),
 		Store:    p.Store, Name: p.Name, SubscriptionType: p.Type, Selector: p.Selector,
 		Health: p.Health, Breaker: p.Breaker.State(), Registered: p.Registered, Verified: p.Verified,
 		Verification: "on", ConsecutiveFailures: p.Failures, LastSuccess: instant(p.LastSuccess), LastCause: p.Cause,
@@ -219,12 +219,12 @@ func (l *loop) status(it *item, now time.Time) health.Status {
 	if it.inlet != nil {
 		c := it.inlet.seen()
 		s.LastSeq, s.Delivered, s.DeliveryErrors, s.Parked, s.Sink = c.Last, c.Delivered, c.Errors, c.Parked, string(c.Kind)
-		s.SinkState = health.SinkIdle
+		s.SinkState = status.SinkIdle
 		switch {
 		case p.Refusal != "":
-			s.SinkState = health.SinkRefusing
+			s.SinkState = status.SinkRefusing
 		case c.Last > 0 || c.Delivered > 0:
-			s.SinkState = health.SinkTaking
+			s.SinkState = status.SinkTaking
 		}
 		s.Lag, s.Stalled, s.PassedOver = l.lag(it), l.stalled(it, now), l.watch.passedOver.standing(now)
 		if g, any := l.watch.gaps[p.Name]; any {

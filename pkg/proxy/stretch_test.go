@@ -7,7 +7,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 func TestTimersWaitLongerWithTheRootOfWhatThereIs(t *testing.T) {
@@ -51,7 +51,7 @@ func TestSubscriptionsOfAllStoresStretchTheTimersOfEach(t *testing.T) {
 		}
 		r.Apply(subs)
 		synctest.Wait()
-		other := func(st health.Status) bool {
+		other := func(st status.Status) bool {
 			wait := time.Until(*st.NextAttemptAt)
 			return st.Store != "other" || wait >= 108*time.Second && wait <= 132*time.Second // twice a minute, 10 % either way
 		}

@@ -13,12 +13,12 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/exesdb/subproxy/pkg/event"
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/payload"
 	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/registrar"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/status"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -43,7 +43,7 @@ type Options struct {
 	// Ensure opens the bucket again where a write found it gone.
 	Ensure  func(context.Context) error
 	Logger  *slog.Logger
-	Metrics *health.Metrics
+	Metrics *Metrics
 	// OnRetired, where set, is told once that another run of this instance's name took over. It must not block.
 	OnRetired func(by registration.Owner)
 	// OnRegistered, where set, is told how many registrations a batch brought, and when the last was verified. It is
@@ -64,7 +64,7 @@ type shared struct {
 	maxPayload func() int64
 	unsent     rate.Sometimes // told that a message could not be published
 	logger     *slog.Logger
-	metrics    *health.Metrics
+	metrics    *Metrics
 	delivery   *Delivery
 	alerts     Alerts                            // nil: they are only published
 	slots      chan struct{}                     // one for each batch under way
@@ -122,7 +122,7 @@ func New(o Options) *Supervisor {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.Metrics == nil {
-		o.Metrics = health.NewMetrics(nil)
+		o.Metrics = NewMetrics(nil)
 	}
 	s := &Supervisor{
 		shared: shared{
@@ -267,7 +267,7 @@ func (s *Supervisor) Progress(p event.Progress) {
 
 // Inherit passes on an alert that another run raised, and is gone: the store's proxies resolve it once they are well. False: nothing
 // of the store is configured here.
-func (s *Supervisor) Inherit(a health.Standing) bool {
+func (s *Supervisor) Inherit(a status.Standing) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	l := s.loops[a.Store]

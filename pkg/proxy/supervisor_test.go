@@ -14,9 +14,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/status"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -113,12 +114,12 @@ type rig struct {
 	*Supervisor
 	t       *testing.T
 	bucket  *table
-	metrics *health.Metrics
+	metrics *Metrics
 
 	mu       sync.Mutex
-	alerts   []health.Alert
+	alerts   []status.Alert
 	statuses map[string]int
-	given    []health.HandedOver
+	given    []status.HandedOver
 }
 
 func newRig(t *testing.T, settings Settings, n int, change ...func(*Options)) *rig {
@@ -129,7 +130,7 @@ func newRig(t *testing.T, settings Settings, n int, change ...func(*Options)) *r
 }
 
 func newRigToBegin(t *testing.T, settings Settings, n int, change ...func(*Options)) *rig {
-	r := &rig{t: t, bucket: &table{entries: map[string]kv.Entry{}}, metrics: health.NewMetrics(nil), statuses: map[string]int{}}
+	r := &rig{t: t, bucket: &table{entries: map[string]kv.Entry{}}, metrics: NewMetrics(nil), statuses: map[string]int{}}
 	settings.HeartbeatInterval, settings.SummaryInterval = 30*time.Second, 5*time.Second
 	o := Options{
 		Owner: registration.Owner{Name: "host-a", ID: "id-a"}, Bucket: r.bucket, Settings: settings, Metrics: r.metrics,
@@ -156,20 +157,20 @@ func (r *rig) publish(subject string, data []byte) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case strings.HasPrefix(subject, health.AlertPrefix):
-		var a health.Alert
+	case strings.HasPrefix(subject, status.AlertPrefix):
+		var a status.Alert
 		if err := json.Unmarshal(data, &a); err != nil {
 			r.t.Error(err)
 		}
 		r.alerts = append(r.alerts, a)
-	case strings.HasPrefix(subject, health.StatusPrefix):
+	case strings.HasPrefix(subject, status.StatusPrefix):
 		r.statuses[subject]++
-	case strings.HasPrefix(subject, health.HandOverPrefix):
-		var m health.HandedOver
+	case strings.HasPrefix(subject, status.HandOverPrefix):
+		var m status.HandedOver
 		if err := json.Unmarshal(data, &m); err != nil {
 			r.t.Error(err)
 		}
-		if m.Type == health.HandedOverType {
+		if m.Type == status.HandedOverType {
 			r.given = append(r.given, m)
 		}
 	}
@@ -177,7 +178,7 @@ func (r *rig) publish(subject string, data []byte) error {
 }
 
 // takeGiven is what was left to others since the last time.
-func (r *rig) takeGiven() (all []health.Handed) {
+func (r *rig) takeGiven() (all []status.Handed) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, m := range r.given {
@@ -194,8 +195,8 @@ func (r *rig) stop() {
 	r.Stop(ctx)
 }
 
-func (r *rig) all() []health.Status {
-	statuses, err := r.Statuses(context.Background(), health.Request{})
+func (r *rig) all() []status.Status {
+	statuses, err := r.Statuses(context.Background(), control.Request{})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -203,7 +204,7 @@ func (r *rig) all() []health.Status {
 }
 
 // require fails unless every proxy is as wanted.
-func (r *rig) require(n int, want string, ok func(health.Status) bool) {
+func (r *rig) require(n int, want string, ok func(status.Status) bool) {
 	r.t.Helper()
 	statuses := r.all()
 	if len(statuses) != n {
@@ -216,7 +217,7 @@ func (r *rig) require(n int, want string, ok func(health.Status) bool) {
 	}
 }
 
-func verified(st health.Status) bool { return st.Verified && st.Health == breaker.Healthy }
+func verified(st status.Status) bool { return st.Verified && st.Health == breaker.Healthy }
 
 func bubble(t *testing.T, test func(t *testing.T)) { t.Helper(); synctest.Test(t, test) }
 
@@ -228,7 +229,7 @@ func TestEventRegistersEveryProxyOfItsStoreAtOnce(t *testing.T) {
 		r.Tell("s", Cluster{Cause: registration.LeaderChanged, Term: 7, Leader: "n2", SeenAt: time.Now()})
 		r.Tell("other", Cluster{Cause: registration.LeaderChanged, SeenAt: time.Now()})
 		synctest.Wait()
-		r.require(5000, "registered for the leader change", func(st health.Status) bool { return verified(st) && st.LastCause == registration.LeaderChanged })
+		r.require(5000, "registered for the leader change", func(st status.Status) bool { return verified(st) && st.LastCause == registration.LeaderChanged })
 		if n := testutil.ToFloat64(r.metrics.Ignored.WithLabelValues("store")); n != 1 {
 			t.Errorf("%v events of unknown stores, want 1", n)
 		}
@@ -314,7 +315,7 @@ func TestStoreThatFailsTogetherIsOneAlertALevel(t *testing.T) {
 		r.Tell("", Cluster{Cause: registration.Reconnected, SeenAt: time.Now()})
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		r.require(1000, "failed", func(st health.Status) bool { return st.Health == breaker.Failed && st.Breaker != breaker.Closed })
+		r.require(1000, "failed", func(st status.Status) bool { return st.Health == breaker.Failed && st.Breaker != breaker.Closed })
 		r.bucket.set(func(b *table) { b.fail = nil })
 		r.Tell("s", Cluster{Cause: registration.LeaderChanged, SeenAt: time.Now()})
 		time.Sleep(time.Second)
@@ -383,7 +384,7 @@ func TestLostRegistrationsAreMendedAtOnce(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		r.require(20, "mended", func(st health.Status) bool { return verified(st) && st.LastCause == registration.Lost })
+		r.require(20, "mended", func(st status.Status) bool { return verified(st) && st.LastCause == registration.Lost })
 		if n := r.bucket.records(); n != 20 {
 			t.Errorf("%d records, want 20", n)
 		}
@@ -412,7 +413,7 @@ func TestLaterRunOfTheSameNameRetiresThisOne(t *testing.T) {
 		if !r.Retired() {
 			t.Fatal("this run goes on")
 		}
-		r.require(20, "standing by", func(st health.Status) bool { return st.Health == breaker.Standby && st.Owner.ID == "id-b" })
+		r.require(20, "standing by", func(st status.Status) bool { return st.Health == breaker.Standby && st.Owner.ID == "id-b" })
 		before := r.bucket.writes
 		r.bucket.set(func(b *table) { b.put(sub.Key(), nil, 0) })
 		r.Tell("", Cluster{Cause: registration.LeaderChanged, SeenAt: time.Now()})

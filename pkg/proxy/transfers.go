@@ -5,12 +5,12 @@ import (
 	"slices"
 	"time"
 
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/payload"
 	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/rebalance"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 // Which subscriptions move between instances, and when, is for package rebalance to say. The loop notes there what
@@ -27,7 +27,7 @@ func (s *Supervisor) Share(members []placement.Member, liveness func(registratio
 }
 
 // HandOver passes on that another instance requests subscriptions that this one may hold.
-func (s *Supervisor) HandOver(r health.HandOver) {
+func (s *Supervisor) HandOver(r status.HandOver) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if l := s.loops[r.Store]; l != nil {
@@ -36,7 +36,7 @@ func (s *Supervisor) HandOver(r health.HandOver) {
 }
 
 // HandedOver passes on that another instance offers subscriptions to this one.
-func (s *Supervisor) HandedOver(m health.HandedOver) {
+func (s *Supervisor) HandedOver(m status.HandedOver) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if l := s.loops[m.Store]; l != nil {
@@ -72,7 +72,7 @@ func (l *loop) start(it *item, now time.Time) {
 }
 
 // requested notes which of the subscriptions that another instance requests it could be given.
-func (l *loop) requested(r *health.HandOver, now time.Time) {
+func (l *loop) requested(r *status.HandOver, now time.Time) {
 	for _, name := range r.Names {
 		if it := l.byName[name]; it != nil && it.releasable() {
 			l.transfers.Note(rebalance.Input{Kind: rebalance.Requested, Key: it.key, Holder: &r.To}, now)
@@ -87,7 +87,7 @@ func (it *item) releasable() bool {
 }
 
 // acceptOffers registers what another instance offers.
-func (l *loop) acceptOffers(m *health.HandedOver, now time.Time) {
+func (l *loop) acceptOffers(m *status.HandedOver, now time.Time) {
 	for i, h := range m.Subscriptions {
 		it := l.byName[h.Name]
 		if it == nil || !it.proxy.Standby || !l.transfers.Accepts(it.key) {
@@ -194,29 +194,29 @@ func (l *loop) sendRequest(r rebalance.Request, now time.Time) {
 		}
 	}
 	for _, part := range payload.Parts(names, len(names), l.room(), func(name *string) int { return payload.Text(*name) }) {
-		l.sendTransfer(r.Holder, health.HandOver{
-			Envelope: health.NewEnvelope(health.HandOverType, now), Store: l.store, Names: part, To: l.owner,
+		l.sendTransfer(r.Holder, status.HandOver{
+			Envelope: status.NewEnvelope(status.HandOverType, now), Store: l.store, Names: part, To: l.owner,
 		})
 	}
 }
 
 // sendOffers tells a member what it may register. What it does not hear of is reclaimed.
 func (l *loop) sendOffers(o rebalance.Offers, now time.Time) {
-	all := make([]health.Handed, 0, len(o.Offers))
+	all := make([]status.Handed, 0, len(o.Offers))
 	for _, offer := range o.Offers {
 		if name, err := nameOf(offer.Key); err == nil {
-			all = append(all, health.Handed{Name: name, Revision: offer.Revision, Incarnation: offer.Incarnation, Position: offer.At})
+			all = append(all, status.Handed{Name: name, Revision: offer.Revision, Incarnation: offer.Incarnation, Position: offer.At})
 		}
 	}
-	for _, part := range payload.Parts(all, rebalance.MaxWindow, l.room(), (*health.Handed).Size) {
-		l.sendTransfer(o.To, health.HandedOver{
-			Envelope: health.NewEnvelope(health.HandedOverType, now), Store: l.store, Subscriptions: part, From: l.owner,
+	for _, part := range payload.Parts(all, rebalance.MaxWindow, l.room(), (*status.Handed).Size) {
+		l.sendTransfer(o.To, status.HandedOver{
+			Envelope: status.NewEnvelope(status.HandedOverType, now), Store: l.store, Subscriptions: part, From: l.owner,
 		})
 	}
 }
 
 func (l *loop) sendTransfer(to registration.Owner, message any) {
-	subject := health.HandOverSubject(to.ID)
+	subject := status.HandOverSubject(to.ID)
 	data, err := json.Marshal(message)
 	if err == nil {
 		err = l.publisher(subject, data)
@@ -227,17 +227,17 @@ func (l *loop) sendTransfer(to registration.Owner, message any) {
 }
 
 // moving says how a subscription is on its way, and when it is looked at again; zero: not.
-func (l *loop) moving(it *item) (health.Moving, time.Time) {
+func (l *loop) moving(it *item) (status.Moving, time.Time) {
 	state, next := l.transfers.StateOf(it.key)
 	switch p := &it.proxy; {
 	case state == rebalance.Releasing:
-		return health.Releasing, time.Time{}
+		return status.Releasing, time.Time{}
 	case p.Standby && state == rebalance.Requesting:
-		return health.Asking, next
+		return status.Asking, next
 	case p.Standby && state == rebalance.Waiting:
-		return health.Waiting, next
+		return status.Waiting, next
 	case p.Attempting && p.Cause == registration.Takeover && !p.Registered:
-		return health.Claiming, p.Next
+		return status.Claiming, p.Next
 	default:
 		return "", p.Next
 	}

@@ -6,16 +6,16 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/rebalance"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 // newSharingRig is a rig that shares with nobody yet.
 func newSharingRig(t *testing.T, n int) *rig {
-	r := &rig{t: t, bucket: &table{entries: map[string]kv.Entry{}}, metrics: health.NewMetrics(nil), statuses: map[string]int{}}
+	r := &rig{t: t, bucket: &table{entries: map[string]kv.Entry{}}, metrics: NewMetrics(nil), statuses: map[string]int{}}
 	settings := testSettings
 	settings.InitialInterval, settings.NormalInterval = time.Hour, time.Hour
 	settings.HeartbeatInterval, settings.SummaryInterval = time.Hour, time.Hour
@@ -121,6 +121,6 @@ func TestRunLeavesWhatALaterOneHoldsUntilItHearsOfItsEnd(t *testing.T) {
 		if r.bucket.writes != before {
 			t.Errorf("it wrote %d times", r.bucket.writes-before)
 		}
-		r.require(2, "standing by", func(st health.Status) bool { return st.Health == breaker.Standby && st.Owner.ID == "later" })
+		r.require(2, "standing by", func(st status.Status) bool { return st.Health == breaker.Standby && st.Owner.ID == "later" })
 	})
 }

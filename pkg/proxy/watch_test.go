@@ -12,8 +12,8 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/event"
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 func TestPresenceOfAnEmitter(t *testing.T) {
@@ -135,7 +135,7 @@ func (r *rig) requireAlerts(want ...string) {
 	}
 }
 
-func (r *rig) summary() health.Summary {
+func (r *rig) summary() status.Summary {
 	r.t.Helper()
 	all, err := r.Summaries(r.t.Context())
 	if err != nil || len(all) != 1 {
@@ -157,10 +157,10 @@ func TestStoreWithoutAnEmitterIsOneAlertAndDegraded(t *testing.T) {
 		defer r.stop()
 		time.Sleep(24 * time.Second)
 		r.requireAlerts()
-		r.require(n, "healthy, of an unknown lag", func(st health.Status) bool { return st.Health == breaker.Healthy && st.Lag == nil })
+		r.require(n, "healthy, of an unknown lag", func(st status.Status) bool { return st.Health == breaker.Healthy && st.Lag == nil })
 		time.Sleep(8 * time.Second)
 		r.requireAlerts("warning store")
-		r.require(n, "degraded, with the reason", func(st health.Status) bool {
+		r.require(n, "degraded, with the reason", func(st status.Status) bool {
 			return st.Health == breaker.Degraded && strings.HasPrefix(st.LastError, "no emitter leads store s:") && st.Lag == nil
 		})
 		if s := r.summary(); s.Lag != nil || s.Trouble == "" || s.ProgressAt != nil {
@@ -172,7 +172,7 @@ func TestStoreWithoutAnEmitterIsOneAlertAndDegraded(t *testing.T) {
 			time.Sleep(10 * time.Second)
 		}
 		r.requireAlerts("resolved store")
-		r.require(n, "healthy, of lag 0", func(st health.Status) bool {
+		r.require(n, "healthy, of lag 0", func(st status.Status) bool {
 			return st.Health == breaker.Healthy && st.LastError == "" && st.Lag != nil && *st.Lag == 0
 		})
 		time.Sleep(25 * time.Second)
@@ -241,7 +241,7 @@ func TestStandstillIsAnAlertUntilItMoves(t *testing.T) {
 		r.requireAlerts()
 		tell(3, 4, 11) // more are appended: it does not move by that
 		r.requireAlerts("warning proxy sub_2")
-		r.require(4, "stalled, if it is behind", func(st health.Status) bool {
+		r.require(4, "stalled, if it is behind", func(st status.Status) bool {
 			if st.Name != "sub_2" {
 				return verified(st) && !st.Stalled
 			}
@@ -275,7 +275,7 @@ func TestWhatTheEmitterSaysIsInTheWayIsToldAsItSays(t *testing.T) {
 		r.requireAlerts("warning proxy sub_1")
 		tell("stream S can't be followed", gap)
 		r.requireAlerts("warning store")
-		r.require(8, "told the store's trouble", func(st health.Status) bool {
+		r.require(8, "told the store's trouble", func(st status.Status) bool {
 			return st.Health == breaker.Degraded && st.LastError == "no event of store s is sent: stream S can't be followed" && st.Lag == nil
 		})
 		gap["sub_2"] = "it is another reason"
@@ -283,7 +283,7 @@ func TestWhatTheEmitterSaysIsInTheWayIsToldAsItSays(t *testing.T) {
 		r.requireAlerts()
 		tell("", gap)
 		r.requireAlerts("resolved store", "warning proxy sub_2")
-		r.require(8, "told its own", func(st health.Status) bool {
+		r.require(8, "told its own", func(st status.Status) bool {
 			reason, waits := gap[st.Name]
 			return waits && st.Health == breaker.Degraded && strings.HasSuffix(st.LastError, reason) || !waits && verified(st)
 		})
@@ -311,7 +311,7 @@ func TestMessagesThatAreNoEventsAreToldForAnHour(t *testing.T) {
 		found = &event.PassedOver{Messages: 1, Sequence: 5, Subject: "exesdb.events.s.a", Reason: "no event", At: time.Now()}
 		tell("")
 		r.requireAlerts("warning store")
-		r.require(8, "told, and well", func(st health.Status) bool {
+		r.require(8, "told, and well", func(st status.Status) bool {
 			return verified(st) && st.PassedOver != nil && st.PassedOver.Sequence == 5
 		})
 		if sums, err := r.Summaries(t.Context()); err != nil || len(sums) != 1 || sums[0].PassedOver == nil || sums[0].PassedOver.Messages != 1 || sums[0].Trouble != "" {
@@ -334,6 +334,6 @@ func TestMessagesThatAreNoEventsAreToldForAnHour(t *testing.T) {
 			tell("")
 		}
 		r.requireAlerts("resolved store")
-		r.require(8, "well", func(st health.Status) bool { return verified(st) && st.PassedOver == nil })
+		r.require(8, "well", func(st status.Status) bool { return verified(st) && st.PassedOver == nil })
 	})
 }

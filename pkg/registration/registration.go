@@ -9,6 +9,7 @@ import (
 	jsonv2 "github.com/go-json-experiment/json"
 
 	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/payload"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -39,6 +40,14 @@ type Owner struct {
 	ID   string `json:"id"`   // new at every start (NUID)
 	Host string `json:"host"`
 	PID  int    `json:"pid"`
+}
+
+// ownerFields is what an owner has in JSON beside its texts, in bytes, at the most.
+const ownerFields = 80
+
+// Size is how many bytes the owner has in JSON at the most.
+func (o *Owner) Size() int {
+	return ownerFields + payload.Text(o.Name) + payload.Text(o.ID) + payload.Text(o.Host)
 }
 
 // OwnerMatcher is what stands in every record of one owner and in no other: an instance id is a NUID, unique by construction, and stands in

@@ -17,8 +17,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/placement"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 // TestInstancesChaos runs schedules of faults, each made from a seed, on several instances that share their subscriptions:
@@ -349,14 +349,14 @@ func (w *instancesWorld) misplaced() string {
 			members[name] = s
 		}
 	}
-	reported := map[string]map[string]health.Status{} // by subscription and instance, of those that have sessions
+	reported := map[string]map[string]status.Status{} // by subscription and instance, of those that have sessions
 	for _, a := range answers {
 		if superseded[a.Instance.ID] {
 			continue
 		}
 		for _, s := range a.Proxies {
 			if reported[s.Name] == nil {
-				reported[s.Name] = map[string]health.Status{}
+				reported[s.Name] = map[string]status.Status{}
 			}
 			reported[s.Name][a.Instance.Name] = s
 		}

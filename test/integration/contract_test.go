@@ -14,12 +14,13 @@ import (
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/service"
 	"github.com/exesdb/subproxy/pkg/cluster"
+	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/deadletter"
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/event"
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/status"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -240,12 +241,12 @@ func TestContractNamesEverySubjectOfTheCode(t *testing.T) {
 		config.Default().SubscriptionProxy.LeaderChangedSubject:    true,
 		config.Default().SubscriptionProxy.EmitterRestartedSubject: true,
 		kv.RepublishTo + "<key>":                                   true,
-		health.StatusPrefix + "<store>.<name>":                     true,
-		health.AlertPrefix + "<store>.<name>":                      true,
-		health.AlertPrefix + "<store>":                             true,
-		health.SummaryPrefix + "<store>":                           true,
-		health.HandOverPrefix + "<instance id>":                    true,
-		health.SupersededPrefix + "<instance name>":                true,
+		status.StatusPrefix + "<store>.<name>":                     true,
+		status.AlertPrefix + "<store>.<name>":                      true,
+		status.AlertPrefix + "<store>":                             true,
+		status.SummaryPrefix + "<store>":                           true,
+		status.HandOverPrefix + "<instance id>":                    true,
+		status.SupersededPrefix + "<instance name>":                true,
 		"exesdb.proxy.deliver.<instance id>.<n>":                   true, // held to records in TestLeaderChangeReregistersAtOnceAndIsVerified
 		kv.ClusterTo + "<key>":                                     true,
 		event.SubjectPrefix + "<store>.<stream id>.<event type>":   true,
@@ -253,7 +254,7 @@ func TestContractNamesEverySubjectOfTheCode(t *testing.T) {
 		event.ProgressPrefix + "<store>":                           true,
 		service.DeliveredPrefix + "<store>.<name>":                 true,
 		deadletter.Prefix + "<store>.<name>":                       true,
-		health.ControlPrefix + "<verb>":                            true,
+		control.Prefix + "<verb>":                                  true,
 	}
 	overview, _, ok := strings.Cut(readContract(t), "| bucket |")
 	if !ok {
@@ -282,10 +283,10 @@ func TestContractListsWhatTheCodeKnows(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
-		health.CodeBadRequest + " | `" + health.BadRequest + "`", health.CodeNotFound + " | `" + health.ProxyNotFound + "`",
-		health.CodeUnavailable + " | `" + health.TemporaryFailure + "`", "`" + kv.DefaultBucket + "`",
+		control.CodeBadRequest + " | `" + control.BadRequest + "`", control.CodeNotFound + " | `" + control.ProxyNotFound + "`",
+		control.CodeUnavailable + " | `" + control.TemporaryFailure + "`", "`" + kv.DefaultBucket + "`",
 		fmt.Sprintf("A key is at most %d,%03d bytes", subscription.MaxKeyLength/1000, subscription.MaxKeyLength%1000),
-		health.StatusAnswerType, health.ListAnswerType,
+		control.StatusAnswerType, control.ListAnswerType,
 	} {
 		if !strings.Contains(page, text) {
 			t.Errorf("the page does not say %q", text)

@@ -20,7 +20,7 @@ func TestLeaderChangeReregistersAtOnceAndIsVerified(t *testing.T) {
 
 	w.publish(changed, `{"store":"green.house","leader":"n2","previous_leader":"n1","term":42,"reason":"n1 stopped"}`)
 	r := w.await(key, "registered after the leader change", after(first.revision, "leader_changed"))
-	w.awaitStatus(tokens, "verified after the leader change", func(s status) bool {
+	w.awaitStatus(tokens, "verified after the leader change", func(s proxyStatus) bool {
 		return verifiedAt(r.revision)(s) && s.LastCause == "leader_changed"
 	})
 

@@ -93,7 +93,7 @@ func TestDeletedBucketsAreMadeAnewAfterAPauseAndProven(t *testing.T) {
 		})
 		g.awaitDelivered("all", 6+i)
 	}
-	g.awaitStatus("s.all", "healthy and registered anew", func(s status) bool { return s.Health == "healthy" && s.Verified })
+	g.awaitStatus("s.all", "healthy and registered anew", func(s proxyStatus) bool { return s.Health == "healthy" && s.Verified })
 	g.eventually("the checkpoint is there again", func() bool { return g.checkpoint("s.by_stream.=24all.all") == 8 })
 }
 

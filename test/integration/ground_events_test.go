@@ -14,7 +14,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/pkg/event"
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 // What pkg/subscription's table has for every pair, through a store.
@@ -361,7 +361,7 @@ func TestMessageThatIsNoEventIsSeen(t *testing.T) {
 			}
 			g.awaitDelivered("all", 2)
 			g.awaitRaised("warning store")
-			if a := decode[health.Alert](g, g.heard("exesdb.proxy.alert.s")[0].Data); !strings.Contains(a.Message, "sequence 2") || !strings.Contains(a.Message, "exesdb.events.s.a") {
+			if a := decode[status.Alert](g, g.heard("exesdb.proxy.alert.s")[0].Data); !strings.Contains(a.Message, "sequence 2") || !strings.Contains(a.Message, "exesdb.events.s.a") {
 				t.Errorf("the alert says %q", a.Message)
 			}
 			g.put("exesdb.events.s.b", `not JSON`, nats.Header{"Content-Type": {"application/cloudevents+json"}})

@@ -25,7 +25,6 @@ import (
 	"github.com/exesdb/subproxy/internal/service"
 	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/exesdb/subproxy/pkg/emitter"
-	"github.com/exesdb/subproxy/pkg/health"
 )
 
 const (
@@ -96,7 +95,7 @@ func (g *ground) tryStart() error {
 	log := slog.New(slog.NewTextHandler(g.log, nil))
 	g.metrics = prometheus.NewRegistry()
 	instance, err := service.Start(context.Background(), service.Options{
-		Config: g.config, Version: "0.0.0", StartTimeout: 20 * time.Second, Metrics: health.NewMetrics(g.metrics), Logger: log,
+		Config: g.config, Version: "0.0.0", StartTimeout: 20 * time.Second, Metrics: service.NewMetrics(g.metrics), Logger: log,
 	})
 	if err != nil {
 		return err

@@ -364,7 +364,7 @@ func TestGroundFullParkedStreamHoldsItsSubscriptions(t *testing.T) {
 		}
 		return false
 	})
-	g.awaitStatus("s.r7", "why it is held", func(s status) bool {
+	g.awaitStatus("s.r7", "why it is held", func(s proxyStatus) bool {
 		return s.Health == "degraded" && strings.Contains(s.LastError, "stream EXESDB_PARKED is full") && strings.Contains(s.LastError, "no")
 	})
 	g.eventually("they are tried again and again", func() bool { return g.metric("forward_errors_total") > 5*subscriptions })

@@ -12,8 +12,8 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/service"
+	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/emitter"
-	"github.com/exesdb/subproxy/pkg/health"
 )
 
 // longNames are subscriptions to everything, with names of so many bytes.
@@ -77,7 +77,7 @@ func TestEverythingIsCutToWhatTheServerTakes(t *testing.T) {
 					t.Errorf("%v verifications were %s", n, outcome)
 				}
 			}
-			instances, statuses, err := health.NewMonitor(g.nc).Statuses(t.Context(), health.Request{})
+			instances, statuses, err := control.NewClient(g.nc).Statuses(t.Context(), control.Request{})
 			if err != nil || len(instances) != 1 || len(statuses) != c.n {
 				t.Fatalf("%d instances, %d statuses, %v", len(instances), len(statuses), err)
 			}
@@ -86,7 +86,7 @@ func TestEverythingIsCutToWhatTheServerTakes(t *testing.T) {
 					t.Fatalf("%s is %s, %s", st.Name, st.Health, st.LastError)
 				}
 			}
-			answers, err := health.NewMonitor(g.nc).Act(t.Context(), health.Reregister, health.Request{})
+			answers, err := control.NewClient(g.nc).Request(t.Context(), control.Reregister, control.Request{})
 			if err != nil || len(answers) != 1 || answers[0].Verified != c.n || len(answers[0].Proxies) == 0 {
 				t.Fatalf("reregistered: %+v, %v", answers, err)
 			}
@@ -116,7 +116,7 @@ func TestAnswerThatCannotBeSentIsAnError(t *testing.T) {
 	g.start()
 	for range 2 {
 		began := time.Now()
-		_, _, err := health.NewMonitor(g.nc).Statuses(t.Context(), health.Request{})
+		_, _, err := control.NewClient(g.nc).Statuses(t.Context(), control.Request{})
 		if err == nil || !strings.Contains(err.Error(), "max_payload 1500") {
 			t.Errorf("asked for statuses: %v after %v", err, time.Since(began))
 		}

@@ -278,7 +278,7 @@ func TestPausedSubscriptionHoldsAtTheGapUntilAnOperatorLetsItGoOn(t *testing.T) 
 				g.awaitGap("all", 11, 25)
 				g.awaitSequences("other", 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 26, 27, 28, 29, 30)
 				g.awaitSequences("all", 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
-				g.awaitStatus("s.all", "says why it holds", func(s status) bool {
+				g.awaitStatus("s.all", "says why it holds", func(s proxyStatus) bool {
 					return s.Health == "degraded" && strings.Contains(s.LastError, "subproxy restart s all")
 				})
 			}
@@ -290,7 +290,7 @@ func TestPausedSubscriptionHoldsAtTheGapUntilAnOperatorLetsItGoOn(t *testing.T) 
 				g.reload(func(c *config.Config) { c.Stores[0].Subscriptions[0].Forward.OnGap = "continue" })
 			}
 			g.awaitSequences("all", 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 26, 27, 28, 29, 30)
-			g.awaitStatus("s.all", "is well", func(s status) bool { return s.Health == "healthy" })
+			g.awaitStatus("s.all", "is well", func(s proxyStatus) bool { return s.Health == "healthy" })
 			g.append(31, 1)
 			g.awaitSequences("all", 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 26, 27, 28, 29, 30, 31)
 		})

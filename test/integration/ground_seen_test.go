@@ -15,8 +15,8 @@ import (
 	"github.com/exesdb/subproxy/internal/service"
 	"github.com/exesdb/subproxy/internal/web"
 	"github.com/exesdb/subproxy/pkg/emitter"
-	"github.com/exesdb/subproxy/pkg/health"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 // host starts an emitter in the instance's process.
@@ -32,12 +32,12 @@ func (g *ground) host() {
 }
 
 // told is the status that a subscription's proxy published last.
-func (g *ground) told(name string) (s health.Status) {
+func (g *ground) told(name string) (s status.Status) {
 	g.Helper()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if m := g.world.last["exesdb.proxy.status.s."+name]; m != nil {
-		s = decode[health.Status](g, m.Data)
+		s = decode[status.Status](g, m.Data)
 	}
 	return s
 }
@@ -240,7 +240,7 @@ func TestAlertsOfAKilledRunAreResolved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	leave := func(a health.Standing) {
+	leave := func(a status.Standing) {
 		t.Helper()
 		data, err := json.Marshal(a)
 		if err == nil {
@@ -252,13 +252,13 @@ func TestAlertsOfAKilledRunAreResolved(t *testing.T) {
 	}
 	former := registration.Owner{Name: g.config.Instance.Name, ID: "former"}
 	gone := registration.Owner{Name: "gone", ID: "gone"}
-	for _, a := range []health.Standing{
-		{Scope: "proxy", Store: "s", Name: "all", Level: health.Warning, Owner: former},
-		{Scope: "proxy", Store: "s", Name: "billing", Level: health.Critical, Owner: gone},
-		{Scope: "proxy", Store: "s", Name: "removed", Level: health.Warning, Owner: former},
-		{Scope: "store", Store: "s", Level: health.Warning, Owner: former},
-		{Scope: "store", Store: "s", Level: health.Critical, Owner: gone},
-		{Scope: "store", Store: "other", Level: health.Critical, Owner: former},
+	for _, a := range []status.Standing{
+		{Scope: "proxy", Store: "s", Name: "all", Level: status.Warning, Owner: former},
+		{Scope: "proxy", Store: "s", Name: "billing", Level: status.Critical, Owner: gone},
+		{Scope: "proxy", Store: "s", Name: "removed", Level: status.Warning, Owner: former},
+		{Scope: "store", Store: "s", Level: status.Warning, Owner: former},
+		{Scope: "store", Store: "s", Level: status.Critical, Owner: gone},
+		{Scope: "store", Store: "other", Level: status.Critical, Owner: former},
 	} {
 		leave(a)
 	}

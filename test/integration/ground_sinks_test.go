@@ -55,7 +55,7 @@ func (l *limited) permit(p *server.Permissions) {
 
 func (l *limited) awaitRefusing(name, reason string) {
 	l.Helper()
-	s := l.awaitStatus(groundStore+"."+name, "be degraded for "+reason, func(s status) bool {
+	s := l.awaitStatus(groundStore+"."+name, "be degraded for "+reason, func(s proxyStatus) bool {
 		return s.Health == "degraded" && strings.Contains(s.LastError, reason)
 	})
 	l.Logf("%s: %s", name, s.LastError)
@@ -63,7 +63,7 @@ func (l *limited) awaitRefusing(name, reason string) {
 
 func (l *limited) awaitHealthy(name string) {
 	l.Helper()
-	l.awaitStatus(groundStore+"."+name, "be healthy", func(s status) bool { return s.Health == "healthy" && s.Registered })
+	l.awaitStatus(groundStore+"."+name, "be healthy", func(s proxyStatus) bool { return s.Health == "healthy" && s.Registered })
 }
 
 func forwarded(name, sink, subject string) config.Subscription {
@@ -243,7 +243,7 @@ func TestUnfitTargetIsAStartUpErrorAndAReasonLater(t *testing.T) {
 	g.eventually("all are accepted", func() bool { return g.checkpointOf("stored") == 3 })
 	g.editStream("OUT", noAck(true))
 	g.append(4, 3)
-	g.awaitStatus(groundStore+".stored", "say why", func(s status) bool { return strings.Contains(s.LastError, "no_ack") })
+	g.awaitStatus(groundStore+".stored", "say why", func(s proxyStatus) bool { return strings.Contains(s.LastError, "no_ack") })
 	bad := *g.config
 	bad.Stores = []config.Store{store(groundStore, s, allEvents("another"))}
 	if err := g.instance.Reload(&bad); err == nil || !strings.Contains(err.Error(), "no_ack") {

@@ -418,7 +418,7 @@ func TestMirrorsBesideTheBucketsAreNotTakenForThem(t *testing.T) {
 	g.append(4, 2)
 	for i := range n {
 		g.awaitDelivered(name(i), 5) // and no event again
-		g.awaitStatus("s."+name(i), "verified", func(s status) bool { return s.Verified })
+		g.awaitStatus("s."+name(i), "verified", func(s proxyStatus) bool { return s.Verified })
 	}
 	mirrorAnswers("exesdb_subscriptions", "s.by_stream.=24all.s11")
 	mirrorAnswers("exesdb_cluster", "member."+g.config.Instance.Name)

@@ -10,7 +10,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/exesdb/subproxy/internal/config"
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/control"
 )
 
 const groundKey = "s.by_stream.=24all.all"
@@ -62,8 +62,8 @@ func TestTermThatWasTooHighIsWarnedOfAndCanBeReset(t *testing.T) {
 	g.start()
 	g.await(groundKey, "knows the high term after a restart", func(r record) bool { return r.Term == 1000000 && r.DeliverSubject != "" })
 
-	monitor := health.NewMonitor(g.nc)
-	answers, err := monitor.ResetTerm(t.Context(), "s", 43)
+	client := control.NewClient(g.nc)
+	answers, err := client.ResetTerm(t.Context(), "s", 43)
 	if err != nil || len(answers) != 1 || answers[0].Before != 1000000 || answers[0].Affected != 1 || answers[0].Verified != 1 {
 		t.Fatalf("%+v, %v", answers, err)
 	}

@@ -26,7 +26,6 @@ import (
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/internal/service"
-	"github.com/exesdb/subproxy/pkg/health"
 )
 
 const (
@@ -62,7 +61,7 @@ type (
 
 		revision uint64
 	}
-	status struct {
+	proxyStatus struct {
 		Store        string `json:"store"`
 		Name         string `json:"name"`
 		Type         string `json:"subscription_type"`
@@ -95,11 +94,11 @@ type (
 			owner
 			Superseded bool `json:"superseded"`
 		} `json:"instance"`
-		Part     int      `json:"part"`
-		Parts    int      `json:"parts"`
-		Affected int      `json:"affected"`
-		Verified int      `json:"verified"`
-		Proxies  []status `json:"proxies"`
+		Part     int           `json:"part"`
+		Parts    int           `json:"parts"`
+		Affected int           `json:"affected"`
+		Verified int           `json:"verified"`
+		Proxies  []proxyStatus `json:"proxies"`
 
 		code, refusal string
 	}
@@ -244,16 +243,16 @@ func after(revision uint64, cause string) func(record) bool {
 }
 
 // status is what was said last about a subscription; tokens is <store>.<name>.
-func (w *world) status(tokens string) (s status, ok bool) {
+func (w *world) status(tokens string) (s proxyStatus, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if m := w.last["exesdb.proxy.status."+tokens]; m != nil {
-		return decode[status](w, m.Data), true
+		return decode[proxyStatus](w, m.Data), true
 	}
-	return status{}, false
+	return proxyStatus{}, false
 }
 
-func (w *world) awaitStatus(tokens, what string, as func(status) bool) (s status) {
+func (w *world) awaitStatus(tokens, what string, as func(proxyStatus) bool) (s proxyStatus) {
 	w.Helper()
 	defer func() {
 		if w.Failed() {
@@ -268,8 +267,8 @@ func (w *world) awaitStatus(tokens, what string, as func(status) bool) (s status
 	return s
 }
 
-func verifiedAt(revision uint64) func(status) bool {
-	return func(s status) bool {
+func verifiedAt(revision uint64) func(proxyStatus) bool {
+	return func(s proxyStatus) bool {
 		return s.Verified && s.Registered && s.Revision >= revision && s.Health == "healthy"
 	}
 }
@@ -388,7 +387,7 @@ func tryStart(t testing.TB, c *config.Config) (*instance, error) {
 	i := &instance{metrics: prometheus.NewRegistry(), log: &locked{}}
 	var err error
 	i.Service, err = service.Start(context.Background(), service.Options{
-		Config: c, Version: "0.0.0", StartTimeout: 20 * time.Second, Metrics: health.NewMetrics(i.metrics),
+		Config: c, Version: "0.0.0", StartTimeout: 20 * time.Second, Metrics: service.NewMetrics(i.metrics),
 		Logger: slog.New(slog.NewTextHandler(i.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	t.Cleanup(func() {

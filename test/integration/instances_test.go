@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/internal/config"
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/placement"
 )
 
@@ -252,7 +252,7 @@ func TestStandbyTakesOverFromAnInstanceThatIsGone(t *testing.T) {
 	first.Instance.SessionTTL = time.Second
 	holder, held := w.settled(first, greenhouseKey, greenhouseTokens) // the later one takes it
 	w.eventually("the second to stand by", func() bool {
-		s, err := standby.Supervisor().Statuses(t.Context(), health.Request{})
+		s, err := standby.Supervisor().Statuses(t.Context(), control.Request{})
 		return err == nil && s[0].Health == "standby" && s[0].Owner.ID == holder.Owner().ID
 	})
 

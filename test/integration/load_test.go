@@ -101,7 +101,7 @@ func (w *world) verified(id string) int {
 }
 
 // holds checks the bucket against what the statuses say: each record of this owner and cause, at the revision verified.
-func (w *world) holds(n int, id, cause string, statuses []status) {
+func (w *world) holds(n int, id, cause string, statuses []proxyStatus) {
 	w.Helper()
 	verified := map[string]uint64{}
 	for _, s := range statuses {

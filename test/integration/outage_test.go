@@ -12,7 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/internal/config"
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/control"
 )
 
 // fastToFail is quiet, with the thresholds of the defaults spelled out; only what the test does causes attempts.
@@ -59,7 +59,7 @@ func (i *instance) attempt(t testing.TB) {
 // all reports whether every status that the instance has is in this health, at this many failures.
 func (i *instance) all(t testing.TB, want string, failures int) bool {
 	t.Helper()
-	statuses, err := i.Supervisor().Statuses(context.Background(), health.Request{})
+	statuses, err := i.Supervisor().Statuses(context.Background(), control.Request{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,8 +246,8 @@ func closesTheBreaker(w *world, disable, enable func()) {
 	disable()
 	for failures := 1; failures <= 6; failures++ {
 		w.publish(changed, `{"store":"greenhouse"}`)
-		s := w.awaitStatus(greenhouseTokens, fmt.Sprintf("%d failures", failures), func(s status) bool { return s.Failures == failures })
-		want := status{Health: "healthy", Breaker: "closed"}
+		s := w.awaitStatus(greenhouseTokens, fmt.Sprintf("%d failures", failures), func(s proxyStatus) bool { return s.Failures == failures })
+		want := proxyStatus{Health: "healthy", Breaker: "closed"}
 		if failures >= 3 {
 			want.Health = "degraded"
 		}
@@ -266,7 +266,7 @@ func closesTheBreaker(w *world, disable, enable func()) {
 	if r.Term != 2 || r.Incarnation != 1 {
 		t.Errorf("the record is %+v, want term 2 and incarnation 1", r)
 	}
-	w.awaitStatus(greenhouseTokens, "breaker closed", func(s status) bool {
+	w.awaitStatus(greenhouseTokens, "breaker closed", func(s proxyStatus) bool {
 		return verifiedAt(r.revision)(s) && s.Breaker == "closed" && s.Failures == 0 && s.LastError == ""
 	})
 	w.eventually("resolve the alert", func() bool { return len(w.alerts()) >= 3 })

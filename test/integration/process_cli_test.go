@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/exesdb/subproxy/internal/testbed"
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 // processOutcome is how a command ended.
@@ -75,7 +75,7 @@ func processSeenWithNATSCLI(t *testing.T, p *processPrograms) {
 	if !strings.Contains(info, proxy.id) {
 		t.Errorf("nats micro info lacks the instance's id: %s", info)
 	}
-	said := decode[health.Status](t, []byte(cli("sub", "exesdb.proxy.status.>", "--count", "1", "--raw")))
+	said := decode[status.Status](t, []byte(cli("sub", "exesdb.proxy.status.>", "--count", "1", "--raw")))
 	if said.Store != processStore || said.Health != "healthy" || said.Owner.ID != proxy.id {
 		t.Errorf("nats sub: %+v", said)
 	}

@@ -13,7 +13,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 const processElected = "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED." + bucketStream
@@ -81,7 +81,7 @@ func processLeaderKilled(subproxyServer, leader string) func(*testing.T, *proces
 		killed := time.Now()
 		byName[leader].kill()
 
-		statuses := processAwait(w, proxy, len(keys), "registered anew", func(s health.Status) bool { return s.Revision > before })
+		statuses := processAwait(w, proxy, len(keys), "registered anew", func(s status.Status) bool { return s.Revision > before })
 		verified := processVerifiedAt(statuses)
 		advised := <-elected
 		t.Logf("SIGKILL to all verified %s; to the advisory %s; from the advisory to all verified %s",
@@ -146,7 +146,7 @@ func processHangingServerIsLeft(t *testing.T, p *processPrograms) {
 
 	nodes[0].signal(syscall.SIGSTOP)
 	stopped := time.Now()
-	statuses := processAwait(w, proxy, len(keys), "registered anew", func(s health.Status) bool { return s.Revision > before })
+	statuses := processAwait(w, proxy, len(keys), "registered anew", func(s status.Status) bool { return s.Revision > before })
 	t.Logf("SIGSTOP of subproxy's server to all verified %s", processVerifiedAt(statuses).Sub(stopped).Round(time.Millisecond))
 	if lines := proxy.Log.Entries("reconnected to NATS"); len(lines) == 0 || lines[0]["server"] == nodes[0].name {
 		t.Errorf("reconnected: %v", lines)
@@ -193,7 +193,7 @@ func processQuorumComesBack(t *testing.T, p *processPrograms) {
 		n.signal(syscall.SIGCONT)
 	}
 	continued := time.Now()
-	statuses := processAwait(w, proxy, len(keys), "registered anew", func(s health.Status) bool {
+	statuses := processAwait(w, proxy, len(keys), "registered anew", func(s status.Status) bool {
 		return s.Revision > before && s.LastSuccess.After(continued)
 	})
 	t.Logf("quorum back to all verified %s", processVerifiedAt(statuses).Sub(continued).Round(time.Millisecond))
@@ -221,7 +221,7 @@ func processEmptyServerIsFilledAgain(t *testing.T, p *processPrograms) {
 		}
 		emptied := time.Now()
 		node.run()
-		statuses := processAwait(w, proxy, len(keys), "registered anew", func(s health.Status) bool {
+		statuses := processAwait(w, proxy, len(keys), "registered anew", func(s status.Status) bool {
 			return s.LastSuccess != nil && s.LastSuccess.After(emptied)
 		})
 		t.Logf("%s, emptied, started to all verified %s", end, processVerifiedAt(statuses).Sub(emptied).Round(time.Millisecond))

@@ -24,7 +24,8 @@ import (
 	"github.com/nats-io/nuid"
 	"github.com/synadia-io/orbit.go/jetstreamext"
 
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/control"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 const (
@@ -498,7 +499,7 @@ func (w *deliveryWorld) awaitLeader(as func(string) bool) (name string) {
 }
 
 // answers asks all instances for their statuses.
-func (w *deliveryWorld) answers() (all []health.StatusAnswer) {
+func (w *deliveryWorld) answers() (all []control.StatusAnswer) {
 	sub, err := w.nc.SubscribeSync(w.nc.NewInbox())
 	if err != nil {
 		return nil
@@ -512,7 +513,7 @@ func (w *deliveryWorld) answers() (all []health.StatusAnswer) {
 		if err != nil {
 			return all
 		}
-		var a health.StatusAnswer
+		var a control.StatusAnswer
 		if json.Unmarshal(m.Data, &a) == nil && a.Instance.ID != "" {
 			all = append(all, a)
 		}
@@ -520,7 +521,7 @@ func (w *deliveryWorld) answers() (all []health.StatusAnswer) {
 }
 
 // statuses are those that all instances answer.
-func (w *deliveryWorld) statuses() (all []health.Status, owners map[string]string) {
+func (w *deliveryWorld) statuses() (all []status.Status, owners map[string]string) {
 	owners = map[string]string{}
 	for _, a := range w.answers() {
 		owners[a.Instance.ID] = a.Instance.Name
@@ -548,7 +549,7 @@ func (w *deliveryWorld) awaitHealthy() {
 // unhealthy says what keeps awaitHealthy waiting.
 func (w *deliveryWorld) unhealthy() string {
 	all, owners := w.statuses()
-	holders := map[string]health.Status{}
+	holders := map[string]status.Status{}
 	for _, s := range all {
 		if s.Health == "standby" {
 			continue
@@ -558,7 +559,7 @@ func (w *deliveryWorld) unhealthy() string {
 		}
 		// What was purged before a subscription had it is told for an hour.
 		told := len(w.gone) > 0 && s.Health == "degraded" && s.Gap != nil
-		if s.Health != "healthy" && !told || !s.Verified || !s.Registered || s.SinkState == health.SinkRefusing {
+		if s.Health != "healthy" && !told || !s.Verified || !s.Registered || s.SinkState == status.SinkRefusing {
 			return fmt.Sprintf("%s is %s, verified %t, sink %s: %s", s.Name, s.Health, s.Verified, s.SinkState, s.LastError)
 		}
 		holders[s.Name] = s

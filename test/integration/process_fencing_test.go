@@ -14,7 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/status"
 	"github.com/exesdb/subproxy/test/harness"
 )
 
@@ -136,7 +136,7 @@ func TestInstanceThatWakesUpLateIsFenced(t *testing.T) {
 		all, _ := w.statuses()
 		refusing := 0
 		for _, s := range all {
-			if s.SinkState == health.SinkRefusing {
+			if s.SinkState == status.SinkRefusing {
 				refusing++
 			}
 		}

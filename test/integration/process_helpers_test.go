@@ -20,7 +20,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/internal/testbed"
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/control"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 // processRun is a program that runs. It is killed at the end of its test whatever happens, and with the test's process.
@@ -272,7 +273,7 @@ func (p *processProxy) get(path string) (code int, body string) {
 }
 
 // processStatuses asks an instance for its statuses over NATS; false where it does not answer completely.
-func processStatuses(w *world, id string) (instance health.Instance, statuses []health.Status, ok bool) {
+func processStatuses(w *world, id string) (instance control.Instance, statuses []status.Status, ok bool) {
 	w.Helper()
 	sub, err := w.nc.SubscribeSync(w.nc.NewInbox())
 	if err != nil {
@@ -287,7 +288,7 @@ func processStatuses(w *world, id string) (instance health.Instance, statuses []
 		if err != nil || m.Header.Get("Status") == "503" {
 			return instance, nil, false
 		}
-		a := decode[health.StatusAnswer](w, m.Data)
+		a := decode[control.StatusAnswer](w, m.Data)
 		if a.Instance.ID != id {
 			continue
 		}
@@ -299,7 +300,7 @@ func processStatuses(w *world, id string) (instance health.Instance, statuses []
 }
 
 // processAwait waits until the instance has n proxies and each is healthy, verified, and as wanted.
-func processAwait(w *world, p *processProxy, n int, what string, as func(health.Status) bool) (statuses []health.Status) {
+func processAwait(w *world, p *processProxy, n int, what string, as func(status.Status) bool) (statuses []status.Status) {
 	w.Helper()
 	defer func() {
 		if w.Failed() && len(statuses) > 0 {
@@ -324,14 +325,14 @@ func processAwait(w *world, p *processProxy, n int, what string, as func(health.
 	return statuses
 }
 
-func processAnyStatus(health.Status) bool { return true }
+func processAnyStatus(status.Status) bool { return true }
 
-func processSince(revision uint64, cause string) func(health.Status) bool {
-	return func(s health.Status) bool { return s.Revision > revision && string(s.LastCause) == cause }
+func processSince(revision uint64, cause string) func(status.Status) bool {
+	return func(s status.Status) bool { return s.Revision > revision && string(s.LastCause) == cause }
 }
 
 // processVerifiedAt is when the last of them was verified.
-func processVerifiedAt(statuses []health.Status) (at time.Time) {
+func processVerifiedAt(statuses []status.Status) (at time.Time) {
 	for _, s := range statuses {
 		if s.LastSuccess != nil && s.LastSuccess.After(at) {
 			at = *s.LastSuccess

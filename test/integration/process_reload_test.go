@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 func processHangupReloads(t *testing.T, p *processPrograms) {
@@ -69,7 +69,7 @@ func processHangupReloads(t *testing.T, p *processPrograms) {
 		}
 	}
 	processHolds(w, proxy, after)
-	processAwait(w, proxy, len(after), "as before", func(s health.Status) bool { return s.Revision <= last })
+	processAwait(w, proxy, len(after), "as before", func(s status.Status) bool { return s.Revision <= last })
 	if now := processLast(w); now != last {
 		t.Errorf("refused files caused %d writes", now-last)
 	}

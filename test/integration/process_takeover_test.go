@@ -13,7 +13,8 @@ import (
 
 	"github.com/nats-io/nats.go/micro"
 
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/control"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 func processRestartTakesOver(t *testing.T, p *processPrograms) {
@@ -28,7 +29,7 @@ func processRestartTakesOver(t *testing.T, p *processPrograms) {
 	first.kill()
 	began := time.Now()
 	second := processServe(t, p, config)
-	statuses := processAwait(w, second, len(keys), "taken over", func(s health.Status) bool { return s.Incarnation == 2 })
+	statuses := processAwait(w, second, len(keys), "taken over", func(s status.Status) bool { return s.Incarnation == 2 })
 	t.Logf("start of the next run to all verified %s", processVerifiedAt(statuses).Sub(began).Round(time.Millisecond))
 	now := processRecords(w, keys, "taken over", func(r record) bool { return r.Owner.ID == second.id })
 	for _, key := range keys {
@@ -55,14 +56,14 @@ func processSupersededRunNeverWritesAgain(t *testing.T, p *processPrograms) {
 
 	first.signal(syscall.SIGSTOP)
 	second := processServe(t, p, config)
-	processAwait(w, second, len(keys), "taken over", func(s health.Status) bool { return s.Incarnation == 2 })
+	processAwait(w, second, len(keys), "taken over", func(s status.Status) bool { return s.Incarnation == 2 })
 	// What waits for the first when it wakes up is not only the other's registrations but a cause to register too.
 	last := processLast(w)
 	w.publish(changed, `{"store":"greenhouse","term":7}`)
 	processAwait(w, second, len(keys), "registered anew", processSince(last, "leader_changed"))
 	first.signal(syscall.SIGCONT)
 
-	var asked health.Instance
+	var asked control.Instance
 	w.eventually("the first to say that it is superseded", func() bool {
 		instance, statuses, ok := processStatuses(w, first.id)
 		asked = instance
@@ -123,7 +124,7 @@ func processSupersededRunNeverWritesAgain(t *testing.T, p *processPrograms) {
 	if now := processLast(w); now != last {
 		t.Errorf("the end of the superseded run wrote %d times", now-last)
 	}
-	processAwait(w, second, len(keys), "still registered", func(s health.Status) bool { return s.Incarnation == 2 })
+	processAwait(w, second, len(keys), "still registered", func(s status.Status) bool { return s.Incarnation == 2 })
 }
 
 // processInstances are the instance ids in the answers to micro's INFO, once there are n.

@@ -107,7 +107,7 @@ func TestSubscriptionWhoseHolderExpiresIsTakenOver(t *testing.T) {
 	claim := other
 	claim = strings.Replace(claim, `"incarnation":1`, `"incarnation":8`, 1)
 	expiring := w.put(greenhouseKey, claim, "Nats-TTL", "1s")
-	s := w.awaitStatus(greenhouseTokens, "stand by", func(s status) bool { return s.Health == "standby" })
+	s := w.awaitStatus(greenhouseTokens, "stand by", func(s proxyStatus) bool { return s.Health == "standby" })
 	if s.Owner.ID != "INTRUDERINTRUDERINTRUD" || s.Registered || s.Verified || s.Incarnation != 8 {
 		t.Errorf("standing by with %+v", s)
 	}
@@ -200,7 +200,7 @@ func TestPurgedBucketIsFilledAgain(t *testing.T) {
 }
 
 // statuses are those of a store's subscriptions, as one instance answers.
-func (w *world) statuses(id string) (all []status) {
+func (w *world) statuses(id string) (all []proxyStatus) {
 	w.Helper()
 	for _, part := range w.ask("status", `{"store":"`+id+`"}`, func(a []answer) bool { return len(a) > 0 && len(a) == a[0].Parts }) {
 		all = append(all, part.Proxies...)
@@ -209,9 +209,9 @@ func (w *world) statuses(id string) (all []status) {
 }
 
 // awaitVerified waits until the store's n subscriptions say that they are verified, each at the revision or above.
-func (w *world) awaitVerified(id string, n int, revision uint64) []status {
+func (w *world) awaitVerified(id string, n int, revision uint64) []proxyStatus {
 	w.Helper()
-	var all []status
+	var all []proxyStatus
 	w.eventually("all subscriptions of "+id+" verified", func() bool {
 		all = w.statuses(id)
 		verified := 0

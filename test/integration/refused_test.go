@@ -111,8 +111,8 @@ func TestWithoutVerificationTheStatusSaysSo(t *testing.T) {
 	c.SubscriptionProxy.EnableRegistrationVerification = false
 	w.start(c)
 	first := w.await(greenhouseKey, "registered first", func(record) bool { return true })
-	unverified := func(revision uint64) func(status) bool {
-		return func(s status) bool {
+	unverified := func(revision uint64) func(proxyStatus) bool {
+		return func(s proxyStatus) bool {
 			return s.Registered && !s.Verified && s.Verification == "off" && s.Health == "healthy" && s.Revision >= revision
 		}
 	}
@@ -139,7 +139,7 @@ func TestWithoutClusterEventsOnlyTheTimerActs(t *testing.T) {
 	if err := w.bucketKV().Delete(t.Context(), greenhouseKey); err != nil {
 		t.Fatal(err)
 	}
-	w.awaitStatus(greenhouseTokens, "the deletion seen, and left to the timer", func(s status) bool { return !s.Registered && !s.Verified })
+	w.awaitStatus(greenhouseTokens, "the deletion seen, and left to the timer", func(s proxyStatus) bool { return !s.Registered && !s.Verified })
 	if last := w.stream().CachedInfo().State.LastSeq; last != before+1 {
 		t.Errorf("the bucket is at revision %d, want %d: something else than the timer wrote", last, before+1)
 	}

@@ -7,11 +7,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/exesdb/subproxy/pkg/health"
+	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
 	"github.com/exesdb/subproxy/pkg/membership"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 // sessionExamples are the contract's examples that TestContractExamplesOfSessions holds to the code.
@@ -65,23 +66,23 @@ func TestContractExamplesOfSessions(t *testing.T) {
 		t.Errorf("%+v, the page has %+v", got, want)
 	}
 	for name, sent := range map[string]any{
-		"handover": health.HandOver{
-			Envelope: health.NewEnvelope(health.HandOverType, time.Now()), Store: "greenhouse_tycoon", Names: []string{"greenhouse_initialized_to_pubsub_v1"}, To: owner,
+		"handover": status.HandOver{
+			Envelope: status.NewEnvelope(status.HandOverType, time.Now()), Store: "greenhouse_tycoon", Names: []string{"greenhouse_initialized_to_pubsub_v1"}, To: owner,
 		},
-		"handed_over": health.HandedOver{
-			Envelope: health.NewEnvelope(health.HandedOverType, time.Now()), Store: "greenhouse_tycoon", From: owner,
-			Subscriptions: []health.Handed{{
+		"handed_over": status.HandedOver{
+			Envelope: status.NewEnvelope(status.HandedOverType, time.Now()), Store: "greenhouse_tycoon", From: owner,
+			Subscriptions: []status.Handed{{
 				Name: "greenhouse_initialized_to_pubsub_v1", Revision: 17, Incarnation: 3, Position: registration.Position{Accepted: 120, Epoch: "1763881200000000000"},
 			}},
 		},
-		"superseded":    health.Superseded{Envelope: health.NewEnvelope(health.SupersededType, time.Now()), Owner: owner, By: owner},
-		"drain_request": health.DrainRequest{Instance: "host-a", Undo: true},
-		"drain_response": health.DrainAnswer{
-			Envelope: health.NewEnvelope(health.DrainAnswerType, time.Now()), Instance: health.Instance{Owner: owner, Version: "0.1.0"}, Draining: true,
+		"superseded":    status.Superseded{Envelope: status.NewEnvelope(status.SupersededType, time.Now()), Owner: owner, By: owner},
+		"drain_request": control.DrainRequest{Instance: "host-a", Undo: true},
+		"drain_response": control.DrainAnswer{
+			Envelope: status.NewEnvelope(control.DrainAnswerType, time.Now()), Instance: control.Instance{Owner: owner, Version: "0.1.0"}, Draining: true,
 		},
-		"reset_term_request": health.ResetTermRequest{Store: "greenhouse_tycoon", Term: 43},
-		"reset_term_response": health.ResetTermAnswer{
-			Envelope: health.NewEnvelope(health.ResetTermAnswerType, time.Now()), Instance: health.Instance{Owner: owner, Version: "0.1.0"},
+		"reset_term_request": control.ResetTermRequest{Store: "greenhouse_tycoon", Term: 43},
+		"reset_term_response": control.ResetTermAnswer{
+			Envelope: status.NewEnvelope(control.ResetTermAnswerType, time.Now()), Instance: control.Instance{Owner: owner, Version: "0.1.0"},
 			Store: "greenhouse_tycoon", Before: 1000000, Term: 43, Affected: 1, Verified: 1,
 		},
 	} {

@@ -93,9 +93,9 @@ func (w *world) unshared(records map[string]record, should map[string]*sharer, s
 			return fmt.Sprintf("%s is held by %s, not by %s", key, r.Owner.Name, holder.name)
 		}
 	}
-	reported := map[string]map[string]status{} // by instance and name
+	reported := map[string]map[string]proxyStatus{} // by instance and name
 	for _, s := range sharers {
-		reported[s.Owner().ID] = map[string]status{}
+		reported[s.Owner().ID] = map[string]proxyStatus{}
 		for _, a := range w.ask("status", "", completedBy(s.Owner().ID)) {
 			for _, one := range a.Proxies {
 				if a.Instance.ID == s.Owner().ID {

@@ -1,4 +1,4 @@
-package health
+package control
 
 import (
 	"encoding/json"
@@ -7,14 +7,16 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 // TestSizeIsNeverBelowTheJSON fills every field that there is, so that a new one which Size does not count is found.
 func TestSizeIsNeverBelowTheJSON(t *testing.T) {
 	for _, text := range []string{"", strings.Repeat("a", 2000), strings.Repeat("\x00<>&\"\\\u2028\xffé", 200)} {
-		var s Status
+		var s status.Status
 		var l Listed
-		var h Handed
+		var h status.Handed
 		var i Instance
 		for _, v := range []any{&s, &l, &h, &i} {
 			fill(reflect.ValueOf(v).Elem(), text)
@@ -24,8 +26,8 @@ func TestSizeIsNeverBelowTheJSON(t *testing.T) {
 			size  int
 		}{
 			{s, s.Size()}, {l, l.Size()}, {h, h.Size()},
-			{StatusAnswer{Envelope: NewEnvelope(StatusAnswerType, widestTime), Instance: i, Part: math.MaxInt, Parts: math.MaxInt}, i.Size()},
-			{ActionAnswer{Envelope: NewEnvelope(ActionAnswerType, widestTime), Instance: i, Affected: math.MinInt, Verified: math.MinInt}, i.Size()},
+			{StatusAnswer{Envelope: status.NewEnvelope(StatusAnswerType, widestTime), Instance: i, Part: math.MaxInt, Parts: math.MaxInt}, i.Size()},
+			{ActionAnswer{Envelope: status.NewEnvelope(ActionAnswerType, widestTime), Instance: i, Affected: math.MinInt, Verified: math.MinInt}, i.Size()},
 		} {
 			data, err := json.Marshal(c.value)
 			if err != nil || len(data)+1 > c.size {

@@ -1,4 +1,4 @@
-package health
+package control
 
 import (
 	"context"
@@ -11,20 +11,21 @@ import (
 	"github.com/nats-io/nats.go/micro"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
-// Monitor asks the running instances over NATS. It is safe for concurrent use.
-type Monitor struct {
+// Client asks the running instances over NATS. It is safe for concurrent use.
+type Client struct {
 	nc *nats.Conn
-	// Stall is how long to wait for one more instance after the last answer; default 300 ms.
-	Stall time.Duration
-	// Patience is how long to wait for the first answer; default 2 s.
-	Patience time.Duration
+	// AnswerGap is how long to wait for one more instance after the last answer; default 300 ms.
+	AnswerGap time.Duration
+	// FirstAnswerTimeout is how long to wait for the first answer; default 2 s.
+	FirstAnswerTimeout time.Duration
 }
 
-// NewMonitor makes a monitor on a connection that stays the caller's.
-func NewMonitor(nc *nats.Conn) *Monitor {
-	return &Monitor{nc: nc, Stall: 300 * time.Millisecond, Patience: 2 * time.Second}
+// NewClient makes a client on a connection that stays the caller's.
+func NewClient(nc *nats.Conn) *Client {
+	return &Client{nc: nc, AnswerGap: 300 * time.Millisecond, FirstAnswerTimeout: 2 * time.Second}
 }
 
 // RefusedError is an instance's refusal of a control request.
@@ -54,9 +55,9 @@ var ErrIncomplete = errors.New("parts of an answer are missing")
 
 // Statuses returns what every running instance has of the request's proxies. No instance running is no error: the
 // answer is empty. Where all that run say that nobody has what the request names, the error matches ErrProxyNotFound.
-func (m *Monitor) Statuses(ctx context.Context, r Request) (instances []Instance, statuses []Status, err error) {
+func (c *Client) Statuses(ctx context.Context, r Request) (instances []Instance, statuses []status.Status, err error) {
 	missing := map[string]int{} // parts by instance id
-	err = m.ask(ctx, GetStatus, r, 0, func(data []byte) error {
+	err = c.ask(ctx, GetStatus, r, 0, func(data []byte) error {
 		var a StatusAnswer
 		if err := json.Unmarshal(data, &a); err != nil {
 			return fmt.Errorf("an instance's answer: %w", err)
@@ -80,10 +81,10 @@ func (m *Monitor) Statuses(ctx context.Context, r Request) (instances []Instance
 	return instances, statuses, err
 }
 
-// Act sends restart or reregister, and returns the answers of the instances that hold any of the proxies. Where nobody
-// answers within the monitor's patience, and for an unknown proxy, the error matches ErrProxyNotFound.
-func (m *Monitor) Act(ctx context.Context, verb Verb, r Request) (answers []ActionAnswer, err error) {
-	instances, holders, err := m.holders(ctx, r)
+// Request sends restart or reregister, and returns the answers of the instances that hold any of the proxies. Where nobody
+// answers within the client's FirstAnswerTimeout, and for an unknown proxy, the error matches ErrProxyNotFound.
+func (c *Client) Request(ctx context.Context, verb Verb, r Request) (answers []ActionAnswer, err error) {
+	instances, holders, err := c.holders(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +93,7 @@ func (m *Monitor) Act(ctx context.Context, verb Verb, r Request) (answers []Acti
 		return nil, fmt.Errorf("%w: no running instance holds it", ErrProxyNotFound)
 	}
 	// Who answers is known beforehand, so that a slow one is waited for; where it is nobody, a refusal may come.
-	err = m.ask(ctx, verb, r, holders, func(data []byte) error {
+	err = c.ask(ctx, verb, r, holders, func(data []byte) error {
 		var a ActionAnswer
 		if err := json.Unmarshal(data, &a); err != nil {
 			return fmt.Errorf("an instance's answer: %w", err)
@@ -107,10 +108,10 @@ func (m *Monitor) Act(ctx context.Context, verb Verb, r Request) (answers []Acti
 }
 
 // Drain tells the instance of that name to hold nothing, or with undo to take its share again. Where none answers within the
-// monitor's patience the error is ErrNoInstance.
-func (m *Monitor) Drain(ctx context.Context, instance string, undo bool) (answer DrainAnswer, err error) {
+// client's FirstAnswerTimeout the error is ErrNoInstance.
+func (c *Client) Drain(ctx context.Context, instance string, undo bool) (answer DrainAnswer, err error) {
 	got := false
-	err = m.ask(ctx, Drain, DrainRequest{Instance: instance, Undo: undo}, 1, func(data []byte) error {
+	err = c.ask(ctx, Drain, DrainRequest{Instance: instance, Undo: undo}, 1, func(data []byte) error {
 		got = true
 		return json.Unmarshal(data, &answer)
 	})
@@ -125,8 +126,8 @@ func (m *Monitor) Drain(ctx context.Context, instance string, undo bool) (answer
 
 // ResetTerm begins a store's count of terms again, and returns the answers of all instances that have the store. Where none has
 // it the error matches ErrProxyNotFound.
-func (m *Monitor) ResetTerm(ctx context.Context, store string, term uint64) (answers []ResetTermAnswer, err error) {
-	_, statuses, err := m.Statuses(ctx, Request{Store: store})
+func (c *Client) ResetTerm(ctx context.Context, store string, term uint64) (answers []ResetTermAnswer, err error) {
+	_, statuses, err := c.Statuses(ctx, Request{Store: store})
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +138,7 @@ func (m *Monitor) ResetTerm(ctx context.Context, store string, term uint64) (ans
 	if len(have) == 0 {
 		return nil, fmt.Errorf("%w: no running instance has store %s", ErrProxyNotFound, store)
 	}
-	err = m.ask(ctx, ResetTerm, ResetTermRequest{Store: store, Term: term}, len(have), func(data []byte) error {
+	err = c.ask(ctx, ResetTerm, ResetTermRequest{Store: store, Term: term}, len(have), func(data []byte) error {
 		var a ResetTermAnswer
 		if err := json.Unmarshal(data, &a); err != nil {
 			return fmt.Errorf("an instance's answer: %w", err)
@@ -152,8 +153,8 @@ func (m *Monitor) ResetTerm(ctx context.Context, store string, term uint64) (ans
 }
 
 // holders counts the instances that answer, and those that hold any of the request's proxies.
-func (m *Monitor) holders(ctx context.Context, r Request) (instances, holders int, err error) {
-	answered, statuses, err := m.Statuses(ctx, r)
+func (c *Client) holders(ctx context.Context, r Request) (instances, holders int, err error) {
+	answered, statuses, err := c.Statuses(ctx, r)
 	ids := map[string]bool{}
 	for i := range statuses {
 		if statuses[i].Health != breaker.Standby {
@@ -166,15 +167,15 @@ func (m *Monitor) holders(ctx context.Context, r Request) (instances, holders in
 // longest bounds an answer of many parts from many instances.
 const longest = time.Minute
 
-// ask publishes a request and hands on each answer: that many, or where want is 0, until none came for the stall. The last
+// ask publishes a request and hands on each answer: that many, or where want is 0, until none came for the AnswerGap. The last
 // refusal is the error; proxy_not_found is one only where no answer is wanted from anybody who holds the proxy.
-func (m *Monitor) ask(ctx context.Context, verb Verb, r any, want int, answer func([]byte) error) error {
+func (c *Client) ask(ctx context.Context, verb Verb, r any, want int, answer func([]byte) error) error {
 	body, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	inbox := m.nc.NewInbox()
-	replies, err := m.nc.SubscribeSync(inbox)
+	inbox := c.nc.NewInbox()
+	replies, err := c.nc.SubscribeSync(inbox)
 	if err != nil {
 		return fmt.Errorf("ask %s: %w", verb, err)
 	}
@@ -183,15 +184,15 @@ func (m *Monitor) ask(ctx context.Context, verb Verb, r any, want int, answer fu
 	if err := replies.SetPendingLimits(-1, -1); err != nil {
 		return fmt.Errorf("ask %s: %w", verb, err)
 	}
-	if err := m.nc.PublishRequest(ControlPrefix+string(verb), inbox, body); err != nil {
+	if err := c.nc.PublishRequest(Prefix+string(verb), inbox, body); err != nil {
 		return fmt.Errorf("ask %s: %w", verb, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
 	var refused error
-	wait := m.Patience
+	wait := c.FirstAnswerTimeout
 	if want > 0 {
-		wait = m.patience(verb)
+		wait = c.firstAnswerTimeout(verb)
 	}
 	for got := 0; want == 0 || got < want; {
 		reply, err := next(ctx, replies, wait)
@@ -202,7 +203,7 @@ func (m *Monitor) ask(ctx context.Context, verb Verb, r any, want int, answer fu
 			return fmt.Errorf("ask %s: %w", verb, err)
 		}
 		if want == 0 {
-			wait = m.Stall
+			wait = c.AnswerGap
 		}
 		if reply.Header.Get(micro.ErrorHeader) == "" {
 			if err := answer(reply.Data); err != nil {
@@ -229,12 +230,12 @@ func next(ctx context.Context, replies *nats.Subscription, wait time.Duration) (
 	return m, err
 }
 
-// patience for the first answer: an action answers when its attempts have ended.
-func (m *Monitor) patience(verb Verb) time.Duration {
+// firstAnswerTimeout for the first answer: an action answers when its attempts have ended.
+func (c *Client) firstAnswerTimeout(verb Verb) time.Duration {
 	if verb == Restart || verb == Reregister || verb == Drain || verb == ResetTerm {
-		return max(m.Patience, 12*time.Second)
+		return max(c.FirstAnswerTimeout, 12*time.Second)
 	}
-	return m.Patience
+	return c.FirstAnswerTimeout
 }
 
 func refusal(reply *nats.Msg) error {

@@ -1,4 +1,4 @@
-package health
+package status
 
 import (
 	"time"
@@ -13,16 +13,9 @@ import (
 
 // Message types, in the manner of JetStream's advisories.
 const (
-	StatusType       = "io.exesdb.proxy.v1.status"
-	AlertType        = "io.exesdb.proxy.v1.alert"
-	SummaryType      = "io.exesdb.proxy.v1.summary"
-	StatusAnswerType = "io.exesdb.proxy.v1.status_response"
-	ListAnswerType   = "io.exesdb.proxy.v1.list_response"
-	ActionAnswerType = "io.exesdb.proxy.v1.action_response"
-	DrainAnswerType  = "io.exesdb.proxy.v1.drain_response"
-
-	ResetTermAnswerType = "io.exesdb.proxy.v1.reset_term_response"
-
+	StatusType     = "io.exesdb.proxy.v1.status"
+	AlertType      = "io.exesdb.proxy.v1.alert"
+	SummaryType    = "io.exesdb.proxy.v1.summary"
 	HandOverType   = "io.exesdb.proxy.v1.handover"
 	HandedOverType = "io.exesdb.proxy.v1.handed_over"
 	SupersededType = "io.exesdb.proxy.v1.superseded"
@@ -146,8 +139,13 @@ type Counts struct {
 	Unknown  int `json:"unknown"`
 }
 
-// Of returns the count for a health, to be read or changed.
-func (c *Counts) Of(h breaker.Health) *int {
+// Add changes the count of a health by n.
+func (c *Counts) Add(h breaker.Health, n int) { *c.of(h) += n }
+
+// Count is the count of a health.
+func (c *Counts) Count(h breaker.Health) int { return *c.of(h) }
+
+func (c *Counts) of(h breaker.Health) *int {
 	switch h {
 	case breaker.Healthy:
 		return &c.Healthy

@@ -1,10 +1,9 @@
-package health
+package control
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/status"
 )
 
 func TestMain(m *testing.M) {
@@ -24,9 +24,9 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreAnyFunction("github.com/nats-io/nats-server/v2/server.init.0.func1"))
 }
 
-// room is a server with a monitor on it.
+// room is a server with a client on it.
 type room struct {
-	*Monitor
+	*Client
 	node *natsnode.Node
 }
 
@@ -38,7 +38,7 @@ func startRoom(t *testing.T) *room {
 	}
 	t.Cleanup(n.Shutdown)
 	r := &room{node: n}
-	r.Monitor = NewMonitor(r.connect(t))
+	r.Client = NewClient(r.connect(t))
 	return r
 }
 
@@ -56,7 +56,7 @@ func (r *room) connect(t *testing.T) *nats.Conn {
 func (r *room) answer(t *testing.T, verb Verb, with func(Request, *nats.Msg) []*nats.Msg) {
 	t.Helper()
 	nc := r.connect(t)
-	_, err := nc.Subscribe(ControlPrefix+string(verb), func(m *nats.Msg) {
+	_, err := nc.Subscribe(Prefix+string(verb), func(m *nats.Msg) {
 		var request Request
 		if err := json.Unmarshal(m.Data, &request); err != nil {
 			t.Errorf("asked %s: %v", m.Data, err)
@@ -97,9 +97,9 @@ func has(t *testing.T, id string, h breaker.Health, names ...string) func(Reques
 	return func(Request, *nats.Msg) (messages []*nats.Msg) {
 		parts := slices.Collect(slices.Chunk(names, 2))
 		for i, part := range parts {
-			a := StatusAnswer{Envelope: NewEnvelope(StatusAnswerType, time.Now()), Instance: instance(id), Part: i + 1, Parts: len(parts)}
+			a := StatusAnswer{Envelope: status.NewEnvelope(StatusAnswerType, time.Now()), Instance: instance(id), Part: i + 1, Parts: len(parts)}
 			for _, name := range part {
-				a.Proxies = append(a.Proxies, Status{Store: "s", Name: name, Health: h, Owner: instance(id).Owner, ReportedBy: instance(id).Owner})
+				a.Proxies = append(a.Proxies, status.Status{Store: "s", Name: name, Health: h, Owner: instance(id).Owner, ReportedBy: instance(id).Owner})
 			}
 			messages = append(messages, message(t, a))
 		}
@@ -110,7 +110,7 @@ func has(t *testing.T, id string, h breaker.Health, names ...string) func(Reques
 	}
 }
 
-func names(statuses []Status) (names []string) {
+func names(statuses []status.Status) (names []string) {
 	for i := range statuses {
 		names = append(names, statuses[i].Name)
 	}
@@ -152,12 +152,12 @@ func TestNobodyRunningIsAnEmptyStatus(t *testing.T) {
 
 func TestSomebodyWhoOnlyWatchesIsNoInstance(t *testing.T) {
 	r := startRoom(t)
-	r.Patience = 100 * time.Millisecond
+	r.FirstAnswerTimeout = 100 * time.Millisecond
 	r.answer(t, ">", func(Request, *nats.Msg) []*nats.Msg { return nil })
 	if instances, _, err := r.Statuses(t.Context(), Request{}); err != nil || len(instances) > 0 {
 		t.Errorf("got %v, %v", instances, err)
 	}
-	if _, err := r.Act(t.Context(), Reregister, Request{}); !errors.Is(err, ErrProxyNotFound) {
+	if _, err := r.Request(t.Context(), Reregister, Request{}); !errors.Is(err, ErrProxyNotFound) {
 		t.Errorf("acted with %v", err)
 	}
 }
@@ -211,9 +211,9 @@ func acted(t *testing.T, id string, n int) func(Request, *nats.Msg) []*nats.Msg 
 
 func TestActionIsAnsweredByEachHolderHoweverSlow(t *testing.T) {
 	r := startRoom(t)
-	r.Stall = 50 * time.Millisecond
+	r.AnswerGap = 50 * time.Millisecond
 	slow := make(chan struct{})
-	time.AfterFunc(4*r.Stall, func() { close(slow) })
+	time.AfterFunc(4*r.AnswerGap, func() { close(slow) })
 	r.answer(t, GetStatus, has(t, "1", breaker.Healthy, "a"))
 	r.answer(t, GetStatus, has(t, "2", breaker.Failed, "b"))
 	r.answer(t, GetStatus, has(t, "3", breaker.Standby, "a")) // holds nothing, and stays silent
@@ -223,7 +223,7 @@ func TestActionIsAnsweredByEachHolderHoweverSlow(t *testing.T) {
 		return acted(t, "2", 1)(request, m)
 	})
 	began := time.Now()
-	answers, err := r.Act(t.Context(), Reregister, Request{Store: "s"})
+	answers, err := r.Request(t.Context(), Reregister, Request{Store: "s"})
 	if err != nil || len(answers) != 2 {
 		t.Errorf("got %+v, %v", answers, err)
 	}
@@ -238,7 +238,7 @@ func TestActionOnAnUnknownProxyIsRefused(t *testing.T) {
 	r.answer(t, Restart, func(Request, *nats.Msg) []*nats.Msg {
 		return []*nats.Msg{refused(CodeNotFound, ProxyNotFound, `{"error":"no subscription"}`)}
 	})
-	answers, err := r.Act(t.Context(), Restart, Request{Store: "s", Name: "none"})
+	answers, err := r.Request(t.Context(), Restart, Request{Store: "s", Name: "none"})
 	if !errors.Is(err, ErrProxyNotFound) || len(answers) > 0 {
 		t.Errorf("got %v, %v", answers, err)
 	}
@@ -246,48 +246,17 @@ func TestActionOnAnUnknownProxyIsRefused(t *testing.T) {
 
 func TestActionWithNobodyRunningFindsNoProxy(t *testing.T) {
 	r := startRoom(t)
-	if answers, err := r.Act(t.Context(), Restart, Request{Store: "s", Name: "a"}); !errors.Is(err, ErrProxyNotFound) || len(answers) > 0 {
+	if answers, err := r.Request(t.Context(), Restart, Request{Store: "s", Name: "a"}); !errors.Is(err, ErrProxyNotFound) || len(answers) > 0 {
 		t.Errorf("got %v, %v", answers, err)
 	}
 }
 
 func TestCancelledContextEndsAsking(t *testing.T) {
 	r := startRoom(t)
-	r.Patience = time.Hour
+	r.FirstAnswerTimeout = time.Hour
 	ctx, cancel := context.WithCancel(t.Context())
 	r.answer(t, GetStatus, func(Request, *nats.Msg) []*nats.Msg { cancel(); return nil })
 	if _, _, err := r.Statuses(ctx, Request{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
-	}
-}
-
-func TestMessagesGoToTheContractsSubjects(t *testing.T) {
-	for got, want := range map[string]string{
-		StatusSubject("a.b", "c d"): "exesdb.proxy.status.a=2Eb.c=20d",
-		AlertSubject("s", "n"):      "exesdb.proxy.alert.s.n",
-		AlertSubject("$s", ""):      "exesdb.proxy.alert.=24s",
-		SummarySubject("s:1"):       "exesdb.proxy.summary.s=3A1",
-	} {
-		if got != want {
-			t.Errorf("got %s, want %s", got, want)
-		}
-	}
-}
-
-func TestEnvelopeIsNewAndInUTC(t *testing.T) {
-	now := time.Date(2026, 11, 23, 8, 0, 0, 0, time.FixedZone("", 3600))
-	a, b := NewEnvelope(StatusType, now), NewEnvelope(StatusType, now)
-	if a.ID == b.ID || a.Type != StatusType || fmt.Sprint(a.Timestamp) != "2026-11-23 07:00:00 +0000 UTC" {
-		t.Errorf("got %+v and %+v", a, b)
-	}
-}
-
-func TestCountsAreByHealth(t *testing.T) {
-	var c Counts
-	for i, h := range []breaker.Health{breaker.Healthy, breaker.Degraded, breaker.Failed, breaker.Standby, breaker.Unknown} {
-		*c.Of(h) += i + 1
-	}
-	if c != (Counts{Healthy: 1, Degraded: 2, Failed: 3, Standby: 4, Unknown: 5}) {
-		t.Errorf("got %+v", c)
 	}
 }

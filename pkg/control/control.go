@@ -1,17 +1,18 @@
-package health
+package control
 
 import (
 	"errors"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/status"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
 // The control protocol: a NATS micro service with an endpoint a verb.
 const (
-	ServiceName   = "subproxy"
-	ControlPrefix = "exesdb.proxy.control." // <verb>
+	ServiceName = "subproxy"
+	Prefix      = "exesdb.proxy.control." // <verb>
 )
 
 // Verb is a control request's verb.
@@ -37,6 +38,16 @@ const (
 	TemporaryFailure = "unavailable"
 )
 
+// Types of the answers, in the manner of JetStream's advisories.
+const (
+	StatusAnswerType = "io.exesdb.proxy.v1.status_response"
+	ListAnswerType   = "io.exesdb.proxy.v1.list_response"
+	ActionAnswerType = "io.exesdb.proxy.v1.action_response"
+	DrainAnswerType  = "io.exesdb.proxy.v1.drain_response"
+
+	ResetTermAnswerType = "io.exesdb.proxy.v1.reset_term_response"
+)
+
 // ErrNoInstance is returned where no running instance has the name.
 var ErrNoInstance = errors.New("no running instance has that name")
 
@@ -59,7 +70,7 @@ type DrainRequest struct {
 
 // DrainAnswer answers drain, once the others can see it in the instance's session. What it holds moves after that.
 type DrainAnswer struct {
-	Envelope
+	status.Envelope
 	Instance Instance `json:"instance"`
 	Draining bool     `json:"draining"`
 }
@@ -72,7 +83,7 @@ type ResetTermRequest struct {
 
 // ResetTermAnswer answers reset_term, once the proxies that the instance holds are restarted.
 type ResetTermAnswer struct {
-	Envelope
+	status.Envelope
 	Instance Instance `json:"instance"`
 	Store    string   `json:"store"`
 	Before   uint64   `json:"before"` // the highest term known until then
@@ -83,16 +94,16 @@ type ResetTermAnswer struct {
 
 // StatusAnswer is one message of an instance's answer to status. An answer of more than one message counts its parts.
 type StatusAnswer struct {
-	Envelope
-	Instance Instance `json:"instance"`
-	Part     int      `json:"part"` // from 1
-	Parts    int      `json:"parts"`
-	Proxies  []Status `json:"proxies"`
+	status.Envelope
+	Instance Instance        `json:"instance"`
+	Part     int             `json:"part"` // from 1
+	Parts    int             `json:"parts"`
+	Proxies  []status.Status `json:"proxies"`
 }
 
 // ListAnswer is one message of an instance's answer to list.
 type ListAnswer struct {
-	Envelope
+	status.Envelope
 	Instance Instance `json:"instance"`
 	Part     int      `json:"part"` // from 1
 	Parts    int      `json:"parts"`
@@ -110,11 +121,11 @@ type Listed struct {
 
 // ActionAnswer answers restart and reregister, once the attempts that they cause have ended.
 type ActionAnswer struct {
-	Envelope
-	Instance Instance `json:"instance"`
-	Affected int      `json:"affected"` // proxies that the request named here
-	Verified int      `json:"verified"` // of these, registered and verified since
-	Proxies  []Status `json:"proxies"`  // the first few of them
+	status.Envelope
+	Instance Instance        `json:"instance"`
+	Affected int             `json:"affected"` // proxies that the request named here
+	Verified int             `json:"verified"` // of these, registered and verified since
+	Proxies  []status.Status `json:"proxies"`  // the first few of them
 }
 
 // Instance describes who answers.
