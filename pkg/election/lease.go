@@ -33,10 +33,10 @@ type Lease struct {
 // and where the lease had vanished and was written again.
 func (l *Lease) Term() uint64 { return l.held.Load().Term }
 
-// Epoch is what the last SetEpoch set, this leader's or one's before.
+// Epoch is what the last SetEpoch set, of this leader or of one before.
 func (l *Lease) Epoch() string { return l.held.Load().Epoch }
 
-// Witness is what the last SetEpoch or Remember that was written set, this leader's or one's before.
+// Witness is what the last SetEpoch or Remember set that was written, of this leader or of one before.
 func (l *Lease) Witness() string { return l.held.Load().Witness }
 
 // Previous is the leader before, and why it no longer was one. The record is zero where none is known.

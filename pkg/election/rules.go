@@ -52,8 +52,8 @@ type rules struct {
 
 	holdOff  time.Time // after resigning: let others lead
 	resignBy time.Time
-	// renewTill is when a candidate that stops renews no more: a Lead that does not return must not keep the store from a
-	// leader that works.
+	// renewTill is when a candidate that stops renews no more: a Lead that does not return must not keep
+	// the store from a leader that works.
 	renewTill time.Time
 }
 
@@ -129,7 +129,7 @@ func (r *rules) stop(now time.Time) (fx effects) {
 // above is the next term; the last there is has none.
 func above(term uint64) uint64 { return min(term, event.MaxTerm-1) + 1 }
 
-// observe takes what is under the key now.
+// observe notes what is under the key now.
 func (r *rules) observe(now time.Time, fx *effects) {
 	if r.lease.State == lease.Present {
 		r.last = r.lease.Record
@@ -148,7 +148,7 @@ func (r *rules) observe(now time.Time, fx *effects) {
 	}
 }
 
-// written takes it that the record of the last write is under the key.
+// written notes that the record of the last write is under the key.
 func (r *rules) written(wins bool, now time.Time, fx *effects) {
 	r.unsure = false
 	if !r.holds() { // deposed while it was on its way: it stands there, and leads nobody
@@ -170,7 +170,8 @@ func (r *rules) written(wins bool, now time.Time, fx *effects) {
 	}
 }
 
-// leave ends the leadership. What it may have left in the bucket is not taken for the next one's.
+// leave ends the leadership. A record that it may have left in the bucket is not that of the next
+// leadership.
 func (r *rules) leave() {
 	r.leading, r.resigning, r.unsure, r.mine = false, false, false, LeaderRecord{}
 }

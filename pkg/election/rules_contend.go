@@ -68,8 +68,8 @@ func (r *rules) contend(now time.Time, fx *effects) {
 			grace = min(grace, ttl/2)
 			quiet = ttl - grace
 		}
-		due, ask := k.Overdue(quiet, grace)
-		if at = lease.Later(at, due); ask && !now.Before(at) {
+		due, read := k.Overdue(quiet, grace)
+		if at = lease.Later(at, due); read && !now.Before(at) {
 			k.Read(now, &fx.Effects)
 			return
 		}

@@ -28,7 +28,7 @@ type Follower struct {
 	begun    bool                 // Run was called
 }
 
-// Watcher is told of its keys, from the feed's goroutine, and must not block.
+// Watcher hears of its keys, from the feed's goroutine, and must not block.
 type Watcher interface{ Hear(Input) }
 
 // NewFollower makes a follower of a bucket opened with kv.Cluster. It sends nothing; the logger may be nil.
@@ -37,7 +37,7 @@ func NewFollower(js jetstream.JetStream, bucket *kv.Bucket, logger *slog.Logger)
 	var err error
 	f.feed, err = feed.New(js, feed.Config{
 		Stream: bucket.Stream(), StartSeq: 1, Handler: (*dispatch)(f), Logger: logger,
-		First: func(revision uint64) { f.tell(Input{Kind: KeysTrimmed, Revision: revision}) },
+		First: func(revision uint64) { f.broadcast(Input{Kind: KeysTrimmed, Revision: revision}) },
 	})
 	if err != nil {
 		return nil, fmt.Errorf("follow bucket %s: %w", bucket.Name(), err)
@@ -108,8 +108,8 @@ func (w *entries) Hear(in Input) {
 	}
 }
 
-// tell tells every watcher.
-func (f *Follower) tell(in Input) {
+// broadcast passes an input on to every watcher.
+func (f *Follower) broadcast(in Input) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	for _, watchers := range f.watchers {
@@ -135,7 +135,7 @@ func (d *dispatch) Message(m feed.Message) {
 }
 
 // Level implements feed.Handler.
-func (d *dispatch) Level(uint64) { (*Follower)(d).tell(Input{Kind: FeedLevel}) }
+func (d *dispatch) Level(uint64) { (*Follower)(d).broadcast(Input{Kind: FeedLevel}) }
 
 // Reset implements feed.Handler.
-func (d *dispatch) Reset(error) { (*Follower)(d).tell(Input{Kind: BucketReplaced}) }
+func (d *dispatch) Reset(error) { (*Follower)(d).broadcast(Input{Kind: BucketReplaced}) }

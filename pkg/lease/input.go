@@ -33,6 +33,6 @@ type Effects struct {
 	Read   string    // the key to read from the bucket's leader; empty: none
 	Write  *kv.Write // a record to be written or deleted
 	Ensure bool      // the bucket is gone
-	Failed error     // what to tell the operator
+	Failed error     // what the operator is to know
 	Next   time.Time // when the rules are to be stepped again; zero: nothing is due
 }

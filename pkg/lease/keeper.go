@@ -70,14 +70,14 @@ const (
 	Unchanged Outcome = iota // it means nothing
 	Observed                 // something else is under the key: State and Record say what
 	Written                  // what was to be written is under the key: Record
-	// Overtaken: a write was acknowledged, but since then the bucket was lost or has something newer. What is there now
-	// decides.
+	// Overtaken: a write was acknowledged, but since then the bucket was lost or has something newer. What
+	// is there now decides.
 	Overtaken
 	Refused // a write or deletion was refused: the key is not at the revision that it was conditional on
 	Failed  // a request failed; whether a write happened is not known
 )
 
-// Step takes what happened.
+// Step notes what happened, and says what it means for the record.
 func (k *Keeper[R]) Step(in Input, now time.Time, fx *Effects) Outcome {
 	switch in.Kind {
 	case EntryHeard:
@@ -104,7 +104,7 @@ func (k *Keeper[R]) forget() {
 	k.Observation, k.Record = Observation{}, nothing
 }
 
-// observe takes an entry.
+// observe notes an entry.
 func (k *Keeper[R]) observe(e *kv.Entry, now time.Time, fx *Effects) Outcome {
 	o := Observe(e, k.State, now)
 	record, err := k.decode(e)

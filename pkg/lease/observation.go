@@ -42,8 +42,9 @@ func Observe(e *kv.Entry, before KeyState, now time.Time) Observation {
 }
 
 // Overdue is when to give up a holder that does not renew: quiet after it was heard, and then the grace.
-// Before the grace begins the leader of the bucket is to be asked (ask).
-func (o *Observation) Overdue(quiet, grace time.Duration) (at time.Time, ask bool) {
+// Where the grace has not begun, at is when to read the key from the bucket's leader, whose answer begins
+// it.
+func (o *Observation) Overdue(quiet, grace time.Duration) (at time.Time, read bool) {
 	switch {
 	case !o.Silent.IsZero():
 		return o.Silent.Add(grace), false

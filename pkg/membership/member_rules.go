@@ -24,7 +24,8 @@ type memberState struct {
 	alive    bool
 	eligible bool      // alive, and settled
 	since    time.Time // when it came, or went
-	// former are the ids of runs before, at most maxFormer. A view may have it, so it is never changed in place.
+	// former are the ids of runs before, at most maxFormer. A view may have it, so it is never changed in
+	// place.
 	former []string
 }
 
@@ -41,8 +42,8 @@ type memberRules struct {
 
 	members map[string]*memberState // by key
 	known   bool                    // the bucket was read
-	asked   struct {                // what the bucket's leader was asked for
-		key  string // empty: nothing
+	reading struct {                // the key that is read from the bucket's leader
+		key  string // empty: none
 		sent time.Time
 	}
 	notBefore time.Time // pause after a failure
@@ -59,7 +60,7 @@ func newMemberRules(rand func() float64) memberRules {
 type memberEffects struct {
 	lease.Effects
 	Changed bool // the view is another
-	Tell    bool // which members are eligible, or what their records say, is another
+	Notify  bool // which members are eligible, or what their records say, is another
 }
 
 // Step takes what happened and says what to do.
@@ -68,7 +69,7 @@ func (r *memberRules) Step(in lease.Input, now time.Time) (fx memberEffects) {
 	case lease.EntryHeard:
 		r.notBefore = time.Time{} // the bucket lives
 		if s := r.members[in.Entry.Key]; s == nil || in.Entry.Revision > s.Revision {
-			r.see(&in.Entry, now, &fx)
+			r.observe(&in.Entry, now, &fx)
 		}
 	case lease.FeedLevel:
 		if !r.known {
@@ -89,11 +90,11 @@ func (r *memberRules) Step(in lease.Input, now time.Time) (fx memberEffects) {
 		r.answer(in, now, &fx)
 	}
 	r.decide(now, &fx)
-	fx.Tell = fx.Tell && r.known
+	fx.Notify = fx.Notify && r.known
 	return fx
 }
 
-// doubt has the bucket's leader asked for a record that vanished without a word.
+// doubt has a key read whose record vanished without a word.
 func (s *memberState) doubt() {
 	if s.alive {
 		s.Observation = lease.Observation{State: lease.Expired, Heard: s.Heard}
@@ -102,8 +103,8 @@ func (s *memberState) doubt() {
 	}
 }
 
-// see takes an entry that is newer than what is known of its key.
-func (r *memberRules) see(e *kv.Entry, now time.Time, fx *memberEffects) {
+// observe notes an entry that is newer than what is known of its key.
+func (r *memberRules) observe(e *kv.Entry, now time.Time, fx *memberEffects) {
 	s := r.members[e.Key]
 	before := lease.Absent
 	if s != nil {
@@ -133,7 +134,7 @@ func (r *memberRules) see(e *kv.Entry, now time.Time, fx *memberEffects) {
 	}
 }
 
-// renew takes a member's record.
+// renew notes a member's record.
 func (r *memberRules) renew(s *memberState, m Member, now time.Time, fx *memberEffects) {
 	was := s.member
 	s.member = m
@@ -146,7 +147,7 @@ func (r *memberRules) renew(s *memberState, m Member, now time.Time, fx *memberE
 		// A member that is back before the others could settle without it is eligible at once.
 		s.eligible = r.known && m.ID == was.ID && now.Sub(s.since) < r.settle
 		s.alive, s.since = true, now
-		fx.Changed, fx.Tell = true, fx.Tell || s.eligible
+		fx.Changed, fx.Notify = true, fx.Notify || s.eligible
 		if !s.eligible && r.settleAt.IsZero() {
 			r.settleAt = now.Add(r.settle)
 		}
@@ -154,18 +155,18 @@ func (r *memberRules) renew(s *memberState, m Member, now time.Time, fx *memberE
 		if m.ID != was.ID {
 			s.since = now
 		}
-		fx.Changed, fx.Tell = true, fx.Tell || s.eligible
+		fx.Changed, fx.Notify = true, fx.Notify || s.eligible
 	}
 }
 
-// remove takes it that a member is gone.
+// remove notes that a member is gone.
 func (r *memberRules) remove(s *memberState, now time.Time, fx *memberEffects) {
 	if !s.alive {
 		return
 	}
-	fx.Changed, fx.Tell = true, fx.Tell || s.eligible
+	fx.Changed, fx.Notify = true, fx.Notify || s.eligible
 	s.alive, s.eligible, s.since = false, false, now
-	if fx.Tell {
+	if fx.Notify {
 		r.settleAll(fx) // all is shared anew in any case
 	}
 }
@@ -178,12 +179,12 @@ func (r *memberRules) settleAll(fx *memberEffects) {
 			s.eligible, fx.Changed = true, true
 		}
 	}
-	fx.Tell = true
+	fx.Notify = true
 }
 
 func (r *memberRules) answer(in lease.Input, now time.Time, fx *memberEffects) {
-	asked := r.asked
-	r.asked.key = ""
+	read := r.reading
+	r.reading.key = ""
 	if in.Err != nil {
 		for _, s := range r.members {
 			s.Silent = time.Time{}
@@ -191,13 +192,13 @@ func (r *memberRules) answer(in lease.Input, now time.Time, fx *memberEffects) {
 		r.notBefore, fx.Failed = now.Add(lease.RetryIn(r.grace, r.rand)), in.Err
 		return
 	}
-	s := r.members[asked.key]
+	s := r.members[read.key]
 	if s == nil || !s.alive {
 		return
 	}
-	switch what := s.Compare(asked.sent, in.Found, in.Entry.Revision); {
+	switch what := s.Compare(read.sent, in.Found, in.Entry.Revision); {
 	case what == lease.Newer:
-		r.see(&in.Entry, now, fx)
+		r.observe(&in.Entry, now, fx)
 	case what == lease.Stale:
 	case s.Silent.IsZero() || what == lease.Missing && s.State == lease.Present:
 		s.Silent = now
@@ -225,7 +226,7 @@ func (r *memberRules) decide(now time.Time, fx *memberEffects) {
 			}
 			continue
 		}
-		at, _ := s.Overdue(s.member.ttl(), r.grace) // at either end of the grace the leader is asked
+		at, _ := s.Overdue(s.member.ttl(), r.grace) // at either end of the grace the key is read
 		if at = lease.Later(at, r.notBefore); at.Before(next) {
 			due, next = key, at
 		}
@@ -234,9 +235,9 @@ func (r *memberRules) decide(now time.Time, fx *memberEffects) {
 		fx.Next = r.settleAt
 	}
 	switch {
-	case r.asked.key != "" || due == "": // its answer is the next step
+	case r.reading.key != "" || due == "": // its answer is the next step
 	case !now.Before(next):
-		r.asked.key, r.asked.sent = due, now
+		r.reading.key, r.reading.sent = due, now
 		fx.Read = due
 	case fx.Next.IsZero() || next.Before(fx.Next):
 		fx.Next = next

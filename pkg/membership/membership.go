@@ -60,7 +60,7 @@ func (v *View) Peer(name string) (Peer, bool) {
 }
 
 // Alive reports whether the owner of a registration has a session. One whose name another run has now has
-// none. While the bucket was not read everybody is taken to live.
+// none. While the bucket was not read every run counts as alive.
 func (v *View) Alive(o registration.Owner) bool {
 	if !v.Known {
 		return true
@@ -121,19 +121,19 @@ func (m *Membership) Run(ctx context.Context) error {
 
 // step lets the rules decide on what happened together, and does what they say.
 func (m *Membership) step(inputs ...lease.Input) (done bool) {
-	var changed, tell bool
+	var changed, notify bool
 	for _, in := range inputs {
 		fx := m.rules.Step(in, time.Now())
 		m.client.Do(&fx.Effects)
-		changed, tell = changed || fx.Changed, tell || fx.Tell
+		changed, notify = changed || fx.Changed, notify || fx.Notify
 	}
-	if !changed && !tell {
+	if !changed && !notify {
 		return false
 	}
 	before, view := m.Snapshot(), m.rules.view()
 	m.view.Store(view)
 	m.log(before, view)
-	if tell {
+	if notify {
 		m.cfg.OnChange(view)
 	}
 	return false

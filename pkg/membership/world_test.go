@@ -103,7 +103,7 @@ func (w *world) observe(o *observer, in lease.Input) {
 	fx := o.rules.Step(in, w.Now)
 	view := o.rules.view()
 	w.justified(in, before, view)
-	if fx.Tell {
+	if fx.Notify {
 		o.told = view
 		o.tells++
 	}
