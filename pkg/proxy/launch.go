@@ -55,8 +55,9 @@ func (l *loop) attempt(ctx context.Context, queue *[]*item, most int, settings *
 type result struct {
 	item    *item    // of an attempt
 	release *release // nil: it was an attempt
+	err     error    // of a release
 	cause   registration.Cause
-	registrar.Result
+	*registrar.Result
 }
 
 // register has attempts made, of the items at the same indexes.
@@ -66,8 +67,9 @@ func (l *loop) register(ctx context.Context, items []*item, attempts []registrar
 		verifyWithin = 0
 	}
 	results := make([]result, len(items))
-	for i, r := range l.registrar.Register(ctx, attempts, verifyWithin) {
-		results[i] = result{item: items[i], cause: attempts[i].Cause, Result: r}
+	ends := l.registrar.Register(ctx, attempts, verifyWithin)
+	for i := range ends {
+		results[i] = result{item: items[i], cause: attempts[i].Cause, Result: &ends[i]}
 	}
 	return results
 }
@@ -158,7 +160,7 @@ func (l *loop) releaseRecords(ctx context.Context, releases []release) []result 
 	var sample error
 	for i, err := range l.registrar.Release(ctx, deletions) {
 		if err != nil {
-			failed, sample, results[i].Err = failed+1, err, err
+			failed, sample, results[i].err = failed+1, err, err
 		}
 	}
 	if failed > 0 {
@@ -195,7 +197,7 @@ func (l *loop) tellRegistered(results []result) {
 	for from := 0; from < len(results); {
 		cause, n, at := results[from].cause, 0, time.Time{}
 		for ; from < len(results) && results[from].cause == cause; from++ {
-			if r := &results[from]; r.Err == nil && !r.Superseded && r.release == nil {
+			if r := &results[from]; r.release == nil && r.Err == nil && !r.Superseded {
 				n, at = n+1, r.At
 			}
 		}

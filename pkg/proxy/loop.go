@@ -276,18 +276,18 @@ func (l *loop) finish(r *result, now time.Time) {
 		it.inEvent = false
 		l.rounds--
 	}
-	l.count(it, &r.Result)
+	l.count(it, r.Result)
 	l.transfers.Note(rebalance.Input{
 		Kind: rebalance.Registered, Key: it.key, Began: it.proxy.CauseAt, Took: r.At.Sub(it.proxy.CauseAt), Failed: r.Err != nil || r.Superseded,
 	}, now)
 	l.inbox.fence.learn(r.Term, now)
 	if it.removed {
-		if it.proxy.Step(Input{Kind: Finished, Outcome: outcomeOf(&r.Result)}, now, l.rules()).Release {
+		if it.proxy.Step(Input{Kind: Finished, Outcome: outcomeOf(r.Result)}, now, l.rules()).Release {
 			l.release(it, nil, false, now)
 		}
 		return
 	}
-	l.step(it, Input{Kind: Finished, Outcome: outcomeOf(&r.Result)}, now)
+	l.step(it, Input{Kind: Finished, Outcome: outcomeOf(r.Result)}, now)
 	l.settleActions(it, now)
 }
 
@@ -300,7 +300,7 @@ func (l *loop) finishRelease(r *result, now time.Time) {
 	l.transfers.Note(rebalance.Input{Kind: rebalance.Reclaimed, Key: r.release.Key}, now)
 	if it := l.withKey(r.release.Key); it != nil {
 		l.noteStandby(it, now)
-	} else if r.Err != nil {
+	} else if r.err != nil {
 		l.unreleased, l.releaseAt = append(l.unreleased, r.release.Write), now.Add(releaseAgain)
 	}
 }
