@@ -13,6 +13,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/pkg/breaker"
+	endpoints "github.com/exesdb/subproxy/pkg/delivery"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/feed"
 	"github.com/exesdb/subproxy/pkg/kv"
@@ -25,7 +26,7 @@ import (
 // embedded is what a program has that embeds the packages to take events in a Go function.
 type embedded struct {
 	bucket     *kv.Bucket
-	delivery   *proxy.Delivery
+	delivery   *endpoints.Delivery
 	supervisor *proxy.Supervisor
 	handler    atomic.Pointer[func(data []byte)]
 	cancel     context.CancelFunc
@@ -49,7 +50,7 @@ func embed(ctx context.Context, nc *nats.Conn, replicas int) (*embedded, error) 
 		(*e.handler.Load())(ev.Data)
 		return nil
 	})
-	e.delivery = proxy.NewDelivery(proxy.DeliveryOptions{
+	e.delivery = endpoints.New(endpoints.Options{
 		Conn: nc, Owner: owner,
 		Sink: func(subscription.Subscription) (sink.Sink, sink.Config) {
 			return handler, sink.Config{Kind: sink.Handler, MaxDeliver: 5}

@@ -14,8 +14,8 @@ import (
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/pkg/deadletter"
+	"github.com/exesdb/subproxy/pkg/delivery"
 	"github.com/exesdb/subproxy/pkg/event"
-	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/sink"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -151,13 +151,13 @@ func leastWindow(timeout, sessionTTL time.Duration) time.Duration {
 	if timeout == 0 {
 		timeout = sink.DefaultTimeout
 	}
-	return timeout + proxy.LongestWait + sessionTTL + time.Second
+	return timeout + delivery.LongestWait + sessionTTL + time.Second
 }
 
 // receive begins to take events. The parked stream is opened with the first event that is parked.
 func (s *Service) receive(c *config.Config) error {
 	s.sinks = newSinks(s.outlet, c)
-	s.delivery = proxy.NewDelivery(proxy.DeliveryOptions{
+	s.delivery = delivery.New(delivery.Options{
 		Conn: s.nc, Owner: s.owner, Sink: s.sinks.of, Publisher: s.outlet.Publisher, Park: s.deadLetters.park, Budget: c.Delivery.Memory, Logger: s.log, Metrics: s.metrics.delivery,
 	})
 	return s.delivery.Start()

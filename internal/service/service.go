@@ -14,6 +14,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/pkg/cluster"
+	"github.com/exesdb/subproxy/pkg/delivery"
 	"github.com/exesdb/subproxy/pkg/feed"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/membership"
@@ -55,7 +56,7 @@ type Service struct {
 	gate        *gate
 	feed        *feed.Feed
 	supervisor  *proxy.Supervisor
-	delivery    *proxy.Delivery
+	delivery    *delivery.Delivery
 	sinks       *sinks
 	deadLetters *deadLetters
 	control     *responder

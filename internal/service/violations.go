@@ -15,10 +15,10 @@ import (
 	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/deadletter"
+	"github.com/exesdb/subproxy/pkg/delivery"
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/kv"
-	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/status"
 )
 
@@ -27,7 +27,7 @@ var stops = []struct {
 	prefix, part string
 	hinders      bool
 }{
-	{proxy.DeliverPrefix, "events on their way from emitters to proxies", true},
+	{delivery.DeliverPrefix, "events on their way from emitters to proxies", true},
 	{status.StatusPrefix, "statuses", true},
 	{status.SummaryPrefix, "summaries", true},
 	{status.AlertPrefix, "alerts", true},

@@ -14,9 +14,9 @@ import (
 	"github.com/nats-io/nats.go"
 	"pgregory.net/rapid"
 
+	"github.com/exesdb/subproxy/pkg/delivery"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/feed"
-	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -43,7 +43,7 @@ type read struct {
 // proxyEnd is a proxy of the same process. What is on its way to it is lost while it is deaf.
 type proxyEnd struct {
 	sub      *sub
-	receiver proxy.Receiver
+	receiver delivery.Receiver
 	incoming []event.Handoff
 	took     []uint64
 	acked    uint64
@@ -182,7 +182,7 @@ func (w *catchingUp) register(p *proxyEnd, s subscription.Subscription, cause re
 func (w *catchingUp) restart(p *proxyEnd) {
 	p.listen()
 	p.allowed = p.allowed || p.sub.loss.holds
-	p.receiver, p.incoming = proxy.Receiver{}, nil
+	p.receiver, p.incoming = delivery.Receiver{}, nil
 	p.took = slices.DeleteFunc(p.took, func(sequence uint64) bool { return sequence > p.acked })
 	w.register(p, p.sub.registration.Subscription, registration.Manual)
 	w.turn()
@@ -199,7 +199,7 @@ func (w *catchingUp) take(p *proxyEnd, n int, accept bool) {
 		h := p.incoming[0]
 		p.incoming = p.incoming[1:]
 		if h.Sequence == 0 {
-			p.receiver.Ask(h.Term, "e")
+			p.receiver.Answer(h.Term, "e")
 			if p.acked > 0 {
 				w.answer(h.Message.Reply, event.Answer{Kind: event.Acked, Number: p.acked})
 			}
@@ -207,9 +207,9 @@ func (w *catchingUp) take(p *proxyEnd, n int, accept bool) {
 			continue
 		}
 		switch p.receiver.Receive(h.Term, h.Sequence, h.Prev) {
-		case proxy.Take:
+		case delivery.Forward:
 			p.took = append(p.took, h.Sequence)
-		case proxy.Gap:
+		case delivery.Gap:
 			w.answer(h.Message.Reply, event.Answer{Kind: event.Missing, Number: p.receiver.Last})
 		default:
 		}

@@ -55,7 +55,7 @@ type Config struct {
 	Metrics *Metrics
 }
 
-// Local takes messages for the deliver subjects that begin with a prefix, without the way over NATS; *proxy.Delivery is one.
+// Local takes messages for the deliver subjects that begin with a prefix, without the way over NATS; *delivery.Delivery is one.
 type Local interface {
 	Prefix() string
 	Offer(h event.Handoff) bool // the message is the taker's then; false: send it

@@ -19,9 +19,9 @@ import (
 	"github.com/nats-io/nuid"
 
 	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/pkg/delivery"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/kv"
-	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -101,7 +101,7 @@ type holder struct {
 	record registration.Registration
 
 	mu       sync.Mutex
-	receiver proxy.Receiver
+	receiver delivery.Receiver
 	taken    []*nats.Msg
 	silent   bool // acknowledges nothing
 	seen     int  // messages with events, duplicates too
@@ -162,7 +162,7 @@ func (h *holder) receive(m *nats.Msg) {
 	seq, term := number(event.SequenceHeader), number(event.TermHeader)
 	if seq == 0 {
 		h.asked, h.epoch = h.asked+1, m.Header.Get(event.EpochHeader)
-		h.receiver.Ask(term, h.epoch)
+		h.receiver.Answer(term, h.epoch)
 		if h.receiver.Last > 0 && !h.silent {
 			answer(event.Acked, h.receiver.Last)
 		}
@@ -171,16 +171,16 @@ func (h *holder) receive(m *nats.Msg) {
 	}
 	h.seen++
 	switch h.receiver.Receive(term, seq, number(event.PrevHeader)) {
-	case proxy.Take:
+	case delivery.Forward:
 		h.taken = append(h.taken, m)
 		fallthrough
-	case proxy.Duplicate:
+	case delivery.Duplicate:
 		if !h.silent {
 			answer(event.Acked, h.receiver.Last)
 		}
-	case proxy.Gap:
+	case delivery.Gap:
 		answer(event.Missing, h.receiver.Last)
-	case proxy.StaleTerm:
+	case delivery.StaleTerm:
 		answer(event.StaleTerm, h.receiver.Fence)
 	}
 }
@@ -403,7 +403,7 @@ func TestEventsGoOnWhereTheHolderBeforeStopped(t *testing.T) {
 	next := func(place registration.Position) *holder {
 		return hold(t, js, by(subscription.ByStream, "$all"), func(n *holder) {
 			n.record.Incarnation, n.record.HandedOver, n.record.Cause = h.record.Incarnation+1, place, registration.Takeover
-			n.receiver = proxy.ReceiverAt(place)
+			n.receiver = delivery.ReceiverAt(place)
 			h = n
 		})
 	}

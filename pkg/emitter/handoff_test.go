@@ -6,7 +6,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"github.com/exesdb/subproxy/pkg/proxy"
+	"github.com/exesdb/subproxy/pkg/delivery"
 	"github.com/exesdb/subproxy/pkg/registration"
 )
 
@@ -30,7 +30,7 @@ type claimant struct {
 // start is one start of the proxy, with a deliver subject and an incarnation of its own. One that is superseded goes on for a
 // while with what it has in hand.
 type start struct {
-	receiver proxy.Receiver
+	receiver delivery.Receiver
 	hand     []uint64 // taken, and not with the subscriber yet
 	accepted uint64
 	heard    packet // the last one, whose leader hears what is accepted
@@ -39,8 +39,8 @@ type start struct {
 	place    uint64
 }
 
-// delivery is what the subscriber took, and from which start.
-type delivery struct{ sequence, incarnation uint64 }
+// forwarded is an event that the subscriber got, and from which start.
+type forwarded struct{ sequence, incarnation uint64 }
 
 // handoff is one subscription: the events that match it, the checkpoint, leaders, the proxy's starts, the channel between, and a
 // subscriber that drops what an older incarnation sends than it has seen.
@@ -54,7 +54,7 @@ type handoff struct {
 	starts    []*start // the last one is registered
 	known     uint64   // the registration that emitters have heard of: how many starts
 	seen      uint64   // the highest incarnation that the subscriber has seen
-	delivered []delivery
+	delivered []forwarded
 
 	packets []packet
 	answers []reply
@@ -109,7 +109,7 @@ func (h *handoff) arrive(p packet) {
 		return // nobody listens there any more
 	}
 	if p.sequence == 0 {
-		if _, stale := s.receiver.Ask(p.term, ""); stale {
+		if _, stale := s.receiver.Answer(p.term, ""); stale {
 			h.leader(p.leader).deposed = true
 			return
 		}
@@ -119,17 +119,17 @@ func (h *handoff) arrive(p packet) {
 		return
 	}
 	verdict := s.receiver.Receive(p.term, p.sequence, p.prev)
-	if verdict == proxy.StaleTerm {
+	if verdict == delivery.StaleTerm {
 		h.leader(p.leader).deposed = true
 		return
 	}
 	s.heard = p
 	switch verdict {
-	case proxy.Take:
+	case delivery.Forward:
 		s.hand = append(s.hand, p.sequence)
-	case proxy.Duplicate:
+	case delivery.Duplicate:
 		h.sayAccepted(s)
-	case proxy.Gap:
+	case delivery.Gap:
 		h.answers = append(h.answers, reply{p.leader, p.proxy, p.session, s.receiver.Last, true})
 	}
 }
@@ -145,7 +145,7 @@ func (h *handoff) forward(incarnation uint64) {
 	s.hand = s.hand[1:]
 	if incarnation >= h.seen {
 		h.seen = incarnation
-		h.delivered = append(h.delivered, delivery{sequence, incarnation})
+		h.delivered = append(h.delivered, forwarded{sequence, incarnation})
 	}
 	s.accepted = sequence
 	h.sayAccepted(s)
@@ -182,7 +182,7 @@ func (h *handoff) answered(a reply) {
 // no later than after the last one that any start was given; none comes after one of a later start; and the checkpoint has
 // not passed any that was not delivered.
 func (h *handoff) check() {
-	delivered, last := map[uint64]bool{}, delivery{}
+	delivered, last := map[uint64]bool{}, forwarded{}
 	for _, d := range h.delivered {
 		at, ok := slices.BinarySearch(h.events, d.sequence)
 		switch {
@@ -306,7 +306,7 @@ func TestEveryEventOnceAndInOrder(t *testing.T) {
 				switch rapid.SampledFrom([]string{"superseded", "handed over", "released", "killed"}).Draw(t, "the one before is") {
 				case "handed over":
 					next := &start{handed: true, place: s.accepted, accepted: s.accepted}
-					next.receiver = proxy.ReceiverAt(registration.Position{Accepted: s.accepted})
+					next.receiver = delivery.ReceiverAt(registration.Position{Accepted: s.accepted})
 					*s = start{dead: true}
 					h.starts = append(h.starts, next)
 					return

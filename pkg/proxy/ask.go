@@ -83,7 +83,7 @@ func (s *Supervisor) ResetTerm(ctx context.Context, store string, to uint64) (be
 		return 0, nil, false, nil
 	}
 	l, reply := loops[0], make(chan []status.Status, 1)
-	before = l.inbox.fence.reset(to, time.Now())
+	before = l.inbox.fence.Reset(to, time.Now())
 	l.log.Warn("the count of terms begins again, as an operator asked", "term", to, "before", before)
 	l.inbox.askNow(request{do: func(l *loop, now time.Time) { l.act("", Input{Kind: Restart}, reply, now) }})
 	statuses, err = collect(ctx, []chan []status.Status{reply})

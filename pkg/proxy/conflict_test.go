@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
+	"github.com/exesdb/subproxy/pkg/delivery"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/registrar"
 	"github.com/exesdb/subproxy/pkg/registration"
@@ -89,7 +90,7 @@ func newContender(m *memory, n int, s subscription.Subscription) *contender {
 	c := &contender{owner: registration.Owner{Name: fmt.Sprintf("instance-%d", n), ID: fmt.Sprintf("id-%d", n)}}
 	sh := &shared{owner: c.owner, metrics: NewMetrics(nil)}
 	sh.registrar = registrar.New(registrar.Options{Bucket: m, Owner: c.owner, Verifications: sh.metrics.Verifications})
-	c.loop = loop{shared: sh, inbox: newInbox(), log: slog.New(slog.DiscardHandler)}
+	c.loop = loop{shared: sh, inbox: newInbox(delivery.NewFence(s.Store, slog.New(slog.DiscardHandler))), log: slog.New(slog.DiscardHandler)}
 	c.item = &item{key: s.Key(), number: 1}
 	c.item.proxy = Proxy{Subscription: s, Health: breaker.Unknown}
 	c.proxy = &c.item.proxy

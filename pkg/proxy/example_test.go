@@ -14,6 +14,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/deadletter"
+	"github.com/exesdb/subproxy/pkg/delivery"
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/feed"
@@ -58,7 +59,7 @@ func Example() {
 		seen <- fmt.Sprintf("%d %s of %s: %s", e.Sequence, e.Type, e.Stream, e.Data)
 		return nil
 	})
-	delivery := proxy.NewDelivery(proxy.DeliveryOptions{
+	events := delivery.New(delivery.Options{
 		Conn: nc, Owner: owner, Park: func(ctx context.Context, e *sink.Event, c sink.Config, reason string, attempts int) error {
 			return sink.Park(ctx, parked, e, c, reason, attempts)
 		},
@@ -66,12 +67,12 @@ func Example() {
 			return handler, sink.Config{Kind: sink.Handler, MaxDeliver: 5}
 		},
 	})
-	if err := delivery.Start(); err != nil {
+	if err := events.Start(); err != nil {
 		log.Fatal(err)
 	}
-	defer delivery.Stop()
+	defer events.Stop()
 	supervisor := proxy.New(proxy.Options{
-		Owner: owner, Bucket: bucket, Delivery: delivery, Publish: nc.Publish, Connected: nc.IsConnected,
+		Owner: owner, Bucket: bucket, Delivery: events, Publish: nc.Publish, Connected: nc.IsConnected,
 		Settings: proxy.Settings{
 			Breaker:         breaker.Settings{MaxFailures: 5, DegradedFailures: 3, Exponential: true, Retry: 3 * time.Second, MaxBackoff: time.Minute},
 			InitialInterval: time.Second, NormalInterval: 15 * time.Second, Verify: true, VerificationTimeout: 2 * time.Second, EventDriven: true,

@@ -58,7 +58,7 @@ func (l *loop) alertGaps(now time.Time) {
 	var lost []*item
 	for name, g := range w.gaps {
 		it := l.byName[name]
-		if it == nil || it.inlet == nil || !w.gapAlerts.due(name, g, now) {
+		if it == nil || it.endpoint == nil || !w.gapAlerts.due(name, g, now) {
 			continue
 		}
 		l.mark(it, Soon)

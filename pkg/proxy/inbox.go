@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/delivery"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/status"
@@ -35,7 +36,7 @@ type merged struct {
 type inbox struct {
 	wake chan struct{} // holds one signal; never closed
 
-	fence fence
+	fence *delivery.Fence
 
 	mu       sync.Mutex
 	leader   string // named last
@@ -49,10 +50,8 @@ type inbox struct {
 	applies  uint64    // requests so far that askNow waits for
 }
 
-func newInbox() *inbox {
-	b := &inbox{wake: make(chan struct{}, 1)}
-	b.fence.jumped.Interval, b.fence.ignored.Interval, b.fence.refused.Interval = warnEvery, warnEvery, warnEvery
-	return b
+func newInbox(f *delivery.Fence) *inbox {
+	return &inbox{wake: make(chan struct{}, 1), fence: f}
 }
 
 func (b *inbox) signal() {
@@ -67,10 +66,10 @@ func (b *inbox) event(c Cluster) (stale, coalesced bool) {
 	defer b.signal()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if c.Term > 0 && c.Term < b.fence.term() {
+	if c.Term > 0 && c.Term < b.fence.Term() {
 		return true, false
 	}
-	b.fence.raise(c.Term)
+	b.fence.Raise(c.Term)
 	if c.Leader != "" {
 		b.leader = c.Leader
 	}
@@ -184,7 +183,7 @@ func (b *inbox) renewed() sign {
 func (b *inbox) leadership() (term uint64, leader string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if term = b.fence.term(); b.lease.term >= term && b.lease.by != "" {
+	if term = b.fence.Term(); b.lease.term >= term && b.lease.by != "" {
 		return b.lease.term, b.lease.by
 	}
 	return term, b.leader

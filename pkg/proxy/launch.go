@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/delivery"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/registrar"
 	"github.com/exesdb/subproxy/pkg/registration"
@@ -78,7 +79,7 @@ func (l *loop) register(ctx context.Context, items []*item, attempts []registrar
 // over.
 func (l *loop) attempts(queue *[]*item, most int) ([]*item, []registrar.Attempt) {
 	term, _ := l.inbox.leadership()
-	prefix := DeliverPrefix + l.owner.ID + "."
+	prefix := delivery.DeliverPrefix + l.owner.ID + "."
 	items := make([]*item, 0, min(len(*queue), most))
 	attempts := make([]registrar.Attempt, 0, cap(items))
 	for len(*queue) > 0 && len(items) < most {
@@ -94,7 +95,7 @@ func (l *loop) attempts(queue *[]*item, most int) ([]*item, []registrar.Attempt)
 			Subscription: p.Subscription, Key: it.key, DeliverSubject: prefix + strconv.FormatUint(it.number, 10),
 			Revision: p.Revision, Incarnation: p.NextIncarnation(), Known: p.Known,
 			HandedOver: (*registrar.HandedOver)(p.handedOver), Cause: p.Cause, Term: term,
-			OnWrite: it.inlet.onWrite(p.handedOver != nil),
+			OnWrite: onWrite(it.endpoint, p.handedOver != nil),
 		})
 	}
 	if len(*queue) == 0 {
@@ -116,18 +117,6 @@ func (l *loop) drained() []release {
 	}
 	l.releases = waiting
 	return ready
-}
-
-func isClosed(c <-chan struct{}) bool {
-	if c == nil {
-		return true
-	}
-	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
 }
 
 // hand runs a batch beside the loop, of which only so many are under way at once in the whole instance.
@@ -184,7 +173,7 @@ func (l *loop) releaseUnreleased(now time.Time, wake *time.Time) {
 	default:
 		for _, w := range l.unreleased {
 			if l.withKey(w.Key) == nil { // else it is configured anew
-				w.Term = l.inbox.fence.term()
+				w.Term = l.inbox.fence.Term()
 				l.releases = append(l.releases, release{Write: w, since: now})
 			}
 		}

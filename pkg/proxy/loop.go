@@ -13,6 +13,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
+	"github.com/exesdb/subproxy/pkg/delivery"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/rebalance"
 	"github.com/exesdb/subproxy/pkg/registrar"
@@ -34,11 +35,11 @@ const dueInterval = 50 * time.Millisecond
 // item is a proxy in its loop. It has 480 bytes at most, which is what the allocator gives; one more would cost 32 for
 // each subscription.
 type item struct {
-	proxy  Proxy
-	key    string
-	number uint64          // of its deliver subject
-	inlet  *inlet          // where its events come in; nil while it stands by
-	busy   <-chan struct{} // closed when the inlet before has nothing in hand; nil: there was none
+	proxy    Proxy
+	key      string
+	number   uint64             // of its deliver subject
+	endpoint *delivery.Endpoint // where its events come in; nil while it stands by
+	busy     <-chan struct{}    // closed when the endpoint before has nothing in hand; nil: there was none
 	// dueAt and slot are the due heap's; slot is the index there plus one, 0 for not in it.
 	dueAt time.Time
 	slot  int32
@@ -64,17 +65,18 @@ type release struct {
 	kv.Write
 	since   time.Time // zero: package rebalance tells how long it took
 	drained <-chan struct{}
-	from    *inlet // where its events came in; nil: nowhere
-	offered bool   // to another instance, and not deleted
+	from    *delivery.Endpoint // where its events came in; nil: nowhere
+	offered bool               // to another instance, and not deleted
 }
 
 // loop owns the proxies of one store. All its fields but the inbox belong to the goroutine that runs it.
 type loop struct {
 	*shared
-	ctx   context.Context // of run
-	store string
-	inbox *inbox
-	log   *slog.Logger
+	ctx       context.Context // of run
+	store     string
+	inbox     *inbox
+	endpoints *delivery.Endpoints // nil: the proxies receive no events
+	log       *slog.Logger
 
 	items    []*item
 	byName   map[string]*item
@@ -116,9 +118,12 @@ type loop struct {
 
 func newLoop(s *shared, store string) *loop {
 	l := &loop{
-		shared: s, store: store, inbox: newInbox(), log: s.logger.With("store", store),
+		shared: s, store: store, inbox: newInbox(delivery.NewFence(store, s.logger)), log: s.logger.With("store", store),
 		byName: map[string]*item{}, transfers: rebalance.New(s.owner),
 		limit: rate.NewLimiter(rate.Every(eventInterval), eventBurst),
+	}
+	if s.delivery != nil {
+		l.endpoints = s.delivery.Endpoints(l.inbox.fence, l)
 	}
 	l.transfers.Note(rebalance.Input{Kind: rebalance.MembersChanged, Members: s.members.Load().Of(store)}, time.Now())
 	return l
@@ -232,7 +237,7 @@ func (l *loop) step(it *item, in Input, now time.Time) {
 		}
 		l.admit(it)
 	}
-	from := it.inlet
+	from := it.endpoint
 	l.tend(it)
 	if fx.Release {
 		l.release(it, from, in.Kind == Unassigned, now)
@@ -280,7 +285,7 @@ func (l *loop) finish(r *result, now time.Time) {
 	l.transfers.Note(rebalance.Input{
 		Kind: rebalance.Registered, Key: it.key, Began: it.proxy.CauseAt, Took: r.At.Sub(it.proxy.CauseAt), Failed: r.Err != nil || r.Superseded,
 	}, now)
-	l.inbox.fence.learn(r.Term, now)
+	l.inbox.fence.Learn(r.Term, now)
 	if it.removed {
 		if it.proxy.Step(Input{Kind: Finished, Outcome: outcomeOf(r.Result)}, now, l.rules()).Release {
 			l.release(it, nil, false, now)
@@ -341,7 +346,7 @@ func (l *loop) seen(e *kv.Entry, now time.Time) {
 	n := News{Revision: e.Revision, Removed: e.Operation != kv.Put, Incarnation: e.Incarnation}
 	switch {
 	case n.Removed:
-		l.inbox.fence.learn(e.Term, now)
+		l.inbox.fence.Learn(e.Term, now)
 	case e.Contains(l.matcher):
 		n.Mine, n.Readable = true, true
 		n.Incarnation, n.Owner = it.proxy.Incarnation, l.owner
@@ -352,7 +357,7 @@ func (l *loop) seen(e *kv.Entry, now time.Time) {
 			break
 		}
 		n.Readable, n.Incarnation, n.Owner = true, record.Incarnation, record.Owner
-		l.inbox.fence.learn(record.Term, now)
+		l.inbox.fence.Learn(record.Term, now)
 	}
 	seen := rebalance.Input{Kind: rebalance.Seen, Key: it.key, Revision: n.Revision, Mine: n.Mine}
 	if n.Readable && !n.Mine {

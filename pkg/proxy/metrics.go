@@ -47,28 +47,6 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 	return m
 }
 
-// DeliveryMetrics are what an instance counts of the events that it receives and forwards.
-type DeliveryMetrics struct {
-	Received  *prometheus.CounterVec // events from emitters, by verdict
-	Forwarded *prometheus.CounterVec // events that a sink accepted, by sink
-	Refused   prometheus.Counter     // attempts to forward that failed
-	Parked    prometheus.Counter
-}
-
-// NewDeliveryMetrics registers the metrics, as NewMetrics does.
-func NewDeliveryMetrics(registerer prometheus.Registerer) *DeliveryMetrics {
-	m := &DeliveryMetrics{
-		Received:  counterVec("events_received_total", "Events from emitters, by what was made of them.", "verdict"),
-		Forwarded: counterVec("events_forwarded_total", "Events that a sink accepted, by sink.", "sink"),
-		Refused:   counter("forward_errors_total", "Attempts to forward an event that failed."),
-		Parked:    counter("events_parked_total", "Events that were refused max_deliver times and are parked."),
-	}
-	if registerer != nil {
-		registerer.MustRegister(m.Received, m.Forwarded, m.Refused, m.Parked)
-	}
-	return m
-}
-
 func counter(name, help string) prometheus.Counter {
 	return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "subproxy", Name: name, Help: help})
 }

@@ -1,20 +1,15 @@
 package proxy
 
 import (
-	"context"
 	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
-	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/rebalance"
 	"github.com/exesdb/subproxy/pkg/registration"
-	"github.com/exesdb/subproxy/pkg/sink"
 	"github.com/exesdb/subproxy/pkg/status"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -158,62 +153,6 @@ func TestWhatIsLeftIsReleasedInTimeThoughNothingElseHappens(t *testing.T) {
 			t.Errorf("%+v", e)
 		}
 	})
-}
-
-func TestProxyGoesOnWhereTheHolderBeforeStopped(t *testing.T) {
-	got := make(chan sink.Event, 8)
-	s := newStage(t, sink.Publish, 0, func(_ context.Context, e *sink.Event) error {
-		got <- *e
-		return nil
-	})
-	defer s.Stop()
-	s.it.inlet = s.open(s.loop, s.it, 1, &HandedOver{At: registration.Position{Accepted: 7, Epoch: "e"}})
-	answers, err := s.Conn.SubscribeSync("answers")
-	if err != nil {
-		t.Fatal(err)
-	}
-	send := func(m map[string]string) {
-		header := nats.Header{}
-		for k, v := range m {
-			header[k] = []string{v}
-		}
-		s.receive(&nats.Msg{Subject: s.Prefix() + "1", Reply: "answers", Header: header})
-	}
-	answer := func(want string) {
-		t.Helper()
-		m, err := answers.NextMsg(5 * time.Second)
-		if err != nil || string(m.Data) != want {
-			t.Fatalf("%v, %v; want %s", m, err, want)
-		}
-	}
-	send(map[string]string{event.SequenceHeader: "7", event.PrevHeader: "0"})
-	answer("+ACK 7")
-	send(map[string]string{event.SequenceHeader: "9", event.PrevHeader: "7"})
-	answer("+ACK 9")
-	if e := <-got; len(got) > 0 || e.Sequence != 9 || e.Epoch != "e" {
-		t.Fatalf("%+v, and %d more", e, len(got))
-	}
-	send(map[string]string{event.SequenceHeader: "0", event.EpochHeader: "e"})
-	answer("+ACK 9")
-	answer("-NAK 9")
-	if at := s.it.inlet.place(); at != (registration.Position{Accepted: 9, Epoch: "e"}) {
-		t.Errorf("it stopped at %+v", at)
-	}
-	s.it.inlet.forget()
-	if at := s.it.inlet.place(); at != (registration.Position{Accepted: 9, Epoch: "e"}) {
-		t.Errorf("it forgot what it took, and is at %+v", at)
-	}
-	// The store is another: where the holder before stopped says nothing about it.
-	send(map[string]string{event.SequenceHeader: "0", event.EpochHeader: "f"})
-	answer("-NAK 0")
-	s.loop.shut(s.it)
-
-	s.it.inlet = s.open(s.loop, s.it, 2, &HandedOver{At: registration.Position{Accepted: 7, Epoch: "e"}})
-	s.it.inlet.forget()
-	if at := s.it.inlet.place(); at != (registration.Position{}) {
-		t.Errorf("it goes on at %+v, where the holder before was not the last", at)
-	}
-	s.loop.shut(s.it)
 }
 
 // A write whose acknowledgement is lost may be stored after the subscription was left to another, which can't write over it then.

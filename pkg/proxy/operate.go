@@ -24,7 +24,7 @@ func (l *loop) apply(wanted []subscription.Subscription, started bool, now time.
 			l.remove(it, now)
 			released++
 		case s != it.proxy.Subscription:
-			l.step(it, Input{Kind: Reconfigured, Subscription: &s}, now) // the rest is the key, and read by the inlet without a lock
+			l.step(it, Input{Kind: Reconfigured, Subscription: &s}, now) // the rest is the key, and read by the endpoint without a lock
 			l.restart(it, now)
 			restarted++
 		}
@@ -82,8 +82,11 @@ func (l *loop) remove(it *item, now time.Time) {
 // restart ends a proxy's run, and begins the next one where that stopped, once what its sink has in hand is done with: the emitter
 // passes over what the run says once there is another.
 func (l *loop) restart(it *item, now time.Time) {
-	in := it.inlet
-	drained := in.finish()
+	e := it.endpoint
+	var drained <-chan struct{}
+	if e != nil {
+		drained = e.Finish()
+	}
 	if it.restarting {
 		return
 	}
@@ -95,7 +98,7 @@ func (l *loop) restart(it *item, now time.Time) {
 	l.work.Go(func() {
 		<-drained // closed within drainWithin
 		l.inbox.ask(request{do: func(l *loop, now time.Time) {
-			if it.restarting = false; it.inlet == in { // else it was superseded, released or removed meanwhile
+			if it.restarting = false; it.endpoint == e { // else it was superseded, released or removed meanwhile
 				l.beginAnew(it, now)
 			}
 			l.settleActions(it, now)
@@ -105,13 +108,13 @@ func (l *loop) restart(it *item, now time.Time) {
 
 // beginAnew begins the run after one that has nothing in hand any more.
 func (l *loop) beginAnew(it *item, now time.Time) {
-	from := it.inlet
+	from := it.endpoint
 	l.shut(it)
 	it.number = l.numbers.Add(1)
 	in := Input{Kind: Restart, SeenAt: now}
 	if from != nil {
-		in.HandedOver = &HandedOver{from.place(), it.proxy.Revision}
-		it.inlet = l.delivery.open(l, it, it.number, in.HandedOver)
+		in.HandedOver = &HandedOver{from.Position(), it.proxy.Revision}
+		l.open(it, in.HandedOver)
 	}
 	l.step(it, in, now)
 }

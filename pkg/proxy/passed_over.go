@@ -41,7 +41,7 @@ func (l *loop) alertPassedOver(now time.Time) {
 	}
 	a.passedOver = found != nil
 	for _, it := range l.items {
-		if it.inlet != nil {
+		if it.endpoint != nil {
 			l.mark(it, Soon)
 		}
 	}

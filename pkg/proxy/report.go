@@ -216,8 +216,8 @@ func (l *loop) status(it *item, now time.Time) status.Status {
 	if !l.settings.Load().Verify {
 		s.Verification = "off"
 	}
-	if it.inlet != nil {
-		c := it.inlet.seen()
+	if it.endpoint != nil {
+		c := it.endpoint.Counts()
 		s.LastSeq, s.Delivered, s.DeliveryErrors, s.Parked, s.Sink = c.Last, c.Delivered, c.Errors, c.Parked, string(c.Kind)
 		s.SinkState = status.SinkIdle
 		switch {

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"golang.org/x/time/rate"
 
+	"github.com/exesdb/subproxy/pkg/delivery"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/payload"
@@ -34,7 +35,7 @@ type Options struct {
 	// MaxPayload, where set, is how many bytes of one message the server takes that Publish sends to; else NATS's default.
 	MaxPayload func() int64
 	// Delivery, where set, receives the proxies' events and forwards them. It is the caller's to start and to stop.
-	Delivery *Delivery
+	Delivery *delivery.Delivery
 	// Shares says that subscriptions are shared with other instances, of which Share tells. Else this one takes every
 	// subscription from whoever holds it when it starts.
 	Shares bool
@@ -65,7 +66,7 @@ type shared struct {
 	unsent     rate.Sometimes // told that a message could not be published
 	logger     *slog.Logger
 	metrics    *Metrics
-	delivery   *Delivery
+	delivery   *delivery.Delivery
 	alerts     Alerts                            // nil: they are only published
 	slots      chan struct{}                     // one for each batch under way
 	members    atomic.Pointer[placement.Members] // nil inside: subscriptions are not shared
@@ -287,15 +288,15 @@ func (s *Supervisor) Leads(store, emitter string, term uint64, at time.Time) {
 }
 
 func (s *Supervisor) tell(l *loop, c Cluster) {
-	known := l.inbox.fence.term()
+	known := l.inbox.fence.Term()
 	stale, coalesced := l.inbox.event(c)
-	if known > 0 && c.Term > known+jump && !c.Jumps {
-		l.inbox.fence.warnJump(l.log, l.store, known, c.Term)
+	if !c.Jumps {
+		l.inbox.fence.WarnOfJump(known, c.Term)
 	}
 	switch {
 	case stale:
 		s.metrics.Ignored.WithLabelValues("term").Inc()
-		l.inbox.fence.warnIgnored(l.log, l.store, c.Term)
+		l.inbox.fence.WarnIgnored(c.Term)
 	case coalesced:
 		s.metrics.Coalesced.Inc()
 	}

@@ -3,6 +3,7 @@ package proxy
 import (
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/delivery"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/rebalance"
 )
@@ -15,32 +16,41 @@ func (l *loop) tend(it *item) {
 	switch holds := p.Started && !p.Standby && !p.Stopped; {
 	case !holds:
 		l.shut(it)
-	case it.inlet == nil:
+	case it.endpoint == nil:
 		if it.number == 0 {
 			it.number = l.numbers.Add(1)
 		}
-		if l.delivery != nil {
-			it.inlet = l.delivery.open(l, it, it.number, p.handedOver)
+		if l.endpoints != nil {
+			l.open(it, p.handedOver)
 		}
 	}
+}
+
+// open begins to receive a proxy's events: where the holder before stopped, if that one told.
+func (l *loop) open(it *item, stopped *HandedOver) {
+	start := delivery.Start{Subscription: &it.proxy.Subscription, Number: it.number, After: it.busy}
+	if stopped != nil {
+		start.At = stopped.At
+	}
+	it.endpoint = l.endpoints.Open(start)
 }
 
 // shut ends the place where the events come in. What the sink has in hand goes on.
 func (l *loop) shut(it *item) {
 	it.number = 0
-	if it.inlet == nil {
+	if it.endpoint == nil {
 		return
 	}
-	it.busy = it.inlet.close()
-	it.inlet = nil
+	it.busy = it.endpoint.Close()
+	it.endpoint = nil
 	l.heldUp(it, false, time.Now())
 }
 
 // release deletes a proxy's record, or offers it to the instance that requested it, once the sink has nothing
 // in hand. From is where its events came in; nil: nowhere.
-func (l *loop) release(it *item, from *inlet, offered bool, now time.Time) {
+func (l *loop) release(it *item, from *delivery.Endpoint, offered bool, now time.Time) {
 	p := &it.proxy
-	w := kv.Write{Key: it.key, Revision: p.Revision, Incarnation: max(p.Incarnation, p.Claim), Term: l.inbox.fence.term()}
+	w := kv.Write{Key: it.key, Revision: p.Revision, Incarnation: max(p.Incarnation, p.Claim), Term: l.inbox.fence.Term()}
 	r, busy := release{Write: w, drained: it.busy, from: from, offered: offered}, it.busy
 	draining := !isClosed(busy)
 	if offered {
@@ -57,11 +67,11 @@ func (l *loop) release(it *item, from *inlet, offered bool, now time.Time) {
 	}
 }
 
-// delivering takes an inlet's word that its sink takes no events, or takes them again (reason empty); and, with unparked, that an
+// delivering takes an endpoint's word that its sink takes no events, or takes them again (reason empty); and, with unparked, that an
 // event which it refuses can't be parked either. That of one that is shut says nothing about the next.
-func (l *loop) delivering(in *inlet, reason string, unparked bool, now time.Time) {
-	it := in.it
-	if it.removed || it.inlet != in {
+func (l *loop) delivering(in *delivery.Endpoint, reason string, unparked bool, now time.Time) {
+	it := l.byName[in.Name()]
+	if it == nil || it.endpoint != in {
 		return
 	}
 	l.heldUp(it, unparked, now)

@@ -171,7 +171,10 @@ func (l *loop) noteDrained(now time.Time) {
 		if !r.offered || !isClosed(r.drained) {
 			return false
 		}
-		offer := rebalance.Offer{Key: r.Key, Revision: r.Revision, Incarnation: r.Incarnation, At: r.from.place()}
+		offer := rebalance.Offer{Key: r.Key, Revision: r.Revision, Incarnation: r.Incarnation}
+		if r.from != nil {
+			offer.At = r.from.Position()
+		}
 		l.transfers.Note(rebalance.Input{Kind: rebalance.Drained, Offer: offer}, now)
 		return true
 	})
@@ -180,7 +183,7 @@ func (l *loop) noteDrained(now time.Time) {
 // reclaim deletes the records of what was offered and not accepted.
 func (l *loop) reclaim(offers []rebalance.Offer) {
 	for _, o := range offers {
-		w := kv.Write{Key: o.Key, Revision: o.Revision, Incarnation: o.Incarnation, Term: l.inbox.fence.term()}
+		w := kv.Write{Key: o.Key, Revision: o.Revision, Incarnation: o.Incarnation, Term: l.inbox.fence.Term()}
 		l.releases = append(l.releases, release{Write: w})
 	}
 }

@@ -45,13 +45,13 @@ func (l *loop) progressed(m *event.Progress, now time.Time) {
 	}
 	for name, lag := range w.behind {
 		it := l.byName[name]
-		if it == nil || it.inlet == nil || lag == 0 {
+		if it == nil || it.endpoint == nil || lag == 0 {
 			continue
 		}
 		if before.behind[name] == 0 {
 			l.mark(it, Soon)
 		}
-		w.stands(name, w.position(name), it.inlet.seen().Delivered, now)
+		w.stands(name, w.position(name), it.endpoint.Counts().Delivered, now)
 	}
 	for name := range before.behind {
 		if it := l.byName[name]; it != nil && w.behind[name] == 0 {
@@ -94,7 +94,7 @@ func (l *loop) look(now time.Time) {
 	if known := fresh && present; known != w.known {
 		w.known = known
 		for _, it := range l.items {
-			if it.inlet != nil {
+			if it.endpoint != nil {
 				l.mark(it, Soon)
 			}
 		}
@@ -133,13 +133,13 @@ func (l *loop) storeTrouble(fresh bool, now time.Time) (trouble string, present 
 }
 
 func (l *loop) holdsAny() bool {
-	return slices.ContainsFunc(l.items, func(it *item) bool { return it.inlet != nil })
+	return slices.ContainsFunc(l.items, func(it *item) bool { return it.endpoint != nil })
 }
 
 // holds is how many proxies take events here.
 func (l *loop) holds() (n int) {
 	for _, it := range l.items {
-		if it.inlet != nil {
+		if it.endpoint != nil {
 			n++
 		}
 	}
@@ -148,7 +148,7 @@ func (l *loop) holds() (n int) {
 
 // spoken reports whether any proxy was ever sent anything.
 func (l *loop) spoken() bool {
-	return slices.ContainsFunc(l.items, func(it *item) bool { return it.inlet != nil && it.inlet.spoken() })
+	return slices.ContainsFunc(l.items, func(it *item) bool { return it.endpoint != nil && it.endpoint.Heard() })
 }
 
 // hinder tells the proxies whether their events come, as far as that changed.
@@ -183,7 +183,7 @@ func (l *loop) hinder(trouble string, now time.Time) {
 
 // hindrance is why a proxy that is registered, and whose sink takes what comes, gets no events; empty: it gets them.
 func (l *loop) hindrance(it *item, now time.Time) string {
-	if it.inlet == nil {
+	if it.endpoint == nil {
 		return ""
 	}
 	if l.watch.trouble != "" {
@@ -198,7 +198,7 @@ func (l *loop) hindrance(it *item, now time.Time) string {
 // ownHindrance is why events don't come to the subscription alone. That it lost some, and goes on, has alerts of its own.
 func (l *loop) ownHindrance(it *item, now time.Time) string {
 	w := &l.watch
-	if it.inlet == nil || !w.known {
+	if it.endpoint == nil || !w.known {
 		return ""
 	}
 	if reason := w.waiting[it.proxy.Name]; reason != "" {
@@ -208,7 +208,7 @@ func (l *loop) ownHindrance(it *item, now time.Time) string {
 	if after := l.settings.Load().StalledAfter; !behind || after == 0 || now.Sub(m.since) < after {
 		return ""
 	}
-	c := it.inlet.seen()
+	c := it.endpoint.Counts()
 	if c.Delivered != m.accepted {
 		return "" // the next progress will say so
 	}
@@ -229,14 +229,14 @@ func (l *loop) ownHindrance(it *item, now time.Time) string {
 func (l *loop) stalled(it *item, now time.Time) bool {
 	m, behind := l.watch.standstill[it.proxy.Name]
 	after := l.settings.Load().StalledAfter
-	return behind && it.inlet != nil && after > 0 && now.Sub(m.since) >= after
+	return behind && it.endpoint != nil && after > 0 && now.Sub(m.since) >= after
 }
 
 // lag is how many events of the store the subscription has not delivered; nil: that is not known.
 func (l *loop) lag(it *item) *uint64 {
 	w := &l.watch
 	behind := w.behind[it.proxy.Name]
-	if it.inlet == nil || !w.known || behind == 0 && w.progress.trouble != "" {
+	if it.endpoint == nil || !w.known || behind == 0 && w.progress.trouble != "" {
 		return nil
 	}
 	return &behind

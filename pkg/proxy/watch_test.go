@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
+	"github.com/exesdb/subproxy/pkg/delivery"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/status"
@@ -108,7 +109,7 @@ func TestStandstillBeginsWithEachMove(t *testing.T) {
 // receiving makes proxies that take events, which nobody sends.
 func receiving(connected *atomic.Bool) func(*Options) {
 	return func(o *Options) {
-		o.Delivery = NewDelivery(DeliveryOptions{Owner: o.Owner})
+		o.Delivery = delivery.New(delivery.Options{Owner: o.Owner})
 		if connected != nil {
 			o.Connected = connected.Load
 		}

@@ -1,4 +1,4 @@
-package proxy
+package delivery
 
 import (
 	"sync"
@@ -7,25 +7,25 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// waitingRoom is the memory for events that wait for their sinks, of all inlets together, in three parts. One half of it is for inlets whose
+// waitingRoom is the memory for events that wait for their sinks, of all endpoints together, in three parts. One half of it is for endpoints whose
 // sink failed last, so that subscribers who are away hold up nobody else; an eighth is for small events of all others, so that these wait for
-// no line of large ones. An event without room is not taken. Its inlet waits for its turn, and its emitter is asked for the event then: there
+// no line of large ones. An event without room is not taken. Its endpoint waits for its turn, and its emitter is asked for the event then: there
 // is room promised for it.
 //
 // Invariant: what a part holds and has promised is no more than the part, or one event. It is safe for concurrent use.
 type waitingRoom struct {
-	freed chan struct{} // holds one signal: an inlet that waits may have its turn; never closed
+	freed chan struct{} // holds one signal: an endpoint that waits may have its turn; never closed
 
 	mu      sync.Mutex
 	parts   [partCount]part
-	held    int64 // bytes; what several inlets hold counts once
+	held    int64 // bytes; what several endpoints hold counts once
 	holders map[*byte]*[partCount]int
 }
 
 // The parts of the memory.
 const (
 	fresh    = iota
-	retrying // inlets whose last attempt failed
+	retrying // endpoints whose last attempt failed
 	small    // small events of the others, where there is room; nobody waits for it
 	partCount
 )
@@ -38,14 +38,14 @@ type part struct {
 	promises    []ticket // in order, and some that are kept
 }
 
-// ticket is a place in a line. It is no good once the inlet's seat has another number.
+// ticket is a place in a line. It is no good once the endpoint's seat has another number.
 type ticket struct {
-	f      *inflow
+	f      *forwarder
 	number uint64
 	until  time.Time // of a promise
 }
 
-// seat is an inlet in the waiting room, whose mutex guards it.
+// seat is an endpoint in the waiting room, whose mutex guards it.
 type seat struct {
 	part   int // of what it takes next
 	stands standing
@@ -65,7 +65,7 @@ const (
 
 // load is the memory that an event takes.
 type load struct {
-	own   int64 // what is its inlet's alone
+	own   int64 // what is its endpoint's alone
 	data  int64
 	first *byte // of the data, by which others that hold it too are known; nil: there is none
 }
@@ -102,7 +102,7 @@ func (m *waitingRoom) bytes() int64 {
 	return m.held
 }
 
-// refusal is what becomes of an inlet whose event there is no room for.
+// refusal is what becomes of an endpoint whose event there is no room for.
 type refusal uint8
 
 const (
@@ -112,7 +112,7 @@ const (
 )
 
 // hold takes up an event, or refuses it.
-func (m *waitingRoom) hold(f *inflow, q *queued, otherwise refusal) bool {
+func (m *waitingRoom) hold(f *forwarder, q *queued, otherwise refusal) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := &f.seat
@@ -209,9 +209,9 @@ func (m *waitingRoom) wake() {
 	}
 }
 
-// retries notes that an inlet's sink failed, and reports whether the inlet may keep its events. It may not where there is no room for them
+// retries notes that an endpoint's sink failed, and reports whether the endpoint may keep its events. It may not where there is no room for them
 // in the other part, or others wait for theirs: then it rests.
-func (m *waitingRoom) retries(f *inflow) bool {
+func (m *waitingRoom) retries(f *forwarder) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := &f.seat
@@ -249,15 +249,15 @@ func (m *waitingRoom) retries(f *inflow) bool {
 	return true
 }
 
-// accepts notes that an inlet's sink takes events.
-func (m *waitingRoom) accepts(f *inflow) {
+// accepts notes that an endpoint's sink takes events.
+func (m *waitingRoom) accepts(f *forwarder) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	f.seat.part = fresh
 }
 
-// await ends an inlet's rest: it waits for its turn.
-func (m *waitingRoom) await(f *inflow) {
+// await ends an endpoint's rest: it waits for its turn.
+func (m *waitingRoom) await(f *forwarder) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if f.seat.stands == rests {
@@ -266,29 +266,29 @@ func (m *waitingRoom) await(f *inflow) {
 	}
 }
 
-// leave is for an inlet that takes nothing more.
-func (m *waitingRoom) leave(f *inflow) {
+// leave is for an endpoint that takes nothing more.
+func (m *waitingRoom) leave(f *forwarder) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.drop(&f.seat)
 	m.signal()
 }
 
-// silent reports whether an inlet's emitter is not to send it anything: it will be asked.
-func (m *waitingRoom) silent(f *inflow) bool {
+// silent reports whether an endpoint's emitter is not to send it anything: it will be asked.
+func (m *waitingRoom) silent(f *forwarder) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return f.seat.stands == waits || f.seat.stands == rests
 }
 
-// rests reports whether an inlet is to find out whether its sink may take an event.
-func (m *waitingRoom) rests(f *inflow) bool {
+// rests reports whether an endpoint is to find out whether its sink may take an event.
+func (m *waitingRoom) rests(f *forwarder) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return f.seat.stands == rests
 }
 
-func (m *waitingRoom) enqueue(f *inflow) {
+func (m *waitingRoom) enqueue(f *forwarder) {
 	s := &f.seat
 	s.stands, s.in = waits, s.part
 	s.number++
@@ -297,7 +297,7 @@ func (m *waitingRoom) enqueue(f *inflow) {
 	h.waiting++
 }
 
-// drop takes an inlet out of its line, or its promise back.
+// drop takes an endpoint out of its line, or its promise back.
 func (m *waitingRoom) drop(s *seat) {
 	switch h := &m.parts[s.in]; s.stands {
 	case waits:
@@ -309,8 +309,8 @@ func (m *waitingRoom) drop(s *seat) {
 	s.number++
 }
 
-// next promises room to an inlet whose turn it is, and returns that inlet; nil: there is no room, or none waits.
-func (m *waitingRoom) next(now time.Time) *inflow {
+// next promises room to an endpoint whose turn it is, and returns that endpoint; nil: there is no room, or none waits.
+func (m *waitingRoom) next(now time.Time) *forwarder {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range m.parts {

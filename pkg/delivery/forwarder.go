@@ -1,4 +1,4 @@
-package proxy
+package delivery
 
 import (
 	"context"
@@ -16,15 +16,15 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// inflow takes a proxy's events in order, hands them to the sink one after the other, and acknowledges what that accepted. A
+// forwarder takes a proxy's events in order, hands them to the sink one after the other, and acknowledges what that accepted. A
 // sink that never waits is served where the event arrives; any other, and one that fails, by a worker that lives
 // while there is something to do.
-type inflow struct {
-	*inlet
+type forwarder struct {
+	*Endpoint
 	d            *Delivery
 	subscription subscription.Subscription // without its start version
 	key          []string                  // the registration's, as the value of a header; changed by nobody
-	fence        *fence                    // of the store's proxies
+	fence        *Fence                    // of the store's proxies
 
 	mu       sync.Mutex
 	receiver Receiver
@@ -51,18 +51,18 @@ type inflow struct {
 	waits     bool        // a worker delivers, and not whoever brings an event
 	config    sink.Config
 	asOf      uint64 // Delivery.refresh when the sink was made
-	inHand    queued // that of take: a sink has no use for an event after Deliver returned, and this is one allocation less for each
+	inHand    queued // that of forward: a sink has no use for an event after Deliver returned, and this is one allocation less for each
 	speltAs   uint64 // incarnation
 	spelt     []string
 	forwarded prometheus.Counter
 	failing   int  // attempts in a row that failed
-	told      bool // the loop knows that it fails
+	told      bool // the holder knows that it fails
 	unparked  bool // and that the event in hand can't be parked
-	counts    DeliveryCounts
+	counts    Counts
 }
 
-// DeliveryCounts are what an inlet has seen.
-type DeliveryCounts struct {
+// Counts are what an endpoint has seen.
+type Counts struct {
 	Last      uint64 // sequence that the sink accepted last
 	Delivered uint64 // accepted
 	Errors    uint64 // attempts that failed
@@ -81,19 +81,17 @@ type queued struct {
 	part    int // of the waiting room
 }
 
-func newInflow(in *inlet) *inflow {
-	p := &in.it.proxy
-	f := &inflow{
-		inlet: in, d: in.l.delivery, fence: &in.l.inbox.fence, asOf: ^uint64(0),
-		subscription: subscription.Subscription{Store: p.Store, Type: p.Type, Selector: p.Selector, Name: p.Name},
+func newForwarder(e *Endpoint) *forwarder {
+	f := &forwarder{
+		Endpoint: e, d: e.store.delivery, fence: e.store.fence, asOf: ^uint64(0), subscription: e.identity(),
 	}
-	f.key = []string{in.it.key}
+	f.key = []string{f.subscription.Key()}
 	f.target()
 	return f
 }
 
 // target is where events go now.
-func (f *inflow) target() (sink.Sink, sink.Config) {
+func (f *forwarder) target() (sink.Sink, sink.Config) {
 	if asOf := f.d.refresh.Load(); f.asOf != asOf {
 		f.asOf = asOf
 		f.to, f.config = f.d.Sink(f.subscription)
@@ -108,7 +106,7 @@ func (f *inflow) target() (sink.Sink, sink.Config) {
 }
 
 // receive takes one message from an emitter.
-func (f *inflow) receive(m *nats.Msg) {
+func (f *forwarder) receive(m *nats.Msg) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -120,96 +118,96 @@ func (f *inflow) receive(m *nats.Msg) {
 		f.malformed(m, err)
 		return
 	case !numbered: // of a sender that keeps no account
-		if !f.take(m, 0) {
+		if !f.forward(m, 0) {
 			f.noMemory()
 		}
 		return
 	}
-	f.handed(h)
+	f.receiveHandoff(h)
 }
 
 // receiveLocal takes one from an emitter in the same process.
-func (f *inflow) receiveLocal(h event.Handoff) {
+func (f *forwarder) receiveLocal(h event.Handoff) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !f.closed {
-		f.handed(h)
+		f.receiveHandoff(h)
 	}
 }
 
-func (f *inflow) handed(h event.Handoff) {
+func (f *forwarder) receiveHandoff(h event.Handoff) {
 	m, seq, term, prev := h.Message, h.Sequence, h.Term, h.Prev
-	f.receiver.Fence = max(f.receiver.Fence, f.fence.term())
+	f.receiver.Fence = max(f.receiver.Fence, f.fence.Term())
 	if term > f.receiver.Fence {
-		f.fence.raise(term) // from now on for all of the store's proxies
+		f.fence.Raise(term) // from now on for all of the store's proxies
 	}
 	if seq == 0 {
-		f.question(m, term)
+		f.answerQuestion(m, term)
 		return
 	}
-	verdict := f.receiver.Receive(term, seq, prev)
-	if verdict == StaleTerm {
-		f.d.verdicts[verdict].Inc()
-		f.fence.warnRefused(f.d.Logger, f.subscription.Store, term, f.receiver.Fence)
+	decision := f.receiver.Receive(term, seq, prev)
+	if decision == StaleTerm {
+		f.d.decisions[decision].Inc()
+		f.fence.warnRefused(term, f.receiver.Fence)
 		f.d.answer(m.Reply, event.Answer{Kind: event.StaleTerm, Number: f.receiver.Fence})
 		return
 	}
 	f.reply = m.Reply
-	switch verdict {
-	case Take:
-		if !f.take(m, seq) {
+	switch decision {
+	case Forward:
+		if !f.forward(m, seq) {
 			f.receiver.Rewind(prev)
 			f.noMemory()
 			return
 		}
 	case Duplicate:
-		f.tellAccepted()
+		f.answerAccepted()
 	case Gap:
 		if !f.d.memory.silent(f) {
 			f.d.answer(f.reply, event.Answer{Kind: event.Missing, Number: f.receiver.Last})
 		}
 	}
-	f.d.verdicts[verdict].Inc()
+	f.d.decisions[decision].Inc()
 }
 
 // noMemory notes that an event was dropped since there is no room for it.
-func (f *inflow) noMemory() {
+func (f *forwarder) noMemory() {
 	f.d.Metrics.Received.WithLabelValues("no_memory").Inc()
 	f.d.digest.Add(slog.LevelWarn, f.subscription.Store, "there is no memory for more events that wait for their sinks; emitters are asked for them again, by turns (delivery.memory)",
 		"subscription", f.subscription.Name)
 }
 
-// askAgain asks for the events that there was no room for. There is now.
-func (f *inflow) askAgain() {
+// requestAgain asks for the events that there was no room for. There is now.
+func (f *forwarder) requestAgain() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
 		return
 	}
-	f.sayAccepted()
+	f.sendAck()
 	f.d.answer(f.reply, event.Answer{Kind: event.Missing, Number: f.receiver.Last})
 }
 
-// tellAccepted tells what was accepted, also where that is nothing.
-func (f *inflow) tellAccepted() {
+// answerAccepted tells what was accepted, also where that is nothing.
+func (f *forwarder) answerAccepted() {
 	if f.accepted == 0 {
 		f.d.answer(f.reply, event.Answer{Kind: event.Unaccepted})
 	}
-	f.sayAccepted()
+	f.sendAck()
 }
 
 // malformed refuses what can't be read.
-func (f *inflow) malformed(m *nats.Msg, err error) {
+func (f *forwarder) malformed(m *nats.Msg, err error) {
 	f.d.Metrics.Received.WithLabelValues("malformed").Inc()
 	f.d.digest.Add(slog.LevelWarn, f.subscription.Store, "an event's headers can't be read; it is refused", "subscription", f.subscription.Name, "error", err)
 	f.d.answer(m.Reply, event.Answer{Kind: event.Malformed})
 }
 
-// question tells an emitter what was accepted and what was taken last.
-func (f *inflow) question(m *nats.Msg, term uint64) {
-	forgot, stale := f.receiver.Ask(term, m.Header.Get(event.EpochHeader))
+// answerQuestion tells an emitter what was accepted and what was taken last.
+func (f *forwarder) answerQuestion(m *nats.Msg, term uint64) {
+	forgot, stale := f.receiver.Answer(term, m.Header.Get(event.EpochHeader))
 	if stale {
-		f.fence.warnRefused(f.d.Logger, f.subscription.Store, term, f.receiver.Fence)
+		f.fence.warnRefused(term, f.receiver.Fence)
 		f.d.answer(m.Reply, event.Answer{Kind: event.StaleTerm, Number: f.receiver.Fence})
 		return
 	}
@@ -221,15 +219,15 @@ func (f *inflow) question(m *nats.Msg, term uint64) {
 	}
 	f.reply = m.Reply
 	if f.d.memory.silent(f) { // it would be sent what there is no room for
-		f.tellAccepted()
+		f.answerAccepted()
 		return
 	}
-	f.sayAccepted()
+	f.sendAck()
 	f.d.answer(f.reply, event.Answer{Kind: event.Missing, Number: f.receiver.Last})
 }
 
-// take forwards an event, or queues it for the worker. It reports false where there is no room for it.
-func (f *inflow) take(m *nats.Msg, seq uint64) bool {
+// forward delivers an event, or queues it for the worker. It reports false where there is no room for it.
+func (f *forwarder) forward(m *nats.Msg, seq uint64) bool {
 	to, _ := f.target()
 	q := &f.inHand
 	*q = queued{history: f.history, reply: m.Reply, event: sink.Event{
@@ -284,7 +282,7 @@ func (f *inflow) take(m *nats.Msg, seq uint64) bool {
 }
 
 // incarnationValue is the same for many events, and changed by nobody.
-func (f *inflow) incarnationValue(incarnation uint64) []string {
+func (f *forwarder) incarnationValue(incarnation uint64) []string {
 	if f.spelt == nil || f.speltAs != incarnation {
 		f.speltAs, f.spelt = incarnation, []string{strconv.FormatUint(incarnation, 10)}
 	}
@@ -292,7 +290,7 @@ func (f *inflow) incarnationValue(incarnation uint64) []string {
 }
 
 // done notes that the sink accepted an event, or that it is parked.
-func (f *inflow) done(q *queued) {
+func (f *forwarder) done(q *queued) {
 	f.counts.Delivered++
 	f.forwarded.Inc()
 	switch {
@@ -304,7 +302,7 @@ func (f *inflow) done(q *queued) {
 	}
 	f.accepted = q.event.Sequence
 	if f.unsaid++; f.unsaid >= ackEvery {
-		f.sayAccepted()
+		f.sendAck()
 		return
 	}
 	switch {
@@ -312,18 +310,18 @@ func (f *inflow) done(q *queued) {
 		f.overdue.await(f)
 	case !f.listed:
 		f.listed = true
-		f.d.unacked = append(f.d.unacked, f) // only a holder of Delivery.turn comes here
+		f.d.unacked = append(f.d.unacked, f) // only who holds Delivery.receiving comes here
 	}
 }
 
 // overdue sees to it that what a worker's sink accepted is acknowledged within ackWithin, whatever the sink has in hand by then.
-// The inflow's mutex guards it.
+// The forwarder's mutex guards it.
 type overdue struct {
 	timer *time.Timer
 	armed bool
 }
 
-func (o *overdue) await(f *inflow) {
+func (o *overdue) await(f *forwarder) {
 	switch {
 	case o.armed:
 		return
@@ -335,30 +333,30 @@ func (o *overdue) await(f *inflow) {
 	o.armed = true
 }
 
-func (f *inflow) acknowledgeOverdue() {
+func (f *forwarder) acknowledgeOverdue() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.overdue.armed = false
 	if f.unsaid > 0 {
-		f.sayAccepted()
+		f.sendAck()
 	}
 }
 
 // acknowledge says what was accepted, and adds to marks what has to be confirmed first.
-func (f *inflow) acknowledge(marks []waypoint) []waypoint {
+func (f *forwarder) acknowledge(marks []waypoint) []waypoint {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.listed = false
 	if f.unsaid > 0 {
-		f.sayAccepted()
+		f.sendAck()
 	}
-	if f.transit.count == f.transit.asked || f.closed { // it is asked for where the inflow was closed
+	if f.transit.count == f.transit.asked || f.closed { // it is asked for where the forwarder was closed
 		return marks
 	}
 	return append(marks, f.transit.ask(f))
 }
 
-func (f *inflow) sayAccepted() {
+func (f *forwarder) sendAck() {
 	f.unsaid = 0
 	if f.accepted > 0 {
 		f.d.answer(f.reply, event.Answer{Kind: event.Acked, Number: f.accepted})
@@ -366,7 +364,7 @@ func (f *inflow) sayAccepted() {
 }
 
 // close drops what waits, and returns a channel that is closed once what the sink has in hand is done with.
-func (f *inflow) close() <-chan struct{} {
+func (f *forwarder) close() <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -375,7 +373,7 @@ func (f *inflow) close() <-chan struct{} {
 	f.closed, f.rest = true, f.after
 	f.d.memory.leave(f)
 	if f.unsaid > 0 {
-		f.sayAccepted()
+		f.sendAck()
 	}
 	if f.working {
 		f.idle = make(chan struct{})
@@ -395,15 +393,7 @@ func (f *inflow) close() <-chan struct{} {
 	return f.rest
 }
 
-// forget begins where nobody stopped, unless something was taken by now.
-func (in *inlet) forget() {
-	if in == nil {
-		return
-	}
-	f := in.flow.Load()
-	if f == nil {
-		return
-	}
+func (f *forwarder) forget() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.receiver.Last == f.accepted && f.counts.Delivered == 0 {
@@ -411,26 +401,13 @@ func (in *inlet) forget() {
 	}
 }
 
-// place is where a closed inlet's sink stopped.
-func (in *inlet) place() registration.Position {
-	if in == nil {
-		return registration.Position{}
-	}
-	f := in.flow.Load()
-	if f == nil {
-		return registration.Position{}
-	}
+func (f *forwarder) position() registration.Position {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return registration.Position{Accepted: f.accepted, Epoch: f.receiver.epoch}
 }
 
-// seen is what the inlet has seen so far.
-func (in *inlet) seen() DeliveryCounts {
-	f := in.flow.Load()
-	if f == nil {
-		return DeliveryCounts{}
-	}
+func (f *forwarder) counted() Counts {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := f.counts
@@ -444,13 +421,23 @@ func (in *inlet) seen() DeliveryCounts {
 	return c
 }
 
-// spoken reports whether an emitter ever sent anything: an event or a question.
-func (in *inlet) spoken() bool {
-	f := in.flow.Load()
-	if f == nil {
-		return false
-	}
+func (f *forwarder) heard() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.reply != "" || f.counts.Delivered > 0 || len(f.queue) > 0
+}
+
+// notify tells the holder why the sink takes no events; empty: it takes them.
+func (f *forwarder) notify(reason string) { f.store.holder.Refusing(f.Endpoint, reason, false) }
+
+func isClosed(c <-chan struct{}) bool {
+	if c == nil {
+		return true
+	}
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }

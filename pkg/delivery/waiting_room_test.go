@@ -1,4 +1,4 @@
-package proxy
+package delivery
 
 import (
 	"context"
@@ -20,8 +20,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// Whatever inlets take, fail with, drop and are asked for: no part holds and promises more than it may, or more than one event; what
-// is counted is what is there; and once the sinks accept, each inlet gets all its events.
+// Whatever endpoints take, fail with, drop and are asked for: no part holds and promises more than it may, or more than one event; what
+// is counted is what is there; and once the sinks accept, each endpoint gets all its events.
 func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		budget := rapid.Int64Range(2000, 30000).Draw(t, "budget")
@@ -33,11 +33,11 @@ func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 			data[i] = make([]byte, rapid.IntRange(0, 12000).Draw(t, "size"))
 		}
 		hosted := rapid.Bool().Draw(t, "hosted")
-		inlets := make([]*inflow, rapid.IntRange(1, 8).Draw(t, "inlets"))
-		for i := range inlets {
-			inlets[i] = &inflow{}
+		endpoints := make([]*forwarder, rapid.IntRange(1, 8).Draw(t, "endpoints"))
+		for i := range endpoints {
+			endpoints[i] = &forwarder{}
 		}
-		arrives := func(f *inflow, otherwise refusal) {
+		arrives := func(f *forwarder, otherwise refusal) {
 			n := int(f.accepted) + len(f.queue)
 			if n == events {
 				return
@@ -52,13 +52,13 @@ func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 				f.queue = append(f.queue, q)
 			}
 		}
-		fails := func(f *inflow) {
+		fails := func(f *forwarder) {
 			if len(f.queue) > 0 && !room.retries(f) {
 				room.release(f.queue...)
 				f.queue = nil
 			}
 		}
-		accepts := func(f *inflow) {
+		accepts := func(f *forwarder) {
 			if len(f.queue) > 0 {
 				room.release(f.queue[0])
 				f.accepted, f.queue = f.queue[0].event.Sequence, f.queue[1:]
@@ -74,7 +74,7 @@ func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 			}
 			seen, anywhere, promises := map[at]bool{}, map[*byte]bool{}, [partCount]int{}
 			waiting := [partCount]int{}
-			for _, f := range inlets {
+			for _, f := range endpoints {
 				switch f.seat.stands {
 				case promised:
 					used[f.seat.in] += f.seat.need
@@ -112,7 +112,7 @@ func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 				t.Fatalf("%d are counted, %d are held", room.held, held)
 			}
 		}
-		one := func(t *rapid.T) *inflow { return inlets[rapid.IntRange(0, len(inlets)-1).Draw(t, "inlet")] }
+		one := func(t *rapid.T) *forwarder { return endpoints[rapid.IntRange(0, len(endpoints)-1).Draw(t, "endpoint")] }
 		t.Repeat(map[string]func(*rapid.T){
 			"arrives": func(t *rapid.T) {
 				arrives(one(t), rapid.SampledFrom([]refusal{queues, asks}).Draw(t, "otherwise"))
@@ -129,17 +129,17 @@ func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 		// The sinks accept from now on, and emitters send what they are asked for, and ask where they hear nothing.
 		for round := 0; ; round++ {
 			missing := 0
-			for _, f := range inlets {
+			for _, f := range endpoints {
 				missing += events - int(f.accepted)
 			}
 			if missing == 0 {
 				break
 			}
-			if round > 20*events*len(inlets) {
+			if round > 20*events*len(endpoints) {
 				t.Fatalf("%d events never came", missing)
 			}
 			now = now.Add(promiseFor)
-			for _, f := range inlets {
+			for _, f := range endpoints {
 				room.await(f)
 				accepts(f)
 			}
@@ -147,7 +147,7 @@ func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 				arrives(f, queues)
 				check()
 			}
-			for _, f := range inlets {
+			for _, f := range endpoints {
 				if !room.silent(f) {
 					arrives(f, queues)
 				}
@@ -163,15 +163,15 @@ func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 // A small event is taken while large ones wait for their turns, as long as small ones have room; what is behind that waits as well.
 func TestSmallEventsWaitForNoLineOfLargeOnes(t *testing.T) {
 	room := newWaitingRoom(1 << 20)
-	takes := func(f *inflow, size int) bool {
+	takes := func(f *forwarder, size int) bool {
 		q := queued{load: loadOf(&nats.Msg{Data: make([]byte, size)})}
 		return room.hold(f, &q, queues)
 	}
-	if !takes(&inflow{}, 300<<10) || takes(&inflow{}, 300<<10) {
+	if !takes(&forwarder{}, 300<<10) || takes(&forwarder{}, 300<<10) {
 		t.Fatal("there is room for one large event, and no more")
 	}
 	taken := 0
-	for takes(&inflow{}, 10<<10) {
+	for takes(&forwarder{}, 10<<10) {
 		taken++
 	}
 	if want := (1 << 20) / 8 / (11 << 10); taken != want {
@@ -185,7 +185,7 @@ func TestSmallEventsWaitForNoLineOfLargeOnes(t *testing.T) {
 // absent is a stage with many proxies whose subscriber is not there at first, and what it got.
 type absent struct {
 	*stage
-	inlets  []*inlet
+	all     []*Endpoint
 	there   atomic.Bool
 	mu      sync.Mutex
 	got     map[string][]uint64
@@ -205,9 +205,7 @@ func newAbsent(t *testing.T, n int, budget int64) *absent {
 		return nil
 	})
 	for i, s := range testSubscriptions(n) {
-		it := &item{key: s.Key()}
-		it.proxy.Subscription = s
-		a.inlets = append(a.inlets, a.open(a.loop, it, uint64(i+1), nil))
+		a.all = append(a.all, a.endpoints.Open(Start{Subscription: &s, Number: uint64(i + 1)}))
 	}
 	ended := make(chan struct{})
 	go func() {
@@ -229,27 +227,27 @@ func newAbsent(t *testing.T, n int, budget int64) *absent {
 	return a
 }
 
-// emit sends each inlet so many events, and what it is asked for, as an emitter does.
-func (a *absent) emit(t *testing.T, events int, send func(inlet int, m *nats.Msg, h event.Handoff)) {
+// emit sends each endpoint so many events, and what it is asked for, as an emitter does.
+func (a *absent) emit(t *testing.T, events int, send func(endpoint int, m *nats.Msg, h event.Handoff)) {
 	t.Helper()
 	prefix := a.Conn.NewInbox()
-	after := func(inlet int, last uint64) {
+	after := func(endpoint int, last uint64) {
 		for seq := last + 1; seq <= uint64(events); seq++ {
-			m := &nats.Msg{Subject: a.Prefix() + strconv.Itoa(inlet+1), Reply: prefix + "." + strconv.Itoa(inlet), Header: nats.Header{
+			m := &nats.Msg{Subject: a.Prefix() + strconv.Itoa(endpoint+1), Reply: prefix + "." + strconv.Itoa(endpoint), Header: nats.Header{
 				event.SequenceHeader: {strconv.FormatUint(seq, 10)}, event.PrevHeader: {strconv.FormatUint(seq-1, 10)},
 			}}
-			send(inlet, m, event.Handoff{Message: m, Sequence: seq, Prev: seq - 1})
+			send(endpoint, m, event.Handoff{Message: m, Sequence: seq, Prev: seq - 1})
 		}
 	}
 	if _, err := a.Conn.Subscribe(prefix+".*", func(m *nats.Msg) {
 		answer, _ := event.ParseAnswer(m.Data)
-		if inlet, err := strconv.Atoi(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]); err == nil && answer.Kind == event.Missing {
-			after(inlet, answer.Number)
+		if endpoint, err := strconv.Atoi(m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]); err == nil && answer.Kind == event.Missing {
+			after(endpoint, answer.Number)
 		}
 	}); err != nil {
 		t.Fatal(err)
 	}
-	for i := range a.inlets {
+	for i := range a.all {
 		after(i, 0)
 	}
 }
@@ -260,7 +258,7 @@ func (a *absent) awaitAll(t *testing.T, events int) {
 	for {
 		a.mu.Lock()
 		missing := 0
-		for _, s := range testSubscriptions(len(a.inlets)) {
+		for _, s := range testSubscriptions(len(a.all)) {
 			got := a.got[s.Name]
 			for i, seq := range got {
 				if seq != uint64(i+1) {
@@ -286,8 +284,8 @@ func (a *absent) awaitAttempts(t *testing.T, n uint64) {
 	deadline := time.Now().Add(30 * time.Second)
 	for errs := uint64(0); errs < n; {
 		errs = 0
-		for _, in := range a.inlets {
-			errs += in.seen().Errors
+		for _, in := range a.all {
+			errs += in.Counts().Errors
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("%d attempts", errs)
@@ -297,9 +295,9 @@ func (a *absent) awaitAttempts(t *testing.T, n uint64) {
 }
 
 func TestEventsThatWaitAreBoundedByTheBudget(t *testing.T) {
-	const inlets, events, size, budget = 50, 3, 200 << 10, 1 << 20
+	const endpoints, events, size, budget = 50, 3, 200 << 10, 1 << 20
 	t.Run("from the wire", func(t *testing.T) {
-		a := newAbsent(t, inlets, budget)
+		a := newAbsent(t, endpoints, budget)
 		data := make([]byte, size)
 		a.emit(t, events, func(_ int, m *nats.Msg, _ event.Handoff) {
 			m.Data = data
@@ -308,8 +306,8 @@ func TestEventsThatWaitAreBoundedByTheBudget(t *testing.T) {
 			}
 		})
 		a.awaitAttempts(t, 100)
-		for _, in := range a.inlets {
-			if c := in.seen(); c.Delivered > 0 {
+		for _, in := range a.all {
+			if c := in.Counts(); c.Delivered > 0 {
 				t.Errorf("delivered to nobody: %+v", c)
 			}
 		}
@@ -320,18 +318,18 @@ func TestEventsThatWaitAreBoundedByTheBudget(t *testing.T) {
 		}
 	})
 	t.Run("from an emitter beside", func(t *testing.T) {
-		a := newAbsent(t, inlets, budget)
+		a := newAbsent(t, endpoints, budget)
 		data := make([]byte, size)
 		a.emit(t, 1, func(_ int, m *nats.Msg, h event.Handoff) {
 			m.Data = data
 			a.Offer(h)
 		})
-		a.awaitAttempts(t, 3*inlets)
-		if n := a.most.Load(); n > size+inlets*2048 {
+		a.awaitAttempts(t, 3*endpoints)
+		if n := a.most.Load(); n > size+endpoints*2048 {
 			t.Errorf("%d bytes are counted, of one event that all share", n)
 		}
-		for _, in := range a.inlets {
-			if c := in.seen(); c.InHand != 1 {
+		for _, in := range a.all {
+			if c := in.Counts(); c.InHand != 1 {
 				t.Errorf("it is not kept: %+v", c)
 			}
 		}
@@ -340,10 +338,10 @@ func TestEventsThatWaitAreBoundedByTheBudget(t *testing.T) {
 	})
 }
 
-// TestDroppedEventsAreFreed: an inlet that has no room for an event keeps nothing of it.
+// TestDroppedEventsAreFreed: an endpoint that has no room for an event keeps nothing of it.
 func TestDroppedEventsAreFreed(t *testing.T) {
-	const inlets, size, budget = 50, 200 << 10, 1 << 20
-	a := newAbsent(t, inlets, budget)
+	const endpoints, size, budget = 50, 200 << 10, 1 << 20
+	a := newAbsent(t, endpoints, budget)
 	hangs := sinkFunc(func(ctx context.Context, _ *sink.Event) error {
 		select {
 		case <-ctx.Done():
@@ -351,7 +349,7 @@ func TestDroppedEventsAreFreed(t *testing.T) {
 		}
 		return context.Canceled
 	})
-	a.DeliveryOptions.Sink = func(subscription.Subscription) (sink.Sink, sink.Config) {
+	a.Options.Sink = func(subscription.Subscription) (sink.Sink, sink.Config) {
 		return hangs, sink.Config{Kind: sink.Request}
 	}
 	a.Refresh()
@@ -382,7 +380,7 @@ func TestDroppedEventsAreFreed(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%d events of %d are in memory, which has room for %d", n, inlets, budget/size)
+			t.Fatalf("%d events of %d are in memory, which has room for %d", n, endpoints, budget/size)
 		}
 	}
 }
@@ -401,13 +399,13 @@ func (s absentSink) Ready(context.Context) error {
 }
 
 // TestSubscribersWhoAreAwayDoNotStandInLine: where there is no room for an event, it is asked for once somebody listens, and not before. So
-// it is sent to each inlet at most twice, and an inlet whose subscriber is there never waits for those of the others.
+// it is sent to each endpoint at most twice, and an endpoint whose subscriber is there never waits for those of the others.
 func TestSubscribersWhoAreAwayDoNotStandInLine(t *testing.T) {
-	const inlets, size, budget = 50, 200 << 10, 1 << 20
-	a := newAbsent(t, inlets, budget)
+	const endpoints, size, budget = 50, 200 << 10, 1 << 20
+	a := newAbsent(t, endpoints, budget)
 	var sent atomic.Int64
-	of := a.DeliveryOptions.Sink
-	a.DeliveryOptions.Sink = func(s subscription.Subscription) (sink.Sink, sink.Config) {
+	of := a.Options.Sink
+	a.Options.Sink = func(s subscription.Subscription) (sink.Sink, sink.Config) {
 		to, c := of(s)
 		return absentSink{to.(sinkFunc), &a.there}, c
 	}
@@ -417,9 +415,9 @@ func TestSubscribersWhoAreAwayDoNotStandInLine(t *testing.T) {
 		m.Data = make([]byte, size)
 		a.Offer(h)
 	})
-	a.awaitAttempts(t, 5*inlets)
-	if n := sent.Load(); n > inlets+budget/size {
-		t.Errorf("%d events were sent to %d subscriptions, and nobody is there", n, inlets)
+	a.awaitAttempts(t, 5*endpoints)
+	if n := sent.Load(); n > endpoints+budget/size {
+		t.Errorf("%d events were sent to %d subscriptions, and nobody is there", n, endpoints)
 	}
 	a.memory.mu.Lock()
 	if n := a.memory.parts[fresh].waiting; n > 0 {
@@ -428,15 +426,15 @@ func TestSubscribersWhoAreAwayDoNotStandInLine(t *testing.T) {
 	a.memory.mu.Unlock()
 	a.there.Store(true)
 	a.awaitAll(t, 1)
-	if n := sent.Load(); n > 2*inlets {
-		t.Errorf("%d events were sent to %d subscriptions", n, inlets)
+	if n := sent.Load(); n > 2*endpoints {
+		t.Errorf("%d events were sent to %d subscriptions", n, endpoints)
 	}
 }
 
 // TestRefusedEventIsParkedThoughMemoryIsShort: attempts count over the times that the event is dropped and sent again.
 func TestRefusedEventIsParkedThoughMemoryIsShort(t *testing.T) {
-	const inlets, size, budget = 10, 400 << 10, 1 << 20
-	a := newAbsent(t, inlets, budget)
+	const endpoints, size, budget = 10, 400 << 10, 1 << 20
+	a := newAbsent(t, endpoints, budget)
 	var parked atomic.Int64
 	a.Park = func(_ context.Context, _ *sink.Event, _ sink.Config, _ string, attempts int) error {
 		if attempts != 3 {
@@ -445,7 +443,7 @@ func TestRefusedEventIsParkedThoughMemoryIsShort(t *testing.T) {
 		parked.Add(1)
 		return nil
 	}
-	a.DeliveryOptions.Sink = func(subscription.Subscription) (sink.Sink, sink.Config) {
+	a.Options.Sink = func(subscription.Subscription) (sink.Sink, sink.Config) {
 		refuses := sinkFunc(func(context.Context, *sink.Event) error { return &sink.RefusedError{Reason: "no"} })
 		return refuses, sink.Config{Kind: sink.Request, MaxDeliver: 3}
 	}
@@ -457,7 +455,7 @@ func TestRefusedEventIsParkedThoughMemoryIsShort(t *testing.T) {
 		}
 	})
 	deadline := time.Now().Add(30 * time.Second)
-	for parked.Load() < inlets {
+	for parked.Load() < endpoints {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d are parked", parked.Load())
 		}

@@ -1,4 +1,4 @@
-package proxy
+package delivery
 
 import (
 	"context"
@@ -9,12 +9,11 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
-	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/sink"
 )
 
 // work hands what is queued to the sink, until nothing is.
-func (f *inflow) work(ctx context.Context) {
+func (f *forwarder) work(ctx context.Context) {
 	if f.after != nil {
 		<-f.after // of two runs of a subscription the later one waits, or its events would come in between
 	}
@@ -42,7 +41,7 @@ const (
 )
 
 // next are the events to deliver now, more than one only for a sink that takes them together. None ends the worker.
-func (f *inflow) next() ([]queued, sink.Batcher) {
+func (f *forwarder) next() ([]queued, sink.Batcher) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.queue) > 0 && !f.closed {
@@ -60,7 +59,7 @@ func (f *inflow) next() ([]queued, sink.Batcher) {
 	f.queue, f.working = nil, false
 	f.cancel()
 	if f.unsaid > 0 {
-		f.sayAccepted()
+		f.sendAck()
 	}
 	if f.closed {
 		close(f.idle)
@@ -70,7 +69,7 @@ func (f *inflow) next() ([]queued, sink.Batcher) {
 
 // deliverBatch hands over several events. It reports false where not even the first was accepted: that one has to be
 // delivered by itself, with whatever its refusal entails.
-func (f *inflow) deliverBatch(ctx context.Context, to sink.Batcher, batch []queued) bool {
+func (f *forwarder) deliverBatch(ctx context.Context, to sink.Batcher, batch []queued) bool {
 	events := make([]*sink.Event, len(batch))
 	for i := range batch {
 		events[i] = &batch[i].event
@@ -85,7 +84,7 @@ func (f *inflow) deliverBatch(ctx context.Context, to sink.Batcher, batch []queu
 	return accepted > 0
 }
 
-func (f *inflow) finished(q *queued) {
+func (f *forwarder) finished(q *queued) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.d.memory.release(f.queue[0]) // q itself, or what q was copied to
@@ -94,7 +93,7 @@ func (f *inflow) finished(q *queued) {
 	f.queue[0] = queued{}
 	f.queue = f.queue[1:]
 	if len(f.queue) == 0 && f.unsaid > 0 {
-		f.sayAccepted()
+		f.sendAck()
 	}
 }
 
@@ -121,7 +120,7 @@ func (t *trying) wait() time.Duration {
 
 // deliver tries until the event is accepted or parked. It reports false where the proxy stopped before, or has dropped the event since
 // there is too little memory to hold it.
-func (f *inflow) deliver(ctx context.Context, q *queued) bool {
+func (f *forwarder) deliver(ctx context.Context, q *queued) bool {
 	t := &f.trying
 	if t.sequence != q.event.Sequence || t.history != q.history || t.sequence == 0 {
 		*t = trying{sequence: q.event.Sequence, history: q.history}
@@ -143,7 +142,7 @@ func (f *inflow) deliver(ctx context.Context, q *queued) bool {
 			}
 		}
 		if errors.Is(err, sink.ErrSuperseded) {
-			f.superseded(ctx, q.event.Incarnation)
+			f.store.holder.Superseded(ctx, f.Endpoint, q.event.Incarnation)
 		}
 		f.unwell(err)
 		wait := t.wait()
@@ -161,7 +160,7 @@ func (f *inflow) deliver(ctx context.Context, q *queued) bool {
 }
 
 // pause waits, and reports false where the proxy stopped before.
-func (f *inflow) pause(wait time.Duration) bool {
+func (f *forwarder) pause(wait time.Duration) bool {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
@@ -172,10 +171,10 @@ func (f *inflow) pause(wait time.Duration) bool {
 	}
 }
 
-// keep is called after an attempt that failed, and reports whether its event stays in memory. Where memory is short the inflow drops all
+// keep is called after an attempt that failed, and reports whether its event stays in memory. Where memory is short the forwarder drops all
 // that it has: its emitter is asked for it again, after what was accepted. What the emitter would not send again stays, which are events of
 // a history of the store that is no more.
-func (f *inflow) keep() bool {
+func (f *forwarder) keep() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.queue) == 0 || f.closed || f.queue[0].event.Sequence > 0 && f.queue[0].history != f.history || f.d.memory.retries(f) {
@@ -190,7 +189,7 @@ func (f *inflow) keep() bool {
 }
 
 // repose waits, with nothing in memory, until the sink may take the event that was dropped, and then for its turn to ask for it.
-func (f *inflow) repose(ctx context.Context) {
+func (f *forwarder) repose(ctx context.Context) {
 	for {
 		f.mu.Lock()
 		to, _ := f.target()
@@ -211,30 +210,7 @@ func (f *inflow) repose(ctx context.Context) {
 	f.d.memory.await(f)
 }
 
-// superseded is for a subscriber's word that it has accepted events of a later incarnation. Only the bucket tells who holds the
-// subscription; the loop is told what it says as if it had been seen on the feed, and shuts this inflow, with what it has in
-// hand, where that is another's. Where this instance holds it and has meanwhile claimed it anew, what is in hand was
-// taken by an incarnation that is no more, and the proxy begins anew. Else the subscriber remembers what the bucket does not, and
-// the event is tried again for as long as it takes.
-func (f *inflow) superseded(ctx context.Context, incarnation uint64) {
-	e, ok, err := f.l.bucket.GetFromLeader(ctx, f.it.key)
-	switch {
-	case err != nil || !ok:
-		return // asked again after the next refusal
-	case !e.Contains(f.l.matcher):
-		f.l.inbox.entry(e)
-		return
-	}
-	if record, err := registration.Decode(e.Key, e.Data); err == nil && record.Incarnation > incarnation {
-		f.l.inbox.ask(request{do: func(l *loop, now time.Time) {
-			if f.it.inlet == f.inlet {
-				l.restart(f.it, now)
-			}
-		}})
-	}
-}
-
-func (f *inflow) park(ctx context.Context, q *queued, config sink.Config, reason string, attempts int) bool {
+func (f *forwarder) park(ctx context.Context, q *queued, config sink.Config, reason string, attempts int) bool {
 	of := f.subscription
 	if err := f.d.Park(ctx, &q.event, config, reason, attempts); err != nil {
 		f.d.digest.Add(slog.LevelError, of.Store, "events that are refused can't be parked; they are tried again, and hold their subscriptions",
@@ -254,8 +230,8 @@ func (f *inflow) park(ctx context.Context, q *queued, config sink.Config, reason
 	return true
 }
 
-// heldUp tells the loop at once that an event is neither accepted nor parked.
-func (f *inflow) heldUp(reason string) {
+// heldUp tells the holder at once that an event is neither accepted nor parked.
+func (f *forwarder) heldUp(reason string) {
 	f.mu.Lock()
 	tell := !f.unparked && !f.closed
 	if tell {
@@ -263,7 +239,7 @@ func (f *inflow) heldUp(reason string) {
 	}
 	f.mu.Unlock()
 	if tell {
-		f.inlet.heldUp(reason)
+		f.store.holder.Refusing(f.Endpoint, reason, true)
 	}
 }
 
@@ -279,14 +255,14 @@ func (d *Delivery) resent(bytes int) time.Duration {
 // tellAfter is how many attempts in a row fail before it is said.
 const tellAfter = 3
 
-func (f *inflow) unwell(err error) {
+func (f *forwarder) unwell(err error) {
 	f.mu.Lock()
 	tell := f.failed(err)
 	f.mu.Unlock()
 	tell()
 }
 
-func (f *inflow) well() {
+func (f *forwarder) well() {
 	f.mu.Lock()
 	tell := f.healthy()
 	f.mu.Unlock()
@@ -294,7 +270,7 @@ func (f *inflow) well() {
 }
 
 // failed notes an attempt that failed. What it returns is called once f.mu is free. That a permission is missing is said at once.
-func (f *inflow) failed(err error) (tell func()) {
+func (f *forwarder) failed(err error) (tell func()) {
 	f.d.Metrics.Refused.Inc()
 	f.counts.Errors++
 	f.failing++
@@ -307,7 +283,7 @@ func (f *inflow) failed(err error) (tell func()) {
 }
 
 // healthy notes that the sink accepts events. What it returns is called once f.mu is free.
-func (f *inflow) healthy() (tell func()) {
+func (f *forwarder) healthy() (tell func()) {
 	tell = nothing
 	if f.told && !f.closed {
 		tell = func() { f.notify("") }

@@ -1,4 +1,4 @@
-package proxy
+package delivery
 
 import (
 	"context"
@@ -25,9 +25,9 @@ import (
 // DeliverPrefix begins every deliver subject: <instance id>.<n> follows.
 const DeliverPrefix = "exesdb.proxy.deliver."
 
-// DeliveryOptions are what an instance receives and forwards events with. Every field but Logger, Metrics and Budget is
+// Options are what an instance receives and forwards events with. Every field but Logger, Metrics and Budget is
 // required.
-type DeliveryOptions struct {
+type Options struct {
 	Conn  *nats.Conn
 	Owner registration.Owner
 	// Sink returns where a subscription's events go. It is called when its first event arrives, and again after Refresh, by
@@ -40,38 +40,38 @@ type DeliveryOptions struct {
 	Park    func(ctx context.Context, e *sink.Event, c sink.Config, reason string, attempts int) error
 	Budget  int64 // bytes of events that wait for their sinks, in all; default DefaultBudget
 	Logger  *slog.Logger
-	Metrics *DeliveryMetrics
+	Metrics *Metrics
 }
 
-// Delivery is the receiving end of an instance: one NATS subscription on all its deliver subjects, and behind it an inlet for
-// each proxy. The supervisor opens and closes inlets; an inlet that never had an event, and was not handed over, costs a map entry.
+// Delivery is the receiving end of an instance: one NATS subscription on all its deliver subjects, and behind it an endpoint for
+// each proxy. The supervisor opens and closes endpoints; an endpoint that never had an event, and was not handed over, costs a map entry.
 type Delivery struct {
-	DeliveryOptions
+	Options
 	sub     *nats.Subscription
 	local   chan event.Handoff // closed by nobody; Stop ends its reader
 	prefix  int                // length of what stands before the number in a deliver subject
 	memory  *waitingRoom       // of events that wait for sinks
 	refresh atomic.Uint64      // counts Refresh
 	stop    chan struct{}
-	work    sync.WaitGroup // the dispatcher and the inlets' workers
+	work    sync.WaitGroup // the dispatcher and the endpoints' workers
 	done    chan struct{}  // closed when the dispatcher has ended
 
-	mu     sync.RWMutex
-	inlets map[uint64]*inlet
+	mu        sync.RWMutex
+	endpoints map[uint64]*Endpoint // by number
 
-	turn       sync.Mutex      // held while something is received, or acknowledged
-	stopped    bool            // turn guards it, and pausing
+	receiving  sync.Mutex      // held while something is received, or acknowledged
+	stopped    bool            // receiving guards it, and pausing
 	pausing    bool            // what was accepted is acknowledged after a pause
 	unsaid     chan struct{}   // tells the dispatcher to begin one; never closed
-	confirming confirmations   // turn guards it, but for what is under way
+	confirming confirmations   // receiving guards it, but for what is under way
 	ending     context.Context // ends drainWithin after Stop was called
 	end        context.CancelFunc
 
-	verdicts [StaleTerm + 1]prometheus.Counter
-	digest   *digest.Log
+	decisions [StaleTerm + 1]prometheus.Counter
+	digest    *digest.Log
 
 	resending *rate.Limiter // bytes
-	unacked   []*inflow     // accepted by their sinks, and not acknowledged yet; turn guards it
+	unacked   []*forwarder  // accepted by their sinks, and not acknowledged yet; receiving guards it
 }
 
 const (
@@ -91,8 +91,8 @@ const (
 	drainWithin = 5 * time.Second
 )
 
-// NewDelivery makes a delivery that has not begun.
-func NewDelivery(o DeliveryOptions) *Delivery {
+// New makes a delivery that has not begun.
+func New(o Options) *Delivery {
 	if o.Budget == 0 {
 		o.Budget = DefaultBudget
 	}
@@ -100,17 +100,17 @@ func NewDelivery(o DeliveryOptions) *Delivery {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	if o.Metrics == nil {
-		o.Metrics = NewDeliveryMetrics(nil)
+		o.Metrics = NewMetrics(nil)
 	}
 	d := &Delivery{
-		DeliveryOptions: o, prefix: len(DeliverPrefix) + len(o.Owner.ID) + 1,
-		memory: newWaitingRoom(o.Budget), local: make(chan event.Handoff, pendingLocal), unsaid: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}), inlets: map[uint64]*inlet{},
+		Options: o, prefix: len(DeliverPrefix) + len(o.Owner.ID) + 1,
+		memory: newWaitingRoom(o.Budget), local: make(chan event.Handoff, pendingLocal), unsaid: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}), endpoints: map[uint64]*Endpoint{},
 		digest: digest.New(o.Logger, digest.Interval), resending: rate.NewLimiter(resentPerSecond, resentPerSecond),
 	}
 	d.confirming.publisher = o.Publisher
 	d.ending, d.end = context.WithCancel(context.Background())
-	for v := range d.verdicts {
-		d.verdicts[v] = o.Metrics.Received.WithLabelValues(Verdict(v).String())
+	for v := range d.decisions {
+		d.decisions[v] = o.Metrics.Received.WithLabelValues(Decision(v).String())
 	}
 	return d
 }
@@ -134,7 +134,7 @@ func (d *Delivery) Start() error {
 	return nil
 }
 
-// Stop ends receiving, closes the inlets that a supervisor which was cut short left open, and waits for what their sinks have
+// Stop ends receiving, closes the endpoints that a supervisor which was cut short left open, and waits for what their sinks have
 // in hand.
 func (d *Delivery) Stop() {
 	if d.sub == nil {
@@ -146,16 +146,16 @@ func (d *Delivery) Stop() {
 	close(d.stop)
 	<-d.done
 	d.mu.Lock()
-	open := slices.Collect(maps.Values(d.inlets))
+	open := slices.Collect(maps.Values(d.endpoints))
 	d.mu.Unlock()
-	for _, in := range open {
-		in.close()
+	for _, e := range open {
+		e.Close()
 	}
 	d.work.Wait()
 	d.digest.Close()
 }
 
-// Refresh makes every inlet ask for its sink again.
+// Refresh makes every endpoint ask for its sink again.
 func (d *Delivery) Refresh() { d.refresh.Add(1) }
 
 // Queued is how many bytes of events wait for their sinks.
@@ -188,24 +188,24 @@ func (d *Delivery) dispatch() {
 	for {
 		select {
 		case h := <-d.local:
-			d.turn.Lock()
+			d.receiving.Lock()
 			d.receiveLocal(h)
 			d.received()
-			d.turn.Unlock()
+			d.receiving.Unlock()
 		case <-d.unsaid:
 			pause.Reset(ackAfter)
 		case <-pause.C:
-			d.turn.Lock()
+			d.receiving.Lock()
 			d.pausing = false
 			d.acknowledge()
-			d.turn.Unlock()
+			d.receiving.Unlock()
 		case <-d.memory.freed:
-			d.askAgain()
+			d.requestAgain()
 		case <-d.stop:
-			d.turn.Lock()
+			d.receiving.Lock()
 			d.stopped = true
 			d.acknowledge()
-			d.turn.Unlock()
+			d.receiving.Unlock()
 			return
 		}
 	}
@@ -213,13 +213,13 @@ func (d *Delivery) dispatch() {
 
 // receive takes one message from the connection.
 func (d *Delivery) receive(m *nats.Msg) {
-	d.turn.Lock()
-	defer d.turn.Unlock()
+	d.receiving.Lock()
+	defer d.receiving.Unlock()
 	if d.stopped {
 		return
 	}
-	if in := d.inletOf(m); in != nil {
-		in.inflow().receive(m)
+	if e := d.endpointOf(m); e != nil {
+		e.forwarder().receive(m)
 	}
 	d.received()
 }
@@ -235,11 +235,11 @@ func (d *Delivery) received() {
 	}
 }
 
-// askAgain asks for events that there was no room for.
-func (d *Delivery) askAgain() {
+// requestAgain asks for events that there was no room for.
+func (d *Delivery) requestAgain() {
 	asked := false
 	for f := d.memory.next(time.Now()); f != nil; f = d.memory.next(time.Now()) {
-		f.askAgain()
+		f.requestAgain()
 		asked = true
 	}
 	if asked {
@@ -252,8 +252,8 @@ const atOnce = 64
 
 func (d *Delivery) receiveLocal(h event.Handoff) {
 	for n := 1; ; n++ {
-		if in := d.inletOf(h.Message); in != nil {
-			in.inflow().receiveLocal(h)
+		if e := d.endpointOf(h.Message); e != nil {
+			e.forwarder().receiveLocal(h)
 		}
 		if n == atOnce {
 			return
@@ -266,8 +266,8 @@ func (d *Delivery) receiveLocal(h event.Handoff) {
 	}
 }
 
-// inletOf is nil where there is none, and the emitter is told so.
-func (d *Delivery) inletOf(m *nats.Msg) *inlet {
+// endpointOf is nil where there is none, and the emitter is told so.
+func (d *Delivery) endpointOf(m *nats.Msg) *Endpoint {
 	if len(m.Subject) <= d.prefix {
 		return nil
 	}
@@ -276,15 +276,15 @@ func (d *Delivery) inletOf(m *nats.Msg) *inlet {
 		return nil
 	}
 	d.mu.RLock()
-	in := d.inlets[number]
+	e := d.endpoints[number]
 	d.mu.RUnlock()
-	if in == nil {
+	if e == nil {
 		d.answer(m.Reply, event.Answer{Kind: event.Gone})
 	}
-	return in
+	return e
 }
 
-// acknowledge says what inlets without a worker have accepted, and has confirmed what they have sent.
+// acknowledge says what endpoints without a worker have accepted, and has confirmed what they have sent.
 func (d *Delivery) acknowledge() {
 	d.confirming.now = false
 	if d.confirming.under.Load() >= maxConfirmations {
@@ -308,89 +308,4 @@ func (d *Delivery) answer(reply string, a event.Answer) {
 	if err := d.Conn.Publish(reply, a.Encode()); err != nil {
 		d.Logger.Debug("an emitter could not be answered", "error", err) // it will ask
 	}
-}
-
-// inlet is a proxy's place in the delivery. Its inflow is made with the first message, or when it is handed over.
-type inlet struct {
-	l           *loop
-	it          *item // of which it reads only what never changes
-	number      uint64
-	after       <-chan struct{} // closed when the inlet before this one has nothing in hand; nil: there was none
-	incarnation atomic.Uint64   // of the registration that names it, from before that is written
-	flow        atomic.Pointer[inflow]
-}
-
-// open begins to take a proxy's events: where the holder before stopped, if that one told.
-func (d *Delivery) open(l *loop, it *item, number uint64, stopped *HandedOver) *inlet {
-	in := &inlet{l: l, it: it, number: number, after: it.busy}
-	if stopped != nil && stopped.At != (registration.Position{}) {
-		f := newInflow(in)
-		f.accepted, f.receiver = stopped.At.Accepted, ReceiverAt(stopped.At)
-		in.flow.Store(f)
-	}
-	d.mu.Lock()
-	d.inlets[number] = in
-	d.mu.Unlock()
-	return in
-}
-
-// onWrite is what an attempt tells the inlet before its record goes out: an emitter may send before the write is
-// acknowledged here. Offered says that the holder before told where it stopped, which counts for nothing any more where the
-// record does not repeat it.
-func (in *inlet) onWrite(offered bool) func(incarnation uint64, handedOver bool) {
-	if in == nil {
-		return nil
-	}
-	return func(incarnation uint64, handedOver bool) {
-		if offered && !handedOver {
-			offered = false
-			in.forget()
-		}
-		in.incarnation.Store(incarnation)
-	}
-}
-
-// notify tells the loop why the sink takes no events; empty: it takes them.
-func (in *inlet) notify(reason string) {
-	in.l.inbox.ask(request{do: func(l *loop, now time.Time) { l.delivering(in, reason, false, now) }})
-}
-
-// heldUp tells it why what the sink refuses can't be parked.
-func (in *inlet) heldUp(reason string) {
-	in.l.inbox.ask(request{do: func(l *loop, now time.Time) { l.delivering(in, reason, true, now) }})
-}
-
-func (in *inlet) inflow() *inflow {
-	if f := in.flow.Load(); f != nil {
-		return f
-	}
-	in.flow.CompareAndSwap(nil, newInflow(in))
-	return in.flow.Load()
-}
-
-// finish takes nothing more, as close, but that what comes is dropped and nobody is told that the inlet is gone: the next run of the
-// proxy begins where this one stops.
-func (in *inlet) finish() <-chan struct{} {
-	if in == nil {
-		return nil
-	}
-	f := in.flow.Load()
-	if f == nil {
-		return in.after
-	}
-	return f.close()
-}
-
-// close takes nothing more. What waits is dropped, since it is not acknowledged; the channel is closed once what the sink had
-// in hand, of this inlet or of one before, is done with, and acknowledged. It is nil where there never was anything.
-func (in *inlet) close() <-chan struct{} {
-	d := in.l.delivery
-	d.mu.Lock()
-	delete(d.inlets, in.number)
-	d.mu.Unlock()
-	f := in.flow.Load()
-	if f == nil {
-		return in.after
-	}
-	return f.close()
 }

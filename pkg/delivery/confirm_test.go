@@ -1,4 +1,4 @@
-package proxy
+package delivery
 
 import (
 	"testing"
@@ -69,7 +69,7 @@ func TestRewoundReceiverTakesAgainWhatWasNotAccepted(t *testing.T) {
 	for _, accepted := range []uint64{0, 2} {
 		var r Receiver
 		for seq := uint64(1); seq <= 5; seq++ {
-			if v := r.Receive(1, seq, seq-1); v != Take {
+			if v := r.Receive(1, seq, seq-1); v != Forward {
 				t.Fatalf("%d: %v", seq, v)
 			}
 		}
@@ -78,7 +78,7 @@ func TestRewoundReceiverTakesAgainWhatWasNotAccepted(t *testing.T) {
 			t.Errorf("what was under way: %v", v)
 		}
 		for seq := accepted + 1; seq <= 7; seq++ {
-			if v := r.Receive(1, seq, seq-1); v != Take {
+			if v := r.Receive(1, seq, seq-1); v != Forward {
 				t.Errorf("%d after %d was accepted: %v", seq, accepted, v)
 			}
 		}

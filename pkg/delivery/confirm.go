@@ -1,4 +1,4 @@
-package proxy
+package delivery
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/sink"
 )
 
-// transit is what an inflow's sink has on its way to the server, and what a confirmation is worth when it comes. The events are not kept: the
+// transit is what an forwarder's sink has on its way to the server, and what a confirmation is worth when it comes. The events are not kept: the
 // emitter has them until they are acknowledged. It is a plain value; the zero value has nothing under way.
 type transit struct {
 	to     sink.Sender
@@ -23,9 +23,9 @@ type transit struct {
 	doubts bool      // something was given up, and nothing was accepted since
 }
 
-// waypoint is how far an inflow was when a confirmation was asked for.
+// waypoint is how far an forwarder was when a confirmation was asked for.
 type waypoint struct {
-	f           *inflow
+	f           *forwarder
 	since       sink.Mark // the oldest's: an earlier confirmation that is asked for may be heard of later
 	to          sink.Sender
 	last, count uint64
@@ -49,7 +49,7 @@ func (t *transit) note(to sink.Sender, sequence uint64, since sink.Mark) {
 }
 
 // ask is what a confirmation that is asked for now is worth.
-func (t *transit) ask(f *inflow) waypoint {
+func (t *transit) ask(f *forwarder) waypoint {
 	t.asked = t.count
 	return waypoint{f: f, since: t.since, to: t.to, last: t.last, count: t.count, turn: t.turn}
 }
@@ -78,16 +78,16 @@ func (t *transit) forget() {
 	t.doubts = false
 }
 
-// confirmations are what a delivery asks the server for, for all inflows that sent something, with one PING.
+// confirmations are what a delivery asks the server for, for all forwarders that sent something, with one PING.
 type confirmations struct {
 	publisher *sink.Publisher // nil: there is none, and each event of a Sender waits for its own
 	since     sink.Mark       // from before what is not asked for was sent
-	now       bool            // an inflow has sent many: don't wait for more
+	now       bool            // an forwarder has sent many: don't wait for more
 	under     atomic.Int32    // PINGs under way
 }
 
 const (
-	// confirmEvery is how many events of an inflow one PING is for, while they come without a pause: a quarter of the largest window that an
+	// confirmEvery is how many events of an forwarder one PING is for, while they come without a pause: a quarter of the largest window that an
 	// emitter has for it.
 	confirmEvery = 256
 	// maxConfirmations is how many PINGs are under way. On a long way to the server there are several, ackAfter or confirmEvery events apart;
@@ -101,7 +101,7 @@ const (
 func (c *confirmations) begin() { c.since = c.publisher.Mark() }
 
 // send sends an event that arrived, or reports false: it has to be queued.
-func (f *inflow) send(q *queued) bool {
+func (f *forwarder) send(q *queued) bool {
 	d := f.d
 	if q.event.Sequence == 0 || !f.transit.takes(f.sender) { // a sender that keeps no account would not send it again
 		return false
@@ -121,7 +121,7 @@ func (f *inflow) send(q *queued) bool {
 	return true
 }
 
-// confirm asks for what the inflows of the waypoints have sent. It does not wait.
+// confirm asks for what the forwarders of the waypoints have sent. It does not wait.
 func (d *Delivery) confirm(marks []waypoint) {
 	c := &d.confirming
 	c.begin()
@@ -143,7 +143,7 @@ func (d *Delivery) confirm(marks []waypoint) {
 }
 
 // confirmed takes the server's word about what was sent so far.
-func (f *inflow) confirmed(m waypoint, next sink.Mark, err error) {
+func (f *forwarder) confirmed(m waypoint, next sink.Mark, err error) {
 	f.mu.Lock()
 	tell := nothing
 	switch {
@@ -160,18 +160,18 @@ func (f *inflow) confirmed(m waypoint, next sink.Mark, err error) {
 func nothing() {}
 
 // reached acknowledges what the server has.
-func (f *inflow) reached(m waypoint, next sink.Mark) (tell func()) {
+func (f *forwarder) reached(m waypoint, next sink.Mark) (tell func()) {
 	n := f.transit.confirm(m, next)
 	f.counts.Delivered += n
 	f.forwarded.Add(float64(n))
 	f.accepted = m.last
-	f.sayAccepted()
+	f.sendAck()
 	return f.healthy()
 }
 
 // giveUp goes back to what the server has. The emitter is asked for the rest, which is delivered with a confirmation for each batch until
 // one is accepted. What is queued comes after it.
-func (f *inflow) giveUp(err error) (tell func()) {
+func (f *forwarder) giveUp(err error) (tell func()) {
 	f.transit.giveUp()
 	f.receiver.Rewind(f.accepted)
 	kept := f.queue[:0]
@@ -191,7 +191,7 @@ func (f *inflow) giveUp(err error) (tell func()) {
 }
 
 // settle waits for what was sent, before anything else is delivered, or before the proxy's place is told to others.
-func (f *inflow) settle(ctx context.Context) {
+func (f *forwarder) settle(ctx context.Context) {
 	f.mu.Lock()
 	if !f.transit.underWay() {
 		f.mu.Unlock()
@@ -203,7 +203,7 @@ func (f *inflow) settle(ctx context.Context) {
 }
 
 // unconfirmedFor says that the server has not answered for so long.
-func (f *inflow) unconfirmedFor(d time.Duration, m waypoint) {
+func (f *forwarder) unconfirmedFor(d time.Duration, m waypoint) {
 	f.mu.Lock()
 	tell := !f.transit.settled(m) && !f.told && !f.closed
 	f.told = f.told || tell

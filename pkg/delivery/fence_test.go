@@ -1,4 +1,4 @@
-package proxy
+package delivery
 
 import (
 	"testing"
@@ -11,26 +11,26 @@ import (
 // of does.
 func TestTermsOnlyRiseBetweenResets(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		f, now := &fence{}, time.Unix(1, 0)
+		f, now := &Fence{}, time.Unix(1, 0)
 		var void, want uint64
 		var voidUntil time.Time
 		term := rapid.Uint64Range(0, 20)
 		t.Repeat(map[string]func(*rapid.T){
 			"event": func(t *rapid.T) {
 				n := term.Draw(t, "term")
-				f.raise(n)
+				f.Raise(n)
 				want = max(want, n)
 			},
 			"record": func(t *rapid.T) {
 				n := term.Draw(t, "term")
-				f.learn(n, now)
+				f.Learn(n, now)
 				if n > void || !now.Before(voidUntil) {
 					want = max(want, n)
 				}
 			},
 			"reset": func(t *rapid.T) {
 				to := term.Draw(t, "to")
-				if before := f.reset(to, now); before != want {
+				if before := f.Reset(to, now); before != want {
 					t.Fatalf("before the reset %d, want %d", before, want)
 				}
 				if want > to {
@@ -40,8 +40,8 @@ func TestTermsOnlyRiseBetweenResets(t *testing.T) {
 			},
 			"time": func(t *rapid.T) { now = now.Add(time.Duration(rapid.IntRange(0, 90).Draw(t, "seconds")) * time.Second) },
 			"": func(t *rapid.T) {
-				if f.term() != want {
-					t.Fatalf("term %d, want %d", f.term(), want)
+				if f.Term() != want {
+					t.Fatalf("term %d, want %d", f.Term(), want)
 				}
 			},
 		})
