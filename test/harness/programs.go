@@ -1,7 +1,5 @@
 //go:build unix
 
-// Package harness is what the tests of the whole are made of: the programs that they run, servers, and what is seen of them from
-// outside. It knows the contract (subjects.md), and nothing of how the product keeps it.
 package harness
 
 import (

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/nats-io/nats.go"
@@ -11,6 +12,7 @@ import (
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 // TestTenThousandBlockedSubscriptionsHoldLittle has nobody there for 10,000 subscriptions that want every event, while the
@@ -24,24 +26,25 @@ func TestTenThousandBlockedSubscriptionsHoldLittle(t *testing.T) {
 	if raceEnabled {
 		n = 1000 // the detector watches nats-server's code too
 	}
-	s := store("greenhouse", config.Subscription{Name: "lively", Type: "by_stream", Selector: "$all", Forward: &config.Forward{Sink: "request", Subject: "app.lively", Timeout: patience, MaxDeliver: 5}})
+	s := store("greenhouse", config.Subscription{Name: "lively", Type: "by_stream", Selector: "$all", Forward: &config.Forward{Sink: "request", Subject: "app.lively", Timeout: harness.Patience, MaxDeliver: 5}})
 	for i := range n {
 		s.Subscriptions = append(s.Subscriptions, config.Subscription{
 			Name: fmt.Sprintf("blocked-%d", i), Type: "by_stream", Selector: "$all",
-			Forward: &config.Forward{Sink: "request", Subject: fmt.Sprintf("app.nobody.%d", i), Timeout: patience, MaxDeliver: 5},
+			Forward: &config.Forward{Sink: "request", Subject: fmt.Sprintf("app.nobody.%d", i), Timeout: harness.Patience, MaxDeliver: 5},
 		})
 	}
-	c := quiet(t, w.url, s)
+	c := quiet(t, w.URL, s)
 	w.start(c)
 	w.emit(c)
-	progress, err := w.nc.SubscribeSync("exesdb.emitter.progress.greenhouse")
+	progress, err := w.NC.SubscribeSync("exesdb.emitter.progress.greenhouse")
 	if err != nil {
 		t.Fatal(err)
 	}
+	var mu sync.Mutex
 	last := 0
-	lively, err := w.nc.Subscribe("app.lively", func(m *nats.Msg) {
-		w.mu.Lock()
-		defer w.mu.Unlock()
+	lively, err := w.NC.Subscribe("app.lively", func(m *nats.Msg) {
+		mu.Lock()
+		defer mu.Unlock()
 		_, _ = fmt.Sscan(m.Header.Get(event.SequenceHeader), &last)
 		_ = m.Respond(nil)
 	})
@@ -55,19 +58,19 @@ func TestTenThousandBlockedSubscriptionsHoldLittle(t *testing.T) {
 		t.Helper()
 		data := strings.Repeat("x", 1000)
 		for range events {
-			w.publish("exesdb.events.greenhouse.g.t", data)
+			w.Publish("exesdb.events.greenhouse.g.t", data)
 		}
-		w.eventually(fmt.Sprintf("the lively one has %d events", until), func() bool {
-			w.mu.Lock()
-			defer w.mu.Unlock()
+		w.Eventually(fmt.Sprintf("the lively one has %d events", until), func() bool {
+			mu.Lock()
+			defer mu.Unlock()
 			return last == until
 		})
 		for behind := 0; behind < n; {
-			m, err := progress.NextMsg(patience)
+			m, err := progress.NextMsg(harness.Patience)
 			if err != nil {
 				t.Fatal(err)
 			}
-			p := decode[event.Progress](t, m.Data)
+			p := harness.Decode[event.Progress](t, m.Data)
 			if p.Part == 1 {
 				behind = 0
 			}
@@ -96,10 +99,5 @@ func deafWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(node.Shutdown)
-	nc, err := nats.Connect(node.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	return &world{TB: t, node: node, url: node.URL(), nc: nc, last: map[string]*nats.Msg{}}
+	return &world{World: harness.Connect(t, node.URL()), node: node}
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 // dropped is what a subscriber answers that drops an event, and lets the proxy take it for accepted.
@@ -53,13 +55,13 @@ func (s *instancesSchedule) String() string {
 func instancesReaders() (readers []*reader) {
 	for i := range 6 {
 		stream := fmt.Sprintf("plant-%d", i%4)
-		readers = append(readers, &reader{name: fmt.Sprintf("request-%d", i), typ: "by_stream", selector: stream, sink: "request", wants: func(e *appended) bool { return e.stream == stream }})
+		readers = append(readers, &reader{name: fmt.Sprintf("request-%d", i), typ: "by_stream", selector: stream, sink: "request", wants: func(e *harness.Appended) bool { return e.Stream == stream }})
 	}
-	grown := func(e *appended) bool { return e.typ == "grown:v1" }
+	grown := func(e *harness.Appended) bool { return e.Type == "grown:v1" }
 	return append(readers,
-		&reader{name: "request-all", typ: "by_stream", selector: "$all", sink: "request", wants: anything},
+		&reader{name: "request-all", typ: "by_stream", selector: "$all", sink: "request", wants: harness.Anything},
 		&reader{name: "request-some", typ: "by_event_type", selector: "grown:v1", sink: "request", wants: grown}, // in some schedules known to some
-		&reader{name: "stream-all", typ: "by_stream", selector: "$all", sink: "stream", wants: anything},
+		&reader{name: "stream-all", typ: "by_stream", selector: "$all", sink: "stream", wants: harness.Anything},
 		&reader{name: "stream-type", typ: "by_event_type", selector: "grown:v1", sink: "stream", wants: grown},
 		&reader{name: "stream-some", typ: "by_event_type", selector: "grown:v1", sink: "stream", wants: grown},
 	)

@@ -18,7 +18,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/exesdb/subproxy/pkg/placement"
-	"github.com/exesdb/subproxy/pkg/status"
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 // TestInstancesChaos runs schedules of faults, each made from a seed, on several instances that share their subscriptions:
@@ -30,24 +30,24 @@ func TestInstancesChaos(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds programs and waits for sessions to end")
 	}
-	p := builtPrograms(t)
-	chaosSchedules(t, func(t *testing.T, seed uint64) { instancesRun(t, p, seed) })
+	subproxy := builtSubproxy(t)
+	chaosSchedules(t, func(t *testing.T, seed uint64) { instancesRun(t, subproxy, seed) })
 }
 
 // instancesWorld is a world of instances, each of which reaches NATS over a relay of its own.
 type instancesWorld struct {
 	*chaos
 	s       *instancesSchedule
-	relays  map[string][]*relay    // by instance, one to each server
-	frozen  map[string]*processRun // by instance
-	older   int                    // runs that another of their name replaced
-	reloads map[string]bool        // instances that were to read their configurations again
+	relays  map[string][]*harness.Relay // by instance, one to each server
+	frozen  map[string]*harness.Run     // by instance
+	older   int                         // runs that another of their name replaced
+	reloads map[string]bool             // instances that were to read their configurations again
 
 	mu     sync.Mutex
-	claims map[string][]claim // by key
+	claims map[string][]harness.Claim // by key
 }
 
-func instancesRun(t *testing.T, p *processPrograms, seed uint64) {
+func instancesRun(t *testing.T, subproxy string, seed uint64) {
 	readers := instancesReaders()
 	s := makeInstancesSchedule(seed, readers)
 	t.Cleanup(func() {
@@ -64,7 +64,7 @@ func instancesRun(t *testing.T, p *processPrograms, seed uint64) {
 		}
 	})
 	began := time.Now()
-	w := newInstancesWorld(t, p, s, readers)
+	w := newInstancesWorld(t, subproxy, s, readers)
 	w.flow()
 	begun := time.Now()
 	for i := range s.steps {
@@ -97,7 +97,7 @@ func instancesRun(t *testing.T, p *processPrograms, seed uint64) {
 		offers := r.sent
 		stale += len(r.sent) - len(r.got)
 		r.mu.Unlock()
-		for _, finding := range judgeClaims(claims, offers, !w.holes.Load()) {
+		for _, finding := range harness.JudgeClaims(claims, offers, !w.holes.Load()) {
 			t.Errorf("%s: %s", r.name, finding)
 		}
 	}
@@ -108,28 +108,28 @@ func instancesRun(t *testing.T, p *processPrograms, seed uint64) {
 }
 
 // fenced is what a subscriber may see that refuses older incarnations.
-func (w *instancesWorld) fenced(r *reader) allowed {
+func (w *instancesWorld) fenced(r *reader) harness.Allowed {
 	a := w.repeats(r)
-	a.fenced = r.sink == "request" // a stream knows events by their ids, whoever sends them
+	a.Fenced = r.sink == "request" // a stream knows events by their ids, whoever sends them
 	return a
 }
 
-func newInstancesWorld(t *testing.T, p *processPrograms, s *instancesSchedule, readers []*reader) *instancesWorld {
+func newInstancesWorld(t *testing.T, subproxy string, s *instancesSchedule, readers []*reader) *instancesWorld {
 	for _, r := range readers {
 		if r.sink == "request" {
 			r.reply, r.delay = fence(s.fences[r.name]), s.delays[r.name]
 		}
 	}
 	w := &instancesWorld{
-		chaos: &chaos{deliveryWorld: newDeliveryWorld(t, p, s.nodes, readers...), paused: map[string]bool{}}, s: s,
-		relays: map[string][]*relay{}, frozen: map[string]*processRun{}, reloads: map[string]bool{}, claims: map[string][]claim{},
+		chaos: &chaos{deliveryWorld: newDeliveryWorld(t, subproxy, s.nodes, readers...), paused: map[string]bool{}}, s: s,
+		relays: map[string][]*harness.Relay{}, frozen: map[string]*harness.Run{}, reloads: map[string]bool{}, claims: map[string][]harness.Claim{},
 	}
 	w.special = map[string]*special{}
 	for _, name := range s.names {
 		var urls []string
 		for _, node := range w.nodes {
-			r := newRelay(t, node.url())
-			w.relays[name], urls = append(w.relays[name], r), append(urls, r.url())
+			r := harness.NewRelay(t, node.URL())
+			w.relays[name], urls = append(w.relays[name], r), append(urls, r.URL())
 		}
 		own := &special{urls: strings.Join(urls, ","), instance: fmt.Sprintf(", weight: %d, session_ttl: %s", s.weights[name], sessionTTL)}
 		for _, r := range readers {
@@ -139,7 +139,7 @@ func newInstancesWorld(t *testing.T, p *processPrograms, s *instancesSchedule, r
 		}
 		w.special[name] = own
 	}
-	sub, err := w.nc.Subscribe("exesdb.registry.>", w.hear)
+	sub, err := w.NC.Subscribe("exesdb.registry.>", w.hear)
 	if err == nil {
 		err = sub.SetPendingLimits(-1, -1)
 	}
@@ -150,20 +150,20 @@ func newInstancesWorld(t *testing.T, p *processPrograms, s *instancesSchedule, r
 }
 
 // fence answers as a subscriber does that takes nothing from an older incarnation after a newer one.
-func fence(older string) func(*receipt) string {
+func fence(older string) func(*harness.Receipt) string {
 	newest := uint64(0)
-	return func(one *receipt) string {
-		if one.incarnation < newest {
+	return func(one *harness.Receipt) string {
+		if one.Incarnation < newest {
 			return older
 		}
-		newest = one.incarnation
+		newest = one.Incarnation
 		return "+ACK"
 	}
 }
 
 // hear notes the registrations as they are committed.
 func (w *instancesWorld) hear(m *nats.Msg) {
-	var r record
+	var r harness.Record
 	if json.Unmarshal(m.Data, &r) != nil {
 		return
 	}
@@ -171,14 +171,14 @@ func (w *instancesWorld) hear(m *nats.Msg) {
 	key := strings.TrimPrefix(m.Subject, "exesdb.registry.")
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.claims[key] = append(w.claims[key], claim{revision, r.Incarnation, r.Owner.ID})
+	w.claims[key] = append(w.claims[key], harness.Claim{Revision: revision, Incarnation: r.Incarnation, Owner: r.Owner.ID})
 }
 
 // flow starts emitters and the instances that are there at first, and has publishers go on.
 func (w *instancesWorld) flow() {
 	w.Helper()
 	e := w.emitter("emitter-1")
-	w.eventually("the store's stream", func() bool { return len(e.Log.Entries("emitter runs")) > 0 })
+	w.Eventually("the store's stream", func() bool { return len(e.Log.Entries("emitter runs")) > 0 })
 	w.emitter("emitter-2")
 	for _, name := range w.s.names[:w.s.first] {
 		w.proxy(name)
@@ -193,18 +193,18 @@ func (w *instancesWorld) act(s *step) {
 	name, reader, _ := strings.Cut(s.target, " ")
 	switch s.fault {
 	case "cut":
-		w.relay(name, (*relay).cut)
+		w.relay(name, (*harness.Relay).Cut)
 	case "mend":
-		w.relay(name, (*relay).mend)
+		w.relay(name, (*harness.Relay).Mend)
 	case "stall":
-		w.relay(name, (*relay).stall)
+		w.relay(name, (*harness.Relay).Stall)
 	case "flow":
-		w.relay(name, (*relay).flow)
+		w.relay(name, (*harness.Relay).Flow)
 	case "pause":
 		w.frozen[name] = w.process(name)[name]
-		w.frozen[name].signal(syscall.SIGSTOP)
+		w.frozen[name].MustSignal(syscall.SIGSTOP)
 	case "continue":
-		w.frozen[name].signal(syscall.SIGCONT)
+		w.frozen[name].MustSignal(syscall.SIGCONT)
 		delete(w.frozen, name)
 	case "replace":
 		w.older++
@@ -212,9 +212,9 @@ func (w *instancesWorld) act(s *step) {
 		w.proxy(name)
 	case "drain", "undo drain":
 		request := fmt.Sprintf(`{"instance":%q,"undo":%t}`, name, s.fault != "drain")
-		_, _ = w.nc.Request("exesdb.proxy.control.drain", []byte(request), time.Second) // where nobody hears it there is no such fault
+		_, _ = w.NC.Request("exesdb.proxy.control.drain", []byte(request), time.Second) // where nobody hears it there is no such fault
 	case "leader changed":
-		_ = w.nc.Publish(changed, fmt.Appendf(nil, `{"store":%q}`, deliveryStore))
+		_ = w.NC.Publish(harness.LeaderChanged, fmt.Appendf(nil, `{"store":%q}`, deliveryStore))
 	case "reload":
 		w.reload(name, w.reader(reader))
 	default:
@@ -222,7 +222,7 @@ func (w *instancesWorld) act(s *step) {
 	}
 }
 
-func (w *instancesWorld) relay(name string, do func(*relay)) {
+func (w *instancesWorld) relay(name string, do func(*harness.Relay)) {
 	for _, r := range w.relays[name] {
 		do(r)
 	}
@@ -243,7 +243,7 @@ func (w *instancesWorld) reload(name string, r *reader) {
 
 // hangup has an instance read its configuration, if it runs so far that it hears: it listens before it says anything.
 func (w *instancesWorld) hangup(name string) {
-	if run := w.proxies[name]; run != nil && len(run.Log.Entries("")) > 0 && !run.hasEnded() {
+	if run := w.proxies[name]; run != nil && len(run.Log.Entries("")) > 0 && !run.HasEnded() {
 		_ = run.Signal(syscall.SIGHUP) // it may end meanwhile
 	}
 }
@@ -253,14 +253,14 @@ func (w *instancesWorld) restore() {
 	w.Helper()
 	w.mend()
 	for _, name := range w.s.names {
-		if run := w.proxies[name]; !w.s.absent[name] && (run == nil || run.hasEnded()) {
+		if run := w.proxies[name]; !w.s.absent[name] && (run == nil || run.HasEnded()) {
 			w.start(name)
 		}
 	}
 	for key, run := range w.proxies { // what is left of a name that is to have no instance
-		if name, _, older := strings.Cut(key, " "); older && w.s.absent[name] && !run.hasEnded() {
-			run.signal(syscall.SIGTERM)
-			run.exit()
+		if name, _, older := strings.Cut(key, " "); older && w.s.absent[name] && !run.HasEnded() {
+			run.MustSignal(syscall.SIGTERM)
+			run.Exit()
 		}
 	}
 	if len(w.nodes) > 1 {
@@ -268,7 +268,7 @@ func (w *instancesWorld) restore() {
 	}
 	for _, name := range w.s.names {
 		if run := w.proxies[name]; w.reloads[name] && run != nil { // it may not have been able to
-			w.eventually(name+" to hear signals", func() bool { return len(run.Log.Entries("")) > 0 || run.hasEnded() })
+			w.Eventually(name+" to hear signals", func() bool { return len(run.Log.Entries("")) > 0 || run.HasEnded() })
 			w.hangup(name)
 		}
 		if w.s.undo {
@@ -309,7 +309,7 @@ type session struct {
 func (w *instancesWorld) runsOf(name string) map[string]bool {
 	ids := map[string]bool{}
 	for key, run := range w.proxies {
-		if other, _, _ := strings.Cut(key, " "); other != name || run.hasEnded() {
+		if other, _, _ := strings.Cut(key, " "); other != name || run.HasEnded() {
 			continue
 		}
 		id := ""
@@ -323,7 +323,7 @@ func (w *instancesWorld) runsOf(name string) map[string]bool {
 
 // misplaced says what is not as the rule of sharing has it; empty: nothing.
 func (w *instancesWorld) misplaced() string {
-	answers := w.answers()
+	answers := w.Answers()
 	superseded := map[string]bool{} // by id
 	for _, a := range answers {
 		superseded[a.Instance.ID] = a.Instance.Superseded
@@ -331,7 +331,7 @@ func (w *instancesWorld) misplaced() string {
 	members := map[string]session{}
 	for _, name := range w.s.names {
 		var s session
-		data := w.leaderGet("KV_"+clusterBucket, "$KV."+clusterBucket+".member."+name)
+		data, _ := w.LeaderGet("KV_"+clusterBucket, "$KV."+clusterBucket+".member."+name)
 		if len(data) > 0 && json.Unmarshal(data, &s) != nil {
 			return name + "'s session can't be read"
 		}
@@ -349,14 +349,14 @@ func (w *instancesWorld) misplaced() string {
 			members[name] = s
 		}
 	}
-	reported := map[string]map[string]status.Status{} // by subscription and instance, of those that have sessions
+	reported := map[string]map[string]harness.Status{} // by subscription and instance, of those that have sessions
 	for _, a := range answers {
 		if superseded[a.Instance.ID] {
 			continue
 		}
 		for _, s := range a.Proxies {
 			if reported[s.Name] == nil {
-				reported[s.Name] = map[string]status.Status{}
+				reported[s.Name] = map[string]harness.Status{}
 			}
 			reported[s.Name][a.Instance.Name] = s
 		}
@@ -408,7 +408,7 @@ func shouldHold(key string, knowing []string, members map[string]session) []stri
 
 // awaitRequests waits, at little cost, until subscribers of requests have had as many events as there are for them, which
 // leaves little to awaitDelivered.
-func (w *instancesWorld) awaitRequests(store []appended) {
+func (w *instancesWorld) awaitRequests(store []harness.Appended) {
 	w.Helper()
 	for _, r := range w.readers {
 		wanted := 0
@@ -418,10 +418,10 @@ func (w *instancesWorld) awaitRequests(store []appended) {
 			}
 		}
 		had, counted := map[uint64]bool{}, 0
-		for deadline := time.Now().Add(patience); r.sink == "request" && len(had) < wanted && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(harness.Patience); r.sink == "request" && len(had) < wanted && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 			r.mu.Lock()
 			for ; counted < len(r.got); counted++ {
-				had[r.got[counted].seq] = true
+				had[r.got[counted].Seq] = true
 			}
 			r.mu.Unlock()
 		}
@@ -432,12 +432,12 @@ func (w *instancesWorld) awaitRequests(store []appended) {
 func (w *instancesWorld) gone() {
 	w.Helper()
 	for _, r := range w.readers {
-		if left, ok := w.record(r.key()); ok {
+		if left, ok := w.Record(r.key()); ok {
 			w.Errorf("%s is left registered: %+v", r.name, left)
 		}
 	}
 	for _, name := range w.s.names {
-		if data := w.leaderGet("KV_"+clusterBucket, "$KV."+clusterBucket+".member."+name); len(data) > 0 {
+		if data, _ := w.LeaderGet("KV_"+clusterBucket, "$KV."+clusterBucket+".member."+name); len(data) > 0 {
 			w.Errorf("%s left its session: %s", name, data)
 		}
 	}
@@ -446,9 +446,9 @@ func (w *instancesWorld) gone() {
 // nothingParked looks whether an instance parked what was refused to it because it is superseded.
 func (w *instancesWorld) nothingParked() {
 	w.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
 	defer cancel()
-	stream, err := w.js.Stream(ctx, "EXESDB_PARKED")
+	stream, err := w.JS.Stream(ctx, "EXESDB_PARKED")
 	if err != nil || stream.CachedInfo().State.Msgs == 0 {
 		return
 	}

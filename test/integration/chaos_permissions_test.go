@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/exesdb/subproxy/test/harness"
 	"github.com/nats-io/nats.go"
 )
 
@@ -65,7 +66,7 @@ func (w *deliveryWorld) writePermissions(servers int) {
 	}
 	for i := range servers { // a server in a cluster refuses to read a file again that lacks either name, though flags say them
 		name := fmt.Sprintf("n%d", i+1)
-		processWrite(w, filepath.Join(w.dir, name+".conf"), "server_name: "+name+"\n"+b.String())
+		harness.WriteFile(w, filepath.Join(w.dir, name+".conf"), "server_name: "+name+"\n"+b.String())
 	}
 }
 
@@ -75,19 +76,19 @@ func (w *deliveryWorld) permit(denied ...permission) {
 	w.denied = denied
 	w.writePermissions(len(w.nodes))
 	for _, n := range w.nodes {
-		if n.hasEnded() {
+		if n.HasEnded() {
 			continue
 		}
 		said := func(text string) int { return strings.Count(n.Log.String(), text) }
-		w.eventually(n.name+" hears signals", func() bool { return said("Server is ready") > 0 || n.hasEnded() })
+		w.Eventually(n.Name+" hears signals", func() bool { return said("Server is ready") > 0 || n.HasEnded() })
 		const reloaded = "Reloaded server configuration"
 		before := said(reloaded)
 		_ = n.Signal(syscall.SIGHUP)
-		w.eventually(n.name+" has read its configuration again", func() bool {
+		w.Eventually(n.Name+" has read its configuration again", func() bool {
 			if said("Failed to reload") > 0 {
-				w.Fatalf("%s does not read its configuration again", n.name)
+				w.Fatalf("%s does not read its configuration again", n.Name)
 			}
-			return said(reloaded) > before || n.hasEnded()
+			return said(reloaded) > before || n.HasEnded()
 		})
 	}
 }
@@ -111,7 +112,7 @@ func (r *refusals) has(text string, from int) (n int, found bool) {
 func (c *chaos) listen() {
 	c.Helper()
 	for _, subject := range []string{"exesdb.proxy.alert.>", "exesdb.proxy.status.>"} {
-		_, err := c.nc.Subscribe(subject, func(m *nats.Msg) {
+		_, err := c.NC.Subscribe(subject, func(m *nats.Msg) {
 			if said := string(m.Data); strings.Contains(said, "not permitted") {
 				c.told.mu.Lock()
 				defer c.told.mu.Unlock()
@@ -136,7 +137,7 @@ func (c *chaos) take(target string) {
 		return
 	}
 	text := "not permitted to " + one.operation + " to " + strings.TrimSuffix(one.subject, ">")
-	c.eventually("somebody says that "+target+" is missing", func() bool {
+	c.Eventually("somebody says that "+target+" is missing", func() bool {
 		_, said := c.told.has(text, from)
 		return said
 	})
@@ -153,13 +154,13 @@ func (c *chaos) awaitPermitted() {
 		return
 	}
 	c.stopPublishing() // a minute of events is more than is read back in a moment
-	for deadline := time.Now().Add(saidFor + patience); ; time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(saidFor + harness.Patience); ; time.Sleep(100 * time.Millisecond) {
 		why := c.unhealthy()
 		if why == "" {
 			return
 		}
 		if time.Now().After(deadline) {
-			c.Fatalf("not healthy within %s after all permissions were given back: %s", saidFor+patience, why)
+			c.Fatalf("not healthy within %s after all permissions were given back: %s", saidFor+harness.Patience, why)
 		}
 	}
 }
@@ -167,13 +168,13 @@ func (c *chaos) awaitPermitted() {
 // speaks reports whether there are servers, emitters and instances enough to do, and to tell, what a permission is missing for.
 func (c *chaos) speaks(user string) bool {
 	for _, n := range c.nodes {
-		if n.hasEnded() {
+		if n.HasEnded() {
 			return false
 		}
 	}
-	running := func(runs map[string]*processRun) bool {
+	running := func(runs map[string]*harness.Run) bool {
 		for name, run := range runs {
-			if !run.hasEnded() && !c.paused[name] {
+			if !run.HasEnded() && !c.paused[name] {
 				return true
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/internal/testbed"
+	"github.com/exesdb/subproxy/test/harness"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -18,7 +19,7 @@ import (
 // mark stores what the server leaves where a limit removed the last event of a subject. It is no event.
 func (c *chaos) mark() bool {
 	return c.try(func(ctx context.Context) error {
-		_, err := c.js.PublishMsg(ctx, &nats.Msg{
+		_, err := c.JS.PublishMsg(ctx, &nats.Msg{
 			Subject: "exesdb.events." + deliveryStore + ".plant-1.grown=3Av1", Header: nats.Header{"Nats-Marker-Reason": {"MaxAge"}},
 		})
 		return err
@@ -30,7 +31,7 @@ func (c *chaos) shorten(remove func(context.Context, jetstream.Stream) error) bo
 	c.appending.Lock()
 	defer c.appending.Unlock()
 	answers := func(ctx context.Context) error {
-		_, err := c.js.Stream(ctx, storeStream)
+		_, err := c.JS.Stream(ctx, storeStream)
 		return err
 	}
 	if !c.try(answers) {
@@ -38,7 +39,7 @@ func (c *chaos) shorten(remove func(context.Context, jetstream.Stream) error) bo
 	}
 	before := c.stored()
 	done := c.try(func(ctx context.Context) error {
-		stream, err := c.js.Stream(ctx, storeStream)
+		stream, err := c.JS.Stream(ctx, storeStream)
 		if err != nil {
 			return err
 		}
@@ -46,10 +47,10 @@ func (c *chaos) shorten(remove func(context.Context, jetstream.Stream) error) bo
 	})
 	there := map[uint64]bool{}
 	for _, e := range c.stored() { // also where it failed: it may have been done
-		there[e.seq] = true
+		there[e.Seq] = true
 	}
 	for _, e := range before {
-		if !there[e.seq] {
+		if !there[e.Seq] {
 			c.gone = append(c.gone, e)
 		}
 	}
@@ -65,11 +66,11 @@ func (c *chaos) purge(ctx context.Context, stream jetstream.Stream) error {
 func (c *chaos) limit(ctx context.Context, stream jetstream.Stream) error {
 	cfg := stream.CachedInfo().Config
 	cfg.MaxMsgs = 20
-	if _, err := c.js.UpdateStream(ctx, cfg); err != nil {
+	if _, err := c.JS.UpdateStream(ctx, cfg); err != nil {
 		return err
 	}
 	cfg.MaxMsgs = -1
-	_, err := c.js.UpdateStream(ctx, cfg)
+	_, err := c.JS.UpdateStream(ctx, cfg)
 	return err
 }
 
@@ -79,13 +80,13 @@ func (c *chaos) restoreStore() {
 	c.Helper()
 	var running []string
 	for name, run := range c.emitters {
-		if !run.hasEnded() && !c.paused[name] {
-			run.signal(syscall.SIGTERM)
+		if !run.HasEnded() && !c.paused[name] {
+			run.MustSignal(syscall.SIGTERM)
 			c.stopping, running = append(c.stopping, run), append(running, name)
 		}
 	}
 	for _, name := range running {
-		c.emitters[name].exit()
+		c.emitters[name].Exit()
 	}
 	c.appending.Lock()
 	c.hand(c.restored)
@@ -96,18 +97,18 @@ func (c *chaos) restoreStore() {
 }
 
 func (c *chaos) restored() bool {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
 	defer cancel()
 	attempt, done := context.WithTimeout(ctx, 3*time.Second)
 	defer done()
-	backup, err := testbed.BackUp(attempt, c.nc, storeStream)
+	backup, err := testbed.BackUp(attempt, c.NC, storeStream)
 	if err != nil {
 		return false
 	}
 	for {
-		err = c.js.DeleteStream(ctx, storeStream)
+		err = c.JS.DeleteStream(ctx, storeStream)
 		if err == nil || errors.Is(err, jetstream.ErrStreamNotFound) {
-			err = backup.Restore(ctx, c.nc)
+			err = backup.Restore(ctx, c.NC)
 		}
 		if err == nil {
 			return true

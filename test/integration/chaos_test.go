@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 // TestChaos runs schedules of faults, each made from a seed, with publishers going on, and holds what subscribers got
@@ -24,8 +26,8 @@ func TestChaos(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds programs and waits for leases and elections")
 	}
-	p := builtPrograms(t)
-	chaosSchedules(t, func(t *testing.T, seed uint64) { chaosRun(t, p, seed) })
+	subproxy := builtSubproxy(t)
+	chaosSchedules(t, func(t *testing.T, seed uint64) { chaosRun(t, subproxy, seed) })
 }
 
 // chaosSchedules runs the schedules that the flags ask for.
@@ -170,7 +172,7 @@ func makeSchedule(seed uint64, readers []*reader) *schedule {
 	return s
 }
 
-func chaosRun(t *testing.T, p *processPrograms, seed uint64) {
+func chaosRun(t *testing.T, subproxy string, seed uint64) {
 	readers := deliveryReaders()
 	s := makeSchedule(seed, readers)
 	t.Cleanup(func() {
@@ -187,7 +189,7 @@ func chaosRun(t *testing.T, p *processPrograms, seed uint64) {
 		}
 	})
 	began := time.Now()
-	w := newDeliveryWorld(t, p, s.nodes, readers...)
+	w := newDeliveryWorld(t, subproxy, s.nodes, readers...)
 	w.hosted = s.hosted
 	w.begin()
 	w.publish(2, 5*time.Millisecond)
@@ -213,13 +215,13 @@ func chaosRun(t *testing.T, p *processPrograms, seed uint64) {
 // chaos does faults to a world.
 type chaos struct {
 	*deliveryWorld
-	stopping []*processRun
+	stopping []*harness.Run
 	paused   map[string]bool
 	told     refusals
 	took     bool // a permission was taken
 }
 
-func (c *chaos) process(name string) map[string]*processRun {
+func (c *chaos) process(name string) map[string]*harness.Run {
 	if strings.HasPrefix(name, "emitter") {
 		return c.emitters
 	}
@@ -235,8 +237,8 @@ func (c *chaos) start(name string) {
 	}
 }
 
-func (c *chaos) node(name string) *processNode {
-	return c.nodes[slices.IndexFunc(c.nodes, func(n *processNode) bool { return n.name == name })]
+func (c *chaos) node(name string) *harness.Server {
+	return c.nodes[slices.IndexFunc(c.nodes, func(n *harness.Server) bool { return n.Name == name })]
 }
 
 func (c *chaos) do(s *step) {
@@ -246,26 +248,26 @@ func (c *chaos) do(s *step) {
 	case "start":
 		c.start(s.target)
 	case "kill":
-		run.kill()
+		run.MustKill()
 		delete(c.paused, s.target)
 	case "stop":
-		run.signal(syscall.SIGTERM)
+		run.MustSignal(syscall.SIGTERM)
 		c.stopping = append(c.stopping, run)
 		select { // without NATS it tries for longer; the next under its name may come meanwhile
 		case <-run.Gone():
 		case <-time.After(500 * time.Millisecond):
 		}
 	case "pause":
-		run.signal(syscall.SIGSTOP)
+		run.MustSignal(syscall.SIGSTOP)
 		c.paused[s.target] = true
 	case "continue":
-		run.signal(syscall.SIGCONT)
+		run.MustSignal(syscall.SIGCONT)
 		delete(c.paused, s.target)
 	case "kill node", "stop node":
 		// One at a time: those that are left must have everything.
 		for _, n := range c.nodes {
-			if n.hasEnded() {
-				c.Fatalf("%s is down", n.name)
+			if n.HasEnded() {
+				c.Fatalf("%s is down", n.Name)
 			}
 		}
 		if len(c.nodes) > 1 {
@@ -273,17 +275,17 @@ func (c *chaos) do(s *step) {
 		}
 		c.holes.Store(true)
 		if s.fault == "kill node" {
-			c.node(s.target).kill()
+			c.node(s.target).MustKill()
 		} else {
-			c.node(s.target).signal(syscall.SIGTERM)
-			c.node(s.target).exit()
+			c.node(s.target).MustSignal(syscall.SIGTERM)
+			c.node(s.target).Exit()
 		}
 	case "start node":
-		c.node(s.target).run()
+		c.node(s.target).Launch()
 	case "delete registration":
-		c.hand(func() bool { return c.drop(bucket, c.reader(s.target).key()) })
+		c.hand(func() bool { return c.drop(harness.Bucket, c.reader(s.target).key()) })
 	case "purge registry":
-		c.hand(func() bool { return c.purged(bucketStream) })
+		c.hand(func() bool { return c.purged(harness.BucketStream) })
 	case "delete lease":
 		c.hand(func() bool { return c.drop(clusterBucket, leaseKey) })
 	case "delete checkpoint":
@@ -324,7 +326,7 @@ func (c *chaos) restore() {
 	c.Helper()
 	c.mend()
 	for _, name := range []string{"emitter-1", "emitter-2", "proxy-a", "proxy-b"} {
-		if run := c.process(name)[name]; run != nil && run.hasEnded() {
+		if run := c.process(name)[name]; run != nil && run.HasEnded() {
 			c.start(name)
 		}
 	}
@@ -337,22 +339,22 @@ func (c *chaos) restore() {
 func (c *chaos) mend() {
 	c.Helper()
 	for _, n := range c.nodes {
-		if n.hasEnded() {
-			n.run()
+		if n.HasEnded() {
+			n.Launch()
 		}
 	}
 	if len(c.denied) > 0 {
 		c.permit()
 	}
 	for _, run := range c.stopping {
-		code := run.exit()
+		code := run.Exit()
 		early := code == -1 && run.Log.String() == "" // the signal came before the program could ask for it
 		if code != 0 && !early {
 			c.Errorf("%s: exit status %d", run.Name, code)
 		}
 	}
 	for name := range c.paused {
-		c.process(name)[name].signal(syscall.SIGCONT)
+		c.process(name)[name].MustSignal(syscall.SIGCONT)
 	}
 	for _, r := range c.readers {
 		r.set(func(r *reader) { r.delay = 0 })

@@ -7,6 +7,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/internal/testbed"
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 func TestElectionOfTheBucketsLeaderReregistersEverything(t *testing.T) {
@@ -22,9 +23,9 @@ func TestElectionOfTheBucketsLeaderReregistersEverything(t *testing.T) {
 	c := quiet(t, home.URL(), many("s", n), many("other", n))
 	c.Registry.Replicas = 3
 	c.SubscriptionProxy.EnableExponentialBackoff = true
-	c.SubscriptionProxy.MaxBackoffInterval = never
+	c.SubscriptionProxy.MaxBackoffInterval = harness.Never
 	i := w.start(c)
-	var records map[string]record
+	var records map[string]harness.Record
 	defer func() {
 		if t.Failed() {
 			for key, r := range records {
@@ -33,9 +34,9 @@ func TestElectionOfTheBucketsLeaderReregistersEverything(t *testing.T) {
 		}
 	}()
 	all := func(cause string, since uint64) bool {
-		records = w.records()
+		records = w.Records()
 		for _, r := range records {
-			if r.Cause != cause || r.revision <= since || r.Owner.ID != i.Owner().ID || r.Incarnation != 1 {
+			if r.Cause != cause || r.Revision <= since || r.Owner.ID != i.Owner().ID || r.Incarnation != 1 {
 				return false
 			}
 		}
@@ -47,31 +48,31 @@ func TestElectionOfTheBucketsLeaderReregistersEverything(t *testing.T) {
 		w.awaitVerified("other", n, 1)
 	}
 	verified()
-	if config := w.stream().CachedInfo().Config; config.Replicas != 3 {
+	if config := w.Stream().CachedInfo().Config; config.Replicas != 3 {
 		t.Errorf("the bucket has %d replicas, want 3", config.Replicas)
 	}
 
-	since := w.stream().CachedInfo().State.LastSeq
-	w.publish(changed, `{"term":2}`)
-	w.eventually("everything registered after the stores' leader change", func() bool { return all("leader_changed", since) })
+	since := w.Stream().CachedInfo().State.LastSeq
+	w.Publish(harness.LeaderChanged, `{"term":2}`)
+	w.Eventually("everything registered after the stores' leader change", func() bool { return all("leader_changed", since) })
 	verified()
 
 	leader := w.leaderBesides(cluster, home)
 	verified()
-	since = w.stream().CachedInfo().State.LastSeq
-	heard := len(w.heard(changed))
+	since = w.Stream().CachedInfo().State.LastSeq
+	heard := len(w.Heard(harness.LeaderChanged))
 	leader.Stop()
-	next, err := cluster.StreamLeader(t.Context(), w.js, bucketStream)
+	next, err := cluster.StreamLeader(t.Context(), w.JS, harness.BucketStream)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if next.Name() == leader.Name() {
 		t.Fatalf("%s leads still", next.Name())
 	}
-	w.eventually("everything registered because of the election, the timers being hours away", func() bool { return all("leader_changed", since) })
+	w.Eventually("everything registered because of the election, the timers being hours away", func() bool { return all("leader_changed", since) })
 	verified()
-	if text := w.announced(heard); !strings.Contains(text, bucketStream) {
-		t.Errorf("the election was announced as %q, want a reason that names %s", text, bucketStream)
+	if text := w.announced(heard); !strings.Contains(text, harness.BucketStream) {
+		t.Errorf("the election was announced as %q, want a reason that names %s", text, harness.BucketStream)
 	}
 
 	if err := leader.Restart(); err != nil {
@@ -80,12 +81,12 @@ func TestElectionOfTheBucketsLeaderReregistersEverything(t *testing.T) {
 	if err := cluster.WaitReady(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	since = w.stream().CachedInfo().State.LastSeq
-	w.publish(changed, `{"term":3}`)
-	w.eventually("everything registered with all nodes back", func() bool { return all("leader_changed", since) })
+	since = w.Stream().CachedInfo().State.LastSeq
+	w.Publish(harness.LeaderChanged, `{"term":3}`)
+	w.Eventually("everything registered with all nodes back", func() bool { return all("leader_changed", since) })
 	verified()
 	i.stop()
-	if left := w.records(); len(left) > 0 {
+	if left := w.Records(); len(left) > 0 {
 		t.Errorf("%d records left", len(left))
 	}
 }
@@ -93,16 +94,16 @@ func TestElectionOfTheBucketsLeaderReregistersEverything(t *testing.T) {
 // leaderBesides makes another node than this one lead the bucket, and is that node.
 func (w *world) leaderBesides(cluster *testbed.Cluster[*natsnode.Node], home *natsnode.Node) (leader *natsnode.Node) {
 	w.Helper()
-	w.eventually("another node leads the bucket", func() bool {
+	w.Eventually("another node leads the bucket", func() bool {
 		var err error
-		if leader, err = cluster.StreamLeader(w.Context(), w.js, bucketStream); err != nil {
+		if leader, err = cluster.StreamLeader(w.Context(), w.JS, harness.BucketStream); err != nil {
 			w.Fatal(err)
 		}
 		if leader != home {
 			return true
 		}
 		// Refused while there is no leader; then it is asked for again.
-		_, _ = w.nc.Request("$JS.API.STREAM.LEADER.STEPDOWN."+bucketStream, nil, time.Second)
+		_, _ = w.NC.Request("$JS.API.STREAM.LEADER.STEPDOWN."+harness.BucketStream, nil, time.Second)
 		return false
 	})
 	return leader
@@ -111,8 +112,8 @@ func (w *world) leaderBesides(cluster *testbed.Cluster[*natsnode.Node], home *na
 // announced is the first leader change since then that carries a message id, as those of the bridge do.
 func (w *world) announced(from int) (text string) {
 	w.Helper()
-	w.eventually("hear the election announced", func() bool {
-		for _, m := range w.heard(changed)[from:] {
+	w.Eventually("hear the election announced", func() bool {
+		for _, m := range w.Heard(harness.LeaderChanged)[from:] {
 			if strings.Contains(string(m.Data), `"id":`) {
 				text = string(m.Data)
 				return true

@@ -22,6 +22,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/status"
 	"github.com/exesdb/subproxy/pkg/subscription"
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 const contract = "../../subjects.md"
@@ -112,7 +113,7 @@ func TestContractExamplesAreWhatIsSent(t *testing.T) {
 	t.Parallel()
 	page := examples(t)
 	w := newWorld(t)
-	c := fastToFail(t, w.url, store("greenhouse_tycoon",
+	c := fastToFail(t, w.URL, store("greenhouse_tycoon",
 		config.Subscription{Name: "greenhouse_initialized_to_pubsub_v1", Type: "by_event_type", Selector: "greenhouse_initialized:v1"},
 		config.Subscription{Name: "b", Type: "by_stream", Selector: "$all"}))
 	c.Status.SummaryInterval = 100 * time.Millisecond
@@ -133,24 +134,24 @@ func TestContractExamplesAreWhatIsSent(t *testing.T) {
 	}
 
 	// Examples of what subproxy hears are sent to it as they stand on the page, and do what the page says.
-	w.publish(changed, page["leader_changed"])
-	r := w.await(key, "registered by the example", after(first.revision, "leader_changed"))
+	w.Publish(harness.LeaderChanged, page["leader_changed"])
+	r := w.Await(key, "registered by the example", harness.After(first.Revision, "leader_changed"))
 	if r.Term != 42 {
 		t.Errorf("the example's term became %d", r.Term)
 	}
-	w.awaitStatus(tokens, "verified", verifiedAt(r.revision))
-	entry, err := w.bucketKV().Get(t.Context(), key)
+	w.AwaitStatus(tokens, "verified", harness.VerifiedAt(r.Revision))
+	entry, err := w.BucketKV().Get(t.Context(), key)
 	if err != nil {
 		t.Fatal(err)
 	}
 	hold("registration", string(entry.Value()))
-	hold("status", string(w.latest("exesdb.proxy.status."+tokens)))
-	w.publish(restarted, page["emitter_restarted"])
-	w.await(key, "registered by the example", after(r.revision, "emitter_restarted"))
+	hold("status", string(w.Latest("exesdb.proxy.status."+tokens)))
+	w.Publish(harness.EmitterRestarted, page["emitter_restarted"])
+	w.Await(key, "registered by the example", harness.After(r.Revision, "emitter_restarted"))
 	if i.counter(t, "cluster_events_malformed_total") != 0 {
 		t.Error("an example counts as malformed")
 	}
-	answered, err := w.nc.Request("exesdb.proxy.control.restart", []byte(page["request"]), patience)
+	answered, err := w.NC.Request("exesdb.proxy.control.restart", []byte(page["request"]), harness.Patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,12 +173,12 @@ func TestContractExamplesAreWhatIsSent(t *testing.T) {
 		same(t, name, strings.Replace(page[name], "{", `{"type":"t","id":"i","timestamp":"2026-11-23T07:00:00Z",`, 1), string(data))
 	}
 
-	w.eventually("a summary with a leader", func() bool {
-		return w.latest("exesdb.proxy.summary.greenhouse_tycoon") != nil && strings.Contains(string(w.latest("exesdb.proxy.summary.greenhouse_tycoon")), `"leader":"n2"`)
+	w.Eventually("a summary with a leader", func() bool {
+		return w.Latest("exesdb.proxy.summary.greenhouse_tycoon") != nil && strings.Contains(string(w.Latest("exesdb.proxy.summary.greenhouse_tycoon")), `"leader":"n2"`)
 	})
-	hold("summary", string(w.latest("exesdb.proxy.summary.greenhouse_tycoon")))
+	hold("summary", string(w.Latest("exesdb.proxy.summary.greenhouse_tycoon")))
 	for verb, list := range map[string]string{"status": "proxies", "list": "proxies"} {
-		m, err := w.nc.Request("exesdb.proxy.control."+verb, nil, patience)
+		m, err := w.NC.Request("exesdb.proxy.control."+verb, nil, harness.Patience)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -195,16 +196,16 @@ func TestContractExamplesAreWhatIsSent(t *testing.T) {
 	// The example of an alert is one of the whole store, which both its subscriptions bring about.
 	stream := w.keepAlerts()
 	w.node.Stop()
-	w.eventually("notice the loss", func() bool { return !i.Connected() })
+	w.Eventually("notice the loss", func() bool { return !i.Connected() })
 	for range 5 {
 		i.attempt(t)
 	}
-	w.eventually("raise the alert", func() bool { return i.counter(t, "alerts_total", "level=critical", "scope=store") == 1 })
+	w.Eventually("raise the alert", func() bool { return i.counter(t, "alerts_total", "level=critical", "scope=store") == 1 })
 	if err := w.node.Restart(); err != nil {
 		t.Fatal(err)
 	}
-	w.eventually("hear of it", func() bool { return len(stream()) >= 1 })
-	alerts, err := w.js.Stream(t.Context(), "ALERTS")
+	w.Eventually("hear of it", func() bool { return len(stream()) >= 1 })
+	alerts, err := w.JS.Stream(t.Context(), "ALERTS")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,17 +223,7 @@ func TestContractExamplesAreWhatIsSent(t *testing.T) {
 }
 
 func instanceOf(t testing.TB, example string) json.RawMessage {
-	return decode[map[string]json.RawMessage](t, []byte(example))["instance"]
-}
-
-// latest is the last message on a subject, or nil.
-func (w *world) latest(subject string) []byte {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if m := w.last[subject]; m != nil {
-		return m.Data
-	}
-	return nil
+	return harness.Decode[map[string]json.RawMessage](t, []byte(example))["instance"]
 }
 
 func TestContractNamesEverySubjectOfTheCode(t *testing.T) {
@@ -316,7 +307,7 @@ func TestContractTokensRoundTrip(t *testing.T) {
 		}
 	}
 	// The registration's example lies under the key that its fields make.
-	r := decode[subscription.Subscription](t, []byte(examples(t)["registration"]))
+	r := harness.Decode[subscription.Subscription](t, []byte(examples(t)["registration"]))
 	back, err := subscription.ParseKey(r.Key())
 	if err != nil || back != (subscription.Subscription{Store: r.Store, Type: r.Type, Selector: r.Selector, Name: r.Name}) {
 		t.Errorf("key %s parses to %+v, %v", r.Key(), back, err)

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/exesdb/subproxy/test/harness"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 )
@@ -15,7 +16,7 @@ func TestControlAnswersStatusAndList(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const n = 450
-	i := w.start(quiet(t, w.url, many("s", n), greenhouse))
+	i := w.start(quiet(t, w.URL, many("s", n), greenhouse))
 	w.awaitVerified("s", n, 1)
 	w.awaitVerified("greenhouse", 1, 1)
 	for verb, kind := range map[string]string{"status": "io.exesdb.proxy.v1.status_response", "list": "io.exesdb.proxy.v1.list_response"} {
@@ -23,14 +24,14 @@ func TestControlAnswersStatusAndList(t *testing.T) {
 			"": n + 1, "{}": n + 1, `{"store":"s"}`: n, `{"store":"s","name":"s00007"}`: 1, `{"store":"greenhouse"}`: 1,
 			`{"held":true}`: n + 1,
 		} {
-			answers := w.ask(verb, body, func(a []answer) bool { return len(a) > 0 && len(a) == a[0].Parts })
+			answers := w.Ask(verb, body, func(a []harness.Answer) bool { return len(a) > 0 && len(a) == a[0].Parts })
 			if parts := max((want+199)/200, 1); len(answers) != parts {
 				t.Errorf("%s %s: %d parts, want %d", verb, body, len(answers), parts)
 			}
 			names := map[string]bool{}
 			for part, a := range answers {
-				if a.Type != kind || a.Part != part+1 || a.Instance.ID != i.Owner().ID || a.code != "" {
-					t.Errorf("%s %s: part %d is %s of %s, part %d, code %q", verb, body, part+1, a.Type, a.Instance.ID, a.Part, a.code)
+				if a.Type != kind || a.Part != part+1 || a.Instance.ID != i.Owner().ID || a.Code != "" {
+					t.Errorf("%s %s: part %d is %s of %s, part %d, code %q", verb, body, part+1, a.Type, a.Instance.ID, a.Part, a.Code)
 				}
 				for _, s := range a.Proxies {
 					names[s.Store+"/"+s.Name] = true
@@ -49,38 +50,38 @@ func TestControlAnswersStatusAndList(t *testing.T) {
 func TestControlReregistersAndRestarts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	i := w.start(quiet(t, w.url, store("s", byType("a", "x"), byType("b", "x")), greenhouse))
+	i := w.start(quiet(t, w.URL, store("s", byType("a", "x"), byType("b", "x")), greenhouse))
 	w.awaitVerified("s", 2, 1)
 	w.awaitVerified("greenhouse", 1, 1)
 	keys := []string{"s.by_event_type.x.a", "s.by_event_type.x.b", greenhouseKey}
 	for body, affected := range map[string][]string{
 		`{"store":"s","name":"a"}`: keys[:1], `{"store":"s"}`: keys[:2], "": keys,
 	} {
-		before := w.records()
-		a := w.askOne("reregister", body)
+		before := w.Records()
+		a := w.AskOne("reregister", body)
 		if a.Type != "io.exesdb.proxy.v1.action_response" || a.Affected != len(affected) || a.Verified != len(affected) || len(a.Proxies) != len(affected) {
 			t.Errorf("reregister %s: %+v, want %d affected and verified", body, a, len(affected))
 		}
-		now := w.records()
+		now := w.Records()
 		for n, key := range keys {
-			touched := now[key].revision > before[key].revision && now[key].Cause == "manual"
+			touched := now[key].Revision > before[key].Revision && now[key].Cause == "manual"
 			if touched != (n < len(affected)) || now[key].Incarnation != before[key].Incarnation || now[key].DeliverSubject != before[key].DeliverSubject {
 				t.Errorf("reregister %s: %s went from %+v to %+v", body, key, before[key], now[key])
 			}
 		}
 	}
-	before := w.records()
-	a := w.askOne("restart", `{"store":"s","name":"a"}`)
+	before := w.Records()
+	a := w.AskOne("restart", `{"store":"s","name":"a"}`)
 	if a.Affected != 1 || a.Verified != 1 || len(a.Proxies) != 1 || !a.Proxies[0].Verified {
 		t.Errorf("restart: %+v", a)
 	}
-	now := w.records()
+	now := w.Records()
 	was, is := before[keys[0]], now[keys[0]]
 	if is.Incarnation != was.Incarnation+1 || is.DeliverSubject == was.DeliverSubject || is.Owner.ID != i.Owner().ID || is.Cause != "manual" {
 		t.Errorf("restart made %+v of %+v", is, was)
 	}
-	if !strings.HasPrefix(is.DeliverSubject, "exesdb.proxy.deliver."+i.Owner().ID+".") || a.Proxies[0].Revision != is.revision {
-		t.Errorf("restart: deliver subject %s, revision %d in the answer, %d in the bucket", is.DeliverSubject, a.Proxies[0].Revision, is.revision)
+	if !strings.HasPrefix(is.DeliverSubject, "exesdb.proxy.deliver."+i.Owner().ID+".") || a.Proxies[0].Revision != is.Revision {
+		t.Errorf("restart: deliver subject %s, revision %d in the answer, %d in the bucket", is.DeliverSubject, a.Proxies[0].Revision, is.Revision)
 	}
 	if now[keys[1]] != before[keys[1]] {
 		t.Error("restarting one proxy touched another")
@@ -90,7 +91,7 @@ func TestControlReregistersAndRestarts(t *testing.T) {
 func TestControlRefusesWhatItCannotDo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.settled(quiet(t, w.url, greenhouse), greenhouseKey, greenhouseTokens)
+	w.settled(quiet(t, w.URL, greenhouse), greenhouseKey, greenhouseTokens)
 	for _, request := range []struct{ verb, body, code, refusal string }{
 		{"status", "not json", "400", "bad_request"},
 		{"list", `["s"]`, "400", "bad_request"},
@@ -104,8 +105,8 @@ func TestControlRefusesWhatItCannotDo(t *testing.T) {
 		{"reregister", `{"store":"greenhouse","name":"nobody"}`, "404", "proxy_not_found"},
 		{"reregister", `{"store":"nobody"}`, "404", "proxy_not_found"},
 	} {
-		if a := w.askOne(request.verb, request.body); a.code != request.code || a.refusal != request.refusal {
-			t.Errorf("%s %s: %s %s, want %s %s", request.verb, request.body, a.code, a.refusal, request.code, request.refusal)
+		if a := w.AskOne(request.verb, request.body); a.Code != request.code || a.Refusal != request.refusal {
+			t.Errorf("%s %s: %s %s, want %s %s", request.verb, request.body, a.Code, a.Refusal, request.code, request.refusal)
 		}
 	}
 }
@@ -113,15 +114,15 @@ func TestControlRefusesWhatItCannotDo(t *testing.T) {
 func TestInstanceThatDoesNotHoldAProxyIsSilent(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := quiet(t, w.url, greenhouse)
+	a := quiet(t, w.URL, greenhouse)
 	a.Instance.Name = "host-a"
-	b := quiet(t, w.url, greenhouse)
+	b := quiet(t, w.URL, greenhouse)
 	b.Instance.Name = "host-b"
 	w.settled(a, greenhouseKey, greenhouseTokens)
 	newer, _ := w.settled(b, greenhouseKey, greenhouseTokens)
-	w.eventually("the older to stand by", func() bool {
+	w.Eventually("the older to stand by", func() bool {
 		standing := 0
-		for _, one := range w.ask("status", "", func(a []answer) bool { return len(a) == 2 }) {
+		for _, one := range w.Ask("status", "", func(a []harness.Answer) bool { return len(a) == 2 }) {
 			for _, s := range one.Proxies {
 				if s.Health == "standby" {
 					standing++
@@ -130,28 +131,28 @@ func TestInstanceThatDoesNotHoldAProxyIsSilent(t *testing.T) {
 		}
 		return standing == 1
 	})
-	inbox := w.nc.NewInbox()
-	sub, err := w.nc.SubscribeSync(inbox)
+	inbox := w.NC.NewInbox()
+	sub, err := w.NC.SubscribeSync(inbox)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, verb := range []string{"reregister", "restart"} {
-		if err := w.nc.PublishRequest("exesdb.proxy.control."+verb, inbox, []byte(`{"store":"greenhouse","name":"initialized"}`)); err != nil {
+		if err := w.NC.PublishRequest("exesdb.proxy.control."+verb, inbox, []byte(`{"store":"greenhouse","name":"initialized"}`)); err != nil {
 			t.Fatal(err)
 		}
-		m, err := sub.NextMsg(patience)
+		m, err := sub.NextMsg(harness.Patience)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if a := decode[answer](t, m.Data); a.Instance.ID != newer.Owner().ID || a.Verified != 1 {
+		if a := harness.Decode[harness.Answer](t, m.Data); a.Instance.ID != newer.Owner().ID || a.Verified != 1 {
 			t.Errorf("%s was answered by %s: %s", verb, a.Instance.Name, m.Data)
 		}
 	}
 	// Each endpoint answers in turn: once both refused another request, both are through with those before.
 	for _, verb := range []string{"reregister", "restart"} {
-		w.ask(verb, "not json", func(a []answer) bool { return len(a) == 2 })
+		w.Ask(verb, "not json", func(a []harness.Answer) bool { return len(a) == 2 })
 	}
-	if err := w.nc.Flush(); err != nil {
+	if err := w.NC.Flush(); err != nil {
 		t.Fatal(err)
 	}
 	if m, err := sub.NextMsg(time.Millisecond); !errors.Is(err, nats.ErrTimeout) {
@@ -162,15 +163,15 @@ func TestInstanceThatDoesNotHoldAProxyIsSilent(t *testing.T) {
 func TestControlIsAMicroService(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	i, _ := w.settled(quiet(t, w.url, greenhouse), greenhouseKey, greenhouseTokens)
-	ping, err := w.nc.Request("$SRV.PING.subproxy", nil, patience)
+	i, _ := w.settled(quiet(t, w.URL, greenhouse), greenhouseKey, greenhouseTokens)
+	ping, err := w.NC.Request("$SRV.PING.subproxy", nil, harness.Patience)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p := decode[micro.Ping](t, ping.Data); p.Name != "subproxy" || p.Version != "0.0.0" || p.Type != micro.PingResponseType {
+	if p := harness.Decode[micro.Ping](t, ping.Data); p.Name != "subproxy" || p.Version != "0.0.0" || p.Type != micro.PingResponseType {
 		t.Errorf("ping: %+v", p)
 	}
-	info, err := w.nc.Request("$SRV.INFO.subproxy", nil, patience)
+	info, err := w.NC.Request("$SRV.INFO.subproxy", nil, harness.Patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +191,7 @@ func TestControlIsAMicroService(t *testing.T) {
 	if described.Metadata["instance_id"] != i.Owner().ID || described.Metadata["instance"] != i.Owner().Name {
 		t.Errorf("metadata %v", described.Metadata)
 	}
-	if _, err := w.nc.Request("$SRV.STATS.subproxy", nil, patience); err != nil {
+	if _, err := w.NC.Request("$SRV.STATS.subproxy", nil, harness.Patience); err != nil {
 		t.Errorf("stats: %v", err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/exesdb/subproxy/test/harness"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -20,24 +21,24 @@ func TestTenThousandSubscriptionsOfOneStreamGetTheirEvents(t *testing.T) {
 	if raceEnabled {
 		n = 2_000 // beyond the limit all the same
 	}
-	c := quiet(t, w.url, many("s", n))
+	c := quiet(t, w.URL, many("s", n))
 	c.SubscriptionProxy.VerificationTimeout = 30 * time.Second
 	c.Status.SummaryInterval = 100 * time.Millisecond
 	w.emit(c)
 
-	subscriber, err := nats.Connect(w.url)
+	subscriber, err := nats.Connect(w.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer subscriber.Close()
 	var mu sync.Mutex
-	got, total, wrong := map[string][]receipt{}, 0, 0
+	got, total, wrong := map[string][]harness.Receipt{}, 0, 0
 	sub, err := subscriber.Subscribe("exesdb.delivered.s.*", func(m *nats.Msg) {
 		mu.Lock()
 		defer mu.Unlock()
 		name := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
-		one := receipt{id: m.Header.Get("ce-id")}
-		if _, err := fmt.Sscan(m.Header.Get("Exesdb-Seq"), &one.seq); err != nil {
+		one := harness.Receipt{ID: m.Header.Get("ce-id")}
+		if _, err := fmt.Sscan(m.Header.Get("Exesdb-Seq"), &one.Seq); err != nil {
 			wrong++
 		}
 		got[name] = append(got[name], one)
@@ -53,7 +54,7 @@ func TestTenThousandSubscriptionsOfOneStreamGetTheirEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	publisher, err := nats.Connect(w.url)
+	publisher, err := nats.Connect(w.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,13 +63,13 @@ func TestTenThousandSubscriptionsOfOneStreamGetTheirEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stored := map[string][]appended{} // by subscription
+	stored := map[string][]harness.Appended{} // by subscription
 	publish := func(round int) {
 		futures := make([]jetstream.PubAckFuture, n)
 		for i := range n {
 			id := fmt.Sprintf("%d-%d", round, i)
 			m := &nats.Msg{Subject: fmt.Sprintf("exesdb.events.s.plant-%d.type_%d=3Av1", i%7, i), Header: nats.Header{"ce-id": {id}}, Data: []byte("{}")}
-			if futures[i], err = js.PublishMsgAsync(m, jetstream.WithStallWait(patience)); err != nil {
+			if futures[i], err = js.PublishMsgAsync(m, jetstream.WithStallWait(harness.Patience)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -76,17 +77,17 @@ func TestTenThousandSubscriptionsOfOneStreamGetTheirEvents(t *testing.T) {
 			select {
 			case ack := <-f.Ok():
 				name := fmt.Sprintf("s%05d", i)
-				stored[name] = append(stored[name], appended{seq: ack.Sequence, id: fmt.Sprintf("%d-%d", round, i)})
+				stored[name] = append(stored[name], harness.Appended{Seq: ack.Sequence, ID: fmt.Sprintf("%d-%d", round, i)})
 			case err := <-f.Err():
 				t.Fatal(err)
-			case <-time.After(patience):
+			case <-time.After(harness.Patience):
 				t.Fatal("no acknowledgement")
 			}
 		}
 	}
 	publish(0) // what is there before, for the passes
 	w.start(c)
-	w.eventually("the summary to count all as verified", func() bool { return w.verified("s") == n })
+	w.Eventually("the summary to count all as verified", func() bool { return w.verified("s") == n })
 	for round := 1; round < each; round++ {
 		publish(round)
 	}
@@ -103,18 +104,18 @@ func TestTenThousandSubscriptionsOfOneStreamGetTheirEvents(t *testing.T) {
 			break
 		}
 		if now == had {
-			t.Fatalf("nothing delivered within %s", patience)
+			t.Fatalf("nothing delivered within %s", harness.Patience)
 		}
 		had = now
-		for deadline := time.Now().Add(patience); now == had && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(harness.Patience); now == had && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 			mu.Lock()
 			now = total
 			mu.Unlock()
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
 	defer cancel()
-	for info := range w.js.ListStreams(ctx).Info() {
+	for info := range w.JS.ListStreams(ctx).Info() {
 		if info.State.Consumers > 0 {
 			t.Errorf("stream %s has %d consumers", info.Config.Name, info.State.Consumers)
 		}
@@ -122,7 +123,7 @@ func TestTenThousandSubscriptionsOfOneStreamGetTheirEvents(t *testing.T) {
 	mu.Lock()
 	defer mu.Unlock()
 	for name, store := range stored {
-		if v := judge(anything, store, got[name], allowed{}); !v.ok() {
+		if v := harness.Judge(harness.Anything, store, got[name], harness.Allowed{}); !v.Ok() {
 			t.Fatalf("%s: %v", name, v)
 		}
 	}

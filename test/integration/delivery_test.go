@@ -12,6 +12,7 @@ import (
 	"github.com/exesdb/subproxy/internal/service"
 	"github.com/exesdb/subproxy/pkg/deadletter"
 	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 // deliveryExamples are the contract's examples that TestContractExamplesOfDelivery holds to the code.
@@ -36,7 +37,7 @@ func (w *world) emit(c *config.Config) (stop func()) {
 			return
 		}
 		ended = true
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
 		defer cancel()
 		if err := e.Stop(ctx); err != nil {
 			w.Errorf("stop the emitter: %v", err)
@@ -50,18 +51,18 @@ func TestContractExamplesOfDelivery(t *testing.T) {
 	t.Parallel()
 	page := examples(t)
 	w := newWorld(t)
-	c := quiet(t, w.url, store("greenhouse_tycoon",
-		config.Subscription{Name: "audit", Type: "by_stream", Selector: "$all", Forward: &config.Forward{Sink: "request", Subject: "app.audit", Timeout: patience, MaxDeliver: 2}}))
+	c := quiet(t, w.URL, store("greenhouse_tycoon",
+		config.Subscription{Name: "audit", Type: "by_stream", Selector: "$all", Forward: &config.Forward{Sink: "request", Subject: "app.audit", Timeout: harness.Patience, MaxDeliver: 2}}))
 	w.emit(c)
 	w.start(c)
-	requests, err := w.nc.SubscribeSync("app.audit")
+	requests, err := w.NC.SubscribeSync("app.audit")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
-		w.publish("exesdb.events.greenhouse_tycoon.greenhouse-1.initialized=3Av1", `{"area":12}`)
+		w.Publish("exesdb.events.greenhouse_tycoon.greenhouse-1.initialized=3Av1", `{"area":12}`)
 	}
-	first, err := requests.NextMsg(patience)
+	first, err := requests.NextMsg(harness.Patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,14 +79,14 @@ func TestContractExamplesOfDelivery(t *testing.T) {
 	if string(first.Data) != `{"area":12}` {
 		t.Errorf("data %s", first.Data)
 	}
-	w.eventually("tell that it is behind", func() bool {
-		return strings.Contains(string(w.latest("exesdb.emitter.progress.greenhouse_tycoon")), `"behind":{"audit":`)
+	w.Eventually("tell that it is behind", func() bool {
+		return strings.Contains(string(w.Latest("exesdb.emitter.progress.greenhouse_tycoon")), `"behind":{"audit":`)
 	})
-	same(t, "progress", page["progress"], string(w.latest("exesdb.emitter.progress.greenhouse_tycoon")))
-	w.eventually("have the lease name a message of the stream", func() bool {
-		return strings.Contains(string(w.latest("exesdb.cluster.state.leader.greenhouse_tycoon")), `"witness":"`)
+	same(t, "progress", page["progress"], string(w.Latest("exesdb.emitter.progress.greenhouse_tycoon")))
+	w.Eventually("have the lease name a message of the stream", func() bool {
+		return strings.Contains(string(w.Latest("exesdb.cluster.state.leader.greenhouse_tycoon")), `"witness":"`)
 	})
-	same(t, "lease", page["lease"], string(w.latest("exesdb.cluster.state.leader.greenhouse_tycoon")))
+	same(t, "lease", page["lease"], string(w.Latest("exesdb.cluster.state.leader.greenhouse_tycoon")))
 
 	// Refused as often as it may be, it is parked, and the next one comes.
 	refuse := func(m *nats.Msg) {
@@ -95,12 +96,12 @@ func TestContractExamplesOfDelivery(t *testing.T) {
 		}
 	}
 	refuse(first)
-	again, err := requests.NextMsg(patience)
+	again, err := requests.NextMsg(harness.Patience)
 	if err != nil || again.Header.Get(event.SequenceHeader) != "1" {
 		t.Fatalf("after a refusal: %v", err)
 	}
 	refuse(again)
-	second, err := requests.NextMsg(patience)
+	second, err := requests.NextMsg(harness.Patience)
 	if err != nil || second.Header.Get(event.SequenceHeader) != "2" {
 		t.Fatalf("after parking: %v", err)
 	}
@@ -108,8 +109,8 @@ func TestContractExamplesOfDelivery(t *testing.T) {
 		t.Fatal(err)
 	}
 	var point []byte
-	w.eventually("write the checkpoint", func() bool {
-		kv, err := w.js.KeyValue(t.Context(), "exesdb_checkpoints")
+	w.Eventually("write the checkpoint", func() bool {
+		kv, err := w.JS.KeyValue(t.Context(), "exesdb_checkpoints")
 		if err != nil {
 			return false
 		}
@@ -121,7 +122,7 @@ func TestContractExamplesOfDelivery(t *testing.T) {
 		return strings.HasPrefix(string(point), `{"seq":2,`)
 	})
 	same(t, "checkpoint", page["checkpoint"], string(point))
-	lot, err := w.js.Stream(t.Context(), deadletter.Stream)
+	lot, err := w.JS.Stream(t.Context(), deadletter.Stream)
 	if err != nil {
 		t.Fatal(err)
 	}

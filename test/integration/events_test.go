@@ -6,32 +6,33 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 func TestLeaderChangeReregistersAtOnceAndIsVerified(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	c := quiet(t, w.url, store("green.house", config.Subscription{Name: "to pubsub", Type: "by_stream", Selector: "$all", StartVersion: -1}))
+	c := quiet(t, w.URL, store("green.house", config.Subscription{Name: "to pubsub", Type: "by_stream", Selector: "$all", StartVersion: -1}))
 	const key, tokens = "green=2Ehouse.by_stream.=24all.to=20pubsub", "green=2Ehouse.to=20pubsub"
 	i, first := w.settled(c, key, tokens)
 	if first.Cause != "initial" || first.Term != 0 || first.Incarnation != 1 {
 		t.Errorf("the first record is %+v, want cause initial, term 0, incarnation 1", first)
 	}
 
-	w.publish(changed, `{"store":"green.house","leader":"n2","previous_leader":"n1","term":42,"reason":"n1 stopped"}`)
-	r := w.await(key, "registered after the leader change", after(first.revision, "leader_changed"))
-	w.awaitStatus(tokens, "verified after the leader change", func(s proxyStatus) bool {
-		return verifiedAt(r.revision)(s) && s.LastCause == "leader_changed"
+	w.Publish(harness.LeaderChanged, `{"store":"green.house","leader":"n2","previous_leader":"n1","term":42,"reason":"n1 stopped"}`)
+	r := w.Await(key, "registered after the leader change", harness.After(first.Revision, "leader_changed"))
+	w.AwaitStatus(tokens, "verified after the leader change", func(s harness.Status) bool {
+		return harness.VerifiedAt(r.Revision)(s) && s.LastCause == "leader_changed"
 	})
 
 	prefix := "exesdb.proxy.deliver." + i.Owner().ID + "."
 	if number, ok := strings.CutPrefix(r.DeliverSubject, prefix); !ok || number == "" || strings.Trim(number, "0123456789") != "" {
 		t.Errorf("deliver subject %q, want %s<n>", r.DeliverSubject, prefix)
 	}
-	want := record{
+	want := harness.Record{
 		Store: "green.house", Type: "by_stream", Selector: "$all", Name: "to pubsub", StartVersion: -1,
-		Owner: owner{Name: t.Name(), ID: i.Owner().ID}, Incarnation: 1, Term: 42, Cause: "leader_changed",
-		DeliverSubject: first.DeliverSubject, RegisteredAt: r.RegisteredAt, revision: r.revision,
+		Owner: harness.Owner{Name: t.Name(), ID: i.Owner().ID}, Incarnation: 1, Term: 42, Cause: "leader_changed",
+		DeliverSubject: first.DeliverSubject, RegisteredAt: r.RegisteredAt, Revision: r.Revision,
 	}
 	if r != want {
 		t.Errorf("the record is\n%+v, want\n%+v", r, want)
@@ -39,7 +40,7 @@ func TestLeaderChangeReregistersAtOnceAndIsVerified(t *testing.T) {
 	if r.RegisteredAt.Location() != time.UTC || !r.RegisteredAt.After(first.RegisteredAt) {
 		t.Errorf("registered at %s after %s", r.RegisteredAt, first.RegisteredAt)
 	}
-	if writes := w.writes(); len(writes) != 2 {
+	if writes := w.Writes(); len(writes) != 2 {
 		t.Errorf("%d writes, want 2: %+v", len(writes), writes)
 	}
 }
@@ -50,15 +51,15 @@ func TestEmitterRestartReregistersWhatItsTopicNames(t *testing.T) {
 	stream := func(name string) config.Subscription {
 		return config.Subscription{Name: name, Type: "by_stream", Selector: "$all"}
 	}
-	c := quiet(t, w.url, store("s", byType("a", "x:v1"), byType("b", "y:v1"), stream("audit"), stream("other")))
+	c := quiet(t, w.URL, store("s", byType("a", "x:v1"), byType("b", "y:v1"), stream("audit"), stream("other")))
 	keys := map[string]string{
 		"a": "s.by_event_type.x=3Av1.a", "b": "s.by_event_type.y=3Av1.b",
 		"audit": "s.by_stream.=24all.audit", "other": "s.by_stream.=24all.other",
 	}
 	i := w.start(c)
 	for name, key := range keys {
-		w.await(key, "registered first", func(record) bool { return true })
-		w.awaitStatus("s."+name, "verified first", verifiedAt(1))
+		w.Await(key, "registered first", func(harness.Record) bool { return true })
+		w.AwaitStatus("s."+name, "verified first", harness.VerifiedAt(1))
 	}
 	for _, step := range []struct {
 		body  string
@@ -71,30 +72,30 @@ func TestEmitterRestartReregistersWhatItsTopicNames(t *testing.T) {
 		{`{"store":"s","topic":"nobody:v1"}`, nil},
 		{`{"store":"s","emitter":"n2"}`, []string{"a", "b", "audit", "other"}},
 	} {
-		before := len(w.writes())
+		before := len(w.Writes())
 		ignored := i.counter(t, "cluster_events_ignored_total", "reason=topic")
-		w.publish(restarted, step.body)
+		w.Publish(harness.EmitterRestarted, step.body)
 		if step.names == nil {
-			w.eventually("count the topic that names nothing", func() bool {
+			w.Eventually("count the topic that names nothing", func() bool {
 				return i.counter(t, "cluster_events_ignored_total", "reason=topic") == ignored+1
 			})
 		}
-		w.eventually("as many writes as subscriptions named by "+step.body, func() bool { return len(w.writes()) >= before+len(step.names) })
+		w.Eventually("as many writes as subscriptions named by "+step.body, func() bool { return len(w.Writes()) >= before+len(step.names) })
 		// The next answer comes after whatever else the event might have caused was begun.
-		w.askOne("status", `{"store":"s"}`)
+		w.AskOne("status", `{"store":"s"}`)
 		wrote := map[string]int{}
-		for _, one := range w.writes()[before:] {
-			if one.record.Cause != "emitter_restarted" {
-				t.Errorf("%s: %s written for cause %q", step.body, one.key, one.record.Cause)
+		for _, one := range w.Writes()[before:] {
+			if one.Record.Cause != "emitter_restarted" {
+				t.Errorf("%s: %s written for cause %q", step.body, one.Key, one.Record.Cause)
 			}
-			wrote[one.key]++
+			wrote[one.Key]++
 		}
 		for _, name := range step.names {
 			if wrote[keys[name]] != 1 {
 				t.Errorf("%s: %s written %d times, want once", step.body, name, wrote[keys[name]])
 			}
 			delete(wrote, keys[name])
-			w.awaitStatus("s."+name, "verified", verifiedAt(uint64(before)+1))
+			w.AwaitStatus("s."+name, "verified", harness.VerifiedAt(uint64(before)+1))
 		}
 		if len(wrote) > 0 {
 			t.Errorf("%s: written besides: %v", step.body, wrote)
@@ -105,31 +106,31 @@ func TestEmitterRestartReregistersWhatItsTopicNames(t *testing.T) {
 func TestTimerRegistersWhereNoEventWasHeard(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	c := quiet(t, w.url, greenhouse)
+	c := quiet(t, w.URL, greenhouse)
 	c.SubscriptionProxy.InitialReregisterInterval = 50 * time.Millisecond
 	c.SubscriptionProxy.NormalReregisterInterval = 100 * time.Millisecond
 	_, first := w.settled(c, greenhouseKey, greenhouseTokens)
-	second := w.await(greenhouseKey, "registered by the timer", after(first.revision, "timer"))
-	third := w.await(greenhouseKey, "registered by the timer again", after(second.revision, "timer"))
-	w.awaitStatus(greenhouseTokens, "verified by the timer", verifiedAt(third.revision))
+	second := w.Await(greenhouseKey, "registered by the timer", harness.After(first.Revision, "timer"))
+	third := w.Await(greenhouseKey, "registered by the timer again", harness.After(second.Revision, "timer"))
+	w.AwaitStatus(greenhouseTokens, "verified by the timer", harness.VerifiedAt(third.Revision))
 }
 
 func TestClusterEventsAreReadGenerously(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	c := quiet(t, w.url, greenhouse, store("other", byType("initialized", "greenhouse_initialized:v1")))
+	c := quiet(t, w.URL, greenhouse, store("other", byType("initialized", "greenhouse_initialized:v1")))
 	const otherKey = "other.by_event_type.greenhouse_initialized=3Av1.initialized"
 	i, mine := w.settled(c, greenhouseKey, greenhouseTokens)
-	other := w.await(otherKey, "registered first", func(record) bool { return true })
-	w.awaitStatus("other.initialized", "verified first", verifiedAt(other.revision))
+	other := w.Await(otherKey, "registered first", func(harness.Record) bool { return true })
+	w.AwaitStatus("other.initialized", "verified first", harness.VerifiedAt(other.Revision))
 
 	malformed := 0.0
 	for _, body := range []string{"", "  ", "null", "not json", `["store"]`, `{"store":`, "\xff\xfe\x00", `{}`, `{"term":7}`, `{"store":null}`, `{"store":{"id":"greenhouse"}}`} {
-		w.publish(changed, body)
-		mine = w.await(greenhouseKey, "registered for body "+body, after(mine.revision, "leader_changed"))
-		other = w.await(otherKey, "registered for body "+body, after(other.revision, "leader_changed"))
-		w.awaitStatus("other.initialized", "verified", verifiedAt(other.revision))
-		w.awaitStatus(greenhouseTokens, "verified", verifiedAt(mine.revision))
+		w.Publish(harness.LeaderChanged, body)
+		mine = w.Await(greenhouseKey, "registered for body "+body, harness.After(mine.Revision, "leader_changed"))
+		other = w.Await(otherKey, "registered for body "+body, harness.After(other.Revision, "leader_changed"))
+		w.AwaitStatus("other.initialized", "verified", harness.VerifiedAt(other.Revision))
+		w.AwaitStatus(greenhouseTokens, "verified", harness.VerifiedAt(mine.Revision))
 		switch strings.TrimSpace(body) {
 		case "", `{}`, `{"term":7}`, `{"store":null}`:
 		default:
@@ -143,11 +144,11 @@ func TestClusterEventsAreReadGenerously(t *testing.T) {
 		t.Errorf("malformed events logged %d times, want once a minute", n)
 	}
 
-	before := len(w.writes())
-	w.publish(changed, `{"store":"unknown","term":99}`)
-	w.eventually("count the unknown store", func() bool { return i.counter(t, "cluster_events_ignored_total", "reason=store") == 1 })
-	w.askOne("status", "")
-	if writes := w.writes(); len(writes) != before {
+	before := len(w.Writes())
+	w.Publish(harness.LeaderChanged, `{"store":"unknown","term":99}`)
+	w.Eventually("count the unknown store", func() bool { return i.counter(t, "cluster_events_ignored_total", "reason=store") == 1 })
+	w.AskOne("status", "")
+	if writes := w.Writes(); len(writes) != before {
 		t.Errorf("a leader change of an unknown store caused %+v", writes[before:])
 	}
 }
@@ -155,12 +156,12 @@ func TestClusterEventsAreReadGenerously(t *testing.T) {
 func TestLowerTermIsIgnoredAndEqualOrHigherActedOn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	i, r := w.settled(quiet(t, w.url, greenhouse), greenhouseKey, greenhouseTokens)
+	i, r := w.settled(quiet(t, w.URL, greenhouse), greenhouseKey, greenhouseTokens)
 	act := func(body string, term uint64) {
 		t.Helper()
-		w.publish(changed, body)
-		r = w.await(greenhouseKey, "registered for "+body, after(r.revision, "leader_changed"))
-		w.awaitStatus(greenhouseTokens, "verified", verifiedAt(r.revision))
+		w.Publish(harness.LeaderChanged, body)
+		r = w.Await(greenhouseKey, "registered for "+body, harness.After(r.Revision, "leader_changed"))
+		w.AwaitStatus(greenhouseTokens, "verified", harness.VerifiedAt(r.Revision))
 		if r.Term != term {
 			t.Errorf("%s: the record has term %d, want %d", body, r.Term, term)
 		}
@@ -169,10 +170,10 @@ func TestLowerTermIsIgnoredAndEqualOrHigherActedOn(t *testing.T) {
 	ignore := func(body string) {
 		t.Helper()
 		ignored++
-		w.publish(changed, body)
-		w.eventually("count the stale "+body, func() bool { return i.counter(t, "cluster_events_ignored_total", "reason=term") == ignored })
-		w.askOne("status", "")
-		if now, _ := w.record(greenhouseKey); now != r {
+		w.Publish(harness.LeaderChanged, body)
+		w.Eventually("count the stale "+body, func() bool { return i.counter(t, "cluster_events_ignored_total", "reason=term") == ignored })
+		w.AskOne("status", "")
+		if now, _ := w.Record(greenhouseKey); now != r {
 			t.Errorf("%s: the record became %+v", body, now)
 		}
 	}

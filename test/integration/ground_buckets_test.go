@@ -11,6 +11,7 @@ import (
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/pkg/deadletter"
 	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 // TestUnfitBucketsAreOneStartUpError has every bucket as other clients make it by default, with a TTL and little room, and a parked stream
@@ -19,11 +20,11 @@ func TestUnfitBucketsAreOneStartUpError(t *testing.T) {
 	t.Parallel()
 	g := newGround(t, nil)
 	for _, name := range []string{"exesdb_subscriptions", "exesdb_cluster", "exesdb_checkpoints"} {
-		if _, err := g.js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: name, History: 5, TTL: 10 * time.Second, MaxBytes: 100}); err != nil {
+		if _, err := g.JS.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: name, History: 5, TTL: 10 * time.Second, MaxBytes: 100}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := g.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "EXESDB_PARKED", Subjects: []string{"exesdb.parked.>"}}); err != nil {
+	if _, err := g.JS.CreateStream(t.Context(), jetstream.StreamConfig{Name: "EXESDB_PARKED", Subjects: []string{"exesdb.parked.>"}}); err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()
@@ -69,13 +70,13 @@ func TestDeletedBucketsAreMadeAnewAfterAPauseAndProven(t *testing.T) {
 	g.append(1, 5)
 	g.awaitDelivered("all", 5)
 	for i, name := range []string{"exesdb_subscriptions", "exesdb_checkpoints", "exesdb_cluster"} {
-		if err := g.js.DeleteKeyValue(t.Context(), name); err != nil {
+		if err := g.JS.DeleteKeyValue(t.Context(), name); err != nil {
 			t.Fatal(err)
 		}
 		deleted := time.Now()
 		g.append(6+i, 1) // the bucket of checkpoints is found gone by writing
-		g.eventually(name+" is proven", func() bool {
-			stream, err := g.js.Stream(t.Context(), "KV_"+name)
+		g.Eventually(name+" is proven", func() bool {
+			stream, err := g.JS.Stream(t.Context(), "KV_"+name)
 			if err != nil {
 				return false
 			}
@@ -93,23 +94,23 @@ func TestDeletedBucketsAreMadeAnewAfterAPauseAndProven(t *testing.T) {
 		})
 		g.awaitDelivered("all", 6+i)
 	}
-	g.awaitStatus("s.all", "healthy and registered anew", func(s proxyStatus) bool { return s.Health == "healthy" && s.Verified })
-	g.eventually("the checkpoint is there again", func() bool { return g.checkpoint("s.by_stream.=24all.all") == 8 })
+	g.AwaitStatus("s.all", "healthy and registered anew", func(s harness.Status) bool { return s.Health == "healthy" && s.Verified })
+	g.Eventually("the checkpoint is there again", func() bool { return g.checkpoint("s.by_stream.=24all.all") == 8 })
 }
 
 func TestBridgedStreamOfOneReplicaIsWarnedOf(t *testing.T) {
 	t.Parallel()
 	g := newGround(t, nil)
-	if _, err := g.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders"}}); err != nil {
+	if _, err := g.JS.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORDERS", Subjects: []string{"orders"}}); err != nil {
 		t.Fatal(err)
 	}
 	g.config.Bridge.Streams = []config.BridgeStream{{Stream: "ORDERS", Store: groundStore, Event: "leader_changed"}}
 	g.start()
-	g.eventually("the bridge is warned of", func() bool { return g.logged("stream ORDERS has one replica") == 1 })
+	g.Eventually("the bridge is warned of", func() bool { return g.logged("stream ORDERS has one replica") == 1 })
 	next := *g.config // as after SIGHUP, which reads another
 	next.Bridge.Streams = []config.BridgeStream{{Stream: "OTHER", Store: groundStore, Event: "leader_changed"}}
 	if err := g.instance.Reload(&next); err != nil {
 		t.Fatal(err)
 	}
-	g.eventually("the new bridge is warned of", func() bool { return g.logged("there is no stream OTHER") == 1 })
+	g.Eventually("the new bridge is warned of", func() bool { return g.logged("there is no stream OTHER") == 1 })
 }

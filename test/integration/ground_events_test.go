@@ -15,6 +15,7 @@ import (
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/status"
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 // What pkg/subscription's table has for every pair, through a store.
@@ -34,7 +35,7 @@ func TestPayloadsAreComparedAsPostgreSQLDoes(t *testing.T) {
 	for _, d := range data {
 		g.put("exesdb.events.s.o-1.created", d, nil)
 	}
-	g.eventually("all has all", func() bool { return len(g.delivered("all")) == len(data) })
+	g.Eventually("all has all", func() bool { return len(g.delivered("all")) == len(data) })
 	for name, want := range map[string][]int{"exact": {2}, "huge": {3}, "zero": {5, 11}, "any": {1, 2, 3, 4, 5, 11}} {
 		g.awaitNumbers(name, want...)
 	}
@@ -116,11 +117,11 @@ func TestTypesWithDotsReachTheirSubscribers(t *testing.T) {
 	for name, numbers := range map[string][]int{"all": {1, 2, 3, 5}, "dotted": {1, 2}, "versioned": {3}, "stream": {1, 2, 3, 5}} {
 		g.awaitNumbers(name, numbers...)
 	}
-	g.eventually("the one that is no event is counted", func() bool { return g.metric("emitter_malformed_total") > 0 })
+	g.Eventually("the one that is no event is counted", func() bool { return g.metric("emitter_malformed_total") > 0 })
 	if n := g.metric("emitter_malformed_total"); n > 2 { // the tail and a catch-up may each read it
 		t.Errorf("the one that is no event is counted %v times", n)
 	}
-	g.eventually("it is told once", func() bool { return g.logged("are no events reach nobody: 1 so far") == 1 })
+	g.Eventually("it is told once", func() bool { return g.logged("are no events reach nobody: 1 so far") == 1 })
 	if h := g.delivered("all")[0].Header; h.Get("ce-type") != "order.created" || h.Get("ce-subject") != "o-1" {
 		t.Errorf("sent on with %v", h)
 	}
@@ -134,14 +135,14 @@ func TestAnotherSelectorWithTheSameForwardBeginsAnew(t *testing.T) {
 		return config.Subscription{Name: name, Type: "by_event_type", Selector: "placed", Forward: &config.Forward{Sink: sink, Subject: subject, Timeout: time.Second, MaxDeliver: 5}}
 	}
 	g := newGround(t, nil, placed("asked", "request", "app.asked"), placed("stored", "stream", "app.stored"))
-	if _, err := g.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "OUT", Subjects: []string{"app.stored"}}); err != nil {
+	if _, err := g.JS.CreateStream(t.Context(), jetstream.StreamConfig{Name: "OUT", Subjects: []string{"app.stored"}}); err != nil {
 		t.Fatal(err)
 	}
 	// The rules of Fencing, in short.
 	var mu sync.Mutex
 	places := map[string][2]int{}
 	done := map[string]int{}
-	sub, err := g.nc.Subscribe("app.asked", func(m *nats.Msg) {
+	sub, err := g.NC.Subscribe("app.asked", func(m *nats.Msg) {
 		mu.Lock()
 		defer mu.Unlock()
 		key := m.Header.Get(event.SubscriptionHeader)
@@ -178,23 +179,23 @@ func TestAnotherSelectorWithTheSameForwardBeginsAnew(t *testing.T) {
 		}
 	}
 	stored := func(n uint64) func() bool { return func() bool { return g.last("OUT") == n } }
-	g.eventually("the first has its events", is(first, both))
-	g.eventually("so has the stream", stored(both))
+	g.Eventually("the first has its events", is(first, both))
+	g.Eventually("so has the stream", stored(both))
 	g.stop()
 	g.start() // another incarnation of the first
 	for range both {
 		g.put("exesdb.events.s.o-1.placed", `{"n":3}`, nil)
 	}
-	g.eventually("the first goes on", is(first, 2*both))
+	g.Eventually("the first goes on", is(first, 2*both))
 	g.reload(func(c *config.Config) {
 		c.Stores[0].Subscriptions = slices.Clone(c.Stores[0].Subscriptions)
 		for i := range c.Stores[0].Subscriptions {
 			c.Stores[0].Subscriptions[i].Type, c.Stores[0].Subscriptions[i].Selector = "by_stream", "$all"
 		}
 	})
-	g.eventually("the second has all events", is(second, 2*both+onlyAll))
-	g.eventually("so has the stream, beside those of the first", stored(4*both+onlyAll))
-	out, err := g.js.Stream(t.Context(), "OUT")
+	g.Eventually("the second has all events", is(second, 2*both+onlyAll))
+	g.Eventually("so has the stream, beside those of the first", stored(4*both+onlyAll))
+	out, err := g.JS.Stream(t.Context(), "OUT")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +208,7 @@ func TestAnotherSelectorWithTheSameForwardBeginsAnew(t *testing.T) {
 // keysOf are the keys of a bucket that have a record of that subscription's name.
 func (g *ground) keysOf(bucket, name string) (keys []string) {
 	g.Helper()
-	kv, err := g.js.KeyValue(g.Context(), bucket)
+	kv, err := g.JS.KeyValue(g.Context(), bucket)
 	if err != nil {
 		g.Fatal(err)
 	}
@@ -263,17 +264,17 @@ func TestSelectorThatMeansTheSameIsTheSameSubscription(t *testing.T) {
 	const now = "s.by_event_payload.=7B=22area=22=3A12=2C=22kind=22=3A=22x=22=7D.p"
 	const before = "s.by_event_payload.=7B=22kind=22=3A=22x=22=2C=22area=22=3A12=7D.p" // as the version of before had it
 	for _, bucket := range []string{"exesdb_subscriptions", "exesdb_checkpoints"} {
-		g.eventually("there is one key in "+bucket, func() bool { return slices.Equal(g.keysOf(bucket, "p"), []string{now}) })
+		g.Eventually("there is one key in "+bucket, func() bool { return slices.Equal(g.keysOf(bucket, "p"), []string{now}) })
 	}
 	if g.logged("is another subscription") != 0 {
 		t.Error("the same is said to be another")
 	}
-	g.eventually("the checkpoint is written", func() bool { return g.checkpoint(now) == 3 })
+	g.Eventually("the checkpoint is written", func() bool { return g.checkpoint(now) == 3 })
 	g.stop()
 
 	// A deployment of the version before, that was killed.
 	for _, bucket := range []string{"exesdb_subscriptions", "exesdb_checkpoints"} {
-		kv, err := g.js.KeyValue(t.Context(), bucket)
+		kv, err := g.JS.KeyValue(t.Context(), bucket)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -288,7 +289,7 @@ func TestSelectorThatMeansTheSameIsTheSameSubscription(t *testing.T) {
 		if _, err := kv.PutString(t.Context(), before, record); err != nil {
 			t.Fatal(err)
 		}
-		stream, err := g.js.Stream(t.Context(), "KV_"+bucket)
+		stream, err := g.JS.Stream(t.Context(), "KV_"+bucket)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -300,22 +301,22 @@ func TestSelectorThatMeansTheSameIsTheSameSubscription(t *testing.T) {
 	more()
 	await()
 	for _, bucket := range []string{"exesdb_subscriptions", "exesdb_checkpoints"} {
-		g.eventually("the key of before is gone from "+bucket, func() bool { return slices.Equal(g.keysOf(bucket, "p"), []string{now}) })
+		g.Eventually("the key of before is gone from "+bucket, func() bool { return slices.Equal(g.keysOf(bucket, "p"), []string{now}) })
 	}
 	if got := g.delivered("p"); got[len(got)-1].Header.Get(event.IncarnationHeader) != "8" {
 		t.Errorf("the last is of incarnation %s", got[len(got)-1].Header.Get(event.IncarnationHeader))
 	}
 
-	g.eventually("the checkpoint is written again", func() bool { return g.checkpoint(now) == 4 })
+	g.Eventually("the checkpoint is written again", func() bool { return g.checkpoint(now) == 4 })
 
 	// Another one is said to be one, with where it begins, and begins there.
 	selectors(`{"area":12}`, pattern.Selector)
-	g.eventually("all events come again", func() bool { return len(g.delivered("p")) == 2*next })
-	g.eventually("instance and emitter say so", func() bool { return g.logged("another type or selector is another subscription") == 2 })
+	g.Eventually("all events come again", func() bool { return len(g.delivered("p")) == 2*next })
+	g.Eventually("instance and emitter say so", func() bool { return g.logged("another type or selector is another subscription") == 2 })
 	if g.logged("begins_at=0") != 2 || g.logged("sequence_before=4") != 1 {
 		t.Error("nothing says where it begins, or what stays")
 	}
-	g.eventually("both have checkpoints", func() bool {
+	g.Eventually("both have checkpoints", func() bool {
 		got := g.keysOf("exesdb_checkpoints", "p")
 		return slices.Contains(got, now) && len(got) == 2
 	})
@@ -325,7 +326,7 @@ func TestSelectorThatMeansTheSameIsTheSameSubscription(t *testing.T) {
 func (g *ground) awaitNumbers(name string, want ...int) {
 	g.Helper()
 	var got []int
-	g.eventually(fmt.Sprintf("%s has %v", name, want), func() bool {
+	g.Eventually(fmt.Sprintf("%s has %v", name, want), func() bool {
 		got = g.numbers(g.delivered(name))
 		return len(got) >= len(want)
 	})
@@ -351,7 +352,7 @@ func TestMessageThatIsNoEventIsSeen(t *testing.T) {
 			g.append(1, 1)
 			g.awaitDelivered("all", 1)
 			if c.later {
-				g.eventually("a checkpoint", func() bool { return g.checkpoint("s.by_stream.=24all.all") == 1 })
+				g.Eventually("a checkpoint", func() bool { return g.checkpoint("s.by_stream.=24all.all") == 1 })
 				g.stop()
 			}
 			g.put("exesdb.events.s.a", `{"n":9}`, nil)
@@ -361,13 +362,13 @@ func TestMessageThatIsNoEventIsSeen(t *testing.T) {
 			}
 			g.awaitDelivered("all", 2)
 			g.awaitRaised("warning store")
-			if a := decode[status.Alert](g, g.heard("exesdb.proxy.alert.s")[0].Data); !strings.Contains(a.Message, "sequence 2") || !strings.Contains(a.Message, "exesdb.events.s.a") {
+			if a := harness.Decode[status.Alert](g, g.Heard("exesdb.proxy.alert.s")[0].Data); !strings.Contains(a.Message, "sequence 2") || !strings.Contains(a.Message, "exesdb.events.s.a") {
 				t.Errorf("the alert says %q", a.Message)
 			}
 			g.put("exesdb.events.s.b", `not JSON`, nats.Header{"Content-Type": {"application/cloudevents+json"}})
 			g.append(3, 1)
 			g.awaitDelivered("all", 3)
-			g.eventually("the status says so", func() bool {
+			g.Eventually("the status says so", func() bool {
 				p := g.told("all").PassedOver
 				return p != nil && p.Messages == 2 && p.Sequence == 4 && p.Subject == "exesdb.events.s.b" && p.Reason != ""
 			})

@@ -55,7 +55,7 @@ func (g *ground) awaitSequences(name string, want ...uint64) {
 			g.Logf("%s got %v, not %v", name, got, want)
 		}
 	}()
-	g.eventually(fmt.Sprintf("%s has %d events", name, len(want)), func() bool {
+	g.Eventually(fmt.Sprintf("%s has %d events", name, len(want)), func() bool {
 		got = g.sequences(name)
 		return len(got) >= len(want)
 	})
@@ -67,7 +67,7 @@ func (g *ground) awaitSequences(name string, want ...uint64) {
 // last is the last sequence of a stream, also of what is gone.
 func (g *ground) last(stream string) uint64 {
 	g.Helper()
-	s, err := g.js.Stream(g.Context(), stream)
+	s, err := g.JS.Stream(g.Context(), stream)
 	if err != nil {
 		g.Fatal(err)
 	}
@@ -104,7 +104,7 @@ func TestMarkersAreNoEvents(t *testing.T) {
 				kept.Forward = &config.Forward{Sink: "stream", Subject: "kept.it", Timeout: time.Second, MaxDeliver: 5}
 				typed := byType("typed", "created")
 				g := newGround(t, nil, allEvents("all"), kept, typed)
-				if _, err := g.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "KEPT", Subjects: []string{"kept.>"}}); err != nil {
+				if _, err := g.JS.CreateStream(t.Context(), jetstream.StreamConfig{Name: "KEPT", Subjects: []string{"kept.>"}}); err != nil {
 					t.Fatal(err)
 				}
 				start := g.start
@@ -118,7 +118,7 @@ func TestMarkersAreNoEvents(t *testing.T) {
 				})
 				g.append(1, 1)
 				g.awaitSequences("all", 1)
-				g.eventually("the event is a marker now", func() bool { return g.last(groundStream) == 2 })
+				g.Eventually("the event is a marker now", func() bool { return g.last(groundStream) == 2 })
 				// The server leaves none for these reasons yet, but has names for them.
 				g.store("exesdb.events.s.o-1.created", "", "Nats-Marker-Reason", "Purge")
 				g.store("exesdb.events.s.o-1.created", "", "Nats-Marker-Reason", "Remove")
@@ -126,13 +126,13 @@ func TestMarkersAreNoEvents(t *testing.T) {
 				g.append(5, 1)
 				g.awaitSequences("all", 1, 5)
 				g.awaitSequences("typed", 1, 5)
-				g.eventually("the other stream has both", func() bool { return g.last("KEPT") == 2 })
+				g.Eventually("the other stream has both", func() bool { return g.last("KEPT") == 2 })
 				// What began later reads the markers.
 				g.reload(func(c *config.Config) {
 					c.Stores[0].Subscriptions = append(c.Stores[0].Subscriptions, allEvents("later"))
 				})
 				var later []uint64 // the first may still be in the emitter's memory
-				g.eventually("the later one has the last event", func() bool {
+				g.Eventually("the later one has the last event", func() bool {
 					later = slices.DeleteFunc(g.sequences("later"), func(n uint64) bool { return n == 1 })
 					return len(later) > 0
 				})
@@ -146,7 +146,7 @@ func TestMarkersAreNoEvents(t *testing.T) {
 				start()
 				g.awaitSequences("all", 1, 5, 7)
 				g.awaitSequences("typed", 1, 5, 7)
-				g.eventually("the other stream has three", func() bool { return g.last("KEPT") == 3 })
+				g.Eventually("the other stream has three", func() bool { return g.last("KEPT") == 3 })
 				if n := g.metric("emitter_passed_over_total", "kind=marker"); n == 0 {
 					t.Error("no marker is counted")
 				}
@@ -166,7 +166,7 @@ func TestMessageThatExpiresLeavesNoEvent(t *testing.T) {
 		c.AllowMsgTTL, c.SubjectDeleteMarkerTTL = true, time.Second
 	})
 	g.store("exesdb.events.s.o-1.created", `{"n":1}`, "Nats-TTL", "1s")
-	g.eventually("the event is a marker now", func() bool { return g.last(groundStream) == 2 })
+	g.Eventually("the event is a marker now", func() bool { return g.last(groundStream) == 2 })
 	g.append(3, 1)
 	g.awaitSequences("all", 1, 3)
 	if h := g.delivered("all")[0].Header; h.Get("Nats-TTL") != "" {

@@ -27,9 +27,9 @@ func newDeaf(t *testing.T) *limited {
 // awaitResolved waits until the store's trouble has been an alert, and is none any more.
 func (l *limited) awaitResolved(reason string) {
 	l.Helper()
-	l.eventually("the alert is resolved", func() bool {
+	l.Eventually("the alert is resolved", func() bool {
 		raised, resolved := false, false
-		for _, a := range l.alerts() {
+		for _, a := range l.Alerts() {
 			raised = raised || a.Level == "warning" && strings.Contains(a.LastError, reason)
 			resolved = raised && a.Level == "resolved"
 		}
@@ -42,7 +42,7 @@ func TestDeliverSubjectTakenAwayAndGivenBackLosesNothing(t *testing.T) {
 	l := newDeaf(t)
 	l.config.Emitter.Enabled = false
 	emitter := *l.config
-	emitter.NATS.URL = l.url
+	emitter.NATS.URL = l.URL
 	l.emit(&emitter)
 	l.start()
 	l.metrics.MustRegister(web.NewCollector(l.instance, 100))
@@ -82,7 +82,7 @@ func TestSubscriptionTakenAwayIsNamedAndComesBack(t *testing.T) {
 			l.start()
 			l.append(1, 10)
 			l.awaitDelivered("all", 10)
-			l.eventually("the first events are in the checkpoint", func() bool { return l.checkpointOf("all") == 10 })
+			l.Eventually("the first events are in the checkpoint", func() bool { return l.checkpointOf("all") == 10 })
 			l.unhear(subject)
 			l.append(11, 100)
 			reason := "not permitted to subscribe to "
@@ -110,12 +110,12 @@ func TestEmitterApartSaysWhatItMayNotHear(t *testing.T) {
 			t.Parallel()
 			l := newDeaf(t)
 			emitter := *l.config
-			l.config.NATS.URL, l.config.Emitter.Enabled = l.url, false
+			l.config.NATS.URL, l.config.Emitter.Enabled = l.URL, false
 			l.emit(&emitter)
 			l.start()
 			l.append(1, 10)
 			l.awaitDelivered("all", 10)
-			l.eventually("the first events are in the checkpoint", func() bool { return l.checkpointOf("all") == 10 })
+			l.Eventually("the first events are in the checkpoint", func() bool { return l.checkpointOf("all") == 10 })
 			l.unhear(subject)
 			l.append(11, 100)
 			reason := "not permitted to subscribe to " + strings.TrimSuffix(subject, ">")
@@ -125,7 +125,7 @@ func TestEmitterApartSaysWhatItMayNotHear(t *testing.T) {
 			l.awaitDelivered("all", 210)
 			l.awaitHealthy("all")
 			l.awaitResolved(reason)
-			l.eventually("all are in the checkpoint", func() bool { return l.checkpointOf("all") == 210 })
+			l.Eventually("all are in the checkpoint", func() bool { return l.checkpointOf("all") == 210 })
 		})
 	}
 }

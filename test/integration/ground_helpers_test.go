@@ -25,6 +25,7 @@ import (
 	"github.com/exesdb/subproxy/internal/service"
 	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/exesdb/subproxy/pkg/emitter"
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 const (
@@ -77,7 +78,7 @@ func groundOn(w *world, subscriptions ...config.Subscription) *ground {
 		subscriptions = []config.Subscription{allEvents("all")}
 	}
 	c := config.Default()
-	c.NATS.URL, c.Instance.Name = w.url, strings.ReplaceAll(w.Name(), "/", "-")
+	c.NATS.URL, c.Instance.Name = w.URL, strings.ReplaceAll(w.Name(), "/", "-")
 	c.Stores = []config.Store{store(groundStore, subscriptions...)}
 	c.Emitter.Enabled = true
 	g := &ground{world: w, config: c, log: &locked{}}
@@ -122,7 +123,7 @@ func (g *ground) start() {
 
 // stop stops both gracefully; again is fine.
 func (g *ground) stop() {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
 	defer cancel()
 	if g.instance != nil {
 		g.instance.Stop(ctx)
@@ -174,20 +175,20 @@ func (g *ground) append(from, n int) {
 	g.appendMessage(event(0))
 	var futures []jetstream.PubAckFuture
 	for i := range n - 1 {
-		future, err := g.js.PublishMsgAsync(event(1 + i))
+		future, err := g.JS.PublishMsgAsync(event(1 + i))
 		if err != nil {
 			g.Fatal(err)
 		}
 		futures = append(futures, future)
 	}
-	timeout := time.After(patience)
+	timeout := time.After(harness.Patience)
 	for _, f := range futures {
 		select {
 		case <-f.Ok():
 		case err := <-f.Err():
 			g.Fatal(err)
 		case <-timeout:
-			g.Fatalf("%d events from %d on: one is neither stored nor refused within %s", n, from, patience)
+			g.Fatalf("%d events from %d on: one is neither stored nor refused within %s", n, from, harness.Patience)
 		}
 	}
 }
@@ -203,9 +204,9 @@ func (g *ground) appendMessage(m *nats.Msg) *jetstream.PubAck {
 		}
 		m.Header.Set(jetstream.MsgIDHeader, nuid.Next())
 	}
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(harness.Patience); ; {
 		ctx, cancel := context.WithTimeout(g.Context(), 2*time.Second)
-		ack, err := g.js.PublishMsg(ctx, m)
+		ack, err := g.JS.PublishMsg(ctx, m)
 		cancel()
 		if err == nil {
 			return ack
@@ -219,14 +220,14 @@ func (g *ground) appendMessage(m *nats.Msg) *jetstream.PubAck {
 // delivered are the messages that the default sink of a subscription has published so far.
 func (g *ground) delivered(name string) []*nats.Msg {
 	g.Helper()
-	return g.heard("exesdb.delivered.s." + name)
+	return g.Heard("exesdb.delivered.s." + name)
 }
 
 // numbers are the n of the messages' data, in the order in which they came.
 func (g *ground) numbers(messages []*nats.Msg) (numbers []int) {
 	g.Helper()
 	for _, m := range messages {
-		numbers = append(numbers, decode[struct{ N int }](g, m.Data).N)
+		numbers = append(numbers, harness.Decode[struct{ N int }](g, m.Data).N)
 	}
 	return numbers
 }
@@ -240,7 +241,7 @@ func (g *ground) awaitDelivered(name string, n int) {
 			g.Logf("%s got %d events, of which the last are %v", name, len(got), got[max(0, len(got)-20):])
 		}
 	}()
-	g.eventually(fmt.Sprintf("%s has its %d events", name, n), func() bool {
+	g.Eventually(fmt.Sprintf("%s has its %d events", name, n), func() bool {
 		got = g.numbers(g.delivered(name))
 		return len(got) >= n
 	})
@@ -253,7 +254,7 @@ func (g *ground) awaitDelivered(name string, n int) {
 
 // checkpoint is the sequence in the bucket of checkpoints; 0 where there is none.
 func (g *ground) checkpoint(key string) uint64 {
-	kv, err := g.js.KeyValue(g.Context(), "exesdb_checkpoints")
+	kv, err := g.JS.KeyValue(g.Context(), "exesdb_checkpoints")
 	if err != nil {
 		return 0
 	}
@@ -314,13 +315,13 @@ func (g *ground) logged(text string) (n int) {
 // editStream changes the configuration of a stream, as nats stream edit does.
 func (g *ground) editStream(name string, change func(*jetstream.StreamConfig)) {
 	g.Helper()
-	stream, err := g.js.Stream(g.Context(), name)
+	stream, err := g.JS.Stream(g.Context(), name)
 	if err != nil {
 		g.Fatal(err)
 	}
 	c := stream.CachedInfo().Config
 	change(&c)
-	if _, err := g.js.UpdateStream(g.Context(), c); err != nil {
+	if _, err := g.JS.UpdateStream(g.Context(), c); err != nil {
 		g.Fatal(err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/internal/testbed"
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 // storedIn is a subscription to every event of the store, which a stream of the same name stores.
@@ -25,7 +26,7 @@ func storedIn(name string) config.Subscription {
 // sinkStream makes the stream that a storedIn subscription needs.
 func (g *ground) sinkStream(name string) {
 	g.Helper()
-	if _, err := g.js.CreateStream(g.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{"stored." + name}}); err != nil {
+	if _, err := g.JS.CreateStream(g.Context(), jetstream.StreamConfig{Name: name, Subjects: []string{"stored." + name}}); err != nil {
 		g.Fatal(err)
 	}
 }
@@ -33,7 +34,7 @@ func (g *ground) sinkStream(name string) {
 // count is how many messages a stream has.
 func (g *ground) count(name string) uint64 {
 	g.Helper()
-	stream, err := g.js.Stream(g.Context(), name)
+	stream, err := g.JS.Stream(g.Context(), name)
 	if err != nil {
 		g.Fatal(err)
 	}
@@ -42,7 +43,7 @@ func (g *ground) count(name string) uint64 {
 
 func (g *ground) backUp() *testbed.Backup {
 	g.Helper()
-	backup, err := testbed.BackUp(g.Context(), g.nc, groundStream)
+	backup, err := testbed.BackUp(g.Context(), g.NC, groundStream)
 	if err != nil {
 		g.Fatal(err)
 	}
@@ -53,10 +54,10 @@ func (g *ground) backUp() *testbed.Backup {
 func (g *ground) restore(backup *testbed.Backup) {
 	g.Helper()
 	before := g.created()
-	if err := g.js.DeleteStream(g.Context(), groundStream); err != nil {
+	if err := g.JS.DeleteStream(g.Context(), groundStream); err != nil {
 		g.Fatal(err)
 	}
-	if err := backup.Restore(g.Context(), g.nc); err != nil {
+	if err := backup.Restore(g.Context(), g.NC); err != nil {
 		g.Fatal(err)
 	}
 	if g.created().Equal(before) {
@@ -66,7 +67,7 @@ func (g *ground) restore(backup *testbed.Backup) {
 
 func (g *ground) created() time.Time {
 	g.Helper()
-	stream, err := g.js.Stream(g.Context(), groundStream)
+	stream, err := g.JS.Stream(g.Context(), groundStream)
 	if err != nil {
 		g.Fatal(err)
 	}
@@ -83,11 +84,11 @@ func TestRestoredStoreIsDeliveredOn(t *testing.T) {
 			g.start()
 			g.append(1, n)
 			g.awaitDelivered("all", n)
-			g.eventually("all is stored", func() bool { return g.count("OUT") == n })
+			g.Eventually("all is stored", func() bool { return g.count("OUT") == n })
 			if !running {
 				g.stop()
 			} else {
-				g.eventually("the lease says what proves the history", func() bool { return g.witnessed(n) })
+				g.Eventually("the lease says what proves the history", func() bool { return g.witnessed(n) })
 			}
 			g.restore(g.backUp())
 			if !running {
@@ -95,9 +96,9 @@ func TestRestoredStoreIsDeliveredOn(t *testing.T) {
 			}
 			g.append(n+1, 1)
 			g.awaitDelivered("all", n+1)
-			g.eventually("the next one is stored", func() bool { return g.count("OUT") == n+1 })
+			g.Eventually("the next one is stored", func() bool { return g.count("OUT") == n+1 })
 			if running {
-				g.eventually("it is seen that the creation time is another", func() bool { return g.logged("has another creation time") > 0 })
+				g.Eventually("it is seen that the creation time is another", func() bool { return g.logged("has another creation time") > 0 })
 			}
 			// And once more, by a leader that begins with what the one before has written.
 			g.stop()
@@ -105,7 +106,7 @@ func TestRestoredStoreIsDeliveredOn(t *testing.T) {
 			g.start()
 			g.append(n+2, 1)
 			g.awaitDelivered("all", n+2)
-			g.eventually("the next one is stored", func() bool { return g.count("OUT") == n+2 })
+			g.Eventually("the next one is stored", func() bool { return g.count("OUT") == n+2 })
 			if again := g.logged("sequences begin anew"); again > 0 {
 				t.Errorf("%d lines say that sequences begin anew", again)
 			}
@@ -115,7 +116,7 @@ func TestRestoredStoreIsDeliveredOn(t *testing.T) {
 
 // witnessed reports whether the lease names the event of that sequence as one that proves the history.
 func (g *ground) witnessed(seq int) bool {
-	kv, err := g.js.KeyValue(g.Context(), "exesdb_cluster")
+	kv, err := g.JS.KeyValue(g.Context(), "exesdb_cluster")
 	if err != nil {
 		return false
 	}
@@ -123,7 +124,7 @@ func (g *ground) witnessed(seq int) bool {
 	if err != nil {
 		return false
 	}
-	return strings.Contains(" "+decode[struct{ Witness string }](g, entry.Value()).Witness, fmt.Sprintf(" %d@", seq))
+	return strings.Contains(" "+harness.Decode[struct{ Witness string }](g, entry.Value()).Witness, fmt.Sprintf(" %d@", seq))
 }
 
 // What an older backup lacks is lost, and what is stored since is new. Nothing else comes again.
@@ -139,7 +140,7 @@ func TestOlderBackupOfAStoreIsDeliveredOn(t *testing.T) {
 			g.append(801, 200)
 			g.awaitDelivered("all", 1000)
 			if running {
-				g.eventually("the lease says what proves the history", func() bool { return g.witnessed(1000) })
+				g.Eventually("the lease says what proves the history", func() bool { return g.witnessed(1000) })
 			} else {
 				g.stop()
 			}
@@ -149,7 +150,7 @@ func TestOlderBackupOfAStoreIsDeliveredOn(t *testing.T) {
 				g.start()
 			} else {
 				g.append(1001, 100)
-				g.eventually("it is seen that it went back", func() bool { return g.logged("went back to an earlier state") > 0 })
+				g.Eventually("it is seen that it went back", func() bool { return g.logged("went back to an earlier state") > 0 })
 				g.append(1101, 200)
 			}
 			g.awaitDelivered("all", 1300)
@@ -166,17 +167,17 @@ func TestStoreMadeAnewIsDeliveredFromItsStart(t *testing.T) {
 				g.start()
 				g.append(1, 10)
 				g.awaitDelivered("all", 10)
-				stream, err := g.js.Stream(t.Context(), groundStream)
+				stream, err := g.JS.Stream(t.Context(), groundStream)
 				if err != nil {
 					t.Fatal(err)
 				}
 				if !running {
 					g.stop()
 				}
-				if err := g.js.DeleteStream(t.Context(), groundStream); err != nil {
+				if err := g.JS.DeleteStream(t.Context(), groundStream); err != nil {
 					t.Fatal(err)
 				}
-				if _, err := g.js.CreateStream(t.Context(), stream.CachedInfo().Config); err != nil {
+				if _, err := g.JS.CreateStream(t.Context(), stream.CachedInfo().Config); err != nil {
 					t.Fatal(err)
 				}
 				g.append(11, others)
@@ -220,12 +221,12 @@ func TestChangesOfLeaderOfARestoredStoreDeliverNothingAgain(t *testing.T) {
 		leader := g.lead(cluster, led)
 		led[leader], created[g.created()] = true, true
 		last++
-		g.eventually("the next one is stored", func() bool {
-			_, err := g.js.Publish(t.Context(), "exesdb.events.s.o-1.created", fmt.Appendf(nil, `{"n":%d}`, last), jetstream.WithMsgID(fmt.Sprint(last)))
+		g.Eventually("the next one is stored", func() bool {
+			_, err := g.JS.Publish(t.Context(), "exesdb.events.s.o-1.created", fmt.Appendf(nil, `{"n":%d}`, last), jetstream.WithMsgID(fmt.Sprint(last)))
 			return err == nil
 		})
 		g.awaitDelivered("all", last)
-		g.eventually("the lease says what proves the history", func() bool { return g.witnessed(last) })
+		g.Eventually("the lease says what proves the history", func() bool { return g.witnessed(last) })
 	}
 	if resets := g.logged("is compared with what was delivered") + g.logged("sequences begin anew"); resets > 0 || g.count("OUT") != uint64(last) {
 		t.Errorf("%d resets; OUT has %d of %d", resets, g.count("OUT"), last)
@@ -236,8 +237,8 @@ func TestChangesOfLeaderOfARestoredStoreDeliverNothingAgain(t *testing.T) {
 // lead makes a server lead the store's stream that has not yet.
 func (g *ground) lead(cluster *testbed.Cluster[*natsnode.Node], led map[string]bool) (leader string) {
 	g.Helper()
-	g.eventually("another server leads the stream", func() bool {
-		stream, err := g.js.Stream(g.Context(), groundStream)
+	g.Eventually("another server leads the stream", func() bool {
+		stream, err := g.JS.Stream(g.Context(), groundStream)
 		if err != nil || stream.CachedInfo().Cluster == nil {
 			return false
 		}
@@ -247,7 +248,7 @@ func (g *ground) lead(cluster *testbed.Cluster[*natsnode.Node], led map[string]b
 		for _, node := range cluster.Servers {
 			if !led[node.Name()] {
 				body := fmt.Appendf(nil, `{"placement":{"preferred":%q}}`, node.Name())
-				_, _ = g.nc.Request("$JS.API.STREAM.LEADER.STEPDOWN."+groundStream, body, time.Second) // asked again
+				_, _ = g.NC.Request("$JS.API.STREAM.LEADER.STEPDOWN."+groundStream, body, time.Second) // asked again
 			}
 		}
 		time.Sleep(100 * time.Millisecond)
@@ -269,7 +270,7 @@ func TestMemoryOfAClusterThatDiedAsAWholeIsDeliveredAnew(t *testing.T) {
 			g.start()
 			g.append(1, 50)
 			g.awaitDelivered("all", 50)
-			g.eventually("the lease says what proves the history", func() bool { return g.witnessed(50) })
+			g.Eventually("the lease says what proves the history", func() bool { return g.witnessed(50) })
 			before := g.created()
 			for _, node := range cluster.Servers {
 				node.Stop()
@@ -283,10 +284,10 @@ func TestMemoryOfAClusterThatDiedAsAWholeIsDeliveredAnew(t *testing.T) {
 				t.Fatal(err)
 			}
 			last := 50
-			g.eventually("others are stored", func() bool {
+			g.Eventually("others are stored", func() bool {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
-				ack, err := g.js.Publish(ctx, "exesdb.events.s.o-1.created", fmt.Appendf(nil, `{"n":%d}`, last+1), jetstream.WithMsgID(fmt.Sprint(last+1)))
+				ack, err := g.JS.Publish(ctx, "exesdb.events.s.o-1.created", fmt.Appendf(nil, `{"n":%d}`, last+1), jetstream.WithMsgID(fmt.Sprint(last+1)))
 				if err == nil && !ack.Duplicate {
 					last++
 				}
@@ -304,23 +305,23 @@ func TestMirrorIsAStore(t *testing.T) {
 	t.Parallel()
 	const n = 5000
 	g := newGround(t, nil)
-	_, err := g.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORIG", Subjects: []string{"exesdb.events.s.>"}})
+	_, err := g.JS.CreateStream(t.Context(), jetstream.StreamConfig{Name: "ORIG", Subjects: []string{"exesdb.events.s.>"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for from := 1; from <= n; from += 1000 {
 		g.append(from, 1000)
 	}
-	mirror, err := g.js.CreateStream(t.Context(), jetstream.StreamConfig{
+	mirror, err := g.JS.CreateStream(t.Context(), jetstream.StreamConfig{
 		Name: "MIRROR", Mirror: &jetstream.StreamSource{Name: "ORIG"}, AllowDirect: true, RePublish: &jetstream.RePublish{Source: ">", Destination: "mirrored.>"},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.eventually("the mirror has all", func() bool { info, err := mirror.Info(t.Context()); return err == nil && info.State.Msgs == n })
+	g.Eventually("the mirror has all", func() bool { info, err := mirror.Info(t.Context()); return err == nil && info.State.Msgs == n })
 	g.config.Stores[0].Stream.Name = "MIRROR"
 	asked := 0
-	sub, err := g.nc.Subscribe("$JS.API.*.MSG.GET.MIRROR", func(*nats.Msg) { asked++ })
+	sub, err := g.NC.Subscribe("$JS.API.*.MSG.GET.MIRROR", func(*nats.Msg) { asked++ })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -343,18 +344,18 @@ func TestStreamAndCheckpointsThatAreDeletedAreMadeAgain(t *testing.T) {
 	g.append(1, 10)
 	g.awaitDelivered("all", 10)
 	const key = "s.by_stream.=24all.all"
-	g.eventually("the checkpoint is written", func() bool { return g.checkpoint(key) == 10 })
+	g.Eventually("the checkpoint is written", func() bool { return g.checkpoint(key) == 10 })
 	for _, name := range []string{groundStream, "KV_exesdb_checkpoints"} {
-		if err := g.js.DeleteStream(t.Context(), name); err != nil {
+		if err := g.JS.DeleteStream(t.Context(), name); err != nil {
 			t.Fatal(err)
 		}
 	}
-	g.eventually("the stream is there", func() bool { _, err := g.js.Stream(t.Context(), groundStream); return err == nil })
+	g.Eventually("the stream is there", func() bool { _, err := g.JS.Stream(t.Context(), groundStream); return err == nil })
 	g.append(11, 5)
 	g.awaitDelivered("all", 15)
-	g.eventually("the checkpoint is written", func() bool { return g.checkpoint(key) == 5 })
-	if err := g.js.DeleteStream(t.Context(), "KV_exesdb_checkpoints"); err != nil {
+	g.Eventually("the checkpoint is written", func() bool { return g.checkpoint(key) == 5 })
+	if err := g.JS.DeleteStream(t.Context(), "KV_exesdb_checkpoints"); err != nil {
 		t.Fatal(err)
 	}
-	g.eventually("the checkpoint is written again, though nothing happens", func() bool { return g.checkpoint(key) == 5 })
+	g.Eventually("the checkpoint is written again, though nothing happens", func() bool { return g.checkpoint(key) == 5 })
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 const allKey = "s.by_stream.=24all.all"
@@ -33,9 +34,9 @@ type sender struct {
 func (g *ground) newSender(key string) *sender {
 	g.Helper()
 	s := &sender{ground: g}
-	g.await(key, "registered", func(r record) bool { s.subject = r.DeliverSubject; return true })
+	g.Await(key, "registered", func(r harness.Record) bool { s.subject = r.DeliverSubject; return true })
 	var err error
-	if s.replies, err = g.nc.SubscribeSync(g.nc.NewInbox()); err != nil {
+	if s.replies, err = g.NC.SubscribeSync(g.NC.NewInbox()); err != nil {
 		g.Fatal(err)
 	}
 	return s
@@ -48,7 +49,7 @@ func (s *sender) send(data string, headers ...string) {
 	for i := 0; i < len(headers); i += 2 {
 		m.Header[headers[i]] = []string{headers[i+1]}
 	}
-	if err := s.nc.PublishMsg(m); err != nil {
+	if err := s.NC.PublishMsg(m); err != nil {
 		s.Fatal(err)
 	}
 }
@@ -61,7 +62,7 @@ func (s *sender) event(n int) {
 
 func (s *sender) answered(want string) {
 	s.Helper()
-	m, err := s.replies.NextMsg(patience)
+	m, err := s.replies.NextMsg(harness.Patience)
 	if err != nil {
 		s.Fatalf("no answer, wanted %q: %v", want, err)
 	}
@@ -137,7 +138,7 @@ func TestGroundDuplicateIsAnsweredBeforeAnythingIsAccepted(t *testing.T) {
 	}
 	s.answered("+ACK 0")
 	s.answered("+ACK 0")
-	if _, err := g.nc.Subscribe("in.all", func(m *nats.Msg) { _ = m.Respond(nil) }); err != nil {
+	if _, err := g.NC.Subscribe("in.all", func(m *nats.Msg) { _ = m.Respond(nil) }); err != nil {
 		t.Fatal(err)
 	}
 	s.answered("+ACK 2")
@@ -148,7 +149,7 @@ func TestGroundSlowSubscriberAcknowledgesEach(t *testing.T) {
 	t.Parallel()
 	g := apart(t, requesting("all"))
 	accepted := make(chan struct{})
-	if _, err := g.nc.Subscribe("in.all", func(m *nats.Msg) {
+	if _, err := g.NC.Subscribe("in.all", func(m *nats.Msg) {
 		<-accepted
 		_ = m.Respond(nil)
 	}); err != nil {
@@ -163,8 +164,8 @@ func TestGroundSlowSubscriberAcknowledgesEach(t *testing.T) {
 		s.answered(fmt.Sprintf("+ACK %d", n+1))
 	}
 	close(accepted)
-	g.eventually("all are acknowledged", func() bool {
-		m, err := s.replies.NextMsg(patience)
+	g.Eventually("all are acknowledged", func() bool {
+		m, err := s.replies.NextMsg(harness.Patience)
 		return err == nil && string(m.Data) == "+ACK 150"
 	})
 }
@@ -182,8 +183,8 @@ func TestGroundRestartRepeatsNothing(t *testing.T) {
 			}
 			g.start()
 			got := make(chan int, 1000)
-			if _, err := g.nc.Subscribe("in.all", func(m *nats.Msg) {
-				got <- decode[struct{ N int }](g, m.Data).N
+			if _, err := g.NC.Subscribe("in.all", func(m *nats.Msg) {
+				got <- harness.Decode[struct{ N int }](g, m.Data).N
 				time.Sleep(2 * time.Millisecond) // longer than it takes to register anew
 				_ = m.Respond(nil)
 			}); err != nil {
@@ -208,7 +209,7 @@ func TestGroundRestartRepeatsNothing(t *testing.T) {
 						if n != want {
 							t.Fatalf("event %d came, after %d", n, want-1)
 						}
-					case <-time.After(patience):
+					case <-time.After(harness.Patience):
 						t.Fatalf("event %d did not come", want)
 					}
 				}
@@ -216,17 +217,17 @@ func TestGroundRestartRepeatsNothing(t *testing.T) {
 			incarnation := uint64(1)
 			for r := range 8 {
 				receive(r * 45)
-				if a := g.askOne("restart", `{"store":"s","name":"all"}`); a.Verified != 1 {
+				if a := g.AskOne("restart", `{"store":"s","name":"all"}`); a.Verified != 1 {
 					t.Fatalf("restart: %+v", a)
 				}
-				g.await(allKey, "another incarnation", func(r record) bool {
+				g.Await(allKey, "another incarnation", func(r harness.Record) bool {
 					before := incarnation
 					incarnation = max(incarnation, r.Incarnation)
 					return r.Incarnation > before
 				})
 			}
 			receive(events)
-			g.eventually("all is acknowledged", func() bool { return g.checkpoint(allKey) > 0 })
+			g.Eventually("all is acknowledged", func() bool { return g.checkpoint(allKey) > 0 })
 			if len(got) > 0 {
 				t.Errorf("%d more came", len(got))
 			}
@@ -242,16 +243,16 @@ func TestGroundRestartWaitsForNobodyWhoHangs(t *testing.T) {
 	g := newGround(t, nil, all)
 	g.start()
 	got := make(chan *nats.Msg, 100)
-	if _, err := g.nc.Subscribe("in.all", func(m *nats.Msg) { got <- m }); err != nil {
+	if _, err := g.NC.Subscribe("in.all", func(m *nats.Msg) { got <- m }); err != nil {
 		t.Fatal(err)
 	}
 	g.append(1, 2)
 	<-got
-	a, b := make(chan answer), make(chan answer)
-	for _, c := range []chan answer{a, b} { // the second while the first waits
-		go func() { c <- g.askOne("restart", `{"store":"s","name":"all"}`) }()
+	a, b := make(chan harness.Answer), make(chan harness.Answer)
+	for _, c := range []chan harness.Answer{a, b} { // the second while the first waits
+		go func() { c <- g.AskOne("restart", `{"store":"s","name":"all"}`) }()
 	}
-	for _, c := range []chan answer{a, b} {
+	for _, c := range []chan harness.Answer{a, b} {
 		if a := <-c; a.Verified != 1 || a.Proxies[0].Incarnation != 2 && a.Proxies[0].Incarnation != 3 {
 			t.Errorf("restart: %+v", a)
 		}
@@ -264,14 +265,14 @@ func TestGroundRestartWaitsForNobodyWhoHangs(t *testing.T) {
 // replying has a subscriber on a subject whose word is always the same.
 func (g *ground) replying(subject, word string) {
 	g.Helper()
-	if _, err := g.nc.Subscribe(subject, func(m *nats.Msg) { _ = m.Respond([]byte(word)) }); err != nil {
+	if _, err := g.NC.Subscribe(subject, func(m *nats.Msg) { _ = m.Respond([]byte(word)) }); err != nil {
 		g.Fatal(err)
 	}
 }
 
 // parkedCount is how many events are parked.
 func (g *ground) parkedCount() uint64 {
-	stream, err := g.js.Stream(g.Context(), "EXESDB_PARKED")
+	stream, err := g.JS.Stream(g.Context(), "EXESDB_PARKED")
 	if err != nil {
 		return 0
 	}
@@ -290,8 +291,8 @@ func TestGroundWhatAKillRepeatsIsParkedOnce(t *testing.T) {
 		for n := range 20 {
 			s.event(n + 1)
 		}
-		g.eventually("all are parked", func() bool {
-			m, err := s.replies.NextMsg(patience)
+		g.Eventually("all are parked", func() bool {
+			m, err := s.replies.NextMsg(harness.Patience)
 			return err == nil && string(m.Data) == "+ACK 20"
 		})
 		if n := g.parkedCount(); n != 20 {
@@ -300,7 +301,7 @@ func TestGroundWhatAKillRepeatsIsParkedOnce(t *testing.T) {
 		g.stop()
 		g.start()
 	}
-	stream, err := g.js.Stream(t.Context(), "EXESDB_PARKED")
+	stream, err := g.JS.Stream(t.Context(), "EXESDB_PARKED")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -315,8 +316,8 @@ func TestGroundPoisonIsNoFlood(t *testing.T) {
 	g.replying("in.all", "+TERM no")
 	g.start()
 	g.append(1, 2000)
-	g.eventually("all are parked", func() bool { return g.parkedCount() == 2000 })
-	g.eventually("all are counted", func() bool { return g.metric("events_parked_total") >= 2000 }) // the last acknowledgements are on their way
+	g.Eventually("all are parked", func() bool { return g.parkedCount() == 2000 })
+	g.Eventually("all are counted", func() bool { return g.metric("events_parked_total") >= 2000 }) // the last acknowledgements are on their way
 	if n := g.metric("events_parked_total"); n != 2000 {
 		t.Errorf("counted are %v", n)
 	}
@@ -337,13 +338,13 @@ func TestGroundFullParkedStreamHoldsItsSubscriptions(t *testing.T) {
 		all = append(all, s)
 	}
 	g := newGround(t, nil, append(all, allEvents("well"))...)
-	if _, err := g.js.CreateStream(t.Context(), jetstream.StreamConfig{
+	if _, err := g.JS.CreateStream(t.Context(), jetstream.StreamConfig{
 		Name: "EXESDB_PARKED", Subjects: []string{"exesdb.parked.>"}, AllowDirect: true, MaxMsgs: 1, Discard: jetstream.DiscardNew, Storage: jetstream.MemoryStorage,
 	}); err != nil {
 		t.Fatal(err)
 	}
 	var accepts atomic.Bool
-	if _, err := g.nc.Subscribe("in.refusing", func(m *nats.Msg) {
+	if _, err := g.NC.Subscribe("in.refusing", func(m *nats.Msg) {
 		if accepts.Load() {
 			_ = m.Respond(nil)
 		} else {
@@ -355,19 +356,19 @@ func TestGroundFullParkedStreamHoldsItsSubscriptions(t *testing.T) {
 	g.start()
 	g.append(1, 2)
 	g.awaitDelivered("well", 2)
-	named := func(a alert) bool { return strings.Contains(a.LastError, "stream EXESDB_PARKED is full") }
-	g.eventually("an alert names the stream", func() bool {
-		for _, a := range g.alerts() {
+	named := func(a harness.Alert) bool { return strings.Contains(a.LastError, "stream EXESDB_PARKED is full") }
+	g.Eventually("an alert names the stream", func() bool {
+		for _, a := range g.Alerts() {
 			if a.Level == "warning" && a.Scope == "store" && named(a) {
 				return true
 			}
 		}
 		return false
 	})
-	g.awaitStatus("s.r7", "why it is held", func(s proxyStatus) bool {
+	g.AwaitStatus("s.r7", "why it is held", func(s harness.Status) bool {
 		return s.Health == "degraded" && strings.Contains(s.LastError, "stream EXESDB_PARKED is full") && strings.Contains(s.LastError, "no")
 	})
-	g.eventually("they are tried again and again", func() bool { return g.metric("forward_errors_total") > 5*subscriptions })
+	g.Eventually("they are tried again and again", func() bool { return g.metric("forward_errors_total") > 5*subscriptions })
 	if n := g.logged("level=WARN") + g.logged("level=ERROR"); n > 10 {
 		t.Errorf("%d warnings and errors", n)
 	}
@@ -375,11 +376,11 @@ func TestGroundFullParkedStreamHoldsItsSubscriptions(t *testing.T) {
 		t.Errorf("%d are parked", n)
 	}
 	g.editStream("EXESDB_PARKED", func(c *jetstream.StreamConfig) { c.MaxMsgs = -1 })
-	g.eventually("all are parked", func() bool { return g.parkedCount() == 2*subscriptions })
+	g.Eventually("all are parked", func() bool { return g.parkedCount() == 2*subscriptions })
 	accepts.Store(true)
 	g.append(3, 1)
-	g.eventually("the alert is resolved", func() bool {
-		alerts := g.alerts()
+	g.Eventually("the alert is resolved", func() bool {
+		alerts := g.Alerts()
 		raised := 0
 		for _, a := range alerts {
 			switch {
@@ -428,12 +429,12 @@ func TestGroundLargeEventGoesWhereSomebodyListens(t *testing.T) {
 	g.large(1, size)
 	g.awaitDelivered("well", 1)
 	retried := g.metric("forward_errors_total") + 5*subscriptions
-	g.eventually("they are tried again and again", func() bool { return g.metric("forward_errors_total") > retried })
+	g.Eventually("they are tried again and again", func() bool { return g.metric("forward_errors_total") > retried })
 	if n := g.sent() - before; n > 10*size {
 		t.Errorf("%d attempts sent %d bytes", 5*subscriptions, n)
 	}
 	var got, odd atomic.Int64
-	if _, err := g.nc.Subscribe("in.*", func(m *nats.Msg) {
+	if _, err := g.NC.Subscribe("in.*", func(m *nats.Msg) {
 		if m.Header.Get("Exesdb-Seq") == "1" && len(m.Data) > size {
 			got.Add(1)
 		} else {
@@ -443,7 +444,7 @@ func TestGroundLargeEventGoesWhereSomebodyListens(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	g.eventually("all have it", func() bool { return got.Load() == subscriptions })
+	g.Eventually("all have it", func() bool { return got.Load() == subscriptions })
 	if n := odd.Load(); n > 0 {
 		t.Errorf("%d strange messages came", n)
 	}

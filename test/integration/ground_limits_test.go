@@ -14,6 +14,7 @@ import (
 	"github.com/exesdb/subproxy/internal/service"
 	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/emitter"
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 // longNames are subscriptions to everything, with names of so many bytes.
@@ -55,9 +56,9 @@ func TestEverythingIsCutToWhatTheServerTakes(t *testing.T) {
 			g.append(1, 1)
 			everywhere := func(seq uint64) {
 				t.Helper()
-				g.eventually("every subscription has each event once", func() bool {
+				g.Eventually("every subscription has each event once", func() bool {
 					counts := map[string]int{}
-					for _, m := range g.heard("exesdb.delivered.s.") {
+					for _, m := range g.Heard("exesdb.delivered.s.") {
 						counts[m.Subject]++
 					}
 					for _, n := range counts {
@@ -68,7 +69,7 @@ func TestEverythingIsCutToWhatTheServerTakes(t *testing.T) {
 					return len(counts) == c.n
 				})
 				for _, s := range subscriptions {
-					g.eventually(s.Name+" has its checkpoint", func() bool { return g.checkpoint("s.by_stream.=24all."+s.Name) == seq })
+					g.Eventually(s.Name+" has its checkpoint", func() bool { return g.checkpoint("s.by_stream.=24all."+s.Name) == seq })
 				}
 			}
 			everywhere(1)
@@ -77,7 +78,7 @@ func TestEverythingIsCutToWhatTheServerTakes(t *testing.T) {
 					t.Errorf("%v verifications were %s", n, outcome)
 				}
 			}
-			instances, statuses, err := control.NewClient(g.nc).Statuses(t.Context(), control.Request{})
+			instances, statuses, err := control.NewClient(g.NC).Statuses(t.Context(), control.Request{})
 			if err != nil || len(instances) != 1 || len(statuses) != c.n {
 				t.Fatalf("%d instances, %d statuses, %v", len(instances), len(statuses), err)
 			}
@@ -86,12 +87,12 @@ func TestEverythingIsCutToWhatTheServerTakes(t *testing.T) {
 					t.Fatalf("%s is %s, %s", st.Name, st.Health, st.LastError)
 				}
 			}
-			answers, err := control.NewClient(g.nc).Request(t.Context(), control.Reregister, control.Request{})
+			answers, err := control.NewClient(g.NC).Request(t.Context(), control.Reregister, control.Request{})
 			if err != nil || len(answers) != 1 || answers[0].Verified != c.n || len(answers[0].Proxies) == 0 {
 				t.Fatalf("reregistered: %+v, %v", answers, err)
 			}
 			listed := map[string]bool{}
-			g.ask("list", "", func(all []answer) bool {
+			g.Ask("list", "", func(all []harness.Answer) bool {
 				for _, a := range all {
 					for _, p := range a.Proxies {
 						listed[p.Name] = true
@@ -116,7 +117,7 @@ func TestAnswerThatCannotBeSentIsAnError(t *testing.T) {
 	g.start()
 	for range 2 {
 		began := time.Now()
-		_, _, err := control.NewClient(g.nc).Statuses(t.Context(), control.Request{})
+		_, _, err := control.NewClient(g.NC).Statuses(t.Context(), control.Request{})
 		if err == nil || !strings.Contains(err.Error(), "max_payload 1500") {
 			t.Errorf("asked for statuses: %v after %v", err, time.Since(began))
 		}

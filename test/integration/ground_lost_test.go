@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 // gapStatus is what a status, an alert and a progress say of a gap.
@@ -34,8 +35,8 @@ type gap struct {
 // said are the messages below a subject, oldest first.
 func (g *ground) said(subject string) (all []gapStatus) {
 	g.Helper()
-	for _, m := range g.heard(subject) {
-		all = append(all, decode[gapStatus](g, m.Data))
+	for _, m := range g.Heard(subject) {
+		all = append(all, harness.Decode[gapStatus](g, m.Data))
 	}
 	return all
 }
@@ -54,7 +55,7 @@ func (g *ground) gapAlerts(name string) (all []gapStatus) {
 func (g *ground) awaitGap(name string, from, to uint64) {
 	g.Helper()
 	span := fmt.Sprintf("between sequences %d and %d", from, to)
-	g.eventually(fmt.Sprintf("%s has lost what is %s, says the status", name, span), func() bool {
+	g.Eventually(fmt.Sprintf("%s has lost what is %s, says the status", name, span), func() bool {
 		all := g.said("exesdb.proxy.status.s." + name)
 		if len(all) == 0 {
 			return false
@@ -62,13 +63,13 @@ func (g *ground) awaitGap(name string, from, to uint64) {
 		s := all[len(all)-1]
 		return s.Health == "degraded" && s.Gap != nil && s.Gap.From == from && s.Gap.To == to && s.Gap.Events == to-from+1 && strings.Contains(s.LastError, span)
 	})
-	g.eventually("an alert says so", func() bool { return len(g.gapAlerts(name)) > 0 })
+	g.Eventually("an alert says so", func() bool { return len(g.gapAlerts(name)) > 0 })
 	if alerts := g.gapAlerts(name); len(alerts) != 1 || !strings.Contains(alerts[0].Message, span) {
 		g.Errorf("%d alerts, of which the last is %+v; wanted one with %s", len(alerts), alerts[len(alerts)-1], span)
 	}
 	told := false
-	for _, m := range g.heard("exesdb.emitter.progress.s") {
-		if p := decode[gapStatus](g, m.Data); p.Gaps[name].From == from && p.Gaps[name].To == to {
+	for _, m := range g.Heard("exesdb.emitter.progress.s") {
+		if p := harness.Decode[gapStatus](g, m.Data); p.Gaps[name].From == from && p.Gaps[name].To == to {
 			told = true
 		}
 	}
@@ -85,9 +86,9 @@ func (g *ground) awaitNoGap() {
 	g.Helper()
 	g.append(1000, 1)
 	last := g.last(groundStream)
-	g.eventually("the emitter has told of the last event", func() bool {
-		all := g.heard("exesdb.emitter.progress.s")
-		return len(all) > 0 && decode[struct {
+	g.Eventually("the emitter has told of the last event", func() bool {
+		all := g.Heard("exesdb.emitter.progress.s")
+		return len(all) > 0 && harness.Decode[struct {
 			Last uint64 `json:"last_seq"`
 		}](g, all[len(all)-1].Data).Last == last
 	})
@@ -102,7 +103,7 @@ var goneWays = map[string]func(g *ground, first uint64){
 		g.editStream(groundStream, func(c *jetstream.StreamConfig) { c.MaxMsgs = int64(g.last(groundStream) - first + 1) })
 	},
 	"purge": func(g *ground, first uint64) {
-		s, err := g.js.Stream(g.Context(), groundStream)
+		s, err := g.JS.Stream(g.Context(), groundStream)
 		if err == nil {
 			err = s.Purge(g.Context(), jetstream.WithPurgeSequence(first))
 		}
@@ -111,7 +112,7 @@ var goneWays = map[string]func(g *ground, first uint64){
 		}
 	},
 	"deletion": func(g *ground, first uint64) {
-		s, err := g.js.Stream(g.Context(), groundStream)
+		s, err := g.JS.Stream(g.Context(), groundStream)
 		for n := g.firstOf(groundStream); n < first && err == nil; n++ {
 			err = s.DeleteMsg(g.Context(), n)
 		}
@@ -123,7 +124,7 @@ var goneWays = map[string]func(g *ground, first uint64){
 
 func (g *ground) firstOf(stream string) uint64 {
 	g.Helper()
-	s, err := g.js.Stream(g.Context(), stream)
+	s, err := g.JS.Stream(g.Context(), stream)
 	if err != nil {
 		g.Fatal(err)
 	}
@@ -166,7 +167,7 @@ func TestEventsThatAreGoneAfterAStopAreSaidOnce(t *testing.T) {
 				start()
 				g.append(31, 1)
 				g.awaitSequences("all", 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 26, 27, 28, 29, 30, 31)
-				g.eventually("the status still says so", func() bool {
+				g.Eventually("the status still says so", func() bool {
 					all := g.said("exesdb.proxy.status.s.all")
 					return all[len(all)-1].Gap != nil && len(g.gapAlerts("all")) > before
 				})
@@ -174,8 +175,8 @@ func TestEventsThatAreGoneAfterAStopAreSaidOnce(t *testing.T) {
 					t.Errorf("%v are counted again", n)
 				}
 				// An operator has seen it.
-				g.ask("restart", `{"store":"s","name":"all"}`, func(answers []answer) bool { return len(answers) > 0 })
-				g.eventually("it is resolved", func() bool {
+				g.Ask("restart", `{"store":"s","name":"all"}`, func(answers []harness.Answer) bool { return len(answers) > 0 })
+				g.Eventually("it is resolved", func() bool {
 					all := g.said("exesdb.proxy.alert.s.all")
 					return all[len(all)-1].Level == "resolved"
 				})
@@ -199,7 +200,7 @@ func TestEventsThatAreGoneWhileItsSubscriberIsSilentAreSaid(t *testing.T) {
 			g.editStream(groundStream, func(c *jetstream.StreamConfig) { follow(c) })
 			var silent atomic.Bool
 			var last atomic.Int64
-			sub, err := g.nc.Subscribe("app.in", func(m *nats.Msg) {
+			sub, err := g.NC.Subscribe("app.in", func(m *nats.Msg) {
 				n, err := strconv.ParseInt(m.Header.Get("Exesdb-Seq"), 10, 64)
 				if err != nil {
 					t.Error(err)
@@ -217,7 +218,7 @@ func TestEventsThatAreGoneWhileItsSubscriberIsSilentAreSaid(t *testing.T) {
 			}
 			t.Cleanup(func() { silent.Store(false); _ = sub.Drain() })
 			g.append(1, 10)
-			g.eventually("the first ten", func() bool { return last.Load() == 10 })
+			g.Eventually("the first ten", func() bool { return last.Load() == 10 })
 			silent.Store(true)
 			const n = 400 // of which the emitter keeps 256 in memory
 			big := strings.Repeat("x", 128<<10)
@@ -225,10 +226,10 @@ func TestEventsThatAreGoneWhileItsSubscriberIsSilentAreSaid(t *testing.T) {
 				g.store("exesdb.events.s.o-1.created", big)
 			}
 			goneWays["purge"](g, n+11-20)
-			g.eventually("the stream begins later", func() bool { return g.firstOf(groundStream) > n-20 })
+			g.Eventually("the stream begins later", func() bool { return g.firstOf(groundStream) > n-20 })
 			silent.Store(false)
-			g.eventually("the last event", func() bool { return last.Load() == n+10 })
-			g.eventually("something is gone", func() bool { return g.metric("emitter_gone_total") > 0 && len(g.gapAlerts("all")) > 0 })
+			g.Eventually("the last event", func() bool { return last.Load() == n+10 })
+			g.Eventually("something is gone", func() bool { return g.metric("emitter_gone_total") > 0 && len(g.gapAlerts("all")) > 0 })
 			if got := len(g.gapAlerts("all")); got != 1 || g.logged("before subscriptions had them") != 1 {
 				t.Errorf("%d alerts, %d lines", got, g.logged("before subscriptions had them"))
 			}
@@ -249,7 +250,7 @@ func TestEventsThatAreAllGoneAreSaid(t *testing.T) {
 			g.stop()
 			g.append(11, 20)
 			g.editStream(groundStream, func(c *jetstream.StreamConfig) { c.MaxAge, c.Duplicates = 500*time.Millisecond, 500*time.Millisecond })
-			g.eventually("all expired", func() bool { return g.firstOf(groundStream) == 31 })
+			g.Eventually("all expired", func() bool { return g.firstOf(groundStream) == 31 })
 			g.editStream(groundStream, func(c *jetstream.StreamConfig) { c.MaxAge = 0 })
 			g.start()
 			g.awaitGap("all", 11, 30)
@@ -278,19 +279,19 @@ func TestPausedSubscriptionHoldsAtTheGapUntilAnOperatorLetsItGoOn(t *testing.T) 
 				g.awaitGap("all", 11, 25)
 				g.awaitSequences("other", 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 26, 27, 28, 29, 30)
 				g.awaitSequences("all", 1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
-				g.awaitStatus("s.all", "says why it holds", func(s proxyStatus) bool {
+				g.AwaitStatus("s.all", "says why it holds", func(s harness.Status) bool {
 					return s.Health == "degraded" && strings.Contains(s.LastError, "subproxy restart s all")
 				})
 			}
 			hold()
 			switch how {
 			case "restart":
-				g.ask("restart", `{"store":"s","name":"all"}`, func(answers []answer) bool { return len(answers) > 0 })
+				g.Ask("restart", `{"store":"s","name":"all"}`, func(answers []harness.Answer) bool { return len(answers) > 0 })
 			case "reload":
 				g.reload(func(c *config.Config) { c.Stores[0].Subscriptions[0].Forward.OnGap = "continue" })
 			}
 			g.awaitSequences("all", 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 26, 27, 28, 29, 30)
-			g.awaitStatus("s.all", "is well", func(s proxyStatus) bool { return s.Health == "healthy" })
+			g.AwaitStatus("s.all", "is well", func(s harness.Status) bool { return s.Health == "healthy" })
 			g.append(31, 1)
 			g.awaitSequences("all", 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 26, 27, 28, 29, 30, 31)
 		})

@@ -46,7 +46,7 @@ func TestGroundMemoryOfWaitingEventsIsBounded(t *testing.T) {
 				mu.Unlock()
 				_ = m.Respond(nil)
 			}
-			if _, err := g.nc.Subscribe("in.asked", accept); err != nil {
+			if _, err := g.NC.Subscribe("in.asked", accept); err != nil {
 				t.Fatal(err)
 			}
 			g.start()
@@ -54,20 +54,20 @@ func TestGroundMemoryOfWaitingEventsIsBounded(t *testing.T) {
 			held := func() { most = max(most, float64(g.instance.Queued())) }
 			for n := range events {
 				g.large(n+1, size)
-				g.eventually("those beside have it", func() bool { held(); return len(g.delivered("well")) == n+1 && count("in.asked") == n+1 })
+				g.Eventually("those beside have it", func() bool { held(); return len(g.delivered("well")) == n+1 && count("in.asked") == n+1 })
 			}
-			g.eventually("they are tried again and again", func() bool { held(); return g.metric("forward_errors_total") > 6*subscriptions })
+			g.Eventually("they are tried again and again", func() bool { held(); return g.metric("forward_errors_total") > 6*subscriptions })
 			before, at := g.sent(), time.Now()
 			g.append(events+1, 5)
-			g.eventually("those beside go on", func() bool { held(); return len(g.delivered("well")) == events+5 && count("in.asked") == events+5 })
-			g.eventually("a second has passed", func() bool { held(); return time.Since(at) > time.Second })
+			g.Eventually("those beside go on", func() bool { held(); return len(g.delivered("well")) == events+5 && count("in.asked") == events+5 })
+			g.Eventually("a second has passed", func() bool { held(); return time.Since(at) > time.Second })
 			if n := g.sent() - before; n > 8<<20 {
 				t.Errorf("%d bytes were sent in %v", n, time.Since(at))
 			}
-			if _, err := g.nc.Subscribe("away.*", accept); err != nil {
+			if _, err := g.NC.Subscribe("away.*", accept); err != nil {
 				t.Fatal(err)
 			}
-			g.eventually("all have all", func() bool {
+			g.Eventually("all have all", func() bool {
 				held()
 				for n := range subscriptions {
 					if count(fmt.Sprintf("away.%d", n)) < events+5 {

@@ -17,6 +17,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/status"
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 // host starts an emitter in the instance's process.
@@ -34,10 +35,8 @@ func (g *ground) host() {
 // told is the status that a subscription's proxy published last.
 func (g *ground) told(name string) (s status.Status) {
 	g.Helper()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if m := g.world.last["exesdb.proxy.status.s."+name]; m != nil {
-		s = decode[status.Status](g, m.Data)
+	if data := g.Latest("exesdb.proxy.status.s." + name); data != nil {
+		s = harness.Decode[status.Status](g, data)
 	}
 	return s
 }
@@ -45,7 +44,7 @@ func (g *ground) told(name string) (s status.Status) {
 // raised are the alerts so far, as "level scope name".
 func (g *ground) raised() (all []string) {
 	g.Helper()
-	for _, a := range g.alerts() {
+	for _, a := range g.Alerts() {
 		all = append(all, strings.TrimSpace(a.Level+" "+a.Scope+" "+a.Name))
 	}
 	return all
@@ -59,7 +58,7 @@ func (g *ground) awaitRaised(want ...string) {
 			g.Logf("alerts: %q", got)
 		}
 	}()
-	g.eventually("alerts "+strings.Join(want, ", "), func() bool {
+	g.Eventually("alerts "+strings.Join(want, ", "), func() bool {
 		got = g.raised()
 		return strings.Join(got, ", ") == strings.Join(want, ", ")
 	})
@@ -74,9 +73,9 @@ func TestStoreWithoutAnEmitterIsSeen(t *testing.T) {
 	g.host() // it makes the stream
 	g.append(1, 3)
 	g.awaitDelivered("all", 3)
-	g.eventually("a lag is known", func() bool { s := g.told("all"); return s.Lag != nil && *s.Lag == 0 })
+	g.Eventually("a lag is known", func() bool { s := g.told("all"); return s.Lag != nil && *s.Lag == 0 })
 	var before []string // it may have been without an emitter for so long before there was one
-	g.eventually("no alert of the store stands", func() bool {
+	g.Eventually("no alert of the store stands", func() bool {
 		before = g.raised()
 		return len(before) == 0 || before[len(before)-1] == "resolved store"
 	})
@@ -88,7 +87,7 @@ func TestStoreWithoutAnEmitterIsSeen(t *testing.T) {
 	}
 	g.append(4, 3)
 	g.awaitRaised(append(before, "warning store")...)
-	g.eventually("statuses say why", func() bool {
+	g.Eventually("statuses say why", func() bool {
 		all, audit := g.told("all"), g.told("audit")
 		return all.Health == "degraded" && audit.Health == "degraded" && all.Lag == nil && strings.Contains(all.LastError, "no emitter leads store s: the last, ")
 	})
@@ -98,7 +97,7 @@ func TestStoreWithoutAnEmitterIsSeen(t *testing.T) {
 	g.host()
 	g.awaitRaised(append(before, "warning store", "resolved store")...)
 	g.awaitDelivered("all", 6)
-	g.eventually("well", func() bool {
+	g.Eventually("well", func() bool {
 		s := g.told("audit")
 		return s.Health == "healthy" && s.Lag != nil && *s.Lag == 0 && s.LastError == ""
 	})
@@ -112,7 +111,7 @@ func TestStandstillIsSeen(t *testing.T) {
 	}
 	g := newGround(t, nil, allEvents("all"), asks)
 	g.config.Status.StalledAfter = time.Second
-	silent, err := g.nc.SubscribeSync("app.billing")
+	silent, err := g.NC.SubscribeSync("app.billing")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +130,7 @@ func TestStandstillIsSeen(t *testing.T) {
 		t.Errorf("status of another %+v", s)
 	}
 	for range 3 {
-		m, err := silent.NextMsg(patience)
+		m, err := silent.NextMsg(harness.Patience)
 		if err == nil {
 			err = m.Respond(nil)
 		}
@@ -140,16 +139,16 @@ func TestStandstillIsSeen(t *testing.T) {
 		}
 	}
 	g.awaitRaised("warning proxy billing", "resolved proxy billing")
-	g.eventually("well", func() bool { s := g.told("billing"); return s.Health == "healthy" && !s.Stalled })
+	g.Eventually("well", func() bool { s := g.told("billing"); return s.Health == "healthy" && !s.Stalled })
 }
 
 func TestOperatorsAreAnsweredInFull(t *testing.T) {
 	t.Parallel()
 	g := newGround(t, nil)
 	g.start()
-	g.eventually("registered", func() bool { return g.told("all").Verified })
+	g.Eventually("registered", func() bool { return g.told("all").Verified })
 	ask := func(verb, body string) (code string, text string) {
-		m, err := g.nc.Request("exesdb.proxy.control."+verb, []byte(body), patience)
+		m, err := g.NC.Request("exesdb.proxy.control."+verb, []byte(body), harness.Patience)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -169,12 +168,12 @@ func TestOperatorsAreAnsweredInFull(t *testing.T) {
 		}
 	}
 	var stats micro.Stats
-	g.eventually("every answer is counted", func() bool {
-		m, err := g.nc.Request("$SRV.STATS.subproxy", nil, patience)
+	g.Eventually("every answer is counted", func() bool {
+		m, err := g.NC.Request("$SRV.STATS.subproxy", nil, harness.Patience)
 		if err != nil {
 			t.Fatal(err)
 		}
-		stats = decode[micro.Stats](t, m.Data)
+		stats = harness.Decode[micro.Stats](t, m.Data)
 		n := 0
 		for _, e := range stats.Endpoints {
 			n += e.NumRequests
@@ -191,8 +190,8 @@ func TestOperatorsAreAnsweredInFull(t *testing.T) {
 	other := groundOn(g.world)
 	other.config.Emitter.Enabled, other.config.Instance.Name = false, "other"
 	other.start()
-	g.eventually("both answer", func() bool {
-		answers := g.ask("status", `{"store":"s","held":true}`, func(a []answer) bool { return len(a) == 2 })
+	g.Eventually("both answer", func() bool {
+		answers := g.Ask("status", `{"store":"s","held":true}`, func(a []harness.Answer) bool { return len(a) == 2 })
 		return len(answers) == 2 && len(answers[0].Proxies)+len(answers[1].Proxies) == 1 && answers[0].Proxies != nil && answers[1].Proxies != nil
 	})
 }
@@ -200,7 +199,7 @@ func TestOperatorsAreAnsweredInFull(t *testing.T) {
 // standing are the keys of alerts in the cluster bucket.
 func (g *ground) standing() (keys []string) {
 	g.Helper()
-	kv, err := g.js.KeyValue(g.Context(), "exesdb_cluster")
+	kv, err := g.JS.KeyValue(g.Context(), "exesdb_cluster")
 	if err != nil {
 		return nil
 	}
@@ -227,16 +226,16 @@ func TestAlertsOfAKilledRunAreResolved(t *testing.T) {
 	if keys := g.standing(); len(keys) != 1 || keys[0] != "alert.proxy.s.billing" {
 		t.Fatalf("keys of standing alerts: %q", keys)
 	}
-	sub, err := g.nc.Subscribe("app.billing", func(m *nats.Msg) { _ = m.Respond(nil) })
+	sub, err := g.NC.Subscribe("app.billing", func(m *nats.Msg) { _ = m.Respond(nil) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	g.awaitRaised("warning proxy billing", "resolved proxy billing")
-	g.eventually("no alert stands", func() bool { return len(g.standing()) == 0 })
+	g.Eventually("no alert stands", func() bool { return len(g.standing()) == 0 })
 	g.stop()
 
 	// What runs that were killed left behind: of this instance, and of one that never comes back.
-	kv, err := g.js.KeyValue(t.Context(), "exesdb_cluster")
+	kv, err := g.JS.KeyValue(t.Context(), "exesdb_cluster")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,9 +263,9 @@ func TestAlertsOfAKilledRunAreResolved(t *testing.T) {
 	}
 	before := len(g.raised())
 	g.start()
-	g.eventually("all are resolved", func() bool { return len(g.standing()) == 0 })
+	g.Eventually("all are resolved", func() bool { return len(g.standing()) == 0 })
 	counts := map[string]int{}
-	for _, a := range g.alerts()[before:] {
+	for _, a := range g.Alerts()[before:] {
 		counts[a.Level+" "+a.Scope+" "+a.Store+" "+a.Name]++
 	}
 	for what, n := range map[string]int{
@@ -285,5 +284,5 @@ func TestAlertsOfAKilledRunAreResolved(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.append(4, 1)
-	g.eventually("raised again", func() bool { all := g.raised(); return all[len(all)-1] == "warning proxy billing" })
+	g.Eventually("raised again", func() bool { all := g.raised(); return all[len(all)-1] == "warning proxy billing" })
 }

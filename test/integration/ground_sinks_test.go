@@ -13,6 +13,7 @@ import (
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/exesdb/subproxy/pkg/subscription"
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 // limited is a ground whose instance is a user of its own, from which permissions can be taken. Its server is a process of its own: a
@@ -36,7 +37,7 @@ func newLimited(t *testing.T, subscriptions ...config.Subscription) *limited {
 	}
 	t.Cleanup(p.Shutdown)
 	l := &limited{ground: groundOn(attach(t, p.URL()), subscriptions...), server: p}
-	l.config.NATS.URL = strings.Replace(l.url, "nats://", "nats://i:i@", 1)
+	l.config.NATS.URL = strings.Replace(l.URL, "nats://", "nats://i:i@", 1)
 	return l
 }
 
@@ -55,7 +56,7 @@ func (l *limited) permit(p *server.Permissions) {
 
 func (l *limited) awaitRefusing(name, reason string) {
 	l.Helper()
-	s := l.awaitStatus(groundStore+"."+name, "be degraded for "+reason, func(s proxyStatus) bool {
+	s := l.AwaitStatus(groundStore+"."+name, "be degraded for "+reason, func(s harness.Status) bool {
 		return s.Health == "degraded" && strings.Contains(s.LastError, reason)
 	})
 	l.Logf("%s: %s", name, s.LastError)
@@ -63,7 +64,7 @@ func (l *limited) awaitRefusing(name, reason string) {
 
 func (l *limited) awaitHealthy(name string) {
 	l.Helper()
-	l.awaitStatus(groundStore+"."+name, "be healthy", func(s proxyStatus) bool { return s.Health == "healthy" && s.Registered })
+	l.AwaitStatus(groundStore+"."+name, "be healthy", func(s harness.Status) bool { return s.Health == "healthy" && s.Registered })
 }
 
 func forwarded(name, sink, subject string) config.Subscription {
@@ -85,7 +86,7 @@ func TestPublishWithoutPermissionAcknowledgesNothing(t *testing.T) {
 				first = 10
 				l.append(1, first)
 				l.awaitDelivered("all", first)
-				l.eventually("the first events are in the checkpoint", func() bool { return l.checkpointOf("all") == uint64(first) })
+				l.Eventually("the first events are in the checkpoint", func() bool { return l.checkpointOf("all") == uint64(first) })
 				l.deny("exesdb.delivered.>")
 			} else {
 				l.deny("exesdb.delivered.>")
@@ -93,8 +94,8 @@ func TestPublishWithoutPermissionAcknowledgesNothing(t *testing.T) {
 			}
 			l.append(first+1, 1000)
 			l.awaitRefusing("all", "not permitted to publish to "+subject)
-			l.eventually("an alert names the permission", func() bool {
-				for _, a := range l.alerts() {
+			l.Eventually("an alert names the permission", func() bool {
+				for _, a := range l.Alerts() {
 					if a.Level == "warning" && strings.Contains(a.LastError, subject) {
 						return true
 					}
@@ -110,7 +111,7 @@ func TestPublishWithoutPermissionAcknowledgesNothing(t *testing.T) {
 			l.deny()
 			l.awaitDelivered("all", first+1000)
 			l.awaitHealthy("all")
-			l.eventually("all are in the checkpoint", func() bool { return l.checkpointOf("all") == uint64(first+1000) })
+			l.Eventually("all are in the checkpoint", func() bool { return l.checkpointOf("all") == uint64(first+1000) })
 		})
 	}
 }
@@ -127,9 +128,9 @@ func TestPermissionOfOneSinkIsNoneOfAnothersBusiness(t *testing.T) {
 	l.awaitRefusing("other", "exesdb.test.other")
 	l.awaitDelivered("all", 1000)
 	l.deny()
-	l.eventually("the other has its events", func() bool { return len(l.heard("exesdb.test.other")) >= 1000 })
+	l.Eventually("the other has its events", func() bool { return len(l.Heard("exesdb.test.other")) >= 1000 })
 	l.awaitHealthy("other")
-	for i, n := range l.numbers(l.heard("exesdb.test.other")) {
+	for i, n := range l.numbers(l.Heard("exesdb.test.other")) {
 		if n != i+1 {
 			t.Fatalf("number %d at place %d", n, i)
 		}
@@ -140,14 +141,14 @@ func TestRequestAndStreamSayAtOnceWhichPermissionIsMissing(t *testing.T) {
 	t.Parallel()
 	l := newLimited(t, forwarded("requested", "request", "exesdb.test.request"), forwarded("stored", "stream", "exesdb.test.stream"))
 	l.createStream("OUT", "exesdb.test.stream")
-	answers, err := l.nc.Subscribe("exesdb.test.request", func(m *nats.Msg) { _ = m.Respond(nil) })
+	answers, err := l.NC.Subscribe("exesdb.test.request", func(m *nats.Msg) { _ = m.Respond(nil) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = answers.Unsubscribe() }()
 	l.start()
 	l.append(1, 5)
-	l.eventually("both have the first", func() bool {
+	l.Eventually("both have the first", func() bool {
 		return l.checkpointOf("requested") == 5 && l.checkpointOf("stored") == 5
 	})
 	l.deny("exesdb.test.>")
@@ -159,7 +160,7 @@ func TestRequestAndStreamSayAtOnceWhichPermissionIsMissing(t *testing.T) {
 		t.Errorf("that took %v", took)
 	}
 	l.deny()
-	l.eventually("both have all", func() bool {
+	l.Eventually("both have all", func() bool {
 		return l.checkpointOf("requested") == 505 && l.checkpointOf("stored") == 505
 	})
 	l.awaitHealthy("requested")
@@ -170,8 +171,8 @@ func TestRequestAndStreamSayAtOnceWhichPermissionIsMissing(t *testing.T) {
 func TestConnectionThatDiesUnseenLosesNothing(t *testing.T) {
 	t.Parallel()
 	g := newGround(t, func(o *server.Options) { o.Cluster.NoAdvertise = true }) // there is one way to it, over the relay
-	r := newRelay(t, g.node.URL())
-	g.config.NATS.URL = r.url()
+	r := harness.NewRelay(t, g.node.URL())
+	g.config.NATS.URL = r.URL()
 	g.start()
 	defer g.stop() // while it can reach the server
 	const before, events = 10, 300
@@ -180,17 +181,17 @@ func TestConnectionThatDiesUnseenLosesNothing(t *testing.T) {
 	for round := range 3 {
 		from := before + 1 + round*(events/3)
 		g.append(from, 10)
-		r.swallow()
+		r.Swallow()
 		g.append(from+10, events/3-10)
 		time.Sleep(300 * time.Millisecond)
 		if got, has := g.checkpointOf("all"), len(g.distinct("all")); got > uint64(has) {
 			t.Errorf("%d are acknowledged, and %d were delivered", got, has)
 		}
-		r.cut()
-		r.mend()
-		g.eventually(fmt.Sprintf("all events of round %d are there", round), func() bool { return len(g.distinct("all")) == from+events/3-1 })
+		r.Cut()
+		r.Mend()
+		g.Eventually(fmt.Sprintf("all events of round %d are there", round), func() bool { return len(g.distinct("all")) == from+events/3-1 })
 	}
-	g.eventually("all are in the checkpoint", func() bool { return g.checkpointOf("all") == before+events })
+	g.Eventually("all are in the checkpoint", func() bool { return g.checkpointOf("all") == before+events })
 }
 
 // checkpointOf is what a subscription to all events has accepted, as the emitter has written it down.
@@ -219,7 +220,7 @@ func (g *ground) createStream(name, subject string, change ...func(*jetstream.St
 	for _, f := range change {
 		f(&c)
 	}
-	if _, err := g.js.CreateStream(g.Context(), c); err != nil {
+	if _, err := g.JS.CreateStream(g.Context(), c); err != nil {
 		g.Fatal(err)
 	}
 }
@@ -240,17 +241,17 @@ func TestUnfitTargetIsAStartUpErrorAndAReasonLater(t *testing.T) {
 		t.Error("nothing is said of a duplicate window of a second")
 	}
 	g.append(1, 3)
-	g.eventually("all are accepted", func() bool { return g.checkpointOf("stored") == 3 })
+	g.Eventually("all are accepted", func() bool { return g.checkpointOf("stored") == 3 })
 	g.editStream("OUT", noAck(true))
 	g.append(4, 3)
-	g.awaitStatus(groundStore+".stored", "say why", func(s proxyStatus) bool { return strings.Contains(s.LastError, "no_ack") })
+	g.AwaitStatus(groundStore+".stored", "say why", func(s harness.Status) bool { return strings.Contains(s.LastError, "no_ack") })
 	bad := *g.config
 	bad.Stores = []config.Store{store(groundStore, s, allEvents("another"))}
 	if err := g.instance.Reload(&bad); err == nil || !strings.Contains(err.Error(), "no_ack") {
 		t.Errorf("SIGHUP: %v", err)
 	}
 	g.editStream("OUT", noAck(false))
-	g.eventually("all are accepted", func() bool { return g.checkpointOf("stored") == 6 })
+	g.Eventually("all are accepted", func() bool { return g.checkpointOf("stored") == 6 })
 }
 
 // Answers to emitters: what is accepted can't be acknowledged, and that is said with the permission's name.
@@ -260,7 +261,7 @@ func TestPermissionToAnswerIsNamedAndNothingIsLost(t *testing.T) {
 	l.config.Status.EmitterSilentAfter = 2 * time.Second // how often it is looked
 	l.start()
 	l.append(1, 10)
-	l.eventually("the first events are in the checkpoint", func() bool { return l.checkpointOf("all") == 10 })
+	l.Eventually("the first events are in the checkpoint", func() bool { return l.checkpointOf("all") == 10 })
 	l.deny("_INBOX.>")
 	l.append(11, 1000)
 	l.awaitRefusing("all", "not permitted to publish to _INBOX.")
@@ -272,5 +273,5 @@ func TestPermissionToAnswerIsNamedAndNothingIsLost(t *testing.T) {
 	}
 	l.deny()
 	l.awaitDelivered("all", 1010)
-	l.eventually("all are in the checkpoint", func() bool { return l.checkpointOf("all") == 1010 })
+	l.Eventually("all are in the checkpoint", func() bool { return l.checkpointOf("all") == 1010 })
 }

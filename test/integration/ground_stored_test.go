@@ -18,6 +18,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/membership"
 	"github.com/exesdb/subproxy/pkg/sink"
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 // ordered is a store in a stream of the user's own, ORD, on ord.<stream id>.<type>.
@@ -25,7 +26,7 @@ func (g *ground) ordered(change func(*jetstream.StreamConfig)) jetstream.Stream 
 	g.Helper()
 	c := jetstream.StreamConfig{Name: "ORD", Subjects: []string{"ord.*.*"}}
 	change(&c)
-	stream, err := g.js.CreateStream(g.Context(), c)
+	stream, err := g.JS.CreateStream(g.Context(), c)
 	if err != nil {
 		g.Fatal(err)
 	}
@@ -62,8 +63,8 @@ func (g *ground) consumersOf(stream jetstream.Stream) (names []string) {
 // progress is what the leading emitter told last; zero: nothing.
 func (g *ground) progress() (p event.Progress) {
 	g.Helper()
-	if told := g.heard("exesdb.emitter.progress.s"); len(told) > 0 {
-		p = decode[event.Progress](g, told[len(told)-1].Data)
+	if told := g.Heard("exesdb.emitter.progress.s"); len(told) > 0 {
+		p = harness.Decode[event.Progress](g, told[len(told)-1].Data)
 	}
 	return p
 }
@@ -124,11 +125,11 @@ func TestWorkQueueThatRepublishesIsServed(t *testing.T) {
 	stream := g.ordered(func(c *jetstream.StreamConfig) { stored(c); c.Retention = jetstream.WorkQueuePolicy })
 	const old, live = 9000, 10 // more than passes read by direct get alone
 	for i := range old {
-		if _, err := g.js.PublishAsync("ord.o-1.created", fmt.Appendf(nil, `{"n":%d}`, 1+i)); err != nil {
+		if _, err := g.JS.PublishAsync("ord.o-1.created", fmt.Appendf(nil, `{"n":%d}`, 1+i)); err != nil {
 			t.Fatal(err)
 		}
 		if i%1000 == 999 {
-			<-g.js.PublishAsyncComplete()
+			<-g.JS.PublishAsyncComplete()
 		}
 	}
 	g.start()
@@ -164,23 +165,23 @@ func TestRetentionChangedWhileItRunsIsSaid(t *testing.T) {
 				g.editStream("ORD", func(c *jetstream.StreamConfig) { c.Retention = to })
 			}
 			change(jetstream.InterestPolicy)
-			g.eventually("it is said", func() bool { return strings.Contains(g.progress().Trouble, "nats stream edit ORD --retention=limits") })
+			g.Eventually("it is said", func() bool { return strings.Contains(g.progress().Trouble, "nats stream edit ORD --retention=limits") })
 			if n := g.metric("emitter_trouble", "store=s"); n != 1 {
 				t.Errorf("metric %v", n)
 			}
-			g.eventually("it is logged", func() bool { return g.logged("has interest retention") > 0 })
-			g.eventually("nothing of ours consumes", func() bool { return len(g.consumersOf(stream)) == 0 })
+			g.Eventually("it is logged", func() bool { return g.logged("has interest retention") > 0 })
+			g.Eventually("nothing of ours consumes", func() bool { return len(g.consumersOf(stream)) == 0 })
 			users, err := stream.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Durable: "users", AckPolicy: jetstream.AckExplicitPolicy})
 			if err != nil {
 				t.Fatal(err)
 			}
 			g.ord(4, 3)
-			looks, err := g.nc.SubscribeSync("$JS.API.STREAM.INFO.ORD")
+			looks, err := g.NC.SubscribeSync("$JS.API.STREAM.INFO.ORD")
 			if err != nil {
 				t.Fatal(err)
 			}
 			for range 2 { // the feed's
-				if _, err := looks.NextMsg(patience); err != nil {
+				if _, err := looks.NextMsg(harness.Patience); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -192,7 +193,7 @@ func TestRetentionChangedWhileItRunsIsSaid(t *testing.T) {
 			}
 			change(jetstream.LimitsPolicy)
 			g.awaitDelivered("all", 6)
-			g.eventually("it is good again", func() bool { return g.progress().Trouble == "" && g.metric("emitter_trouble") == 0 })
+			g.Eventually("it is good again", func() bool { return g.progress().Trouble == "" && g.metric("emitter_trouble") == 0 })
 			if n := g.logged("no event of the store is delivered"); n != 1 {
 				t.Errorf("%d lines", n)
 			}
@@ -234,7 +235,7 @@ func (g *ground) awaitStatuses(what string, get func() []*nats.Msg) {
 			g.Logf("%s: %q", what, got)
 		}
 	}()
-	g.eventually(what+" has all", func() bool {
+	g.Eventually(what+" has all", func() bool {
 		got = nil
 		for _, m := range get() {
 			got = append(got, m.Header.Get("ce-type")+" "+m.Header.Get("Status"))
@@ -263,7 +264,7 @@ func TestEventWithAHeaderStatusIsDeliveredByEveryPath(t *testing.T) {
 				} else {
 					g.start()
 				}
-				g.eventually("it is registered", func() bool { return len(g.writes()) > 0 })
+				g.Eventually("it is registered", func() bool { return len(g.Writes()) > 0 })
 				g.appendStatuses("ord.o-1.")
 				g.awaitStatuses("live", func() []*nats.Msg { return g.delivered("all") })
 				g.reload(func(c *config.Config) {
@@ -280,11 +281,11 @@ func TestEventWithAHeaderStatusGoesToEverySink(t *testing.T) {
 	t.Parallel()
 	to := func(name, sink, subject string) config.Subscription {
 		s := allEvents(name)
-		s.Forward = &config.Forward{Sink: sink, Subject: subject, Timeout: patience, MaxDeliver: 1}
+		s.Forward = &config.Forward{Sink: sink, Subject: subject, Timeout: harness.Patience, MaxDeliver: 1}
 		return s
 	}
 	g := newGround(t, nil, to("request", "request", "app.request"), to("stream", "stream", "app.stream"), to("refusing", "request", "app.refuse"))
-	app, err := g.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "APP", Subjects: []string{"app.stream"}})
+	app, err := g.JS.CreateStream(t.Context(), jetstream.StreamConfig{Name: "APP", Subjects: []string{"app.stream"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -301,7 +302,7 @@ func TestEventWithAHeaderStatusGoesToEverySink(t *testing.T) {
 			return "+ACK"
 		},
 	} {
-		_, err := g.nc.Subscribe(subject, func(m *nats.Msg) {
+		_, err := g.NC.Subscribe(subject, func(m *nats.Msg) {
 			mu.Lock()
 			defer mu.Unlock()
 			_ = m.Respond([]byte(answer(m)))
@@ -326,7 +327,7 @@ func TestEventWithAHeaderStatusGoesToEverySink(t *testing.T) {
 			t.Fatal(err)
 		}
 		for seq := range info.State.LastSeq {
-			m, err := feed.NewDirect(g.js, "APP").Get(t.Context(), seq+1)
+			m, err := feed.NewDirect(g.JS, "APP").Get(t.Context(), seq+1)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -334,7 +335,7 @@ func TestEventWithAHeaderStatusGoesToEverySink(t *testing.T) {
 		}
 		return messages
 	})
-	lot, err := deadletter.Open(t.Context(), g.js, deadletter.Config{})
+	lot, err := deadletter.Open(t.Context(), g.JS, deadletter.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -358,8 +359,8 @@ func TestEventWithAHeaderStatusGoesToEverySink(t *testing.T) {
 	mu.Unlock()
 	for _, p := range parked() {
 		c := sink.ParkedConfig(&p)
-		c.Timeout = patience
-		s, err := sink.New(g.js, c)
+		c.Timeout = harness.Patience
+		s, err := sink.New(g.JS, c)
 		if err == nil {
 			err = sink.Replay(t.Context(), lot, p, s)
 		}
@@ -393,7 +394,7 @@ func TestMirrorsBesideTheBucketsAreNotTakenForThem(t *testing.T) {
 	for bucket, keys := range map[string]string{
 		"exesdb_subscriptions": "s.by_stream.*.s10", "exesdb_checkpoints": "s.by_stream.*.s10", "exesdb_cluster": "leader.s",
 	} {
-		m, err := g.js.CreateStream(t.Context(), jetstream.StreamConfig{
+		m, err := g.JS.CreateStream(t.Context(), jetstream.StreamConfig{
 			Name: "MIRROR_" + bucket, Mirror: &jetstream.StreamSource{Name: "KV_" + bucket, FilterSubject: "$KV." + bucket + "." + keys},
 		})
 		if err != nil {
@@ -404,11 +405,11 @@ func TestMirrorsBesideTheBucketsAreNotTakenForThem(t *testing.T) {
 		}
 	}
 	mirrorAnswers := func(bucket, key string) {
-		kv, err := g.js.KeyValue(t.Context(), bucket)
+		kv, err := g.JS.KeyValue(t.Context(), bucket)
 		if err != nil {
 			t.Fatal(err)
 		}
-		g.eventually("the mirror of "+bucket+" answers", func() bool {
+		g.Eventually("the mirror of "+bucket+" answers", func() bool {
 			_, err := kv.Get(t.Context(), key) // which it does not have
 			return errors.Is(err, jetstream.ErrKeyNotFound)
 		})
@@ -418,15 +419,15 @@ func TestMirrorsBesideTheBucketsAreNotTakenForThem(t *testing.T) {
 	g.append(4, 2)
 	for i := range n {
 		g.awaitDelivered(name(i), 5) // and no event again
-		g.awaitStatus("s."+name(i), "verified", func(s proxyStatus) bool { return s.Verified })
+		g.AwaitStatus("s."+name(i), "verified", func(s harness.Status) bool { return s.Verified })
 	}
 	mirrorAnswers("exesdb_subscriptions", "s.by_stream.=24all.s11")
 	mirrorAnswers("exesdb_cluster", "member."+g.config.Instance.Name)
-	records, err := kv.OpenExisting(t.Context(), g.js, "exesdb_subscriptions")
+	records, err := kv.OpenExisting(t.Context(), g.JS, "exesdb_subscriptions")
 	if err != nil {
 		t.Fatal(err)
 	}
-	sessions, err := kv.OpenExisting(t.Context(), g.js, "exesdb_cluster")
+	sessions, err := kv.OpenExisting(t.Context(), g.JS, "exesdb_cluster")
 	if err != nil {
 		t.Fatal(err)
 	}

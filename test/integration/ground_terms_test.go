@@ -11,14 +11,15 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/pkg/control"
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 const groundKey = "s.by_stream.=24all.all"
 
 // foreign is the record of a subscription of ground's store, and a question that an emitter of a term asks its proxy.
-func (g *ground) foreign() record {
+func (g *ground) foreign() harness.Record {
 	g.Helper()
-	return g.await(groundKey, "registered", func(r record) bool { return r.DeliverSubject != "" })
+	return g.Await(groundKey, "registered", func(r harness.Record) bool { return r.DeliverSubject != "" })
 }
 
 func (g *ground) question(term uint64) string {
@@ -26,7 +27,7 @@ func (g *ground) question(term uint64) string {
 	m := nats.NewMsg(g.foreign().DeliverSubject)
 	m.Header.Set("Exesdb-Seq", "0")
 	m.Header.Set("Exesdb-Term", strconv.FormatUint(term, 10))
-	reply, err := g.nc.RequestMsg(m, 2*time.Second)
+	reply, err := g.NC.RequestMsg(m, 2*time.Second)
 	if err != nil {
 		return err.Error()
 	}
@@ -35,7 +36,7 @@ func (g *ground) question(term uint64) string {
 
 func (g *ground) announce(term string) {
 	g.Helper()
-	g.publish(changed, fmt.Sprintf(`{"store":"s","leader":"n2","term":%s}`, term))
+	g.Publish(harness.LeaderChanged, fmt.Sprintf(`{"store":"s","leader":"n2","term":%s}`, term))
 }
 
 func TestTermThatWasTooHighIsWarnedOfAndCanBeReset(t *testing.T) {
@@ -44,11 +45,11 @@ func TestTermThatWasTooHighIsWarnedOfAndCanBeReset(t *testing.T) {
 	g.config.Emitter.Enabled = false // the emitter is a foreign one
 	g.start()
 	g.announce("42")
-	g.await(groundKey, "knows term 42", func(r record) bool { return r.Term == 42 })
+	g.Await(groundKey, "knows term 42", func(r harness.Record) bool { return r.Term == 42 })
 	g.announce("1000000")
-	g.await(groundKey, "knows the high term", func(r record) bool { return r.Term == 1000000 })
+	g.Await(groundKey, "knows the high term", func(r harness.Record) bool { return r.Term == 1000000 })
 	g.announce("43")
-	g.eventually("ignore a lower term", func() bool { return g.metric("cluster_events_ignored_total", "reason=term") == 1 })
+	g.Eventually("ignore a lower term", func() bool { return g.metric("cluster_events_ignored_total", "reason=term") == 1 })
 	if got := g.question(43); got != "-ERR stale_term 1000000" {
 		t.Errorf("an emitter of term 43 is answered %q", got)
 	}
@@ -60,20 +61,20 @@ func TestTermThatWasTooHighIsWarnedOfAndCanBeReset(t *testing.T) {
 	// It stays known through a graceful restart of everything.
 	g.stop()
 	g.start()
-	g.await(groundKey, "knows the high term after a restart", func(r record) bool { return r.Term == 1000000 && r.DeliverSubject != "" })
+	g.Await(groundKey, "knows the high term after a restart", func(r harness.Record) bool { return r.Term == 1000000 && r.DeliverSubject != "" })
 
-	client := control.NewClient(g.nc)
+	client := control.NewClient(g.NC)
 	answers, err := client.ResetTerm(t.Context(), "s", 43)
 	if err != nil || len(answers) != 1 || answers[0].Before != 1000000 || answers[0].Affected != 1 || answers[0].Verified != 1 {
 		t.Fatalf("%+v, %v", answers, err)
 	}
-	g.await(groundKey, "knows the term that it was reset to", func(r record) bool { return r.Term == 43 })
-	g.eventually("answer an emitter of that term", func() bool { return strings.HasPrefix(g.question(43), "-NAK") })
+	g.Await(groundKey, "knows the term that it was reset to", func(r harness.Record) bool { return r.Term == 43 })
+	g.Eventually("answer an emitter of that term", func() bool { return strings.HasPrefix(g.question(43), "-NAK") })
 	g.announce("44")
-	g.await(groundKey, "follows the next leader", func(r record) bool { return r.Term == 44 })
+	g.Await(groundKey, "follows the next leader", func(r harness.Record) bool { return r.Term == 44 })
 	g.stop()
 	g.start()
-	g.await(groundKey, "knows that after a restart", func(r record) bool { return r.Term == 44 && r.DeliverSubject != "" })
+	g.Await(groundKey, "knows that after a restart", func(r harness.Record) bool { return r.Term == 44 && r.DeliverSubject != "" })
 }
 
 func TestTermThatNoneCanFollowIsMalformed(t *testing.T) {
@@ -85,9 +86,9 @@ func TestTermThatNoneCanFollowIsMalformed(t *testing.T) {
 	before := g.foreign()
 	for n, term := range []string{"18446744073709551615", "9223372036854775807", `"-1"`, "4611686018427387904"} {
 		g.announce(term)
-		g.eventually("count "+term, func() bool { return g.metric("cluster_events_malformed_total") == float64(n+1) })
+		g.Eventually("count "+term, func() bool { return g.metric("cluster_events_malformed_total") == float64(n+1) })
 	}
-	g.await(groundKey, "registered again all the same", func(r record) bool { return r.revision > before.revision })
+	g.Await(groundKey, "registered again all the same", func(r harness.Record) bool { return r.Revision > before.Revision })
 	g.append(6, 5)
 	g.awaitDelivered("all", 10)
 	if n := g.logged("a cluster event has a term that is no number"); n != 1 {
@@ -109,8 +110,8 @@ func TestTermsDoNotGoBackWhereEverythingIsStopped(t *testing.T) {
 	g.announce("1000")
 	term := func() uint64 {
 		var lease struct{ Term uint64 }
-		g.eventually("lead", func() bool {
-			kv, err := g.js.KeyValue(t.Context(), "exesdb_cluster")
+		g.Eventually("lead", func() bool {
+			kv, err := g.JS.KeyValue(t.Context(), "exesdb_cluster")
 			if err != nil {
 				return false
 			}
@@ -118,14 +119,14 @@ func TestTermsDoNotGoBackWhereEverythingIsStopped(t *testing.T) {
 			if err != nil {
 				return false
 			}
-			lease = decode[struct{ Term uint64 }](t, e.Value())
+			lease = harness.Decode[struct{ Term uint64 }](t, e.Value())
 			return true
 		})
 		return lease.Term
 	}
 	g.append(1, 1) // its emitter finds out that the proxies know a later term
 	g.awaitDelivered("all", 1)
-	g.eventually("the lease's term is above the one announced", func() bool { return term() > 1000 })
+	g.Eventually("the lease's term is above the one announced", func() bool { return term() > 1000 })
 	first := term()
 	g.stop()
 	// Without the registrations too: the lease's own marker has the term.

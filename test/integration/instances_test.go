@@ -10,6 +10,7 @@ import (
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/placement"
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 // notReady is Service.Ready's error as text; empty: ready.
@@ -25,20 +26,20 @@ func TestSecondRunOfANameTakesOverAndTheFirstNeverWritesAgain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const n = 20
-	c := quiet(t, w.url, many("s", n))
+	c := quiet(t, w.URL, many("s", n))
 	old := w.start(c)
 	w.awaitVerified("s", n, 1)
 
-	link := newRelay(t, w.url)
-	again := quiet(t, link.url(), many("s", n))
+	link := harness.NewRelay(t, w.URL)
+	again := quiet(t, link.URL(), many("s", n))
 	young := w.start(again)
 	for key, r := range w.awaitOwned(young.Owner().ID, n) {
 		if r.Incarnation != 2 || r.Owner.Name != t.Name() || r.Cause != "initial" {
 			t.Errorf("%s was taken over with %+v, want incarnation 2, cause initial", key, r)
 		}
 	}
-	w.eventually("the first run stands by and says so", func() bool {
-		answers := w.ask("status", "", func(a []answer) bool { return len(a) == 2 })
+	w.Eventually("the first run stands by and says so", func() bool {
+		answers := w.Ask("status", "", func(a []harness.Answer) bool { return len(a) == 2 })
 		standby := 0
 		for _, a := range answers {
 			for _, s := range a.Proxies {
@@ -60,47 +61,47 @@ func TestSecondRunOfANameTakesOverAndTheFirstNeverWritesAgain(t *testing.T) {
 	}
 
 	// The second run goes without releasing anything: its records stay.
-	link.cut()
-	w.eventually("lose the second run", func() bool { return !young.Connected() })
+	link.Cut()
+	w.Eventually("lose the second run", func() bool { return !young.Connected() })
 	young.drop()
-	w.level()
-	from := w.stream().CachedInfo().State.LastSeq
+	w.Level()
+	from := w.Stream().CachedInfo().State.LastSeq
 	for _, body := range []string{"", `{"store":"s","term":9}`, "{"} {
-		w.publish(changed, body)
+		w.Publish(harness.LeaderChanged, body)
 	}
-	w.publish(restarted, `{"store":"s"}`)
-	w.eventually("hear all events", func() bool { return old.counter(t, "cluster_events_received_total") == 4 })
+	w.Publish(harness.EmitterRestarted, `{"store":"s"}`)
+	w.Eventually("hear all events", func() bool { return old.counter(t, "cluster_events_received_total") == 4 })
 	for _, verb := range []string{"reregister", "restart"} {
 		// Nobody answers: it is registered, by an instance that is gone.
-		if err := w.nc.PublishRequest("exesdb.proxy.control."+verb, w.nc.NewInbox(), []byte(`{"store":"s","name":"s00001"}`)); err != nil {
+		if err := w.NC.PublishRequest("exesdb.proxy.control."+verb, w.NC.NewInbox(), []byte(`{"store":"s","name":"s00001"}`)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	key := "s.by_event_type.type_1=3Av1.s00001"
-	if err := w.bucketKV().Delete(t.Context(), key); err != nil {
+	if err := w.BucketKV().Delete(t.Context(), key); err != nil {
 		t.Fatal(err)
 	}
 	deleted := from + 1
-	w.eventually("hear of the deletion", func() bool { return old.FeedStats().LastSeq >= deleted })
-	if err := w.bucketKV().Purge(t.Context(), "s.by_event_type.type_2=3Av1.s00002"); err != nil {
+	w.Eventually("hear of the deletion", func() bool { return old.FeedStats().LastSeq >= deleted })
+	if err := w.BucketKV().Purge(t.Context(), "s.by_event_type.type_2=3Av1.s00002"); err != nil {
 		t.Fatal(err)
 	}
-	w.put("s.by_event_type.type_3=3Av1.s00003", "garbage")
-	w.eventually("hear of the garbage", func() bool { return old.FeedStats().LastSeq >= deleted+2 })
-	w.askOne("status", "")
+	w.Put("s.by_event_type.type_3=3Av1.s00003", "garbage")
+	w.Eventually("hear of the garbage", func() bool { return old.FeedStats().LastSeq >= deleted+2 })
+	w.AskOne("status", "")
 	old.stop()
-	if last := w.stream().CachedInfo().State.LastSeq; last != deleted+2 {
+	if last := w.Stream().CachedInfo().State.LastSeq; last != deleted+2 {
 		t.Errorf("the bucket is at revision %d, want %d: somebody wrote", last, deleted+2)
 	}
-	for _, one := range w.writes() {
-		if one.revision > from && one.record.Owner.ID == old.Owner().ID {
-			t.Errorf("the superseded run wrote revision %d of %s", one.revision, one.key)
+	for _, one := range w.Writes() {
+		if one.Revision > from && one.Record.Owner.ID == old.Owner().ID {
+			t.Errorf("the superseded run wrote revision %d of %s", one.Revision, one.Key)
 		}
 	}
 }
 
 // shared is how the rule has it that the subscriptions are divided among the instances of those names.
-func shared(records map[string]record, names ...string) map[string]string {
+func shared(records map[string]harness.Record, names ...string) map[string]string {
 	var members []placement.Member
 	for _, name := range names {
 		members = append(members, placement.Member{Name: name})
@@ -113,11 +114,11 @@ func shared(records map[string]record, names ...string) map[string]string {
 }
 
 // awaitShared waits until each of n subscriptions is registered for the instance that it is assigned to.
-func (w *world) awaitShared(n int, names ...string) map[string]record {
+func (w *world) awaitShared(n int, names ...string) map[string]harness.Record {
 	w.Helper()
-	var records map[string]record
-	w.eventually(fmt.Sprintf("%d subscriptions to be shared among %v", n, names), func() bool {
-		records = w.records()
+	var records map[string]harness.Record
+	w.Eventually(fmt.Sprintf("%d subscriptions to be shared among %v", n, names), func() bool {
+		records = w.Records()
 		for key, name := range shared(records, names...) {
 			if records[key].Owner.Name != name {
 				return false
@@ -133,13 +134,13 @@ func TestInstancesShareSubscriptionsAndTakeWhatOneLeaves(t *testing.T) {
 	w := newWorld(t)
 	const n = 40
 	start := func(name string) *instance {
-		c := quiet(t, w.url, many("s", n))
+		c := quiet(t, w.URL, many("s", n))
 		c.Instance.Name = name
 		return w.start(c)
 	}
 	a := start("host-a")
 	w.awaitVerified("s", n, 1)
-	before := w.records()
+	before := w.Records()
 	b := start("host-b") // from here on both publish statuses, on the same subjects
 	moved := 0
 	for key, r := range w.awaitShared(n, "host-a", "host-b") {
@@ -156,9 +157,9 @@ func TestInstancesShareSubscriptionsAndTakeWhatOneLeaves(t *testing.T) {
 		t.Errorf("%d of %d moved to the second of two", moved, n)
 	}
 	// Events are acted on by who holds, and change nothing about who that is.
-	w.publish(changed, `{"store":"s","term":3}`)
-	w.eventually("the holders register again", func() bool {
-		records := w.records()
+	w.Publish(harness.LeaderChanged, `{"store":"s","term":3}`)
+	w.Eventually("the holders register again", func() bool {
+		records := w.Records()
 		for key, name := range shared(records, "host-a", "host-b") {
 			if r := records[key]; r.Owner.Name != name || r.Cause != "leader_changed" || r.Term != 3 {
 				return false
@@ -176,7 +177,7 @@ func TestInstancesShareSubscriptionsAndTakeWhatOneLeaves(t *testing.T) {
 		}
 	}
 	b.stop()
-	if left := w.records(); len(left) > 0 {
+	if left := w.Records(); len(left) > 0 {
 		t.Errorf("%d records left after both stopped", len(left))
 	}
 }
@@ -184,55 +185,55 @@ func TestInstancesShareSubscriptionsAndTakeWhatOneLeaves(t *testing.T) {
 func TestReloadTouchesOnlyWhatChanged(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	base := quiet(t, w.url, store("s", byType("kept", "a"), byType("removed", "a"), byType("moved", "a"), byType("later", "a")), store("gone", byType("x", "a")))
+	base := quiet(t, w.URL, store("s", byType("kept", "a"), byType("removed", "a"), byType("moved", "a"), byType("later", "a")), store("gone", byType("x", "a")))
 	i := w.start(base)
 	w.awaitVerified("s", 4, 1)
 	w.awaitVerified("gone", 1, 1)
-	before := w.records()
+	before := w.Records()
 
 	for name, change := range map[string]func(*config.Config){
 		"nats":     func(c *config.Config) { c.NATS.URL += "0" },
 		"instance": func(c *config.Config) { c.Instance.Name += "0" },
 		"registry": func(c *config.Config) { c.Registry.Replicas = 3 },
 	} {
-		c := quiet(t, w.url, store("s", byType("else", "a")))
+		c := quiet(t, w.URL, store("s", byType("else", "a")))
 		change(c)
 		if err := i.Reload(c); err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "restart") {
 			t.Errorf("reload with another %s section: %v, want an error that says so", name, err)
 		}
 	}
-	w.askOne("status", "")
-	if now := w.records(); len(now) != len(before) {
+	w.AskOne("status", "")
+	if now := w.Records(); len(now) != len(before) {
 		t.Fatalf("a refused reload left %d records of %d", len(now), len(before))
 	}
 
 	later := byType("later", "a")
 	later.StartVersion = 7
-	if err := i.Reload(quiet(t, w.url, store("s", byType("kept", "a"), byType("added", "a"), byType("moved", "b"), later), store("new", byType("x", "a")))); err != nil {
+	if err := i.Reload(quiet(t, w.URL, store("s", byType("kept", "a"), byType("added", "a"), byType("moved", "b"), later), store("new", byType("x", "a")))); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{"new.by_event_type.a.x", "s.by_event_type.a.added", "s.by_event_type.a.kept", "s.by_event_type.a.later", "s.by_event_type.b.moved"}
-	w.eventually("exactly the new subscriptions to be registered", func() bool {
+	w.Eventually("exactly the new subscriptions to be registered", func() bool {
 		var keys []string
-		for key := range w.records() {
+		for key := range w.Records() {
 			keys = append(keys, key)
 		}
 		slices.Sort(keys)
 		return slices.Equal(keys, want)
 	})
-	w.await("s.by_event_type.a.later", "registered with the new start version", func(r record) bool { return r.StartVersion == 7 && r.Incarnation == 2 })
+	w.Await("s.by_event_type.a.later", "registered with the new start version", func(r harness.Record) bool { return r.StartVersion == 7 && r.Incarnation == 2 })
 	after := w.awaitOwned(i.Owner().ID, len(want))
 	const kept = "s.by_event_type.a.kept"
 	if after[kept] != before[kept] {
 		t.Errorf("the unchanged subscription's record became %+v", after[kept])
 	}
 	// The supervisor's other half still works: events reach old and new subscriptions.
-	w.publish(changed, "")
+	w.Publish(harness.LeaderChanged, "")
 	for _, key := range want {
-		w.await(key, "registered by an event after the reload", func(r record) bool { return r.revision > after[key].revision && r.Cause == "leader_changed" })
+		w.Await(key, "registered by an event after the reload", func(r harness.Record) bool { return r.Revision > after[key].Revision && r.Cause == "leader_changed" })
 	}
 	for _, id := range []string{"removed", "gone"} {
-		for _, s := range w.askOne("status", "").Proxies {
+		for _, s := range w.AskOne("status", "").Proxies {
 			if s.Name == id || s.Store == id {
 				t.Errorf("%s/%s is still held: %+v", s.Store, s.Name, s)
 			}
@@ -243,24 +244,24 @@ func TestReloadTouchesOnlyWhatChanged(t *testing.T) {
 func TestStandbyTakesOverFromAnInstanceThatIsGone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	cut := newRelay(t, w.url)
-	first := quiet(t, cut.url(), greenhouse)
+	cut := harness.NewRelay(t, w.URL)
+	first := quiet(t, cut.URL(), greenhouse)
 	first.Instance.Name = "first"
-	second := quiet(t, w.url, greenhouse)
+	second := quiet(t, w.URL, greenhouse)
 	second.Instance.Name, second.Instance.SessionTTL = "second", time.Second
 	standby, _ := w.settled(second, greenhouseKey, greenhouseTokens)
 	first.Instance.SessionTTL = time.Second
 	holder, held := w.settled(first, greenhouseKey, greenhouseTokens) // the later one takes it
-	w.eventually("the second to stand by", func() bool {
+	w.Eventually("the second to stand by", func() bool {
 		s, err := standby.Supervisor().Statuses(t.Context(), control.Request{})
 		return err == nil && s[0].Health == "standby" && s[0].Owner.ID == holder.Owner().ID
 	})
 
-	cut.cut() // what it had it can't release
-	taken := w.await(greenhouseKey, "taken over", func(r record) bool { return r.Owner.ID == standby.Owner().ID })
+	cut.Cut() // what it had it can't release
+	taken := w.Await(greenhouseKey, "taken over", func(r harness.Record) bool { return r.Owner.ID == standby.Owner().ID })
 	if taken.Cause != "takeover" || taken.Incarnation != held.Incarnation+1 {
 		t.Errorf("the record is %+v, after %+v", taken, held)
 	}
-	w.awaitStatus(greenhouseTokens, "verified", verifiedAt(taken.revision))
+	w.AwaitStatus(greenhouseTokens, "verified", harness.VerifiedAt(taken.Revision))
 	holder.drop()
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/pkg/control"
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 // fastToFail is quiet, with the thresholds of the defaults spelled out; only what the test does causes attempts.
@@ -24,13 +25,13 @@ func fastToFail(t testing.TB, url string, stores ...config.Store) *config.Config
 }
 
 // keepAlerts makes NATS keep all alerts, whoever is connected when they are sent.
-func (w *world) keepAlerts() func() []alert {
+func (w *world) keepAlerts() func() []harness.Alert {
 	w.Helper()
-	stream, err := w.js.CreateStream(w.Context(), jetstream.StreamConfig{Name: "ALERTS", Subjects: []string{"exesdb.proxy.alert.>"}})
+	stream, err := w.JS.CreateStream(w.Context(), jetstream.StreamConfig{Name: "ALERTS", Subjects: []string{"exesdb.proxy.alert.>"}})
 	if err != nil {
 		w.Fatal(err)
 	}
-	return func() (alerts []alert) {
+	return func() (alerts []harness.Alert) {
 		info, err := stream.Info(w.Context())
 		if err != nil {
 			return nil
@@ -40,7 +41,7 @@ func (w *world) keepAlerts() func() []alert {
 			if err != nil {
 				w.Fatal(err)
 			}
-			alerts = append(alerts, decode[alert](w, m.Data))
+			alerts = append(alerts, harness.Decode[harness.Alert](w, m.Data))
 		}
 		return alerts
 	}
@@ -49,7 +50,7 @@ func (w *world) keepAlerts() func() []alert {
 // attempt makes every proxy try once, as an operator would who could reach the instance without NATS.
 func (i *instance) attempt(t testing.TB) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
 	defer cancel()
 	if _, err := i.Supervisor().Reregister(ctx, "", ""); err != nil {
 		t.Fatal(err)
@@ -76,12 +77,12 @@ func TestRestartedServerFindsEverythingRegisteredAgain(t *testing.T) {
 	w := newWorld(t)
 	alerts := w.keepAlerts()
 	const n = 30
-	i := w.start(fastToFail(t, w.url, many("s", n)))
+	i := w.start(fastToFail(t, w.URL, many("s", n)))
 	w.awaitVerified("s", n, 1)
 	before := w.awaitOwned(i.Owner().ID, n)
 
 	w.node.Stop()
-	w.eventually("notice the loss", func() bool { return !i.Connected() })
+	w.Eventually("notice the loss", func() bool { return !i.Connected() })
 	if err := i.Ready(context.Background()); err == nil {
 		t.Error("ready without a connection")
 	}
@@ -97,28 +98,28 @@ func TestRestartedServerFindsEverythingRegisteredAgain(t *testing.T) {
 		if !i.all(t, health, failures) {
 			t.Fatalf("after %d failures not all proxies are %s", failures, health)
 		}
-		w.eventually(fmt.Sprintf("%v warnings and %v critical alerts after %d failures", warned, critical, failures), func() bool {
+		w.Eventually(fmt.Sprintf("%v warnings and %v critical alerts after %d failures", warned, critical, failures), func() bool {
 			return i.counter(t, "alerts_total", "level=warning") == warned && i.counter(t, "alerts_total", "level=critical") == critical
 		})
 	}
 	if err := w.node.Restart(); err != nil {
 		t.Fatal(err)
 	}
-	w.eventually("everything registered again because of the reconnect", func() bool {
-		now := w.records()
+	w.Eventually("everything registered again because of the reconnect", func() bool {
+		now := w.Records()
 		for key, r := range now {
-			if r.Cause != "reconnected" || r.revision <= before[key].revision || r.Owner.ID != i.Owner().ID || r.Incarnation != before[key].Incarnation {
+			if r.Cause != "reconnected" || r.Revision <= before[key].Revision || r.Owner.ID != i.Owner().ID || r.Incarnation != before[key].Incarnation {
 				return false
 			}
 		}
 		return len(now) == n
 	})
-	w.eventually("be healthy", func() bool { return len(w.awaitVerified("s", n, 1)) == n })
-	w.eventually("resolve the alert", func() bool { return len(alerts()) >= 3 })
+	w.Eventually("be healthy", func() bool { return len(w.awaitVerified("s", n, 1)) == n })
+	w.Eventually("resolve the alert", func() bool { return len(alerts()) >= 3 })
 	// Another round, all well, must add nothing.
-	w.publish(changed, "")
-	w.eventually("another round", func() bool {
-		for _, r := range w.records() {
+	w.Publish(harness.LeaderChanged, "")
+	w.Eventually("another round", func() bool {
+		for _, r := range w.Records() {
 			if r.Cause != "leader_changed" {
 				return false
 			}
@@ -144,18 +145,18 @@ func TestRestartedServerFindsEverythingRegisteredAgain(t *testing.T) {
 func TestWhatWasMissedWhileDisconnectedIsMadeUpFor(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	r := newRelay(t, w.url)
+	r := harness.NewRelay(t, w.URL)
 	const n = 30
-	i := w.start(quiet(t, r.url(), many("s", n)))
+	i := w.start(quiet(t, r.URL(), many("s", n)))
 	w.awaitVerified("s", n, 1)
 	before := w.awaitOwned(i.Owner().ID, n)
-	r.cut()
-	w.eventually("notice the loss", func() bool { return !i.Connected() })
-	w.publish(changed, `{"store":"s","term":7}`)
+	r.Cut()
+	w.Eventually("notice the loss", func() bool { return !i.Connected() })
+	w.Publish(harness.LeaderChanged, `{"store":"s","term":7}`)
 	deleted := 0
 	for key := range before {
 		if deleted++; deleted <= 10 {
-			if err := w.bucketKV().Delete(w.Context(), key); err != nil {
+			if err := w.BucketKV().Delete(w.Context(), key); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -163,19 +164,19 @@ func TestWhatWasMissedWhileDisconnectedIsMadeUpFor(t *testing.T) {
 	if i.Connected() {
 		t.Fatal("the instance found a way around the cut")
 	}
-	r.mend()
+	r.Mend()
 	after := w.awaitOwned(i.Owner().ID, n)
-	w.eventually("every record written since", func() bool {
-		after = w.records()
+	w.Eventually("every record written since", func() bool {
+		after = w.Records()
 		for key, r := range after {
-			if r.revision <= before[key].revision || r.Cause != "reconnected" && r.Cause != "lost" {
+			if r.Revision <= before[key].Revision || r.Cause != "reconnected" && r.Cause != "lost" {
 				return false
 			}
 		}
 		return len(after) == n
 	})
 	w.awaitOwned(i.Owner().ID, n)
-	if alerts := w.alerts(); len(alerts) > 0 {
+	if alerts := w.Alerts(); len(alerts) > 0 {
 		t.Errorf("a short loss raised alerts: %+v", alerts)
 	}
 }
@@ -208,9 +209,9 @@ func TestEventClosesTheBreakerWhenTheJetStreamServerIsBack(t *testing.T) {
 		o.LeafNode.Host, o.LeafNode.Port = "127.0.0.1", server.RANDOM_PORT
 		o.JsAccDefaultDomain, o.LeafNode.NoAdvertise = sharesJetStream, true
 	})
-	link := newRelay(t, fmt.Sprintf("nats://127.0.0.1:%d", hub.LeafNode.Port))
+	link := harness.NewRelay(t, fmt.Sprintf("nats://127.0.0.1:%d", hub.LeafNode.Port))
 	leaf := newWorld(t, func(o *server.Options) {
-		to, err := url.Parse(link.url())
+		to, err := url.Parse(link.URL())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -221,17 +222,17 @@ func TestEventClosesTheBreakerWhenTheJetStreamServerIsBack(t *testing.T) {
 	reached := func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, err := leaf.js.AccountInfo(ctx)
+		_, err := leaf.JS.AccountInfo(ctx)
 		return err == nil
 	}
-	leaf.eventually("reach the hub's JetStream", reached)
+	leaf.Eventually("reach the hub's JetStream", reached)
 	closesTheBreaker(leaf, func() {
-		link.cut()
-		leaf.eventually("lose the hub", func() bool { return leaf.node.Server().NumLeafNodes() == 0 })
+		link.Cut()
+		leaf.Eventually("lose the hub", func() bool { return leaf.node.Server().NumLeafNodes() == 0 })
 	}, func() {
-		link.mend()
-		leaf.eventually("reach the hub's JetStream again", func() bool {
-			_, ok := leaf.record(greenhouseKey)
+		link.Mend()
+		leaf.Eventually("reach the hub's JetStream again", func() bool {
+			_, ok := leaf.Record(greenhouseKey)
 			return ok && reached()
 		})
 	})
@@ -240,14 +241,14 @@ func TestEventClosesTheBreakerWhenTheJetStreamServerIsBack(t *testing.T) {
 // closesTheBreaker is what must happen in a world whose JetStream goes and comes back while core NATS stays.
 func closesTheBreaker(w *world, disable, enable func()) {
 	t := w.TB
-	c := fastToFail(t, w.url, greenhouse)
+	c := fastToFail(t, w.URL, greenhouse)
 	c.SubscriptionProxy.VerificationTimeout = time.Second
 	_, first := w.settled(c, greenhouseKey, greenhouseTokens)
 	disable()
 	for failures := 1; failures <= 6; failures++ {
-		w.publish(changed, `{"store":"greenhouse"}`)
-		s := w.awaitStatus(greenhouseTokens, fmt.Sprintf("%d failures", failures), func(s proxyStatus) bool { return s.Failures == failures })
-		want := proxyStatus{Health: "healthy", Breaker: "closed"}
+		w.Publish(harness.LeaderChanged, `{"store":"greenhouse"}`)
+		s := w.AwaitStatus(greenhouseTokens, fmt.Sprintf("%d failures", failures), func(s harness.Status) bool { return s.Failures == failures })
+		want := harness.Status{Health: "healthy", Breaker: "closed"}
 		if failures >= 3 {
 			want.Health = "degraded"
 		}
@@ -258,20 +259,20 @@ func closesTheBreaker(w *world, disable, enable func()) {
 			t.Errorf("after %d failures: %+v, want %s, breaker %s", failures, s, want.Health, want.Breaker)
 		}
 		levels := map[int]int{3: 1, 4: 1, 5: 2, 6: 2}
-		w.eventually("as many alerts as levels entered", func() bool { return len(w.alerts()) == levels[failures] })
+		w.Eventually("as many alerts as levels entered", func() bool { return len(w.Alerts()) == levels[failures] })
 	}
 	enable()
-	w.publish(changed, `{"store":"greenhouse","term":2}`)
-	r := w.await(greenhouseKey, "registered once JetStream is back", after(first.revision, "leader_changed"))
+	w.Publish(harness.LeaderChanged, `{"store":"greenhouse","term":2}`)
+	r := w.Await(greenhouseKey, "registered once JetStream is back", harness.After(first.Revision, "leader_changed"))
 	if r.Term != 2 || r.Incarnation != 1 {
 		t.Errorf("the record is %+v, want term 2 and incarnation 1", r)
 	}
-	w.awaitStatus(greenhouseTokens, "breaker closed", func(s proxyStatus) bool {
-		return verifiedAt(r.revision)(s) && s.Breaker == "closed" && s.Failures == 0 && s.LastError == ""
+	w.AwaitStatus(greenhouseTokens, "breaker closed", func(s harness.Status) bool {
+		return harness.VerifiedAt(r.Revision)(s) && s.Breaker == "closed" && s.Failures == 0 && s.LastError == ""
 	})
-	w.eventually("resolve the alert", func() bool { return len(w.alerts()) >= 3 })
+	w.Eventually("resolve the alert", func() bool { return len(w.Alerts()) >= 3 })
 	var levels []string
-	for _, a := range w.alerts() {
+	for _, a := range w.Alerts() {
 		levels = append(levels, a.Level)
 		if a.Scope != "proxy" || a.Name != "initialized" || a.Store != "greenhouse" || a.Affected != 1 {
 			t.Errorf("alert %+v, want one of the subscription", a)

@@ -7,19 +7,20 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/exesdb/subproxy/test/harness"
 	"github.com/nats-io/nats.go"
 )
 
 // TestAlertOfAProcessThatWasKilledIsResolved kills a process between an alert and its end. Whoever comes next tells the end: the next
 // run of the same name, or another instance, which has the subscription then.
 func TestAlertOfAProcessThatWasKilledIsResolved(t *testing.T) {
-	p := builtPrograms(t)
+	subproxy := builtSubproxy(t)
 	for title, next := range map[string]string{"the next run": "host-a", "another instance": "host-b"} {
 		t.Run(title, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			config := func(name string) string {
-				return processFile(t, fmt.Sprintf(`nats: {url: "%s"}
+				return harness.ConfigFile(t, fmt.Sprintf(`nats: {url: "%s"}
 instance: {name: %s, session_ttl: 1s}
 http: {addr: "127.0.0.1:0"}
 emitter: {enabled: true, lease_ttl: 1s}
@@ -27,30 +28,30 @@ stores:
   - id: s
     subscriptions:
       - {name: billing, type: by_stream, selector: $all, forward: {sink: request, subject: app.billing, timeout: 1s, max_deliver: 1000}}
-`, w.url, name))
+`, w.URL, name))
 			}
-			first := processServe(t, p, config("host-a"))
-			if _, err := w.js.Publish(t.Context(), "exesdb.events.s.o-1.created", []byte("{}")); err != nil {
+			first := harness.Serve(t, subproxy, config("host-a"))
+			if _, err := w.JS.Publish(t.Context(), "exesdb.events.s.o-1.created", []byte("{}")); err != nil {
 				t.Fatal(err)
 			}
 			levels := func() (all []string) {
-				for _, a := range w.alerts() {
+				for _, a := range w.Alerts() {
 					all = append(all, a.Level+" "+a.Scope+" "+a.Name)
 				}
 				return all
 			}
-			w.eventually("nobody takes the event, which is an alert", func() bool { return strings.Contains(strings.Join(levels(), ","), "warning proxy billing") })
-			first.kill()
-			if _, err := w.nc.Subscribe("app.billing", func(m *nats.Msg) { _ = m.Respond(nil) }); err != nil {
+			w.Eventually("nobody takes the event, which is an alert", func() bool { return strings.Contains(strings.Join(levels(), ","), "warning proxy billing") })
+			first.MustKill()
+			if _, err := w.NC.Subscribe("app.billing", func(m *nats.Msg) { _ = m.Respond(nil) }); err != nil {
 				t.Fatal(err)
 			}
 			before := len(levels())
-			processServe(t, p, config(next))
-			w.eventually("the alert is resolved", func() bool {
+			harness.Serve(t, subproxy, config(next))
+			w.Eventually("the alert is resolved", func() bool {
 				all := levels()
 				return strings.Contains(strings.Join(all[before:], ","), "resolved proxy billing")
 			})
-			w.eventually("no alert stands", func() bool {
+			w.Eventually("no alert stands", func() bool {
 				return !w.stands("exesdb.cluster.state.alert.proxy.s.billing")
 			})
 		})
@@ -59,9 +60,6 @@ stores:
 
 // stands reports whether what was heard last on the subject of a record is a record, and no marker.
 func (w *world) stands(subject string) bool {
-	w.level()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	m := w.last[subject]
-	return m != nil && len(m.Data) > 0
+	w.Level()
+	return len(w.Latest(subject)) > 0
 }

@@ -9,54 +9,35 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/exesdb/subproxy/internal/testbed"
-	"github.com/exesdb/subproxy/pkg/status"
+	"github.com/exesdb/subproxy/test/harness"
 )
 
-// processOutcome is how a command ended.
-type processOutcome struct {
-	code           int
-	stdout, stderr string
-}
-
-// processCommand runs a command to its end.
-func processCommand(t testing.TB, program string, args ...string) processOutcome {
-	t.Helper()
-	var out testbed.Log
-	p, err := testbed.Run(testbed.Command{Name: program, File: program, Args: args, Env: processEnv(t), Stdout: &out})
-	if err != nil {
-		t.Fatal(err)
-	}
-	<-p.Gone()
-	return processOutcome{p.Outcome().ExitCode(), out.String(), p.Log.String()}
-}
-
-func processSeenWithNATSCLI(t *testing.T, p *processPrograms) {
+func processSeenWithNATSCLI(t *testing.T, subproxy string) {
 	natsCLI, err := exec.LookPath("nats")
 	if err != nil {
 		t.Skip("there is no nats CLI in PATH: go install github.com/nats-io/natscli/nats@v0.5.1")
 	}
-	node := processNodes(t, p, 1)[0]
-	w := attach(t, node.url())
-	config := strings.Replace(processConfig(node.url(), 1,
+	node := harness.StartServers(t, 1)[0]
+	w := attach(t, node.URL())
+	config := strings.Replace(processConfig(node.URL(), 1,
 		"{name: audit, type: by_stream, selector: $all}", "{name: to pubsub, type: by_event_type, selector: 'initialized:v1'}"),
 		"status: {", "status: {heartbeat_interval: 1s, ", 1)
-	proxy := processServe(t, p, processFile(t, config))
+	proxy := harness.Serve(t, subproxy, harness.ConfigFile(t, config))
 	processAwait(w, proxy, 2, "registered", processAnyStatus)
 	cli := func(args ...string) string {
 		t.Helper()
-		o := processCommand(t, natsCLI, append([]string{"--server", node.url()}, args...)...)
-		if o.code != 0 {
-			t.Errorf("nats %s: exit status %d: %s%s", strings.Join(args, " "), o.code, o.stdout, o.stderr)
+		o := harness.Command(t, natsCLI, append([]string{"--server", node.URL()}, args...)...)
+		if o.Code != 0 {
+			t.Errorf("nats %s: exit status %d: %s%s", strings.Join(args, " "), o.Code, o.Stdout, o.Stderr)
 		}
-		return o.stdout
+		return o.Stdout
 	}
 	const auditKey, otherKey = "greenhouse.by_stream.=24all.audit", "greenhouse.by_event_type.initialized=3Av1.to=20pubsub"
-	if listed := cli("kv", "ls", bucket); !strings.Contains(listed, auditKey) || !strings.Contains(listed, otherKey) {
+	if listed := cli("kv", "ls", harness.Bucket); !strings.Contains(listed, auditKey) || !strings.Contains(listed, otherKey) {
 		t.Errorf("nats kv ls: %s", listed)
 	}
-	got := decode[record](t, []byte(cli("kv", "get", bucket, otherKey, "--raw")))
-	if got.Store != processStore || got.Name != "to pubsub" || got.Selector != "initialized:v1" || got.Type != "by_event_type" || got.Owner.ID != proxy.id || got.Incarnation != 1 {
+	got := harness.Decode[harness.Record](t, []byte(cli("kv", "get", harness.Bucket, otherKey, "--raw")))
+	if got.Store != processStore || got.Name != "to pubsub" || got.Selector != "initialized:v1" || got.Type != "by_event_type" || got.Owner.ID != proxy.ID || got.Incarnation != 1 {
 		t.Errorf("nats kv get: %+v", got)
 	}
 	if listed := cli("micro", "ls"); !strings.Contains(listed, "subproxy") {
@@ -72,45 +53,45 @@ func processSeenWithNATSCLI(t *testing.T, p *processPrograms) {
 			t.Errorf("nats micro stats lacks %s: %s", verb, stats)
 		}
 	}
-	if !strings.Contains(info, proxy.id) {
+	if !strings.Contains(info, proxy.ID) {
 		t.Errorf("nats micro info lacks the instance's id: %s", info)
 	}
-	said := decode[status.Status](t, []byte(cli("sub", "exesdb.proxy.status.>", "--count", "1", "--raw")))
-	if said.Store != processStore || said.Health != "healthy" || said.Owner.ID != proxy.id {
+	said := harness.Decode[harness.Status](t, []byte(cli("sub", "exesdb.proxy.status.>", "--count", "1", "--raw")))
+	if said.Store != processStore || said.Health != "healthy" || said.Owner.ID != proxy.ID {
 		t.Errorf("nats sub: %+v", said)
 	}
 	request := fmt.Sprintf(`{"store":%q,"name":"audit"}`, processStore)
-	a := decode[answer](t, []byte(cli("request", "exesdb.proxy.control.restart", request, "--raw")))
+	a := harness.Decode[harness.Answer](t, []byte(cli("request", "exesdb.proxy.control.restart", request, "--raw")))
 	if a.Affected != 1 || a.Verified != 1 || len(a.Proxies) != 1 || a.Proxies[0].Incarnation != 2 || a.Proxies[0].LastCause != "manual" {
 		t.Errorf("nats request restart: %+v", a)
 	}
-	if r := w.await(auditKey, "restarted", func(r record) bool { return r.Incarnation == 2 }); r.Owner.ID != proxy.id {
+	if r := w.Await(auditKey, "restarted", func(r harness.Record) bool { return r.Incarnation == 2 }); r.Owner.ID != proxy.ID {
 		t.Errorf("the restarted registration is %+v", r)
 	}
 	before := processLast(w)
-	cli("pub", changed, `{"store":"greenhouse","leader":"n2"}`)
+	cli("pub", harness.LeaderChanged, `{"store":"greenhouse","leader":"n2"}`)
 	processAwait(w, proxy, 2, "registered for the leader change", processSince(before, "leader_changed"))
-	cli("kv", "del", bucket, auditKey, "--force")
-	w.await(auditKey, "registered after it was deleted by hand", func(r record) bool { return r.Cause == "lost" && r.Incarnation == 2 })
+	cli("kv", "del", harness.Bucket, auditKey, "--force")
+	w.Await(auditKey, "registered after it was deleted by hand", func(r harness.Record) bool { return r.Cause == "lost" && r.Incarnation == 2 })
 }
 
-func processCommandsSayHowTheyEnded(t *testing.T, p *processPrograms) {
-	node := processNodes(t, p, 1)[0]
-	config := processFile(t, processConfig(node.url(), 1, "{name: audit, type: by_stream, selector: $all}", "{name: other, type: by_stream, selector: $all}"))
-	broken := processFile(t, "stores: 7\n")
+func processCommandsSayHowTheyEnded(t *testing.T, subproxy string) {
+	node := harness.StartServers(t, 1)[0]
+	config := harness.ConfigFile(t, processConfig(node.URL(), 1, "{name: audit, type: by_stream, selector: $all}", "{name: other, type: by_stream, selector: $all}"))
+	broken := harness.ConfigFile(t, "stores: 7\n")
 	const nowhere = "nats://127.0.0.1:1"
 	expect := func(code int, says string, args ...string) (stdout string) {
 		t.Helper()
-		o := processCommand(t, p.subproxy, args...)
-		if o.code != code || !strings.Contains(o.stdout+o.stderr, says) {
-			t.Errorf("subproxy %s: exit status %d, want %d and %q:\n%s%s", strings.Join(args, " "), o.code, code, says, o.stdout, o.stderr)
+		o := harness.Command(t, subproxy, args...)
+		if o.Code != code || !strings.Contains(o.Stdout+o.Stderr, says) {
+			t.Errorf("subproxy %s: exit status %d, want %d and %q:\n%s%s", strings.Join(args, " "), o.Code, code, says, o.Stdout, o.Stderr)
 		}
-		if o.code != 0 && !strings.HasPrefix(o.stderr, "subproxy: ") {
-			t.Errorf("subproxy %s: failed and said %q", strings.Join(args, " "), o.stderr)
+		if o.Code != 0 && !strings.HasPrefix(o.Stderr, "subproxy: ") {
+			t.Errorf("subproxy %s: failed and said %q", strings.Join(args, " "), o.Stderr)
 		}
-		return o.stdout
+		return o.Stdout
 	}
-	s := []string{"-s", node.url()}
+	s := []string{"-s", node.URL()}
 	at := func(args ...string) []string { return append(args, s...) }
 
 	expect(0, "subproxy ", "version")
@@ -134,8 +115,8 @@ func processCommandsSayHowTheyEnded(t *testing.T, p *processPrograms) {
 	expect(1, "proxy_not_found", at("reregister")...)
 
 	// From here on somebody watches every subject, so that NATS does not tell when no instance listens.
-	w := attach(t, node.url())
-	proxy := processServe(t, p, config)
+	w := attach(t, node.URL())
+	proxy := harness.Serve(t, subproxy, config)
 	processAwait(w, proxy, 2, "registered", processAnyStatus)
 	expect(0, "audit", at("list")...)
 	expect(0, "audit", at("list", processStore)...)
@@ -158,7 +139,7 @@ func processCommandsSayHowTheyEnded(t *testing.T, p *processPrograms) {
 	var rows []struct {
 		Name         string
 		Health       string
-		Registration *record
+		Registration *harness.Record
 	}
 	if err := json.Unmarshal([]byte(expect(0, "", at("list", "--json")...)), &rows); err != nil || len(rows) != 2 {
 		t.Fatalf("list --json: %v %+v", err, rows)
@@ -171,7 +152,7 @@ func processCommandsSayHowTheyEnded(t *testing.T, p *processPrograms) {
 	}
 
 	// Registered, and nobody answers for it.
-	proxy.kill()
+	proxy.MustKill()
 	expect(0, "unreachable", at("list")...)
 	expect(1, "2 of 2 subscriptions are not healthy", at("status")...)
 	expect(1, "proxy_not_found", at("restart", processStore, "audit")...)

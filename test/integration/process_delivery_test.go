@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/exesdb/subproxy/test/harness"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -19,7 +20,7 @@ func TestDelivery(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds programs and waits for leases and elections")
 	}
-	p := builtPrograms(t)
+	subproxy := builtSubproxy(t)
 	slots := make(chan struct{}, 4) // more at once would only measure how many processors there are
 	for _, test := range []struct {
 		name  string
@@ -55,14 +56,14 @@ func TestDelivery(t *testing.T) {
 			t.Parallel()
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			test.run(newDeliveryWorld(t, p, test.nodes, deliveryReaders()...))
+			test.run(newDeliveryWorld(t, subproxy, test.nodes, deliveryReaders()...))
 		})
 	}
 }
 
 // once is what no fault may make a subscriber see twice; repeats is at least once where the sink is none of kind stream.
-func (w *deliveryWorld) once(r *reader) allowed    { return w.rules(r, false) }
-func (w *deliveryWorld) repeats(r *reader) allowed { return w.rules(r, true) }
+func (w *deliveryWorld) once(r *reader) harness.Allowed    { return w.rules(r, false) }
+func (w *deliveryWorld) repeats(r *reader) harness.Allowed { return w.rules(r, true) }
 
 // flowing begins, and has publishers go on.
 func (w *deliveryWorld) flowing() {
@@ -78,7 +79,7 @@ func deliveryLeaderKilled(w *deliveryWorld) {
 	w.flowing()
 	for range 2 {
 		leader := w.awaitLeader(anyLeader)
-		w.emitters[leader].kill()
+		w.emitters[leader].MustKill()
 		w.awaitLeader(isNot(leader))
 		w.more(50)
 		w.emitter(leader)
@@ -93,8 +94,8 @@ func deliveryLeaderStopped(w *deliveryWorld) {
 	w.flowing()
 	for range 3 {
 		leader := w.awaitLeader(anyLeader)
-		w.emitters[leader].signal(syscall.SIGTERM)
-		if code := w.emitters[leader].exit(); code != 0 {
+		w.emitters[leader].MustSignal(syscall.SIGTERM)
+		if code := w.emitters[leader].Exit(); code != 0 {
 			w.Errorf("exit status %d", code)
 		}
 		w.awaitLeader(isNot(leader))
@@ -109,12 +110,12 @@ func deliveryZombieEmitter(w *deliveryWorld) {
 	for range 2 {
 		leader := w.awaitLeader(anyLeader)
 		zombie := w.emitters[leader]
-		zombie.signal(syscall.SIGSTOP)
+		zombie.MustSignal(syscall.SIGSTOP)
 		w.awaitLeader(isNot(leader))
 		w.more(100)
 		said := len(zombie.Log.Entries("deposed as leader"))
-		zombie.signal(syscall.SIGCONT)
-		w.eventually("the zombie to find that it is deposed", func() bool { return len(zombie.Log.Entries("deposed as leader")) > said })
+		zombie.MustSignal(syscall.SIGCONT)
+		w.Eventually("the zombie to find that it is deposed", func() bool { return len(zombie.Log.Entries("deposed as leader")) > said })
 		w.more(30)
 	}
 	w.settle(w.once)
@@ -123,7 +124,7 @@ func deliveryZombieEmitter(w *deliveryWorld) {
 func deliveryInstanceKilled(w *deliveryWorld) {
 	w.flowing()
 	for range 2 {
-		w.proxies["proxy-a"].kill()
+		w.proxies["proxy-a"].MustKill()
 		w.more(50)
 		w.proxy("proxy-a")
 		w.awaitHealthy()
@@ -135,8 +136,8 @@ func deliveryInstanceKilled(w *deliveryWorld) {
 func deliveryInstanceStopped(w *deliveryWorld) {
 	w.flowing()
 	for range 3 {
-		w.proxies["proxy-a"].signal(syscall.SIGTERM)
-		if code := w.proxies["proxy-a"].exit(); code != 0 {
+		w.proxies["proxy-a"].MustSignal(syscall.SIGTERM)
+		if code := w.proxies["proxy-a"].Exit(); code != 0 {
 			w.Errorf("exit status %d", code)
 		}
 		w.more(50)
@@ -163,7 +164,7 @@ func deliveryEverythingKilled(w *deliveryWorld) {
 	w.flowing()
 	for range 2 {
 		for _, r := range w.runs {
-			r.kill()
+			r.MustKill()
 		}
 		w.more(50)
 		w.emitter("emitter-1")
@@ -178,16 +179,16 @@ func deliveryHosted(w *deliveryWorld) {
 	w.hosted = true
 	w.flowing()
 	for _, e := range w.emitters {
-		e.kill()
+		e.MustKill()
 	}
 	w.awaitLeader(func(name string) bool { return name == "proxy-a" })
 	w.more(80)
-	w.proxies["proxy-a"].kill()
+	w.proxies["proxy-a"].MustKill()
 	w.more(30)
 	w.proxy("proxy-a")
 	w.more(80)
-	w.proxies["proxy-a"].signal(syscall.SIGTERM)
-	w.proxies["proxy-a"].exit()
+	w.proxies["proxy-a"].MustSignal(syscall.SIGTERM)
+	w.proxies["proxy-a"].Exit()
 	w.proxy("proxy-a")
 	w.more(80)
 	w.settle(w.repeats)
@@ -198,8 +199,8 @@ func deliveryTakeover(w *deliveryWorld) {
 	w.proxy("proxy-b")
 	w.awaitHealthy()
 	w.more(50)
-	w.proxies["proxy-b"].signal(syscall.SIGTERM) // who stood by takes over
-	w.proxies["proxy-b"].exit()
+	w.proxies["proxy-b"].MustSignal(syscall.SIGTERM) // who stood by takes over
+	w.proxies["proxy-b"].Exit()
 	w.awaitHealthy()
 	w.more(50)
 	w.proxy("proxy-b")
@@ -210,14 +211,14 @@ func deliveryTakeover(w *deliveryWorld) {
 func deliveryZombieInstance(w *deliveryWorld) {
 	w.flowing()
 	zombie := w.proxies["proxy-a"]
-	zombie.signal(syscall.SIGSTOP)
+	zombie.MustSignal(syscall.SIGSTOP)
 	w.proxy("proxy-a") // another run under its name
 	w.awaitHealthy()
 	w.more(100)
-	zombie.signal(syscall.SIGCONT)
+	zombie.MustSignal(syscall.SIGCONT)
 	w.more(100)
 	w.awaitHealthy()
-	zombie.kill()
+	zombie.MustKill()
 	w.settle(w.repeats)
 }
 
@@ -225,7 +226,7 @@ func deliverySubscriberAway(w *deliveryWorld) {
 	w.flowing()
 	away, other := w.reader("all-request"), w.reader("pattern-request")
 	w.leave(away)
-	w.eventually("degraded with the reason", func() bool {
+	w.Eventually("degraded with the reason", func() bool {
 		all, _ := w.statuses()
 		for _, s := range all {
 			if s.Name == away.name && s.Health == "degraded" && strings.Contains(s.LastError, "no subscriber listens") && s.Lag != nil && *s.Lag > 0 {
@@ -236,7 +237,7 @@ func deliverySubscriberAway(w *deliveryWorld) {
 	})
 	had := w.received(other)
 	w.more(100)
-	w.eventually("another subscription goes on", func() bool { return w.received(other) > had })
+	w.Eventually("another subscription goes on", func() bool { return w.received(other) > had })
 	w.join(away)
 	w.awaitHealthy()
 	w.settle(w.repeats) // an event that was answered as the subscriber left may come again
@@ -247,11 +248,11 @@ func deliveryRefused(w *deliveryWorld) {
 	var refused uint64
 	asked := 0
 	r.set(func(r *reader) {
-		r.reply = func(one *receipt) string {
-			if refused == 0 && one.seq > 60 {
-				refused = one.seq
+		r.reply = func(one *harness.Receipt) string {
+			if refused == 0 && one.Seq > 60 {
+				refused = one.Seq
 			}
-			if one.seq == refused {
+			if one.Seq == refused {
 				asked++
 				return "-NAK not this one"
 			}
@@ -259,14 +260,14 @@ func deliveryRefused(w *deliveryWorld) {
 		}
 	})
 	w.flowing()
-	w.eventually("an event parked", func() bool { return w.logged("events were refused and are parked") > 0 })
+	w.Eventually("an event parked", func() bool { return w.logged("events were refused and are parked") > 0 })
 	w.more(50)
 	w.stopPublishing()
 	store := w.store()
-	parked := func(which *reader) allowed {
+	parked := func(which *reader) harness.Allowed {
 		a := w.once(which)
 		if which == r {
-			a.parked = map[uint64]bool{refused: true}
+			a.Parked = map[uint64]bool{refused: true}
 		}
 		return a
 	}
@@ -284,8 +285,8 @@ func deliveryRefused(w *deliveryWorld) {
 	}
 	r.mu.Lock()
 	n := len(r.got)
-	if last := r.got[n-1]; last.seq != refused {
-		w.Errorf("the last event is %d, want the parked one, %d", last.seq, refused)
+	if last := r.got[n-1]; last.Seq != refused {
+		w.Errorf("the last event is %d, want the parked one, %d", last.Seq, refused)
 	}
 	r.got = r.got[:n-1]
 	r.mu.Unlock()
@@ -296,8 +297,8 @@ func deliveryRefused(w *deliveryWorld) {
 // cli runs a command of subproxy's.
 func (w *deliveryWorld) cli(args ...string) string {
 	w.Helper()
-	cmd := exec.Command(w.p.subproxy, append(args, "--nats", w.urls())...)
-	cmd.Env = processEnv(w)
+	cmd := exec.Command(w.subproxy, append(args, "--nats", w.URL)...)
+	cmd.Env = harness.Env(w)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		w.Errorf("subproxy %s: %v\n%s", strings.Join(args, " "), err, out)
@@ -310,13 +311,13 @@ func deliverySlowSubscriber(w *deliveryWorld) {
 	slow.set(func(r *reader) { r.delay = 60 * time.Millisecond })
 	w.flowing()
 	w.more(300)
-	w.eventually("others to be level while one is slow", func() bool {
+	w.Eventually("others to be level while one is slow", func() bool {
 		n, behind := w.received(quick), w.received(slow)
 		return n > 300 && behind < n/2
 	})
 	w.stopPublishing()
 	store := w.store()
-	w.eventually("others to have all while one is slow", func() bool { return w.received(quick) == len(store) })
+	w.Eventually("others to have all while one is slow", func() bool { return w.received(quick) == len(store) })
 	if behind := w.received(slow); behind >= len(store) {
 		w.Errorf("the slow one is not slow: it has %d", behind)
 	}
@@ -329,7 +330,7 @@ func deliveryNewKeepsItsPlace(w *deliveryWorld) {
 	w.point = 5 * time.Second // nothing is written for as long as that
 	w.begin()
 	for _, r := range w.runs {
-		r.kill()
+		r.MustKill()
 	}
 	for range 50 {
 		w.append() // these must not be lost
@@ -346,10 +347,10 @@ func deliveryNewOfEmptyStore(w *deliveryWorld) {
 	w.awaitHealthy()
 	w.awaitLeader(anyLeader)
 	fresh := w.reader("new-request")
-	fresh.set(func(r *reader) { r.reply = func(*receipt) string { return "" } }) // asked, and does not answer
+	fresh.set(func(r *reader) { r.reply = func(*harness.Receipt) string { return "" } }) // asked, and does not answer
 	asked := make(chan struct{}, 1000)
 	fresh.set(func(r *reader) {
-		r.reply = func(*receipt) string {
+		r.reply = func(*harness.Receipt) string {
 			select {
 			case asked <- struct{}{}:
 			default:
@@ -357,12 +358,12 @@ func deliveryNewOfEmptyStore(w *deliveryWorld) {
 			return ""
 		}
 	})
-	w.eventually("an event shown to the subscriber", func() bool {
+	w.Eventually("an event shown to the subscriber", func() bool {
 		w.append()
 		return len(asked) > 0
 	})
-	leader.kill()
-	w.proxies["proxy-a"].kill()
+	leader.MustKill()
+	w.proxies["proxy-a"].MustKill()
 	fresh.set(func(r *reader) { r.reply = nil })
 	for range 20 {
 		w.append()
@@ -373,8 +374,8 @@ func deliveryNewOfEmptyStore(w *deliveryWorld) {
 	store := w.store()
 	for i := range store {
 		if fresh.wants(&store[i]) {
-			if first := fresh.got[0].seq; first != store[i].seq {
-				w.Errorf("the first event that came is %d, want %d", first, store[i].seq)
+			if first := fresh.got[0].Seq; first != store[i].Seq {
+				w.Errorf("the first event that came is %d, want %d", first, store[i].Seq)
 			}
 			break
 		}
@@ -385,9 +386,9 @@ func deliveryNewOfEmptyStore(w *deliveryWorld) {
 func (w *deliveryWorld) byHand(what string, do func(ctx context.Context, js jetstream.JetStream) error) {
 	w.Helper()
 	var err error
-	w.eventually(what, func() bool {
+	w.Eventually(what, func() bool {
 		return w.try(func(ctx context.Context) error {
-			err = do(ctx, w.js)
+			err = do(ctx, w.JS)
 			return err
 		})
 	})
@@ -400,20 +401,20 @@ func (w *deliveryWorld) deleteStream(name string) {
 
 func (w *deliveryWorld) purge(name string) {
 	w.Helper()
-	w.eventually("stream "+name+" purged", func() bool { return w.purged(name) })
+	w.Eventually("stream "+name+" purged", func() bool { return w.purged(name) })
 }
 
 func (w *deliveryWorld) deleteKey(bucket, key string) {
 	w.Helper()
-	w.eventually("key "+key+" deleted", func() bool { return w.drop(bucket, key) })
+	w.Eventually("key "+key+" deleted", func() bool { return w.drop(bucket, key) })
 }
 
 func deliveryRegistryPurged(w *deliveryWorld) {
 	w.flowing()
-	w.purge(bucketStream)
+	w.purge(harness.BucketStream)
 	w.more(50)
 	w.awaitHealthy()
-	w.deleteStream(bucketStream)
+	w.deleteStream(harness.BucketStream)
 	w.more(50)
 	w.awaitHealthy()
 	w.settle(w.once)
@@ -422,21 +423,21 @@ func deliveryRegistryPurged(w *deliveryWorld) {
 func deliveryCheckpointsDeleted(w *deliveryWorld) {
 	w.flowing()
 	idle := w.reader("payload-stream")
-	w.eventually("a checkpoint", func() bool { _, ok := w.checkpoint(idle); return ok })
+	w.Eventually("a checkpoint", func() bool { _, ok := w.checkpoint(idle); return ok })
 	w.deleteStream("KV_" + pointBucket)
 	w.more(50)
-	w.eventually("the bucket said to be gone", func() bool { return w.logged("a bucket was gone and is created anew") > 0 })
+	w.Eventually("the bucket said to be gone", func() bool { return w.logged("a bucket was gone and is created anew") > 0 })
 	w.stopPublishing()
 	for _, r := range w.readers {
-		w.eventually("the checkpoint of "+r.name+" written again", func() bool { _, ok := w.checkpoint(r); return ok })
+		w.Eventually("the checkpoint of "+r.name+" written again", func() bool { _, ok := w.checkpoint(r); return ok })
 	}
 	store := w.store()
 	w.awaitDelivered(store, w.once)
 	for _, r := range w.runs { // now the bucket is all there is
-		r.signal(syscall.SIGTERM)
+		r.MustSignal(syscall.SIGTERM)
 	}
 	for _, r := range w.runs {
-		r.exit()
+		r.Exit()
 	}
 	w.append()
 	w.emitter("emitter-1")
@@ -447,16 +448,16 @@ func deliveryCheckpointsDeleted(w *deliveryWorld) {
 func deliveryCheckpointsDeletedWhileDown(w *deliveryWorld) {
 	w.flowing()
 	for _, e := range w.emitters {
-		e.signal(syscall.SIGTERM)
+		e.MustSignal(syscall.SIGTERM)
 	}
 	for _, e := range w.emitters {
-		e.exit()
+		e.Exit()
 	}
 	w.deleteStream("KV_" + pointBucket)
 	w.more(30)
 	e := w.emitter("emitter-1")
 	w.more(30)
-	w.eventually("the loss said loudly", func() bool { return len(e.Log.Entries("checkpoints are missing that there were")) > 0 })
+	w.Eventually("the loss said loudly", func() bool { return len(e.Log.Entries("checkpoints are missing that there were")) > 0 })
 	w.settle(w.once)
 }
 
@@ -466,16 +467,16 @@ func deliveryBeginsAnew(w *deliveryWorld) {
 	w.stopPublishing()
 	store := w.store()
 	w.awaitDelivered(store, w.once)
-	w.proxies["proxy-a"].signal(syscall.SIGTERM)
-	w.proxies["proxy-a"].exit()
-	w.eventually("the last checkpoint", func() bool { seq, _ := w.checkpoint(anew); return seq == store[len(store)-1].seq })
+	w.proxies["proxy-a"].MustSignal(syscall.SIGTERM)
+	w.proxies["proxy-a"].Exit()
+	w.Eventually("the last checkpoint", func() bool { seq, _ := w.checkpoint(anew); return seq == store[len(store)-1].Seq })
 	w.deleteKey(pointBucket, anew.key())
 	had := w.received(anew)
 	w.proxy("proxy-a")
-	w.eventually("everything delivered again", func() bool { return w.received(anew) == had+len(store) })
+	w.Eventually("everything delivered again", func() bool { return w.received(anew) == had+len(store) })
 	w.awaitHealthy()
 	w.stopAll()
-	w.judge(store, func(r *reader) allowed { return w.rules(r, r == anew) })
+	w.judge(store, func(r *reader) harness.Allowed { return w.rules(r, r == anew) })
 }
 
 func deliveryLeaseDeleted(w *deliveryWorld) {
@@ -498,7 +499,7 @@ func deliveryClusterBucketDeleted(w *deliveryWorld) {
 	w.awaitLeader(anyLeader)
 	leader := w.awaitLeader(anyLeader)
 	w.more(50)
-	w.emitters[leader].kill() // the other one leads with a term of a bucket that knows nothing
+	w.emitters[leader].MustKill() // the other one leads with a term of a bucket that knows nothing
 	w.awaitLeader(isNot(leader))
 	w.more(50)
 	w.settle(w.once)
@@ -531,11 +532,11 @@ func deliveryStoreRecreated(w *deliveryWorld) {
 	w.publish(2, 5*time.Millisecond)
 	w.more(100)
 	w.stopPublishing()
-	w.eventually("the second store's events delivered", func() bool {
+	w.Eventually("the second store's events delivered", func() bool {
 		second := w.store()
 		receipts := w.receipts()
 		for _, r := range w.readers {
-			if may := w.onceMore(r); !may.holes && judge(r.wants, second, receipts[r.name][first[r.name]:], may).lost > 0 {
+			if may := w.onceMore(r); !may.Holes && harness.Judge(r.wants, second, receipts[r.name][first[r.name]:], may).Lost > 0 {
 				return false
 			}
 		}
@@ -546,26 +547,26 @@ func deliveryStoreRecreated(w *deliveryWorld) {
 	w.stopAll()
 	for name, got := range w.receipts() {
 		r := w.reader(name)
-		if v := judge(r.wants, second, got[first[name]:], w.onceMore(r)); !v.ok() {
+		if v := harness.Judge(r.wants, second, got[first[name]:], w.onceMore(r)); !v.Ok() {
 			w.Errorf("%s: %v", name, v)
 		}
 	}
 }
 
 // onceMore is for events of a store that is created again: all of them are new.
-func (w *deliveryWorld) onceMore(r *reader) allowed {
+func (w *deliveryWorld) onceMore(r *reader) harness.Allowed {
 	if r.start > 0 {
-		return allowed{}
+		return harness.Allowed{}
 	}
-	return allowed{holes: w.once(r).holes}
+	return harness.Allowed{Holes: w.once(r).Holes}
 }
 
 func deliveryServerKilled(w *deliveryWorld) {
 	w.flowing()
 	for _, end := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
-		w.nodes[0].signal(end)
-		w.nodes[0].exit()
-		w.nodes[0].run()
+		w.nodes[0].MustSignal(end)
+		w.nodes[0].Exit()
+		w.nodes[0].Launch()
 		w.more(50)
 	}
 	w.settle(w.repeats)
@@ -580,9 +581,9 @@ func deliveryNodesKilled(w *deliveryWorld) {
 			node = follows[0]
 		}
 		w.holes.Store(true) // the proxy may be connected to it, and what it had just sent by core NATS is gone
-		node.kill()
+		node.MustKill()
 		w.more(100)
-		node.run()
+		node.Launch()
 		w.more(30)
 	}
 	w.awaitReplicas()

@@ -19,13 +19,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/exesdb/subproxy/test/harness"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
 	"github.com/synadia-io/orbit.go/jetstreamext"
-
-	"github.com/exesdb/subproxy/pkg/control"
-	"github.com/exesdb/subproxy/pkg/status"
 )
 
 const (
@@ -43,77 +41,61 @@ type reader struct {
 	name, typ, selector string
 	start               int64
 	sink                string
-	wants               func(*appended) bool
+	wants               func(*harness.Appended) bool
 
 	mu    sync.Mutex
-	got   []receipt
-	sent  []receipt // what was refused too
+	got   []harness.Receipt
+	sent  []harness.Receipt // what was refused too
 	sub   *nats.Subscription
-	reply func(*receipt) string // what a request is answered; nil: +ACK; "" for no answer
+	reply func(*harness.Receipt) string // what a request is answered; nil: +ACK; "" for no answer
 	delay time.Duration
 }
 
 func (r *reader) subject() string { return deliveryTarget + r.sink + "." + r.name }
 func (r *reader) key() string {
-	return deliveryStore + "." + r.typ + "." + token(r.selector) + "." + r.name
-}
-
-// token is the contract's rule for names in subjects and keys.
-func token(name string) string {
-	var b strings.Builder
-	for _, c := range []byte(name) {
-		if c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '_' || c == '-' {
-			b.WriteByte(c)
-		} else {
-			fmt.Fprintf(&b, "=%02X", c)
-		}
-	}
-	return b.String()
+	return deliveryStore + "." + r.typ + "." + harness.Token(r.selector) + "." + r.name
 }
 
 // deliveryReaders are subscriptions of every type, start and sink.
 func deliveryReaders() []*reader {
-	grown := func(e *appended) bool { return e.typ == "grown:v1" }
+	grown := func(e *harness.Appended) bool { return e.Type == "grown:v1" }
 	return []*reader{
-		{name: "all-stream", typ: "by_stream", selector: "$all", sink: "stream", wants: anything},
-		{name: "all-request", typ: "by_stream", selector: "$all", sink: "request", wants: anything},
-		{name: "all-publish", typ: "by_stream", selector: "$all", sink: "publish", wants: anything},
+		{name: "all-stream", typ: "by_stream", selector: "$all", sink: "stream", wants: harness.Anything},
+		{name: "all-request", typ: "by_stream", selector: "$all", sink: "request", wants: harness.Anything},
+		{name: "all-publish", typ: "by_stream", selector: "$all", sink: "publish", wants: harness.Anything},
 		{name: "type-stream", typ: "by_event_type", selector: "grown:v1", sink: "stream", wants: grown},
 		{name: "type-publish", typ: "by_event_type", selector: "grown:v1", sink: "publish", wants: grown},
-		{name: "pattern-request", typ: "by_event_pattern", selector: `{"tenant":"7"}`, sink: "request", wants: func(e *appended) bool { return e.tenant == "7" }},
-		{name: "payload-stream", typ: "by_event_payload", selector: `{"bed":{"row":3}}`, sink: "stream", wants: func(e *appended) bool { return e.row == 3 }},
-		{name: "one-request", typ: "by_stream", selector: "plant-2", start: 10, sink: "request", wants: func(e *appended) bool { return e.stream == "plant-2" && e.seq >= 10 }},
-		{name: "new-stream", typ: "by_stream", selector: "$all", start: -1, sink: "stream", wants: anything},
+		{name: "pattern-request", typ: "by_event_pattern", selector: `{"tenant":"7"}`, sink: "request", wants: func(e *harness.Appended) bool { return e.Tenant == "7" }},
+		{name: "payload-stream", typ: "by_event_payload", selector: `{"bed":{"row":3}}`, sink: "stream", wants: func(e *harness.Appended) bool { return e.Row == 3 }},
+		{name: "one-request", typ: "by_stream", selector: "plant-2", start: 10, sink: "request", wants: func(e *harness.Appended) bool { return e.Stream == "plant-2" && e.Seq >= 10 }},
+		{name: "new-stream", typ: "by_stream", selector: "$all", start: -1, sink: "stream", wants: harness.Anything},
 		{name: "new-request", typ: "by_event_type", selector: "grown:v1", start: -1, sink: "request", wants: grown},
 	}
 }
 
 // deliveryWorld is servers, emitters, proxies, publishers and subscribers: all of them real, all but the last two processes.
 type deliveryWorld struct {
-	testing.TB
-	p       *processPrograms
-	nodes   []*processNode
-	nc      *nats.Conn
-	js      jetstream.JetStream
-	dir     string
-	point   time.Duration // checkpoint interval
-	hosted  bool          // instances host an emitter as well
-	readers []*reader
-	special map[string]*special // by the process's name; who has none is as the world is
-	denied  []permission        // what the processes' users may not do now
+	*harness.World
+	subproxy string
+	nodes    []*harness.Server
+	dir      string
+	point    time.Duration // checkpoint interval
+	hosted   bool          // instances host an emitter as well
+	readers  []*reader
+	special  map[string]*special // by the process's name; who has none is as the world is
+	denied   []permission        // what the processes' users may not do now
 
-	emitters map[string]*processRun // by name; the run of now
-	proxies  map[string]*processRun
-	runs     []*processRun // all that there were
-	holes    atomic.Bool   // connections were lost: what goes by core NATS may be missing
-	before   uint64        // events that were there before the subscriptions
+	emitters map[string]*harness.Run // by name; the run of now
+	proxies  map[string]*harness.Run
+	runs     []*harness.Run // all that there were
+	holes    atomic.Bool    // connections were lost: what goes by core NATS may be missing
+	before   uint64         // events that were there before the subscriptions
 
 	publishing sync.WaitGroup
-	quit       chan struct{} // closed to end the publishers
-	failed     chan error    // a publisher that could not go on; holds one
-	count      atomic.Int64  // events acknowledged
-	appending  sync.RWMutex  // held by each append: who holds it alone sees a store that stands still
-	gone       []appended    // events that the store had, and lost by a purge or a limit
+	quit       chan struct{}      // closed to end the publishers
+	count      atomic.Int64       // events acknowledged
+	appending  sync.RWMutex       // held by each append: who holds it alone sees a store that stands still
+	gone       []harness.Appended // events that the store had, and lost by a purge or a limit
 }
 
 // special is what a process is configured with besides.
@@ -125,18 +107,23 @@ type special struct {
 
 // newDeliveryWorld starts that many servers, and makes what is there before subproxy: the target's stream. A client knows no
 // other way to a server than it is given, so that it can be cut off.
-func newDeliveryWorld(t testing.TB, p *processPrograms, nodes int, readers ...*reader) *deliveryWorld {
+func newDeliveryWorld(t testing.TB, subproxy string, nodes int, readers ...*reader) *deliveryWorld {
 	t.Helper()
 	w := &deliveryWorld{
-		TB: t, p: p, dir: t.TempDir(), point: 100 * time.Millisecond, readers: readers,
-		emitters: map[string]*processRun{}, proxies: map[string]*processRun{}, quit: make(chan struct{}), failed: make(chan error, 1),
+		World: &harness.World{TB: t}, subproxy: subproxy, dir: t.TempDir(), point: 100 * time.Millisecond, readers: readers,
+		emitters: map[string]*harness.Run{}, proxies: map[string]*harness.Run{}, quit: make(chan struct{}),
 	}
 	w.writePermissions(nodes)
-	w.nodes = processConfiguredNodes(t, p, nodes, w.dir, "--no_advertise")
-	w.nc, w.js = w.connect()
-	w.eventually("the target stream created", func() bool {
+	w.nodes = harness.StartConfiguredServers(t, nodes, w.dir, "--no_advertise")
+	urls := make([]string, nodes)
+	for i, n := range w.nodes {
+		urls[i] = n.URL()
+	}
+	w.World = harness.Connect(t, strings.Join(urls, ","), nats.ReconnectWait(20*time.Millisecond), nats.PingInterval(2*time.Second), nats.MaxPingsOutstanding(2),
+		nats.DisconnectErrHandler(func(*nats.Conn, error) { w.holes.Store(true) }))
+	w.Eventually("the target stream created", func() bool {
 		return w.try(func(ctx context.Context) error {
-			_, err := w.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{Name: targetStream, Subjects: []string{deliveryTarget + "stream.>"}, Replicas: nodes, AllowDirect: true})
+			_, err := w.JS.CreateOrUpdateStream(ctx, jetstream.StreamConfig{Name: targetStream, Subjects: []string{deliveryTarget + "stream.>"}, Replicas: nodes, AllowDirect: true})
 			return err
 		})
 	})
@@ -147,49 +134,10 @@ func newDeliveryWorld(t testing.TB, p *processPrograms, nodes int, readers ...*r
 	return w
 }
 
-// connect connects to all servers, for as long as the test runs.
-func (w *deliveryWorld) connect() (*nats.Conn, jetstream.JetStream) {
-	w.Helper()
-	nc, err := nats.Connect(w.urls(), nats.MaxReconnects(-1), nats.ReconnectWait(20*time.Millisecond), nats.ReconnectJitter(0, 0),
-		nats.PingInterval(2*time.Second), nats.MaxPingsOutstanding(2), nats.DisconnectErrHandler(func(*nats.Conn, error) { w.holes.Store(true) }))
-	if err != nil {
-		w.Fatal(err)
-	}
-	w.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		w.Fatal(err)
-	}
-	return nc, js
-}
-
-func (w *deliveryWorld) urls() string {
-	var urls []string
-	for _, n := range w.nodes {
-		urls = append(urls, n.url())
-	}
-	return strings.Join(urls, ",")
-}
-
 func (w *deliveryWorld) try(do func(context.Context) error) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	return do(ctx) == nil
-}
-
-func (w *deliveryWorld) eventually(what string, ok func() bool) {
-	w.Helper()
-	for deadline := time.Now().Add(patience); !ok(); {
-		select {
-		case err := <-w.failed:
-			w.Fatal(err)
-		default:
-		}
-		if time.Now().After(deadline) {
-			w.Fatalf("not within %s: %s", patience, what)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
 }
 
 // config writes the configuration of a process of that name.
@@ -197,7 +145,7 @@ func (w *deliveryWorld) config(name string) string {
 	var b strings.Builder
 	own := w.special[name]
 	if own == nil {
-		own = &special{urls: w.urls(), readers: w.readers}
+		own = &special{urls: w.URL, readers: w.readers}
 	}
 	fmt.Fprintf(&b, `nats: {url: "%s"}
 instance: {name: %s%s}
@@ -214,29 +162,29 @@ stores:
 			r.name, r.typ, strconv.Quote(r.selector), r.start, r.sink, r.subject())
 	}
 	path := filepath.Join(w.dir, name+".yaml")
-	processWrite(w, path+".new", b.String())
+	harness.WriteFile(w, path+".new", b.String())
 	if err := os.Rename(path+".new", path); err != nil { // another run may be reading it
 		w.Fatal(err)
 	}
 	return path
 }
 
-func (w *deliveryWorld) start(name, command string) *processRun {
+func (w *deliveryWorld) start(name, command string) *harness.Run {
 	w.Helper()
-	r := processStart(w, name, w.p.subproxy, append([]string{command, "--config", w.config(name)}, strings.Fields(*chaosFlags)...)...)
+	r := harness.Start(w, name, w.subproxy, append([]string{command, "--config", w.config(name)}, strings.Fields(*chaosFlags)...)...)
 	w.runs = append(w.runs, r)
 	return r
 }
 
 // emitter starts an emitter of that name; it may take a while to contend.
-func (w *deliveryWorld) emitter(name string) *processRun {
+func (w *deliveryWorld) emitter(name string) *harness.Run {
 	w.Helper()
 	w.emitters[name] = w.start(name, "emitter")
 	return w.emitters[name]
 }
 
 // proxy starts an instance of that name.
-func (w *deliveryWorld) proxy(name string) *processRun {
+func (w *deliveryWorld) proxy(name string) *harness.Run {
 	w.Helper()
 	w.proxies[name] = w.start(name, "run")
 	return w.proxies[name]
@@ -247,7 +195,7 @@ func (w *deliveryWorld) proxy(name string) *processRun {
 func (w *deliveryWorld) begin() {
 	w.Helper()
 	e := w.emitter("emitter-1")
-	w.eventually("the store's stream", func() bool { return len(e.Log.Entries("emitter runs")) > 0 })
+	w.Eventually("the store's stream", func() bool { return len(e.Log.Entries("emitter runs")) > 0 })
 	for range 20 {
 		w.append()
 	}
@@ -257,7 +205,7 @@ func (w *deliveryWorld) begin() {
 	w.awaitHealthy()
 	for _, r := range w.readers {
 		if r.start < 0 {
-			w.eventually(r.name+" begun", func() bool {
+			w.Eventually(r.name+" begun", func() bool {
 				w.append()
 				return w.received(r) > 0
 			})
@@ -270,7 +218,7 @@ func (w *deliveryWorld) received(r *reader) int {
 	if r.sink == "stream" {
 		n := 0
 		w.try(func(ctx context.Context) error {
-			s, err := w.js.Stream(ctx, targetStream)
+			s, err := w.JS.Stream(ctx, targetStream)
 			if err != nil {
 				return err
 			}
@@ -293,14 +241,14 @@ func (w *deliveryWorld) join(r *reader) {
 	if r.sink == "stream" {
 		return
 	}
-	sub, err := w.nc.Subscribe(r.subject(), r.receive)
+	sub, err := w.NC.Subscribe(r.subject(), r.receive)
 	if err == nil {
 		err = sub.SetPendingLimits(-1, -1)
 	}
 	if err != nil {
 		w.Fatal(err)
 	}
-	_ = w.nc.Flush() // where it fails the client subscribes again when it is connected
+	_ = w.NC.Flush() // where it fails the client subscribes again when it is connected
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.sub = sub
@@ -316,12 +264,12 @@ func (w *deliveryWorld) leave(r *reader) {
 }
 
 func (r *reader) receive(m *nats.Msg) {
-	one := receipt{id: m.Header.Get("ce-id")}
+	one := harness.Receipt{ID: m.Header.Get("ce-id")}
 	if dot := strings.LastIndexByte(m.Reply, '.'); dot > 0 {
-		one.from = m.Reply[:dot] // a connection's requests have inboxes of one prefix
+		one.From = m.Reply[:dot] // a connection's requests have inboxes of one prefix
 	}
-	one.seq, _ = strconv.ParseUint(m.Header.Get("Exesdb-Seq"), 10, 64)
-	one.incarnation, _ = strconv.ParseUint(m.Header.Get("Exesdb-Incarnation"), 10, 64)
+	one.Seq, _ = strconv.ParseUint(m.Header.Get("Exesdb-Seq"), 10, 64)
+	one.Incarnation, _ = strconv.ParseUint(m.Header.Get("Exesdb-Incarnation"), 10, 64)
 	r.mu.Lock()
 	r.sent = append(r.sent, one)
 	answer, delay := "+ACK", r.delay
@@ -359,7 +307,7 @@ func (w *deliveryWorld) reader(name string) *reader {
 // append appends one event, and tries until it is acknowledged.
 func (w *deliveryWorld) append() {
 	w.Helper()
-	if err := w.appendBy(w.js); err != nil {
+	if err := w.appendBy(w.JS); err != nil {
 		w.Fatal(err)
 	}
 }
@@ -370,11 +318,11 @@ func (w *deliveryWorld) appendBy(js jetstream.JetStream) error {
 	types := []string{"grown:v1", "watered:v1", "wilted:v1"}
 	stream, typ := fmt.Sprintf("plant-%d", n%4), types[n%len(types)]
 	m := &nats.Msg{
-		Subject: "exesdb.events." + deliveryStore + "." + stream + "." + token(typ),
+		Subject: "exesdb.events." + deliveryStore + "." + stream + "." + harness.Token(typ),
 		Header:  nats.Header{"ce-id": {id}, "ce-type": {typ}, "ce-subject": {stream}, "ce-tenant": {fmt.Sprint(n % 9)}, "Nats-Msg-Id": {id}, "traceparent": {"00-" + id}},
 		Data:    fmt.Appendf(nil, `{"bed":{"row":%d,"of":7},"n":%d}`, n%5, n),
 	}
-	for deadline := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(harness.Patience); ; time.Sleep(20 * time.Millisecond) {
 		w.appending.RLock()
 		ctx, cancel := context.WithTimeout(context.Background(), 500*time.Millisecond)
 		_, err := js.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
@@ -385,7 +333,7 @@ func (w *deliveryWorld) appendBy(js jetstream.JetStream) error {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("an append is not acknowledged within %s: %w", patience, err)
+			return fmt.Errorf("an append is not acknowledged within %s: %w", harness.Patience, err)
 		}
 	}
 }
@@ -394,7 +342,7 @@ func (w *deliveryWorld) appendBy(js jetstream.JetStream) error {
 func (w *deliveryWorld) publish(publishers int, pause time.Duration) {
 	w.Helper()
 	for range publishers {
-		_, js := w.connect()
+		_, js := w.Connect()
 		w.publishing.Go(func() {
 			for {
 				select {
@@ -403,10 +351,7 @@ func (w *deliveryWorld) publish(publishers int, pause time.Duration) {
 				case <-time.After(time.Duration(rand.Int64N(int64(2*pause) + 1))):
 				}
 				if err := w.appendBy(js); err != nil {
-					select {
-					case w.failed <- err:
-					default:
-					}
+					w.GiveUp(err)
 					return
 				}
 			}
@@ -422,18 +367,14 @@ func (w *deliveryWorld) stopPublishing() {
 		close(w.quit)
 	}
 	w.publishing.Wait()
-	select {
-	case err := <-w.failed:
-		w.Fatal(err)
-	default:
-	}
+	w.Check()
 }
 
 // more returns once that many more events are acknowledged than now.
 func (w *deliveryWorld) more(n int64) {
 	w.Helper()
 	target := w.count.Load() + n
-	w.eventually(fmt.Sprintf("%d more events", n), func() bool { return w.count.Load() >= target })
+	w.Eventually(fmt.Sprintf("%d more events", n), func() bool { return w.count.Load() >= target })
 }
 
 // end ends what may still run, for a test that failed.
@@ -444,7 +385,7 @@ func (w *deliveryWorld) end() {
 		close(w.quit)
 	}
 	for _, r := range w.runs {
-		r.kill()
+		r.MustKill()
 	}
 	w.publishing.Wait()
 }
@@ -452,7 +393,7 @@ func (w *deliveryWorld) end() {
 // drop deletes a key, purged purges a stream: once, as somebody does by hand. They report whether it was done.
 func (w *deliveryWorld) drop(bucket, key string) bool {
 	return w.try(func(ctx context.Context) error {
-		kv, err := w.js.KeyValue(ctx, bucket)
+		kv, err := w.JS.KeyValue(ctx, bucket)
 		if err != nil {
 			return err
 		}
@@ -462,7 +403,7 @@ func (w *deliveryWorld) drop(bucket, key string) bool {
 
 func (w *deliveryWorld) purged(stream string) bool {
 	return w.try(func(ctx context.Context) error {
-		s, err := w.js.Stream(ctx, stream)
+		s, err := w.JS.Stream(ctx, stream)
 		if err != nil {
 			return err
 		}
@@ -476,7 +417,7 @@ func (w *deliveryWorld) leads() string {
 		Leader string `json:"leader"`
 	}
 	w.try(func(ctx context.Context) error {
-		kv, err := w.js.KeyValue(ctx, clusterBucket)
+		kv, err := w.JS.KeyValue(ctx, clusterBucket)
 		if err != nil {
 			return err
 		}
@@ -491,39 +432,17 @@ func (w *deliveryWorld) leads() string {
 
 func (w *deliveryWorld) awaitLeader(as func(string) bool) (name string) {
 	w.Helper()
-	w.eventually("a leader of the emitters", func() bool {
+	w.Eventually("a leader of the emitters", func() bool {
 		name = w.leads()
 		return name != "" && as(name)
 	})
 	return name
 }
 
-// answers asks all instances for their statuses.
-func (w *deliveryWorld) answers() (all []control.StatusAnswer) {
-	sub, err := w.nc.SubscribeSync(w.nc.NewInbox())
-	if err != nil {
-		return nil
-	}
-	defer func() { _ = sub.Unsubscribe() }()
-	if err := w.nc.PublishRequest("exesdb.proxy.control.status", sub.Subject, nil); err != nil {
-		return nil
-	}
-	for patient := 500 * time.Millisecond; ; patient = 100 * time.Millisecond {
-		m, err := sub.NextMsg(patient)
-		if err != nil {
-			return all
-		}
-		var a control.StatusAnswer
-		if json.Unmarshal(m.Data, &a) == nil && a.Instance.ID != "" {
-			all = append(all, a)
-		}
-	}
-}
-
 // statuses are those that all instances answer.
-func (w *deliveryWorld) statuses() (all []status.Status, owners map[string]string) {
+func (w *deliveryWorld) statuses() (all []harness.Status, owners map[string]string) {
 	owners = map[string]string{}
-	for _, a := range w.answers() {
+	for _, a := range w.Answers() {
 		owners[a.Instance.ID] = a.Instance.Name
 		all = append(all, a.Proxies...)
 	}
@@ -540,7 +459,7 @@ func (w *deliveryWorld) awaitHealthy() {
 			w.Log("not healthy: " + why)
 		}
 	}()
-	w.eventually("every subscription healthy with one holder", func() bool {
+	w.Eventually("every subscription healthy with one holder", func() bool {
 		why = w.unhealthy()
 		return why == ""
 	})
@@ -549,7 +468,7 @@ func (w *deliveryWorld) awaitHealthy() {
 // unhealthy says what keeps awaitHealthy waiting.
 func (w *deliveryWorld) unhealthy() string {
 	all, owners := w.statuses()
-	holders := map[string]status.Status{}
+	holders := map[string]harness.Status{}
 	for _, s := range all {
 		if s.Health == "standby" {
 			continue
@@ -559,7 +478,7 @@ func (w *deliveryWorld) unhealthy() string {
 		}
 		// What was purged before a subscription had it is told for an hour.
 		told := len(w.gone) > 0 && s.Health == "degraded" && s.Gap != nil
-		if s.Health != "healthy" && !told || !s.Verified || !s.Registered || s.SinkState == status.SinkRefusing {
+		if s.Health != "healthy" && !told || !s.Verified || !s.Registered || s.SinkState == "refusing" {
 			return fmt.Sprintf("%s is %s, verified %t, sink %s: %s", s.Name, s.Health, s.Verified, s.SinkState, s.LastError)
 		}
 		holders[s.Name] = s
@@ -569,7 +488,7 @@ func (w *deliveryWorld) unhealthy() string {
 		if !ok {
 			return r.name + " has no holder"
 		}
-		record, ok := w.record(r.key())
+		record, ok := w.Record(r.key())
 		if !ok || record.Owner.ID != s.Owner.ID || owners[record.Owner.ID] == "" {
 			return fmt.Sprintf("%s: the bucket names %s, the instance %s", r.name, record.Owner.ID, s.Owner.ID)
 		}
@@ -577,35 +496,12 @@ func (w *deliveryWorld) unhealthy() string {
 	return ""
 }
 
-func (w *deliveryWorld) record(key string) (r record, ok bool) {
-	data := w.leaderGet(bucketStream, "$KV."+bucket+"."+key)
-	return r, data != nil && json.Unmarshal(data, &r) == nil
-}
-
-// leaderGet reads the last message of a subject where no replica that lags answers.
-func (w *deliveryWorld) leaderGet(stream, subject string) []byte {
-	request, _ := json.Marshal(map[string]string{"last_by_subj": subject})
-	m, err := w.nc.Request("$JS.API.STREAM.MSG.GET."+stream, request, 2*time.Second)
-	if err != nil {
-		return nil
-	}
-	var answer struct {
-		Message struct {
-			Data []byte `json:"data"`
-		} `json:"message"`
-	}
-	if json.Unmarshal(m.Data, &answer) != nil {
-		return nil
-	}
-	return answer.Message.Data
-}
-
 // checkpoint is the sequence in a reader's checkpoint.
 func (w *deliveryWorld) checkpoint(r *reader) (seq uint64, ok bool) {
 	var point struct {
 		Seq uint64 `json:"seq"`
 	}
-	data := w.leaderGet("KV_"+pointBucket, "$KV."+pointBucket+"."+r.key())
+	data, _ := w.LeaderGet("KV_"+pointBucket, "$KV."+pointBucket+"."+r.key())
 	return point.Seq, data != nil && json.Unmarshal(data, &point) == nil
 }
 
@@ -618,17 +514,17 @@ func (w *deliveryWorld) read(stream string) (messages []*jetstream.RawStreamMsg)
 			w.Logf("stream %s: %d messages read: %v", stream, len(messages), err)
 		}
 	}()
-	w.eventually("stream "+stream+" read", func() bool {
+	w.Eventually("stream "+stream+" read", func() bool {
 		return w.try(func(ctx context.Context) error {
 			var s jetstream.Stream
-			if s, err = w.js.Stream(ctx, stream); err != nil {
+			if s, err = w.JS.Stream(ctx, stream); err != nil {
 				return err
 			}
 			messages = messages[:0]
 			want, last := int(s.CachedInfo().State.Msgs), uint64(0)
 			for len(messages) < want {
 				var page func(func(*jetstream.RawStreamMsg, error) bool)
-				if page, err = jetstreamext.GetBatch(ctx, w.js, stream, 1000, jetstreamext.GetBatchSeq(last+1)); err != nil {
+				if page, err = jetstreamext.GetBatch(ctx, w.JS, stream, 1000, jetstreamext.GetBatchSeq(last+1)); err != nil {
 					return err
 				}
 				had := len(messages)
@@ -650,22 +546,22 @@ func (w *deliveryWorld) read(stream string) (messages []*jetstream.RawStreamMsg)
 }
 
 // store is what the store's stream holds, and what it held: the truth.
-func (w *deliveryWorld) store() (all []appended) {
+func (w *deliveryWorld) store() (all []harness.Appended) {
 	w.Helper()
 	return append(slices.Clone(w.gone), w.stored()...)
 }
 
 // stored is what the store's stream holds now.
-func (w *deliveryWorld) stored() (all []appended) {
+func (w *deliveryWorld) stored() (all []harness.Appended) {
 	w.Helper()
 	for _, m := range w.read(storeStream) {
 		if m.Header.Get("Nats-Marker-Reason") != "" {
 			continue // no event
 		}
-		e := appended{seq: m.Sequence, id: m.Header.Get("ce-id"), stream: m.Header.Get("ce-subject"), typ: m.Header.Get("ce-type"), tenant: m.Header.Get("ce-tenant")}
+		e := harness.Appended{Seq: m.Sequence, ID: m.Header.Get("ce-id"), Stream: m.Header.Get("ce-subject"), Type: m.Header.Get("ce-type"), Tenant: m.Header.Get("ce-tenant")}
 		var data struct{ Bed struct{ Row int } }
 		if json.Unmarshal(m.Data, &data) == nil {
-			e.row = data.Bed.Row
+			e.Row = data.Bed.Row
 		}
 		all = append(all, e)
 	}
@@ -673,17 +569,17 @@ func (w *deliveryWorld) stored() (all []appended) {
 }
 
 // receipts is what each reader got; those of sinks of kind stream are read back.
-func (w *deliveryWorld) receipts() map[string][]receipt {
+func (w *deliveryWorld) receipts() map[string][]harness.Receipt {
 	w.Helper()
-	all := map[string][]receipt{}
+	all := map[string][]harness.Receipt{}
 	for _, m := range w.read(targetStream) {
-		one := receipt{id: m.Header.Get("ce-id")}
-		one.seq, _ = strconv.ParseUint(m.Header.Get("Exesdb-Seq"), 10, 64)
-		one.incarnation, _ = strconv.ParseUint(m.Header.Get("Exesdb-Incarnation"), 10, 64)
+		one := harness.Receipt{ID: m.Header.Get("ce-id")}
+		one.Seq, _ = strconv.ParseUint(m.Header.Get("Exesdb-Seq"), 10, 64)
+		one.Incarnation, _ = strconv.ParseUint(m.Header.Get("Exesdb-Incarnation"), 10, 64)
 		name := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
 		all[name] = append(all[name], one)
-		if trace := m.Header.Get("traceparent"); trace != "00-"+one.id {
-			w.Errorf("%s: event %d came with traceparent %q", name, one.seq, trace)
+		if trace := m.Header.Get("traceparent"); trace != "00-"+one.ID {
+			w.Errorf("%s: event %d came with traceparent %q", name, one.Seq, trace)
 		}
 	}
 	for _, r := range w.readers {
@@ -697,35 +593,35 @@ func (w *deliveryWorld) receipts() map[string][]receipt {
 }
 
 // rules is what a reader may see, where repeats are what a kill or a lost answer may cause.
-func (w *deliveryWorld) rules(r *reader, repeats bool) allowed {
-	a := allowed{fresh: r.start < 0, repeats: repeats && r.sink != "stream", holes: r.sink == "publish" && w.holes.Load()}
+func (w *deliveryWorld) rules(r *reader, repeats bool) harness.Allowed {
+	a := harness.Allowed{Fresh: r.start < 0, Repeats: repeats && r.sink != "stream", Holes: r.sink == "publish" && w.holes.Load()}
 	if r.start < 0 {
-		a.after = w.before
+		a.After = w.before
 	}
 	if len(w.gone) > 0 {
-		a.parked = map[uint64]bool{} // who had not had it when it went need not get it
+		a.Parked = map[uint64]bool{} // who had not had it when it went need not get it
 		for _, e := range w.gone {
-			a.parked[e.seq] = true
+			a.Parked[e.Seq] = true
 		}
 	}
 	return a
 }
 
 // verdicts judges every reader by what there is now.
-func (w *deliveryWorld) verdicts(store []appended, rules func(*reader) allowed) (verdicts map[string]*verdict, ok bool) {
+func (w *deliveryWorld) verdicts(store []harness.Appended, rules func(*reader) harness.Allowed) (verdicts map[string]*harness.Verdict, ok bool) {
 	w.Helper()
-	verdicts, ok = map[string]*verdict{}, true
+	verdicts, ok = map[string]*harness.Verdict{}, true
 	receipts := w.receipts()
 	for _, r := range w.readers {
-		v := judge(r.wants, store, receipts[r.name], rules(r))
-		verdicts[r.name], ok = v, ok && v.ok()
+		v := harness.Judge(r.wants, store, receipts[r.name], rules(r))
+		verdicts[r.name], ok = v, ok && v.Ok()
 	}
 	return verdicts, ok
 }
 
 // settle ends the publishers, waits until every subscription has had every event, stops everything in good order, and
 // holds what each subscriber got against what the store has.
-func (w *deliveryWorld) settle(rules func(*reader) allowed) {
+func (w *deliveryWorld) settle(rules func(*reader) harness.Allowed) {
 	w.Helper()
 	w.stopPublishing()
 	store := w.store()
@@ -735,12 +631,12 @@ func (w *deliveryWorld) settle(rules func(*reader) allowed) {
 	w.judge(store, rules)
 }
 
-func (w *deliveryWorld) judge(store []appended, rules func(*reader) allowed) {
+func (w *deliveryWorld) judge(store []harness.Appended, rules func(*reader) harness.Allowed) {
 	w.Helper()
 	verdicts, _ := w.verdicts(store, rules)
 	for _, r := range w.readers {
 		v := verdicts[r.name]
-		if !v.ok() {
+		if !v.Ok() {
 			w.Errorf("%s (%s): %v", r.name, r.sink, v)
 		} else {
 			w.Logf("%s (%s): %v", r.name, r.sink, v)
@@ -749,17 +645,17 @@ func (w *deliveryWorld) judge(store []appended, rules func(*reader) allowed) {
 }
 
 // awaitDelivered waits until nothing is missing.
-func (w *deliveryWorld) awaitDelivered(store []appended, rules func(*reader) allowed) {
+func (w *deliveryWorld) awaitDelivered(store []harness.Appended, rules func(*reader) harness.Allowed) {
 	w.Helper()
-	var verdicts map[string]*verdict
-	deadline := time.Now().Add(patience)
+	var verdicts map[string]*harness.Verdict
+	deadline := time.Now().Add(harness.Patience)
 	for {
 		missing := 0
 		verdicts, _ = w.verdicts(store, rules)
 		for _, r := range w.readers {
-			if v := verdicts[r.name]; !rules(r).holes {
-				missing += v.lost
-				if rules(r).fresh && len(v.findings) == 0 && v.wanted == 0 {
+			if v := verdicts[r.name]; !rules(r).Holes {
+				missing += v.Lost
+				if rules(r).Fresh && len(v.Findings) == 0 && v.Wanted == 0 {
 					missing++
 				}
 			}
@@ -771,7 +667,7 @@ func (w *deliveryWorld) awaitDelivered(store []appended, rules func(*reader) all
 			for _, r := range w.readers {
 				w.Logf("%s (%s): %v", r.name, r.sink, verdicts[r.name])
 			}
-			w.Fatalf("%d events are not delivered within %s after everything came back", missing, patience)
+			w.Fatalf("%d events are not delivered within %s after everything came back", missing, harness.Patience)
 		}
 		time.Sleep(30 * time.Millisecond)
 	}
@@ -780,15 +676,15 @@ func (w *deliveryWorld) awaitDelivered(store []appended, rules func(*reader) all
 // stopAll ends all subproxy processes in good order: instances first, so that what they acknowledge is still written.
 func (w *deliveryWorld) stopAll() {
 	w.Helper()
-	for _, group := range []map[string]*processRun{w.proxies, w.emitters} {
+	for _, group := range []map[string]*harness.Run{w.proxies, w.emitters} {
 		for _, r := range group {
-			if !r.hasEnded() {
-				r.signal(syscall.SIGTERM)
+			if !r.HasEnded() {
+				r.MustSignal(syscall.SIGTERM)
 				_ = r.Signal(syscall.SIGCONT) // it may have ended
 			}
 		}
 		for name, r := range group {
-			if code := r.exit(); code != 0 && code != -1 {
+			if code := r.Exit(); code != 0 && code != -1 {
 				w.Errorf("%s: exit status %d", name, code)
 			}
 		}
@@ -820,14 +716,14 @@ func (w *deliveryWorld) logged(message string) (n int) {
 // awaitReplicas waits until all streams have a leader and all replicas are current.
 func (w *deliveryWorld) awaitReplicas() {
 	w.Helper()
-	for _, stream := range []string{bucketStream, "KV_" + clusterBucket, "KV_" + pointBucket, storeStream, targetStream} {
-		w.eventually("all replicas of "+stream+" current", func() bool { return w.replicated(stream) })
+	for _, stream := range []string{harness.BucketStream, "KV_" + clusterBucket, "KV_" + pointBucket, storeStream, targetStream} {
+		w.Eventually("all replicas of "+stream+" current", func() bool { return w.replicated(stream) })
 	}
 }
 
 func (w *deliveryWorld) replicated(stream string) bool {
 	return w.try(func(ctx context.Context) error {
-		s, err := w.js.Stream(ctx, stream)
+		s, err := w.JS.Stream(ctx, stream)
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			return nil
 		}
@@ -851,12 +747,12 @@ func (w *deliveryWorld) replicated(stream string) bool {
 }
 
 // leaderOf is the node that leads a stream.
-func (w *deliveryWorld) leaderOf(stream string) (leads *processNode, follows []*processNode) {
+func (w *deliveryWorld) leaderOf(stream string) (leads *harness.Server, follows []*harness.Server) {
 	w.Helper()
 	name := ""
-	w.eventually("a leader of "+stream, func() bool {
+	w.Eventually("a leader of "+stream, func() bool {
 		return w.try(func(ctx context.Context) error {
-			s, err := w.js.Stream(ctx, stream)
+			s, err := w.JS.Stream(ctx, stream)
 			if err != nil {
 				return err
 			}
@@ -870,7 +766,7 @@ func (w *deliveryWorld) leaderOf(stream string) (leads *processNode, follows []*
 		})
 	})
 	for _, n := range w.nodes {
-		if n.name == name {
+		if n.Name == name {
 			leads = n
 		} else {
 			follows = append(follows, n)

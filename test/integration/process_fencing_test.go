@@ -14,7 +14,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/exesdb/subproxy/pkg/status"
 	"github.com/exesdb/subproxy/test/harness"
 )
 
@@ -23,8 +22,8 @@ type wiretap struct {
 	mu        sync.Mutex
 	sessions  map[string]string   // instance id that a reply subject was given to
 	acks      map[string][]uint64 // by instance id
-	forwarded []receipt           // requests to the subscriber
-	accepted  []receipt           // as it wrote them
+	forwarded []harness.Receipt   // requests to the subscriber
+	accepted  []harness.Receipt   // as it wrote them
 	counts    map[string]int      // its work, as it wrote it last
 }
 
@@ -32,7 +31,7 @@ func (w *deliveryWorld) tap(subject, recordKey string) *wiretap {
 	w.Helper()
 	tap := &wiretap{sessions: map[string]string{}, acks: map[string][]uint64{}}
 	listen := func(subject string, heard func(*nats.Msg)) {
-		if _, err := w.nc.Subscribe(subject, func(m *nats.Msg) {
+		if _, err := w.NC.Subscribe(subject, func(m *nats.Msg) {
 			tap.mu.Lock()
 			defer tap.mu.Unlock()
 			heard(m)
@@ -52,7 +51,7 @@ func (w *deliveryWorld) tap(subject, recordKey string) *wiretap {
 	})
 	number := func(text string) uint64 { n, _ := strconv.ParseUint(text, 10, 64); return n }
 	listen(subject, func(m *nats.Msg) {
-		tap.forwarded = append(tap.forwarded, receipt{seq: number(m.Header.Get("Exesdb-Seq")), incarnation: number(m.Header.Get("Exesdb-Incarnation"))})
+		tap.forwarded = append(tap.forwarded, harness.Receipt{Seq: number(m.Header.Get("Exesdb-Seq")), Incarnation: number(m.Header.Get("Exesdb-Incarnation"))})
 	})
 	listen("$KV.example_subscriber."+recordKey, func(m *nats.Msg) {
 		var r struct {
@@ -61,11 +60,11 @@ func (w *deliveryWorld) tap(subject, recordKey string) *wiretap {
 		}
 		if json.Unmarshal(m.Data, &r) == nil {
 			for _, at := range r.Places { // one: the subject is one subscription's
-				tap.accepted, tap.counts = append(tap.accepted, receipt{seq: at.Seq, incarnation: at.Incarnation}), r.Counts
+				tap.accepted, tap.counts = append(tap.accepted, harness.Receipt{Seq: at.Seq, Incarnation: at.Incarnation}), r.Counts
 			}
 		}
 	})
-	if err := w.nc.Flush(); err != nil {
+	if err := w.NC.Flush(); err != nil {
 		w.Fatal(err)
 	}
 	return tap
@@ -78,15 +77,15 @@ func TestInstanceThatWakesUpLateIsFenced(t *testing.T) {
 		t.Skip("builds programs")
 	}
 	t.Parallel()
-	p := builtPrograms(t)
+	subproxy := builtSubproxy(t)
 	example := harness.Program(t, "github.com/exesdb/subproxy/examples/subscriber")
-	w := newDeliveryWorld(t, p, 1)
-	asked := &reader{name: "asked", typ: "by_stream", selector: "$all", sink: "request", wants: anything}
-	stored := &reader{name: "stored", typ: "by_stream", selector: "$all", sink: "stream", wants: anything}
+	w := newDeliveryWorld(t, subproxy, 1)
+	asked := &reader{name: "asked", typ: "by_stream", selector: "$all", sink: "request", wants: harness.Anything}
+	stored := &reader{name: "stored", typ: "by_stream", selector: "$all", sink: "stream", wants: harness.Anything}
 	w.readers = []*reader{asked, stored}
-	tap := w.tap(asked.subject(), token(asked.subject()))
-	subscriber := func() *processRun {
-		return processStart(t, "subscriber", example, "--nats", w.urls(), "--subject", asked.subject())
+	tap := w.tap(asked.subject(), harness.Token(asked.subject()))
+	subscriber := func() *harness.Run {
+		return harness.Start(t, "subscriber", example, "--nats", w.URL, "--subject", asked.subject())
 	}
 	appended := uint64(0)
 	more := func(n uint64) {
@@ -98,54 +97,54 @@ func TestInstanceThatWakesUpLateIsFenced(t *testing.T) {
 	}
 	acknowledged := func() {
 		t.Helper()
-		w.eventually("everything is acknowledged", func() bool {
+		w.Eventually("everything is acknowledged", func() bool {
 			a, _ := w.checkpoint(asked)
 			b, _ := w.checkpoint(stored)
 			return a == appended && b == appended
 		})
 	}
-	run := func() (*processRun, string) {
+	run := func() (*harness.Run, string) {
 		t.Helper()
 		r := w.proxy("proxy-a")
-		w.eventually("it is connected", func() bool { return len(r.Log.Entries("connected to NATS")) > 0 })
+		w.Eventually("it is connected", func() bool { return len(r.Log.Entries("connected to NATS")) > 0 })
 		id := r.Log.Entries("connected to NATS")[0]["id"].(string)
-		w.eventually("it holds both", func() bool {
-			a, _ := w.record(asked.key())
-			b, _ := w.record(stored.key())
+		w.Eventually("it holds both", func() bool {
+			a, _ := w.Record(asked.key())
+			b, _ := w.Record(stored.key())
 			return a.Owner.ID == id && b.Owner.ID == id
 		})
 		return r, id
 	}
 
 	e := w.emitter("emitter-1")
-	w.eventually("the store's stream", func() bool { return len(e.Log.Entries("emitter runs")) > 0 })
+	w.Eventually("the store's stream", func() bool { return len(e.Log.Entries("emitter runs")) > 0 })
 	zombie, zombieID := run()
 	first := subscriber()
 	more(5)
 	acknowledged()
 
 	// Nobody takes anything, so that it has the next ones in hand.
-	first.signal(syscall.SIGTERM)
-	first.exit()
-	if err := w.js.DeleteStream(t.Context(), targetStream); err != nil {
+	first.MustSignal(syscall.SIGTERM)
+	first.Exit()
+	if err := w.JS.DeleteStream(t.Context(), targetStream); err != nil {
 		t.Fatal(err)
 	}
 	before := appended
 	more(5)
-	w.eventually("both are refused", func() bool {
+	w.Eventually("both are refused", func() bool {
 		all, _ := w.statuses()
 		refusing := 0
 		for _, s := range all {
-			if s.SinkState == status.SinkRefusing {
+			if s.SinkState == "refusing" {
 				refusing++
 			}
 		}
 		return refusing == 2
 	})
-	zombie.signal(syscall.SIGSTOP)
-	w.eventually("the stream is there again", func() bool {
+	zombie.MustSignal(syscall.SIGSTOP)
+	w.Eventually("the stream is there again", func() bool {
 		return w.try(func(ctx context.Context) error {
-			_, err := w.js.CreateStream(ctx, jetstream.StreamConfig{Name: targetStream, Subjects: []string{deliveryTarget + "stream.>"}, AllowDirect: true})
+			_, err := w.JS.CreateStream(ctx, jetstream.StreamConfig{Name: targetStream, Subjects: []string{deliveryTarget + "stream.>"}, AllowDirect: true})
 			return err
 		})
 	})
@@ -154,18 +153,18 @@ func TestInstanceThatWakesUpLateIsFenced(t *testing.T) {
 	more(5)
 	acknowledged()
 
-	zombie.signal(syscall.SIGCONT)
-	w.eventually("it finds that it is superseded", func() bool { return len(zombie.Log.Entries("another run of this instance's name took over")) > 0 })
+	zombie.MustSignal(syscall.SIGCONT)
+	w.Eventually("it finds that it is superseded", func() bool { return len(zombie.Log.Entries("another run of this instance's name took over")) > 0 })
 	more(3)
 	acknowledged()
-	zombie.signal(syscall.SIGTERM)
-	if code := zombie.exit(); code != 0 {
+	zombie.MustSignal(syscall.SIGTERM)
+	if code := zombie.Exit(); code != 0 {
 		t.Errorf("exit status of the superseded run %d", code)
 	}
 	more(3)
 	acknowledged()
 	w.stopAll()
-	if err := w.nc.Flush(); err != nil {
+	if err := w.NC.Flush(); err != nil {
 		t.Fatal(err)
 	}
 
@@ -185,13 +184,13 @@ func TestInstanceThatWakesUpLateIsFenced(t *testing.T) {
 		t.Errorf("the subscriber accepted %d and counted %d of %d", len(tap.accepted), total, appended)
 	}
 	for i, one := range tap.accepted {
-		if seq := uint64(i) + 1; one.seq != seq || one.incarnation != incarnation(seq) {
-			t.Errorf("it accepted %d of incarnation %d, want %d of %d", one.seq, one.incarnation, seq, incarnation(seq))
+		if seq := uint64(i) + 1; one.Seq != seq || one.Incarnation != incarnation(seq) {
+			t.Errorf("it accepted %d of incarnation %d, want %d of %d", one.Seq, one.Incarnation, seq, incarnation(seq))
 		}
 	}
 	for i, one := range w.receipts()[stored.name] { // since the stream is another
-		if seq := before + uint64(i) + 1; one.seq != seq || one.incarnation != 2 {
-			t.Errorf("the stream has %d of incarnation %d, want %d of 2", one.seq, one.incarnation, seq)
+		if seq := before + uint64(i) + 1; one.Seq != seq || one.Incarnation != 2 {
+			t.Errorf("the stream has %d of incarnation %d, want %d of 2", one.Seq, one.Incarnation, seq)
 		}
 	}
 	if n := uint64(w.received(stored)); n != appended-before {
@@ -199,7 +198,7 @@ func TestInstanceThatWakesUpLateIsFenced(t *testing.T) {
 	}
 	late, newest := 0, uint64(0)
 	for _, one := range tap.forwarded {
-		if newest = max(newest, one.incarnation); one.incarnation < newest {
+		if newest = max(newest, one.Incarnation); one.Incarnation < newest {
 			late++
 		}
 	}

@@ -16,11 +16,12 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 // processPermissions runs everything as users that may do what docs/permissions.conf lets them, and nothing else. What a server
 // refuses it logs.
-func processPermissions(t *testing.T, p *processPrograms) {
+func processPermissions(t *testing.T, subproxy string) {
 	page, err := server.ProcessConfigFile("../../docs/permissions.conf")
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +39,7 @@ func processPermissions(t *testing.T, p *processPrograms) {
 	t.Cleanup(node.Shutdown)
 	w := attach(t, node.URL())
 	as := func(user string) string {
-		return strings.Replace(w.url, "nats://", fmt.Sprintf("nats://%s:%[1]s@", user), 1)
+		return strings.Replace(w.URL, "nats://", fmt.Sprintf("nats://%s:%[1]s@", user), 1)
 	}
 	nothingRefused := func(doing string) {
 		t.Helper()
@@ -47,7 +48,7 @@ func processPermissions(t *testing.T, p *processPrograms) {
 		}
 	}
 	const id = "greenhouse_tycoon"
-	if _, err := w.js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "APP", Subjects: []string{"app.stored.>"}}); err != nil {
+	if _, err := w.JS.CreateStream(t.Context(), jetstream.StreamConfig{Name: "APP", Subjects: []string{"app.stored.>"}}); err != nil {
 		t.Fatal(err)
 	}
 	all := func(name string, forward *config.Forward) config.Subscription {
@@ -55,7 +56,7 @@ func processPermissions(t *testing.T, p *processPrograms) {
 	}
 	subscriptions := []config.Subscription{
 		all("published", nil), all("stored", &config.Forward{Sink: "stream", Subject: "app.stored.x"}),
-		all("requested", &config.Forward{Sink: "request", Subject: "app.refuses", Timeout: patience, MaxDeliver: 1}),
+		all("requested", &config.Forward{Sink: "request", Subject: "app.refuses", Timeout: harness.Patience, MaxDeliver: 1}),
 	}
 	for i := range 20 {
 		subscriptions = append(subscriptions, byType(fmt.Sprintf("idle_%02d", i), "never"))
@@ -65,12 +66,12 @@ func processPermissions(t *testing.T, p *processPrograms) {
 		c.Instance.Name = name
 		return c
 	}
-	refuses, err := w.nc.Subscribe("app.refuses", func(m *nats.Msg) { _ = m.Respond([]byte("-NAK no")) })
+	refuses, err := w.NC.Subscribe("app.refuses", func(m *nats.Msg) { _ = m.Respond([]byte("-NAK no")) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = refuses.Unsubscribe() }()
-	w.level()
+	w.Level()
 
 	stopEmitter := w.emit(configured("emitter", "emitter"))
 	a, b := w.start(configured("instance", "host-a")), w.start(configured("instance", "host-b"))
@@ -79,18 +80,18 @@ func processPermissions(t *testing.T, p *processPrograms) {
 
 	command := func(args ...string) string {
 		t.Helper()
-		o := processCommand(t, p.subproxy, append(args, "--nats", as("operator"))...)
-		if o.code != 0 {
-			t.Fatalf("subproxy %s: exit status %d: %s%s", strings.Join(args, " "), o.code, o.stdout, o.stderr)
+		o := harness.Command(t, subproxy, append(args, "--nats", as("operator"))...)
+		if o.Code != 0 {
+			t.Fatalf("subproxy %s: exit status %d: %s%s", strings.Join(args, " "), o.Code, o.Stdout, o.Stderr)
 		}
-		return o.stdout
+		return o.Stdout
 	}
 	const events = 10
 	for range events {
 		command("publish", id, "greenhouse-1", "initialized:v1", `{"area":12}`)
 	}
 	got := func(stream string) uint64 {
-		s, err := w.js.Stream(t.Context(), stream)
+		s, err := w.JS.Stream(t.Context(), stream)
 		if err != nil {
 			return 0
 		}
@@ -98,14 +99,14 @@ func processPermissions(t *testing.T, p *processPrograms) {
 	}
 	delivered := func(n int) {
 		t.Helper()
-		w.eventually("deliver and park all", func() bool {
-			return len(w.heard("exesdb.delivered.")) >= n && got("APP") >= uint64(n) && got("EXESDB_PARKED") >= uint64(n)
+		w.Eventually("deliver and park all", func() bool {
+			return len(w.Heard("exesdb.delivered.")) >= n && got("APP") >= uint64(n) && got("EXESDB_PARKED") >= uint64(n)
 		})
 	}
 	delivered(events)
 	nothingRefused("events are delivered")
 
-	w.publish(changed, "")
+	w.Publish(harness.LeaderChanged, "")
 	for _, args := range [][]string{
 		{"list"}, {"status", id, "idle_00"}, {"members"}, {"reregister", id}, {"restart", id, "published"}, {"reset-term", id}, {"parked", "list"}, {"drain", "host-a"},
 	} {
@@ -113,9 +114,9 @@ func processPermissions(t *testing.T, p *processPrograms) {
 	}
 	w.awaitShared(len(subscriptions), "host-b")
 	nothingRefused("an operator asks")
-	o := processCommand(t, p.subproxy, "publish", id, "greenhouse-1", "initialized:v1", "--nats", as("emitter"))
-	if !strings.Contains(o.stderr, "not permitted to publish to exesdb.events."+id+".greenhouse-1.") || o.code != 1 {
-		t.Errorf("publishing as one that may not: exit status %d, %s", o.code, o.stderr)
+	o := harness.Command(t, subproxy, "publish", id, "greenhouse-1", "initialized:v1", "--nats", as("emitter"))
+	if !strings.Contains(o.Stderr, "not permitted to publish to exesdb.events."+id+".greenhouse-1.") || o.Code != 1 {
+		t.Errorf("publishing as one that may not: exit status %d, %s", o.Code, o.Stderr)
 	}
 	said.reset()
 	command("drain", "host-a", "--undo")
@@ -130,11 +131,11 @@ func processPermissions(t *testing.T, p *processPrograms) {
 	// A long catch-up is read through a consumer.
 	const old = 8000
 	for range old {
-		w.publish("exesdb.events."+id+".greenhouse-1.initialized=3Av1", "{}")
+		w.Publish("exesdb.events."+id+".greenhouse-1.initialized=3Av1", "{}")
 	}
-	w.eventually("store all", func() bool { return got("EXESDB_"+id) > old })
+	w.Eventually("store all", func() bool { return got("EXESDB_"+id) > old })
 	w.start(configured("instance", "host-c"))
-	w.eventually("catch up", func() bool { return got("APP") > old })
+	w.Eventually("catch up", func() bool { return got("APP") > old })
 	nothingRefused("one is far behind")
 
 	// An emitter of somebody's own goes on where subproxy's stopped.
@@ -143,10 +144,10 @@ func processPermissions(t *testing.T, p *processPrograms) {
 	if out, err := exec.Command("go", "build", "-o", example, "github.com/exesdb/subproxy/examples/emitter").CombinedOutput(); err != nil {
 		t.Fatalf("build the example: %v\n%s", err, out)
 	}
-	own := processStart(t, "emitter of one's own", example, "--nats", as("store"), "--store", id, "--term", "1000000")
+	own := harness.Start(t, "emitter of one's own", example, "--nats", as("store"), "--store", id, "--term", "1000000")
 	before := got("APP")
 	command("publish", id, "greenhouse-1", "initialized:v1", `{"area":12}`)
-	w.eventually("deliver what it sends", func() bool { return got("APP") > before })
+	w.Eventually("deliver what it sends", func() bool { return got("APP") > before })
 	nothingRefused("an emitter of one's own sends")
-	own.kill()
+	own.MustKill()
 }

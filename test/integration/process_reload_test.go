@@ -8,12 +8,12 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/exesdb/subproxy/pkg/status"
+	"github.com/exesdb/subproxy/test/harness"
 )
 
-func processHangupReloads(t *testing.T, p *processPrograms) {
-	node := processNodes(t, p, 1)[0]
-	w := attach(t, node.url())
+func processHangupReloads(t *testing.T, subproxy string) {
+	node := harness.StartServers(t, 1)[0]
+	w := attach(t, node.URL())
 	const (
 		kept     = "{name: kept, type: by_stream, selector: $all}"
 		removed  = "{name: removed, type: by_stream, selector: $all}"
@@ -28,14 +28,14 @@ func processHangupReloads(t *testing.T, p *processPrograms) {
 		"greenhouse.by_stream.=24all.kept": 1, "greenhouse.by_stream.=24all.added": 1,
 		"greenhouse.by_stream.=24all.restarts": 2, "greenhouse.by_event_type.new.moves": 1,
 	}
-	config := processFile(t, processConfig(node.url(), 1, kept, removed, restarts, moves))
-	proxy := processServe(t, p, config)
+	config := harness.ConfigFile(t, processConfig(node.URL(), 1, kept, removed, restarts, moves))
+	proxy := harness.Serve(t, subproxy, config)
 	processAwait(w, proxy, len(before), "registered", processAnyStatus)
 	processHolds(w, proxy, before)
 
-	processWrite(t, config, processConfig(node.url(), 1, kept, "{name: added, type: by_stream, selector: $all}",
+	harness.WriteFile(t, config, processConfig(node.URL(), 1, kept, "{name: added, type: by_stream, selector: $all}",
 		"{name: restarts, type: by_stream, selector: $all, start_version: -1}", "{name: moves, type: by_event_type, selector: new}"))
-	proxy.signal(syscall.SIGHUP)
+	proxy.MustSignal(syscall.SIGHUP)
 	processLogs(w, proxy, "SIGHUP: configuration taken over", 1)
 	processHolds(w, proxy, after)
 	statuses := processAwait(w, proxy, len(after), "registered after the change", processAnyStatus)
@@ -44,20 +44,20 @@ func processHangupReloads(t *testing.T, p *processPrograms) {
 			t.Errorf("what did not change was written again: %+v", s)
 		}
 	}
-	if r, _ := w.record("greenhouse.by_stream.=24all.restarts"); r.StartVersion != -1 {
+	if r, _ := w.Record("greenhouse.by_stream.=24all.restarts"); r.StartVersion != -1 {
 		t.Errorf("the changed registration is %+v", r)
 	}
 
 	last := processLast(w)
 	for n, broken := range []struct{ text, place, ends string }{
-		{processConfig(node.url(), 1, kept, "{name: bad, type: by_streem, selector: $all}"), `:11:27: `, "SIGHUP: nothing was changed"},
-		{processConfig(node.url(), 1, kept, "{name: bad, type: ["), `:\d+:\d+: `, "SIGHUP: nothing was changed"},
+		{processConfig(node.URL(), 1, kept, "{name: bad, type: by_streem, selector: $all}"), `:11:27: `, "SIGHUP: nothing was changed"},
+		{processConfig(node.URL(), 1, kept, "{name: bad, type: ["), `:\d+:\d+: `, "SIGHUP: nothing was changed"},
 		{"", `:1:1: `, "SIGHUP: nothing was changed"},
 		{processConfig("nats://127.0.0.1:1", 1, kept), "", "SIGHUP: the configuration was not taken over"},
 	} {
-		processWrite(t, config, broken.text)
+		harness.WriteFile(t, config, broken.text)
 		refused := len(proxy.Log.Entries(broken.ends))
-		proxy.signal(syscall.SIGHUP)
+		proxy.MustSignal(syscall.SIGHUP)
 		processLogs(w, proxy, broken.ends, refused+1)
 		if broken.place == "" {
 			continue
@@ -69,7 +69,7 @@ func processHangupReloads(t *testing.T, p *processPrograms) {
 		}
 	}
 	processHolds(w, proxy, after)
-	processAwait(w, proxy, len(after), "as before", func(s status.Status) bool { return s.Revision <= last })
+	processAwait(w, proxy, len(after), "as before", func(s harness.Status) bool { return s.Revision <= last })
 	if now := processLast(w); now != last {
 		t.Errorf("refused files caused %d writes", now-last)
 	}
@@ -78,18 +78,18 @@ func processHangupReloads(t *testing.T, p *processPrograms) {
 	}
 }
 
-func processLogs(w *world, p *processProxy, message string, n int) {
+func processLogs(w *world, p *harness.Instance, message string, n int) {
 	w.Helper()
-	w.eventually("subproxy to log "+message, func() bool { return len(p.Log.Entries(message)) >= n })
+	w.Eventually("subproxy to log "+message, func() bool { return len(p.Log.Entries(message)) >= n })
 }
 
 // processHolds waits until the bucket holds exactly these keys with these incarnations, all the instance's.
-func processHolds(w *world, p *processProxy, want map[string]uint64) {
+func processHolds(w *world, p *harness.Instance, want map[string]uint64) {
 	w.Helper()
 	var all []string
-	for _, one := range w.writes() {
-		if !slices.Contains(all, one.key) {
-			all = append(all, one.key)
+	for _, one := range w.Writes() {
+		if !slices.Contains(all, one.Key) {
+			all = append(all, one.Key)
 		}
 	}
 	for key := range want {
@@ -97,21 +97,21 @@ func processHolds(w *world, p *processProxy, want map[string]uint64) {
 			all = append(all, key)
 		}
 	}
-	held := map[string]record{}
+	held := map[string]harness.Record{}
 	defer func() {
 		if w.Failed() {
 			w.Logf("the bucket holds %+v", held)
 		}
 	}()
-	w.eventually("the bucket holds what is configured", func() bool {
+	w.Eventually("the bucket holds what is configured", func() bool {
 		clear(held)
 		for _, key := range all {
-			if r, ok := w.record(key); ok {
+			if r, ok := w.Record(key); ok {
 				held[key] = r
 			}
 		}
 		for key, incarnation := range want {
-			if r := held[key]; r.Incarnation != incarnation || r.Owner.ID != p.id {
+			if r := held[key]; r.Incarnation != incarnation || r.Owner.ID != p.ID {
 				return false
 			}
 		}

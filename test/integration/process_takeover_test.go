@@ -11,30 +11,28 @@ import (
 	"testing"
 	"time"
 
+	"github.com/exesdb/subproxy/test/harness"
 	"github.com/nats-io/nats.go/micro"
-
-	"github.com/exesdb/subproxy/pkg/control"
-	"github.com/exesdb/subproxy/pkg/status"
 )
 
-func processRestartTakesOver(t *testing.T, p *processPrograms) {
-	node := processNodes(t, p, 1)[0]
-	w := attach(t, node.url())
+func processRestartTakesOver(t *testing.T, subproxy string) {
+	node := harness.StartServers(t, 1)[0]
+	w := attach(t, node.URL())
 	subscriptions, keys := processMany(500)
-	config := processFile(t, processConfig(node.url(), 1, subscriptions...))
-	first := processServe(t, p, config)
+	config := harness.ConfigFile(t, processConfig(node.URL(), 1, subscriptions...))
+	first := harness.Serve(t, subproxy, config)
 	processAwait(w, first, len(keys), "registered", processAnyStatus)
-	before := processRecords(w, keys, "registered", func(r record) bool { return r.Owner.ID == first.id && r.Incarnation == 1 })
+	before := processRecords(w, keys, "registered", func(r harness.Record) bool { return r.Owner.ID == first.ID && r.Incarnation == 1 })
 
-	first.kill()
+	first.MustKill()
 	began := time.Now()
-	second := processServe(t, p, config)
-	statuses := processAwait(w, second, len(keys), "taken over", func(s status.Status) bool { return s.Incarnation == 2 })
+	second := harness.Serve(t, subproxy, config)
+	statuses := processAwait(w, second, len(keys), "taken over", func(s harness.Status) bool { return s.Incarnation == 2 })
 	t.Logf("start of the next run to all verified %s", processVerifiedAt(statuses).Sub(began).Round(time.Millisecond))
-	now := processRecords(w, keys, "taken over", func(r record) bool { return r.Owner.ID == second.id })
+	now := processRecords(w, keys, "taken over", func(r harness.Record) bool { return r.Owner.ID == second.ID })
 	for _, key := range keys {
 		was, is := before[key], now[key]
-		if is.Incarnation != 2 || is.Owner.Name != was.Owner.Name || is.Cause != "initial" || !strings.HasPrefix(is.DeliverSubject, "exesdb.proxy.deliver."+second.id+".") {
+		if is.Incarnation != 2 || is.Owner.Name != was.Owner.Name || is.Cause != "initial" || !strings.HasPrefix(is.DeliverSubject, "exesdb.proxy.deliver."+second.ID+".") {
 			t.Errorf("the record is\n%+v, after\n%+v", is, was)
 		}
 	}
@@ -43,49 +41,49 @@ func processRestartTakesOver(t *testing.T, p *processPrograms) {
 	}
 }
 
-func processSupersededRunNeverWritesAgain(t *testing.T, p *processPrograms) {
-	node := processNodes(t, p, 1)[0]
-	w := attach(t, node.url())
+func processSupersededRunNeverWritesAgain(t *testing.T, subproxy string) {
+	node := harness.StartServers(t, 1)[0]
+	w := attach(t, node.URL())
 	subscriptions, keys := processMany(500)
-	config := processFile(t, processConfig(node.url(), 1, subscriptions...))
-	first := processServe(t, p, config)
+	config := harness.ConfigFile(t, processConfig(node.URL(), 1, subscriptions...))
+	first := harness.Serve(t, subproxy, config)
 	processAwait(w, first, len(keys), "registered", processAnyStatus)
-	if code, body := first.get("/readyz"); code != http.StatusOK {
+	if code, body := first.Get("/readyz"); code != http.StatusOK {
 		t.Errorf("readyz of the first: %d %s", code, body)
 	}
 
-	first.signal(syscall.SIGSTOP)
-	second := processServe(t, p, config)
-	processAwait(w, second, len(keys), "taken over", func(s status.Status) bool { return s.Incarnation == 2 })
+	first.MustSignal(syscall.SIGSTOP)
+	second := harness.Serve(t, subproxy, config)
+	processAwait(w, second, len(keys), "taken over", func(s harness.Status) bool { return s.Incarnation == 2 })
 	// What waits for the first when it wakes up is not only the other's registrations but a cause to register too.
 	last := processLast(w)
-	w.publish(changed, `{"store":"greenhouse","term":7}`)
+	w.Publish(harness.LeaderChanged, `{"store":"greenhouse","term":7}`)
 	processAwait(w, second, len(keys), "registered anew", processSince(last, "leader_changed"))
-	first.signal(syscall.SIGCONT)
+	first.MustSignal(syscall.SIGCONT)
 
-	var asked control.Instance
-	w.eventually("the first to say that it is superseded", func() bool {
-		instance, statuses, ok := processStatuses(w, first.id)
+	var asked harness.Responder
+	w.Eventually("the first to say that it is superseded", func() bool {
+		instance, statuses, ok := w.StatusesOf(first.ID)
 		asked = instance
 		for _, s := range statuses {
-			ok = ok && s.Health == "standby" && s.Owner.ID == second.id && !s.Registered && !s.Verified
+			ok = ok && s.Health == "standby" && s.Owner.ID == second.ID && !s.Registered && !s.Verified
 		}
 		return ok && len(statuses) == len(keys) && asked.Superseded
 	})
-	if lines := first.Log.Entries("another run of this instance's name took over"); len(lines) != 1 || lines[0]["by_id"] != second.id {
+	if lines := first.Log.Entries("another run of this instance's name took over"); len(lines) != 1 || lines[0]["by_id"] != second.ID {
 		t.Errorf("the first logged %v", lines)
 	}
-	if code, body := first.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "took over") {
+	if code, body := first.Get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "took over") {
 		t.Errorf("readyz of the first: %d %s", code, body)
 	}
-	if code, body := first.get("/healthz"); code != http.StatusOK {
+	if code, body := first.Get("/healthz"); code != http.StatusOK {
 		t.Errorf("healthz of the first: %d %s", code, body)
 	}
-	if code, body := second.get("/readyz"); code != http.StatusOK {
+	if code, body := second.Get("/readyz"); code != http.StatusOK {
 		t.Errorf("readyz of the second: %d %s", code, body)
 	}
-	if ids := processInstances(w, 2); !ids[first.id] || !ids[second.id] {
-		t.Errorf("micro INFO names %v, want %s and %s", ids, first.id, second.id)
+	if ids := processInstances(w, 2); !ids[first.ID] || !ids[second.ID] {
+		t.Errorf("micro INFO names %v, want %s and %s", ids, first.ID, second.ID)
 	}
 
 	// Every cause there is, of which the superseded run must hear and must not act.
@@ -93,46 +91,46 @@ func processSupersededRunNeverWritesAgain(t *testing.T, p *processPrograms) {
 		last := processLast(w)
 		switch cause {
 		case "leader_changed":
-			w.publish(changed, `{"store":"greenhouse","term":8}`)
+			w.Publish(harness.LeaderChanged, `{"store":"greenhouse","term":8}`)
 		case "emitter_restarted":
-			w.publish(restarted, `{"store":"greenhouse"}`)
+			w.Publish(harness.EmitterRestarted, `{"store":"greenhouse"}`)
 		default:
-			if a := w.askOne("reregister", ""); a.Instance.ID != second.id || a.Verified != len(keys) {
+			if a := w.AskOne("reregister", ""); a.Instance.ID != second.ID || a.Verified != len(keys) {
 				t.Errorf("reregister was answered by %s with %d verified", a.Instance.ID, a.Verified)
 			}
 		}
 		processAwait(w, second, len(keys), "registered anew", processSince(last, cause))
-		if _, statuses, ok := processStatuses(w, first.id); !ok || len(statuses) != len(keys) {
+		if _, statuses, ok := w.StatusesOf(first.ID); !ok || len(statuses) != len(keys) {
 			t.Errorf("round %d: the first does not answer", round)
 		}
 		if now := processLast(w); now != last+uint64(len(keys)) {
 			t.Errorf("%s: %d writes, want %d, all by the second", cause, now-last, len(keys))
 		}
 	}
-	for _, one := range w.writes()[len(keys):] {
-		if one.record.Owner.ID != second.id {
+	for _, one := range w.Writes()[len(keys):] {
+		if one.Record.Owner.ID != second.ID {
 			t.Fatalf("written after the second began: %+v", one)
 		}
 	}
 
 	// Its end releases nothing that is the other's.
 	last = processLast(w)
-	first.signal(syscall.SIGTERM)
-	if code := first.exit(); code != 0 {
+	first.MustSignal(syscall.SIGTERM)
+	if code := first.Exit(); code != 0 {
 		t.Errorf("exit status of the superseded run %d, want 0", code)
 	}
 	if now := processLast(w); now != last {
 		t.Errorf("the end of the superseded run wrote %d times", now-last)
 	}
-	processAwait(w, second, len(keys), "still registered", func(s status.Status) bool { return s.Incarnation == 2 })
+	processAwait(w, second, len(keys), "still registered", func(s harness.Status) bool { return s.Incarnation == 2 })
 }
 
 // processInstances are the instance ids in the answers to micro's INFO, once there are n.
 func processInstances(w *world, n int) map[string]bool {
 	w.Helper()
-	sub, err := w.nc.SubscribeSync(w.nc.NewInbox())
+	sub, err := w.NC.SubscribeSync(w.NC.NewInbox())
 	if err == nil {
-		err = w.nc.PublishRequest("$SRV.INFO.subproxy", sub.Subject, nil)
+		err = w.NC.PublishRequest("$SRV.INFO.subproxy", sub.Subject, nil)
 	}
 	if err != nil {
 		w.Fatal(err)
@@ -140,7 +138,7 @@ func processInstances(w *world, n int) map[string]bool {
 	defer func() { _ = sub.Unsubscribe() }()
 	ids := map[string]bool{}
 	for range n {
-		m, err := sub.NextMsg(patience)
+		m, err := sub.NextMsg(harness.Patience)
 		if err != nil {
 			w.Fatalf("%d of %d answered INFO: %v", len(ids), n, err)
 		}

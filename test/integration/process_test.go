@@ -6,6 +6,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 // TestProcesses runs what a user runs: nats-server, subproxy and the nats CLI as processes of their own, with the signals
@@ -14,10 +16,10 @@ func TestProcesses(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds programs and waits for elections")
 	}
-	p := builtPrograms(t)
+	subproxy := builtSubproxy(t)
 	for _, test := range []struct {
 		name string
-		run  func(*testing.T, *processPrograms)
+		run  func(*testing.T, string)
 	}{
 		{"LeaderKilledRegistersAnew", processLeaderKilled("n1", "n2")},
 		{"LeaderKilledThatServesSubproxyRegistersAnew", processLeaderKilled("n1", "n1")},
@@ -34,27 +36,27 @@ func TestProcesses(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			test.run(t, p)
+			test.run(t, subproxy)
 		})
 	}
 }
 
-func processTerminationReleasesEverything(t *testing.T, p *processPrograms) {
+func processTerminationReleasesEverything(t *testing.T, subproxy string) {
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
-		node := processNodes(t, p, 1)[0]
-		w := attach(t, node.url())
+		node := harness.StartServers(t, 1)[0]
+		w := attach(t, node.URL())
 		subscriptions, keys := processMany(500)
-		proxy := processServe(t, p, processFile(t, processConfig(node.url(), 1, subscriptions...)))
+		proxy := harness.Serve(t, subproxy, harness.ConfigFile(t, processConfig(node.URL(), 1, subscriptions...)))
 		processAwait(w, proxy, len(keys), "registered", processAnyStatus)
-		processRecords(w, keys, "registered", func(r record) bool { return r.Owner.ID == proxy.id && r.Incarnation == 1 })
+		processRecords(w, keys, "registered", func(r harness.Record) bool { return r.Owner.ID == proxy.ID && r.Incarnation == 1 })
 
-		proxy.signal(sig)
-		if code := proxy.exit(); code != 0 {
+		proxy.MustSignal(sig)
+		if code := proxy.Exit(); code != 0 {
 			t.Errorf("%s: exit status %d, want 0", sig, code)
 		}
 		info := processStream(w)
 		for _, key := range keys {
-			if r, ok := w.record(key); ok {
+			if r, ok := w.Record(key); ok {
 				t.Fatalf("%s: still registered after the end: %+v", sig, r)
 			}
 		}

@@ -23,15 +23,11 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// processPrograms are the programs that the tests run.
-type processPrograms struct{ natsServer, subproxy string }
-
-// builtPrograms builds them, once a run.
-func builtPrograms(t *testing.T) *processPrograms {
+// builtSubproxy is the subproxy program.
+func builtSubproxy(t *testing.T) string {
 	t.Helper()
-	var flags []string
 	if *chaosRace {
-		flags = []string{"-race"}
+		return harness.Program(t, "subproxy", "-race")
 	}
-	return &processPrograms{harness.Program(t, "github.com/nats-io/nats-server/v2"), harness.Program(t, "subproxy", flags...)}
+	return harness.Program(t, "subproxy")
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 func TestMissingPermissionIsAStartUpErrorThatNamesIt(t *testing.T) {
@@ -25,8 +26,8 @@ func TestMissingPermissionIsAStartUpErrorThatNamesIt(t *testing.T) {
 		"follow the sessions":   {server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{"exesdb.cluster.state.>"}}}, `subscribe to exesdb\.cluster\.state\.>`},
 		"hear of its name":      {server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{"exesdb.proxy.superseded.>"}}}, `subscribe to exesdb\.proxy\.superseded\.`},
 		"be asked by others":    {server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{"exesdb.proxy.handover.>"}}}, `subscribe to exesdb\.proxy\.handover\.`},
-		"hear leader changes":   {server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{changed}}}, `subscribe to exesdb\.cluster\.leader_changed`},
-		"hear emitter restarts": {server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{restarted}}}, `subscribe to exesdb\.emitter\.restarted`},
+		"hear leader changes":   {server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{harness.LeaderChanged}}}, `subscribe to exesdb\.cluster\.leader_changed`},
+		"hear emitter restarts": {server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{harness.EmitterRestarted}}}, `subscribe to exesdb\.emitter\.restarted`},
 		"follow the registry":   {server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{"exesdb.registry.>"}}}, `subscribe to exesdb\.registry\.>`},
 		"be asked":              {server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{"exesdb.proxy.control.>"}}}, `subscribe to exesdb\.proxy\.control\.`},
 		"hear elections":        {server.Permissions{Subscribe: &server.SubjectPermission{Deny: []string{"$JS.EVENT.>"}}}, `subscribe to \$JS\.EVENT\.ADVISORY\.STREAM\.`},
@@ -39,7 +40,7 @@ func TestMissingPermissionIsAStartUpErrorThatNamesIt(t *testing.T) {
 				o.Users = []*server.User{{Username: "admin", Password: "admin"}, {Username: "limited", Password: "limited", Permissions: &denied.permissions}}
 				o.NoAuthUser = "admin"
 			})
-			_, err := tryStart(t, quiet(t, strings.Replace(w.url, "nats://", "nats://limited:limited@", 1), greenhouse))
+			_, err := tryStart(t, quiet(t, strings.Replace(w.URL, "nats://", "nats://limited:limited@", 1), greenhouse))
 			if !errors.Is(err, connect.ErrPermission) || !regexp.MustCompile(denied.text).MatchString(err.Error()) {
 				t.Errorf("started with %v, want a permission error that matches %s", err, denied.text)
 			}
@@ -50,9 +51,9 @@ func TestMissingPermissionIsAStartUpErrorThatNamesIt(t *testing.T) {
 func TestBucketThatLacksASettingIsAStartUpErrorThatNamesIt(t *testing.T) {
 	t.Parallel()
 	good := jetstream.StreamConfig{
-		Name: bucketStream, Subjects: []string{"$KV." + bucket + ".>"}, MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, AllowRollup: true,
+		Name: harness.BucketStream, Subjects: []string{"$KV." + harness.Bucket + ".>"}, MaxMsgsPerSubject: 1, Discard: jetstream.DiscardNew, AllowRollup: true,
 		DenyDelete: true, AllowDirect: true, AllowMsgTTL: true, SubjectDeleteMarkerTTL: time.Hour,
-		RePublish: &jetstream.RePublish{Source: "$KV." + bucket + ".>", Destination: "exesdb.registry.>"},
+		RePublish: &jetstream.RePublish{Source: "$KV." + harness.Bucket + ".>", Destination: "exesdb.registry.>"},
 	}
 	for name, lacking := range map[string]struct {
 		change        func(*jetstream.StreamConfig)
@@ -73,23 +74,23 @@ func TestBucketThatLacksASettingIsAStartUpErrorThatNamesIt(t *testing.T) {
 			republish := *good.RePublish
 			c.RePublish = &republish
 			lacking.change(&c)
-			if _, err := w.js.CreateStream(t.Context(), c); err != nil {
+			if _, err := w.JS.CreateStream(t.Context(), c); err != nil {
 				t.Fatal(err)
 			}
-			_, err := tryStart(t, quiet(t, w.url, greenhouse))
+			_, err := tryStart(t, quiet(t, w.URL, greenhouse))
 			var missing *kv.MissingSettingError
 			if !errors.As(err, &missing) {
 				t.Fatalf("started with %v, want a MissingSettingError", err)
 			}
-			if missing.Bucket != bucket || !strings.Contains(missing.Setting, lacking.setting) {
-				t.Errorf("the error is about %s of %s, want %s of %s", missing.Setting, missing.Bucket, lacking.setting, bucket)
+			if missing.Bucket != harness.Bucket || !strings.Contains(missing.Setting, lacking.setting) {
+				t.Errorf("the error is about %s of %s, want %s of %s", missing.Setting, missing.Bucket, lacking.setting, harness.Bucket)
 			}
-			for _, text := range []string{lacking.setting, "nats stream edit " + bucketStream, lacking.mend} {
+			for _, text := range []string{lacking.setting, "nats stream edit " + harness.BucketStream, lacking.mend} {
 				if !strings.Contains(err.Error(), text) {
 					t.Errorf("%q does not say %q", err, text)
 				}
 			}
-			if s, err := w.js.Stream(t.Context(), bucketStream); err != nil || s.CachedInfo().State.LastSeq != 0 {
+			if s, err := w.JS.Stream(t.Context(), harness.BucketStream); err != nil || s.CachedInfo().State.LastSeq != 0 {
 				t.Errorf("the bucket was written to: %+v, %v", s.CachedInfo().State, err)
 			}
 		})
@@ -97,30 +98,30 @@ func TestBucketThatLacksASettingIsAStartUpErrorThatNamesIt(t *testing.T) {
 	t.Run("none", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t)
-		if _, err := w.js.CreateStream(t.Context(), good); err != nil {
+		if _, err := w.JS.CreateStream(t.Context(), good); err != nil {
 			t.Fatal(err)
 		}
-		w.settled(quiet(t, w.url, greenhouse), greenhouseKey, greenhouseTokens)
+		w.settled(quiet(t, w.URL, greenhouse), greenhouseKey, greenhouseTokens)
 	})
 }
 
 func TestWithoutVerificationTheStatusSaysSo(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	c := quiet(t, w.url, greenhouse)
+	c := quiet(t, w.URL, greenhouse)
 	c.SubscriptionProxy.EnableRegistrationVerification = false
 	w.start(c)
-	first := w.await(greenhouseKey, "registered first", func(record) bool { return true })
-	unverified := func(revision uint64) func(proxyStatus) bool {
-		return func(s proxyStatus) bool {
+	first := w.Await(greenhouseKey, "registered first", func(harness.Record) bool { return true })
+	unverified := func(revision uint64) func(harness.Status) bool {
+		return func(s harness.Status) bool {
 			return s.Registered && !s.Verified && s.Verification == "off" && s.Health == "healthy" && s.Revision >= revision
 		}
 	}
-	w.awaitStatus(greenhouseTokens, "registered, unverified", unverified(first.revision))
-	w.publish(changed, "")
-	r := w.await(greenhouseKey, "registered after the leader change", after(first.revision, "leader_changed"))
-	w.awaitStatus(greenhouseTokens, "registered again, unverified", unverified(r.revision))
-	if a := w.askOne("reregister", ""); a.Affected != 1 || a.Verified != 1 {
+	w.AwaitStatus(greenhouseTokens, "registered, unverified", unverified(first.Revision))
+	w.Publish(harness.LeaderChanged, "")
+	r := w.Await(greenhouseKey, "registered after the leader change", harness.After(first.Revision, "leader_changed"))
+	w.AwaitStatus(greenhouseTokens, "registered again, unverified", unverified(r.Revision))
+	if a := w.AskOne("reregister", ""); a.Affected != 1 || a.Verified != 1 {
 		t.Errorf("reregister: %+v, want the registration to count", a)
 	}
 }
@@ -128,32 +129,32 @@ func TestWithoutVerificationTheStatusSaysSo(t *testing.T) {
 func TestWithoutClusterEventsOnlyTheTimerActs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	c := quiet(t, w.url, greenhouse, store("slow", byType("x", "a")))
+	c := quiet(t, w.URL, greenhouse, store("slow", byType("x", "a")))
 	c.SubscriptionProxy.EnableClusterEventSubscriptions = false
 	i := w.start(c)
 	w.awaitVerified("slow", 1, 1)
 	w.awaitVerified("greenhouse", 1, 1)
-	before := w.stream().CachedInfo().State.LastSeq
-	w.publish(changed, "")
-	w.publish(restarted, "")
-	if err := w.bucketKV().Delete(t.Context(), greenhouseKey); err != nil {
+	before := w.Stream().CachedInfo().State.LastSeq
+	w.Publish(harness.LeaderChanged, "")
+	w.Publish(harness.EmitterRestarted, "")
+	if err := w.BucketKV().Delete(t.Context(), greenhouseKey); err != nil {
 		t.Fatal(err)
 	}
-	w.awaitStatus(greenhouseTokens, "the deletion seen, and left to the timer", func(s proxyStatus) bool { return !s.Registered && !s.Verified })
-	if last := w.stream().CachedInfo().State.LastSeq; last != before+1 {
+	w.AwaitStatus(greenhouseTokens, "the deletion seen, and left to the timer", func(s harness.Status) bool { return !s.Registered && !s.Verified })
+	if last := w.Stream().CachedInfo().State.LastSeq; last != before+1 {
 		t.Errorf("the bucket is at revision %d, want %d: something else than the timer wrote", last, before+1)
 	}
 	if n := i.counter(t, "cluster_events_received_total"); n != 0 {
 		t.Errorf("%v cluster events received", n)
 	}
 	// Now the timer: a reload sets it, for what is registered from then on.
-	c = quiet(t, w.url, greenhouse, store("slow", byType("x", "a")))
+	c = quiet(t, w.URL, greenhouse, store("slow", byType("x", "a")))
 	c.SubscriptionProxy.EnableClusterEventSubscriptions = false
 	c.SubscriptionProxy.InitialReregisterInterval, c.SubscriptionProxy.NormalReregisterInterval = 20*time.Millisecond, 50*time.Millisecond
 	if err := i.Reload(c); err != nil {
 		t.Fatal(err)
 	}
-	w.askOne("reregister", "")
-	r := w.await(greenhouseKey, "registered by the timer", func(r record) bool { return r.Cause == "timer" })
-	w.await(greenhouseKey, "registered by the timer again", after(r.revision, "timer"))
+	w.AskOne("reregister", "")
+	r := w.Await(greenhouseKey, "registered by the timer", func(r harness.Record) bool { return r.Cause == "timer" })
+	w.Await(greenhouseKey, "registered by the timer again", harness.After(r.Revision, "timer"))
 }

@@ -21,7 +21,7 @@ var sessionExamples = []string{"member", "drain_request", "drain_response", "res
 // attend gives an instance that does not run a session, for a while.
 func (w *world) attend(name, id string) {
 	w.Helper()
-	kv, err := w.js.KeyValue(w.Context(), "exesdb_cluster")
+	kv, err := w.JS.KeyValue(w.Context(), "exesdb_cluster")
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -34,11 +34,11 @@ func TestContractExamplesOfSessions(t *testing.T) {
 	t.Parallel()
 	page := examples(t)
 	w := newWorld(t)
-	bucket, err := kv.Open(t.Context(), w.js, kv.Config{Kind: kv.Cluster})
+	bucket, err := kv.Open(t.Context(), w.JS, kv.Config{Kind: kv.Cluster})
 	if err != nil {
 		t.Fatal(err)
 	}
-	follower, err := lease.NewFollower(w.js, bucket, nil)
+	follower, err := lease.NewFollower(w.JS, bucket, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

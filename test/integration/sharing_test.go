@@ -15,6 +15,7 @@ import (
 	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/subscription"
+	"github.com/exesdb/subproxy/test/harness"
 )
 
 // sharer is an instance that shares, with what it is configured with.
@@ -62,13 +63,13 @@ func shouldHave(sharers []*sharer) map[string]*sharer {
 
 // awaitAgreed waits until each subscription is held, verified, by the one of these that should, and stood by for by the
 // others that know it. It returns the records.
-func (w *world) awaitAgreed(sharers ...*sharer) map[string]record {
+func (w *world) awaitAgreed(sharers ...*sharer) map[string]harness.Record {
 	w.Helper()
 	return w.awaitHeld(shouldHave(sharers), sharers...)
 }
 
 // awaitHeld is awaitAgreed where it is said who should hold what.
-func (w *world) awaitHeld(should map[string]*sharer, sharers ...*sharer) (records map[string]record) {
+func (w *world) awaitHeld(should map[string]*sharer, sharers ...*sharer) (records map[string]harness.Record) {
 	w.Helper()
 	why := ""
 	defer func() {
@@ -76,15 +77,15 @@ func (w *world) awaitHeld(should map[string]*sharer, sharers ...*sharer) (record
 			w.Logf("not shared: %s", why)
 		}
 	}()
-	w.eventually("the subscriptions shared by the rule", func() bool {
-		records = w.records()
+	w.Eventually("the subscriptions shared by the rule", func() bool {
+		records = w.Records()
 		why = w.unshared(records, should, sharers)
 		return why == ""
 	})
 	return records
 }
 
-func (w *world) unshared(records map[string]record, should map[string]*sharer, sharers []*sharer) string {
+func (w *world) unshared(records map[string]harness.Record, should map[string]*sharer, sharers []*sharer) string {
 	if len(records) != len(should) {
 		return fmt.Sprintf("%d of %d are registered", len(records), len(should))
 	}
@@ -93,10 +94,10 @@ func (w *world) unshared(records map[string]record, should map[string]*sharer, s
 			return fmt.Sprintf("%s is held by %s, not by %s", key, r.Owner.Name, holder.name)
 		}
 	}
-	reported := map[string]map[string]proxyStatus{} // by instance and name
+	reported := map[string]map[string]harness.Status{} // by instance and name
 	for _, s := range sharers {
-		reported[s.Owner().ID] = map[string]proxyStatus{}
-		for _, a := range w.ask("status", "", completedBy(s.Owner().ID)) {
+		reported[s.Owner().ID] = map[string]harness.Status{}
+		for _, a := range w.Ask("status", "", harness.CompletedBy(s.Owner().ID)) {
 			for _, one := range a.Proxies {
 				if a.Instance.ID == s.Owner().ID {
 					reported[a.Instance.ID][one.Name] = one
@@ -110,7 +111,7 @@ func (w *world) unshared(records map[string]record, should map[string]*sharer, s
 			switch holder := should[key]; {
 			case !ok:
 				return fmt.Sprintf("%s does not report %s", s.name, key)
-			case holder == s && !verifiedAt(records[key].revision)(one):
+			case holder == s && !harness.VerifiedAt(records[key].Revision)(one):
 				return fmt.Sprintf("%s is not verified by %s: %+v", key, s.name, one)
 			case holder != s && (one.Health != "standby" || one.Owner.ID != holder.Owner().ID):
 				return fmt.Sprintf("%s does not stand by for %s: %+v", s.name, key, one)
@@ -123,8 +124,8 @@ func (w *world) unshared(records map[string]record, should map[string]*sharer, s
 // drain tells an instance to hold nothing, or no longer to.
 func (w *world) drain(s *sharer, draining bool) {
 	w.Helper()
-	a := w.ask("drain", fmt.Sprintf(`{"instance":%q,"undo":%t}`, s.name, !draining), func(a []answer) bool { return len(a) == 1 })[0]
-	if a.code != "" || a.Instance.ID != s.Owner().ID {
+	a := w.Ask("drain", fmt.Sprintf(`{"instance":%q,"undo":%t}`, s.name, !draining), func(a []harness.Answer) bool { return len(a) == 1 })[0]
+	if a.Code != "" || a.Instance.ID != s.Owner().ID {
 		w.Fatalf("drain %s: %+v", s.name, a)
 	}
 	s.draining = draining
@@ -133,7 +134,7 @@ func (w *world) drain(s *sharer, draining bool) {
 func subs(from, to int) []config.Subscription { return many("s", to).Subscriptions[from:] }
 
 // held are the keys that an owner holds.
-func held(records map[string]record, s *sharer) (keys []string) {
+func held(records map[string]harness.Record, s *sharer) (keys []string) {
 	for key, r := range records {
 		if r.Owner.ID == s.Owner().ID {
 			keys = append(keys, key)
@@ -147,9 +148,9 @@ func TestYoungerOfTwoRunsOfANameHasWhatTheOlderHadAndNothingElseMoves(t *testing
 	t.Parallel()
 	w := newWorld(t)
 	const n = 40
-	older, b := w.share("host-a", w.url, subs(0, n)), w.share("host-b", w.url, subs(0, n))
+	older, b := w.share("host-a", w.URL, subs(0, n)), w.share("host-b", w.URL, subs(0, n))
 	before := w.awaitAgreed(older, b)
-	younger := w.share("host-a", w.url, subs(0, n))
+	younger := w.share("host-a", w.URL, subs(0, n))
 	after := w.awaitAgreed(younger, b)
 	for key, was := range before {
 		is := after[key]
@@ -164,12 +165,12 @@ func TestYoungerOfTwoRunsOfANameHasWhatTheOlderHadAndNothingElseMoves(t *testing
 			}
 		}
 	}
-	w.eventually("the older run says that it is superseded", func() bool {
+	w.Eventually("the older run says that it is superseded", func() bool {
 		text := older.log.tail(1 << 20)
 		return strings.Contains(older.notReady(t), "took over") && strings.Contains(text, "another run of this instance's name took over") &&
 			strings.Contains(text, younger.Owner().ID)
 	})
-	w.eventually("the younger one says that two run", func() bool {
+	w.Eventually("the younger one says that two run", func() bool {
 		text := younger.log.tail(1 << 20)
 		return strings.Contains(text, "another process runs under this instance's name") && strings.Contains(text, older.Owner().ID)
 	})
@@ -179,8 +180,8 @@ func TestYoungerOfTwoRunsOfANameHasWhatTheOlderHadAndNothingElseMoves(t *testing
 	// Its end takes nothing from the younger: neither registrations nor the session.
 	session := w.session("host-a")
 	older.stop()
-	w.level()
-	if now := w.records(); !maps.Equal(now, after) {
+	w.Level()
+	if now := w.Records(); !maps.Equal(now, after) {
 		t.Errorf("the older run's end changed records: %+v, before %+v", now, after)
 	}
 	if now := w.session("host-a"); now.ID != younger.Owner().ID || now != session {
@@ -205,10 +206,10 @@ func (w *world) session(name string) (m member) {
 
 func (w *world) sessionAt(name string) (m member, revision uint64) {
 	w.Helper()
-	w.eventually("the session of "+name+" read", func() bool {
+	w.Eventually("the session of "+name+" read", func() bool {
 		ctx, cancel := context.WithTimeout(w.Context(), time.Second)
 		defer cancel()
-		stream, err := w.js.Stream(ctx, "KV_exesdb_cluster")
+		stream, err := w.JS.Stream(ctx, "KV_exesdb_cluster")
 		if err != nil {
 			return false
 		}
@@ -227,13 +228,13 @@ func TestRestartAfterACrashHasItsOwnAgainAtOnce(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const n = 40
-	link := newRelay(t, w.url)
-	crashed, b := w.share("host-a", link.url(), subs(0, n)), w.share("host-b", w.url, subs(0, n))
+	link := harness.NewRelay(t, w.URL)
+	crashed, b := w.share("host-a", link.URL(), subs(0, n)), w.share("host-b", w.URL, subs(0, n))
 	before := w.awaitAgreed(crashed, b)
-	link.cut()
+	link.Cut()
 	crashed.drop()
 	// Its session has an hour to live: nothing but the start of the next run says that it is gone.
-	again := w.share("host-a", w.url, subs(0, n))
+	again := w.share("host-a", w.URL, subs(0, n))
 	after := w.awaitAgreed(again, b)
 	for _, key := range held(before, b) {
 		if after[key] != before[key] {
@@ -273,7 +274,7 @@ func TestElectionOfTheClusterBucketMovesNothing(t *testing.T) {
 		}
 		for name, last := range sessions {
 			renewals := 0
-			w.eventually("renewals of "+name, func() bool {
+			w.Eventually("renewals of "+name, func() bool {
 				if m, revision := w.sessionAt(name); m.ID != "" && revision > last {
 					last, renewals = revision, renewals+1
 				}
@@ -289,34 +290,34 @@ func TestElectionOfTheClusterBucketMovesNothing(t *testing.T) {
 				t.Errorf("%s: %s became %+v", when, key, is)
 			}
 		}
-		for _, one := range w.writes() {
-			if one.revision > before[one.key].revision && (one.removed || one.record.Owner != before[one.key].Owner) {
-				t.Errorf("%s: revision %d of %s is %+v", when, one.revision, one.key, one.record)
+		for _, one := range w.Writes() {
+			if one.Revision > before[one.Key].Revision && (one.Removed || one.Record.Owner != before[one.Key].Owner) {
+				t.Errorf("%s: revision %d of %s is %+v", when, one.Revision, one.Key, one.Record)
 			}
 		}
 	}
 
-	leader, err := nodes.StreamLeader(t.Context(), w.js, stream)
+	leader, err := nodes.StreamLeader(t.Context(), w.JS, stream)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.eventually("the leader steps down", func() bool {
-		if _, err := w.nc.Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream, nil, time.Second); err != nil {
+	w.Eventually("the leader steps down", func() bool {
+		if _, err := w.NC.Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream, nil, time.Second); err != nil {
 			return false
 		}
-		next, err := nodes.StreamLeader(t.Context(), w.js, stream)
+		next, err := nodes.StreamLeader(t.Context(), w.JS, stream)
 		return err == nil && next != leader
 	})
 	unmoved("after an election")
 
-	w.eventually("another node leads the sessions", func() bool {
-		if leader, err = nodes.StreamLeader(t.Context(), w.js, stream); err != nil {
+	w.Eventually("another node leads the sessions", func() bool {
+		if leader, err = nodes.StreamLeader(t.Context(), w.JS, stream); err != nil {
 			t.Fatal(err)
 		}
 		if leader != home {
 			return true
 		}
-		_, _ = w.nc.Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream, nil, time.Second)
+		_, _ = w.NC.Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream, nil, time.Second)
 		return false
 	})
 	leader.Stop()
@@ -326,9 +327,9 @@ func TestElectionOfTheClusterBucketMovesNothing(t *testing.T) {
 func TestInstancesOfDifferentConfigurationsAgreeOnEachSubscription(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a := w.share("host-a", w.url, subs(0, 20))
-	b := w.share("host-b", w.url, subs(10, 30))
-	c := w.share("host-c", w.url, append(subs(0, 10), subs(20, 30)...))
+	a := w.share("host-a", w.URL, subs(0, 20))
+	b := w.share("host-b", w.URL, subs(10, 30))
+	c := w.share("host-c", w.URL, append(subs(0, 10), subs(20, 30)...))
 	records := w.awaitAgreed(a, b, c)
 	for _, s := range []*sharer{a, b, c} {
 		if len(held(records, s)) == 0 {
@@ -336,7 +337,7 @@ func TestInstancesOfDifferentConfigurationsAgreeOnEachSubscription(t *testing.T)
 		}
 	}
 	// What one alone knows is its own, whoever else there is.
-	alone := w.share("host-d", w.url, append(subs(0, 30), byType("alone", "alone:v1")))
+	alone := w.share("host-d", w.URL, append(subs(0, 30), byType("alone", "alone:v1")))
 	w.awaitAgreed(a, b, c, alone)
 	c.stop()
 	w.awaitAgreed(a, b, alone)
@@ -348,8 +349,8 @@ func TestWeightsShare(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const n = 90
-	light := w.share("host-a", w.url, subs(0, n))
-	heavy := w.share("host-b", w.url, subs(0, n), func(c *config.Config) { c.Instance.Weight = 3 })
+	light := w.share("host-a", w.URL, subs(0, n))
+	heavy := w.share("host-b", w.URL, subs(0, n), func(c *config.Config) { c.Instance.Weight = 3 })
 	records := w.awaitAgreed(light, heavy)
 	if l, h := len(held(records, light)), len(held(records, heavy)); l < n/8 || l > n*3/8 || l+h != n {
 		t.Errorf("weights 1 and 3 hold %d and %d", l, h)
@@ -357,9 +358,9 @@ func TestWeightsShare(t *testing.T) {
 	// A restart with another weight moves only the difference.
 	light.stop()
 	w.awaitAgreed(heavy)
-	before := w.awaitAgreed(heavy, w.share("host-a", w.url, subs(0, n)))
+	before := w.awaitAgreed(heavy, w.share("host-a", w.URL, subs(0, n)))
 	heavy.stop()
-	for key, is := range w.awaitAgreed(w.share("host-a", w.url, subs(0, n)), w.share("host-b", w.url, subs(0, n))) {
+	for key, is := range w.awaitAgreed(w.share("host-a", w.URL, subs(0, n)), w.share("host-b", w.URL, subs(0, n))) {
 		if was := before[key]; was.Owner.Name == "host-a" && is.Owner.Name != "host-a" {
 			t.Errorf("%s left host-a, whose share grew", key)
 		}
@@ -370,7 +371,7 @@ func TestDrainedInstanceHoldsNothingUntilItIsUndone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const n = 40
-	a, b := w.share("host-a", w.url, subs(0, n)), w.share("host-b", w.url, subs(0, n))
+	a, b := w.share("host-a", w.URL, subs(0, n)), w.share("host-b", w.URL, subs(0, n))
 	before := w.awaitAgreed(a, b)
 	if len(held(before, a)) == 0 || len(held(before, b)) == 0 {
 		t.Fatalf("%d and %d", len(held(before, a)), len(held(before, b)))
@@ -401,13 +402,13 @@ func TestDrainedInstanceHoldsNothingUntilItIsUndone(t *testing.T) {
 	w.drain(a, true)
 	w.awaitAgreed(a, b)
 	a.stop()
-	w.awaitAgreed(w.share("host-a", w.url, subs(0, n)), b)
+	w.awaitAgreed(w.share("host-a", w.URL, subs(0, n)), b)
 }
 
 func TestWhatNobodyElseKnowsStaysWithAnInstanceThatDrains(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	a, b := w.share("host-a", w.url, append(subs(0, 20), byType("alone", "alone:v1"))), w.share("host-b", w.url, subs(0, 20))
+	a, b := w.share("host-a", w.URL, append(subs(0, 20), byType("alone", "alone:v1"))), w.share("host-b", w.URL, subs(0, 20))
 	before := w.awaitAgreed(a, b)
 	w.drain(a, true)
 	const alone = "s.by_event_type.alone=3Av1.alone"
@@ -417,8 +418,8 @@ func TestWhatNobodyElseKnowsStaysWithAnInstanceThatDrains(t *testing.T) {
 		t.Errorf("it became %+v", after[alone])
 	}
 	// It is served as before.
-	w.publish(changed, `{"store":"s","term":2}`)
-	w.await(alone, "registered again", func(r record) bool {
+	w.Publish(harness.LeaderChanged, `{"store":"s","term":2}`)
+	w.Await(alone, "registered again", func(r harness.Record) bool {
 		return r.Cause == "leader_changed" && r.Owner.ID == a.Owner().ID && r.Incarnation == before[alone].Incarnation
 	})
 	w.drain(a, false)
@@ -430,16 +431,16 @@ func TestInstanceThatIsCutOffStandsByWhereOthersHoldWhatItHad(t *testing.T) {
 	w := newWorld(t)
 	const n = 30
 	short := func(c *config.Config) { c.Instance.SessionTTL = time.Second }
-	link := newRelay(t, w.url)
-	a, b := w.share("host-a", link.url(), subs(0, n), short), w.share("host-b", w.url, subs(0, n), short)
+	link := harness.NewRelay(t, w.URL)
+	a, b := w.share("host-a", link.URL(), subs(0, n), short), w.share("host-b", w.URL, subs(0, n), short)
 	before := w.awaitAgreed(a, b)
-	link.cut()
+	link.Cut()
 	for key, is := range w.awaitAgreed(b) {
 		if was := before[key]; was.Owner.Name == "host-a" && (is.Incarnation != was.Incarnation+1 || is.Cause != "takeover") {
 			t.Errorf("%s was taken over as %+v", key, is)
 		}
 	}
-	link.mend()
+	link.Mend()
 	after := w.awaitAgreed(a, b)
 	if was, is := held(before, a), held(after, a); !slices.Equal(was, is) {
 		t.Errorf("before %v, after %v", was, is)
@@ -449,8 +450,8 @@ func TestInstanceThatIsCutOffStandsByWhereOthersHoldWhatItHad(t *testing.T) {
 			t.Errorf("%s is back as %+v", key, after[key])
 		}
 	}
-	for _, one := range w.writes() { // nothing of before was written over what was taken over
-		if r := one.record; r.Owner.Name == "host-a" && one.revision > before[one.key].revision && r.Incarnation < before[one.key].Incarnation+2 {
+	for _, one := range w.Writes() { // nothing of before was written over what was taken over
+		if r := one.Record; r.Owner.Name == "host-a" && one.Revision > before[one.Key].Revision && r.Incarnation < before[one.Key].Incarnation+2 {
 			t.Errorf("it wrote %+v when it came back", one)
 		}
 	}
