@@ -46,14 +46,14 @@ func (l *leader) open(s *sub) {
 
 // follows reports whether it is known what the proxy of a new registration took last, without asking it.
 func (l *leader) follows(s *sub, stopped registration.Position) bool {
-	return stopped.Epoch != "" && stopped.Epoch == l.history.epoch && l.tail != nil && !l.resetting && s.recorded && (s.registration.StartVersion >= 0 || s.durable)
+	return stopped.Epoch != "" && stopped.Epoch == l.history.epoch && l.tail != nil && !l.resetting && s.checkpoint.placed && (s.registration.StartVersion >= 0 || s.checkpoint.durable)
 }
 
 // goOnFrom begins a session where the holder before stopped, which said so when it handed the subscription over: asking would be
 // most of the pause. Where the proxy knows it otherwise, it says so.
 func (l *leader) goOnFrom(s *sub, accepted uint64, now time.Time) {
 	if s.sender.Ack(accepted) {
-		l.dirty[s] = struct{}{}
+		l.checkpoints.mark(s)
 	}
 	l.open(s)
 	l.attention[s] = struct{}{}
@@ -128,7 +128,7 @@ func (l *leader) acked(s *sub, sequence uint64, now time.Time) {
 	}
 	s.settle()
 	s.progressAt = now
-	l.dirty[s] = struct{}{}
+	l.checkpoints.mark(s)
 	if s.phase != running {
 		return
 	}
@@ -143,28 +143,29 @@ func (l *leader) acked(s *sub, sequence uint64, now time.Time) {
 // begin lets a subscription run whose proxy said what it took last.
 func (l *leader) begin(s *sub, last uint64, now time.Time) {
 	switch start := s.registration.StartVersion; {
-	case s.recorded:
+	case s.checkpoint.placed:
 	case last > 0 || s.sender.Acked > 0:
 		// The proxy knows more than the bucket of checkpoints.
 		if s.sender.Acked == 0 {
 			s.sender.Acked = s.least() // it has accepted none yet
 		}
 		s.sender = NewSender(s.sender.Acked)
-		s.recorded = true
-		l.restored++
-		l.dirty[s] = struct{}{}
+		s.checkpoint.placed = true
+		l.checkpoints.restored++
+		l.checkpoints.mark(s)
 	default:
 		position := l.tail.high // of start -1: new events only
 		if start >= 0 {
 			position, s.loss.fresh = s.least(), start == 0
 		}
 		s.sender = NewSender(position)
-		s.recorded = true
+		s.checkpoint.placed = true
 	}
-	if s.registration.StartVersion < 0 && !s.durable {
+	if s.registration.StartVersion < 0 && !s.checkpoint.durable {
 		// Were it lost, the next leader would begin later.
-		s.phase, l.wroteAt = placing, time.Time{}
-		l.dirty[s] = struct{}{}
+		s.phase = placing
+		l.checkpoints.hurry()
+		l.checkpoints.mark(s)
 		return
 	}
 	l.goOn(s, last, now)
@@ -203,10 +204,10 @@ func (l *leader) missing(s *sub, last uint64) {
 // stale is a proxy's word, or a checkpoint's, that there is a later leader. Only the lease tells: where it is still held, terms have gone back
 // (the bucket was lost, or somebody announced a term by hand), and this leader's is raised above what was seen.
 func (l *leader) stale(term uint64) {
-	if term < l.term || l.verifying {
+	if term < l.term || l.checkpoints.suspended {
 		return
 	}
-	l.verifying = true
+	l.checkpoints.suspended = true
 	l.log.Warn("a later term is known; looking whether this leader is deposed", "term", l.term, "later", term)
 	l.verify(term)
 }
@@ -221,11 +222,11 @@ func (l *leader) verify(term uint64) {
 		l.inbox.call(func() {
 			switch {
 			case err == nil:
-				l.verifying = false
+				l.checkpoints.suspended = false
 				l.risen(time.Now())
 			case errors.Is(err, election.ErrDeposed): // the context ends
 			case errors.Is(err, election.ErrLastTerm):
-				l.verifying = false
+				l.checkpoints.suspended = false
 				l.log.Error("the lease can't be renewed with a later term", "error", err)
 			default: // it is not known yet
 				l.verify(term)

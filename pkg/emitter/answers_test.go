@@ -14,7 +14,7 @@ import (
 func TestOnlyTheCurrentIncarnationsAcknowledgementsCount(t *testing.T) {
 	l := &leader{
 		inbox: newInbox(), index: newIndex(), subs: map[string]*sub{}, byID: map[uint64]*sub{},
-		attention: map[*sub]struct{}{}, dirty: map[*sub]struct{}{}, metrics: NewMetrics(nil),
+		attention: map[*sub]struct{}{}, metrics: NewMetrics(nil),
 	}
 	revision, now := uint64(0), time.Now()
 	var s *sub

@@ -60,8 +60,8 @@ func newCatchingUp(t *rapid.T) *catchingUp {
 	never := time.Now().Add(1000 * time.Hour)
 	w.leader = &leader{
 		store: "s", term: 7, termValue: []string{"7"}, lease: steadyLease{}, local: w, reader: w, inbox: newInbox(), index: newIndex(), tail: newTrack(0),
-		subs: map[string]*sub{}, byID: map[uint64]*sub{}, attention: map[*sub]struct{}{}, dirty: map[*sub]struct{}{}, metrics: NewMetrics(nil),
-		log: slog.New(slog.DiscardHandler), replies: "r", wroteAt: never, sweptAt: never, told: progressMark{at: never},
+		subs: map[string]*sub{}, byID: map[uint64]*sub{}, attention: map[*sub]struct{}{}, metrics: NewMetrics(nil),
+		log: slog.New(slog.DiscardHandler), replies: "r", checkpoints: checkpoints{wroteAt: never}, sweptAt: never, told: progressMark{at: never},
 	}
 	return w
 }
@@ -164,7 +164,7 @@ func (w *catchingUp) subscribe(typ subscription.Type, selector string, start int
 	w.order = append(w.order, p)
 	w.register(p, s, registration.Initial)
 	p.sub = w.leader.subs[s.Key()]
-	w.leader.unloaded = nil
+	w.leader.checkpoints.unread = nil
 	w.leader.loaded([]loaded{{sub: p.sub}}, w.leader.resets)
 	w.turn()
 }

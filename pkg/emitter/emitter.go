@@ -237,9 +237,12 @@ func (e *Emitter) lead(ctx context.Context, s Store, r *roster, lease *election.
 	defer e.metrics.Leads.WithLabelValues(store).Set(0)
 	defer e.metrics.Trouble.DeleteLabelValues(store)
 	l := &leader{
-		lacks: e.cfg.Hindered, store: store, stream: s.Stream.name(), local: e.cfg.Local, layout: s.Layout, lease: lease, nc: e.nc, js: e.js, points: e.points, name: e.cfg.Candidate.Name,
+		lacks: e.cfg.Hindered, store: store, stream: s.Stream.name(), local: e.cfg.Local, layout: s.Layout, lease: lease, nc: e.nc, js: e.js, name: e.cfg.Candidate.Name,
 		log: e.log.With("store", store), digest: e.digest, large: rate.Sometimes{Interval: time.Minute}, looks: rate.Sometimes{Interval: time.Minute}, metrics: e.metrics, announce: announce, interval: e.cfg.CheckpointInterval, inbox: newInbox(),
-		ensure: func(ctx context.Context) (bool, error) { return e.ensure(ctx, e.points, kv.Checkpoints) },
+		saved: &savedPlaces{
+			store: store, bucket: e.points, log: e.log.With("store", store),
+			ensure: func(ctx context.Context) (bool, error) { return e.ensure(ctx, e.points, kv.Checkpoints) },
+		},
 		park: func(ctx context.Context, r *record, ev *event.Event, epoch, reason string) error {
 			if e.cfg.Park == nil {
 				return errNowhere
@@ -247,7 +250,7 @@ func (e *Emitter) lead(ctx context.Context, s Store, r *roster, lease *election.
 			return e.cfg.Park(ctx, &r.Registration, ev, epoch, reason)
 		},
 		subs: map[string]*sub{}, byID: map[uint64]*sub{}, index: newIndex(),
-		attention: map[*sub]struct{}{}, dirty: map[*sub]struct{}{},
+		attention: map[*sub]struct{}{},
 	}
 	l.remaking.fails = rate.Sometimes{Interval: time.Minute}
 	if s.Stream.name() == StreamName(store) && s.Stream.Name == "" {

@@ -205,7 +205,7 @@ func (l *leader) showGap(s *sub, gone span, n uint64) {
 	}
 	s.loss.gap = &g
 	l.gaps.news = true
-	l.dirty[s] = struct{}{} // so that the next leader tells it as well
+	l.checkpoints.mark(s) // so that the next leader tells it as well
 }
 
 // tellHold says why a subscription that holds gets nothing.
@@ -283,7 +283,7 @@ func (l *leader) skipGaps() {
 		case s.sender.Acked >= s.loss.passed:
 		case s.phase == running && s.sender.Idle() && at >= s.loss.passed:
 			s.sender.Skip(s.loss.passed)
-			l.dirty[s] = struct{}{}
+			l.checkpoints.mark(s)
 		case s.phase != absent:
 			continue
 		}
@@ -302,7 +302,7 @@ func (l *leader) permit(s *sub, cause registration.Cause) {
 	if s.loss.gap != nil {
 		s.loss.gap = nil
 		l.gaps.news = true
-		l.dirty[s] = struct{}{}
+		l.checkpoints.mark(s)
 	}
 }
 

@@ -3,7 +3,6 @@ package emitter
 import (
 	"context"
 	"encoding/json"
-	"errors"
 
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/subscription"
@@ -21,7 +20,7 @@ type former struct {
 // begin anew.
 //
 // Where the name has a checkpoint that is another subscription's, with another type or selector, it is said where the new one begins.
-func (l *leader) inherit(ctx context.Context, got []loaded) error {
+func (p *savedPlaces) inherit(ctx context.Context, got []loaded) error {
 	byName := map[string][]*loaded{}
 	for i := range got {
 		if c := &got[i]; c.revision == 0 && c.odd == nil {
@@ -31,7 +30,7 @@ func (l *leader) inherit(ctx context.Context, got []loaded) error {
 	if len(byName) == 0 {
 		return nil
 	}
-	keys, err := l.points.Keys(ctx, l.store)
+	keys, err := p.bucket.Keys(ctx, p.store)
 	if err != nil {
 		return err
 	}
@@ -40,7 +39,7 @@ func (l *leader) inherit(ctx context.Context, got []loaded) error {
 		if err != nil || len(byName[was.Name]) == 0 {
 			continue
 		}
-		e, ok, err := l.points.GetFromLeader(ctx, key)
+		e, ok, err := p.bucket.GetFromLeader(ctx, key)
 		if err != nil {
 			return err
 		}
@@ -73,39 +72,4 @@ func (c *loaded) compare(was subscription.Subscription, key string, revision uin
 type other struct {
 	key      string
 	sequence uint64
-}
-
-// sayOthers says of subscriptions that are others than those which had their names before where they begin.
-func (l *leader) sayOthers(got []loaded) {
-	n := 0
-	var first *loaded
-	for i := range got {
-		if c := &got[i]; c.other.key != "" && !c.found {
-			if n++; first == nil {
-				first = c
-			}
-		}
-	}
-	if n > 0 {
-		l.log.Warn("another type or selector is another subscription: it begins where its start_version says, and the checkpoint of before stays; subproxy checkpoints lists and drops these",
-			"subscriptions", n, "first", first.sub.name, "begins_at", first.sub.registration.StartVersion, "before", first.other.key, "sequence_before", first.other.sequence)
-	}
-}
-
-// dropFormer deletes the checkpoint that another has taken the place of, unless a subscription is registered under its key.
-func (l *leader) dropFormer(s *sub) {
-	was := s.former
-	s.former = former{}
-	if other := l.subs[was.key]; was.key == "" || other != nil && other.phase != absent {
-		return
-	}
-	l.log.Info("a subscription goes on under another spelling of its selector", "subscription", s.name, "key", s.key, "before", was.key, "sequence", s.sender.Acked)
-	l.work.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), checkpointIO)
-		defer cancel()
-		r := l.points.Put(ctx, []kv.Write{{Key: was.key, Revision: was.revision}})[0]
-		if r.Err != nil && !errors.Is(r.Err, kv.ErrConflict) {
-			l.log.Warn("a checkpoint that is no longer needed could not be deleted; subproxy checkpoints drop does", "key", was.key, "error", r.Err)
-		}
-	})
 }

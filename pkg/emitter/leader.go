@@ -44,9 +44,8 @@ type leader struct {
 	nc        *nats.Conn
 	local     Local // nil: none
 	js        jetstream.JetStream
-	points    checkpoints
-	ensure    func(context.Context) (created bool, err error) // opens the bucket of checkpoints again where it is gone
-	name      string                                          // of the emitter
+	saved     *savedPlaces
+	name      string // of the emitter
 	log       *slog.Logger
 	digest    *digest.Log    // of what may concern many events
 	looks     rate.Sometimes // said that the stream can't be looked at
@@ -63,38 +62,29 @@ type leader struct {
 	term      uint64 // what is sent with; the lease's may have risen since
 	termValue []string
 
-	subs      map[string]*sub
-	byID      map[uint64]*sub
-	nextID    uint64
-	index     index
-	groups    []*group // that want the event in hand
-	tail      *track   // nil until the end of the stream is known
-	first     uint64   // of the stream's messages, as far as is known
-	catchUp   catchUp
-	outlets   outlets
-	gaps      gaps
-	attention map[*sub]struct{} // were asked, are held, or have events in flight
-	patients  patients
-	dirty     map[*sub]struct{} // the checkpoint moved
-	unloaded  []*sub
-	loading   bool
-	writing   bool
-	verifying bool
-	resetting bool            // the stream is another, and has not been read to its end yet
-	ended     <-chan struct{} // closed when the leader ends
-	resets    int
-	checking  bool // whether the stream went back
-	failing   bool // the last checkpoints could not be written
-	restored  int  // checkpoints that were missing, since the last report
-	voided    int  // checkpoints of another stream, since the last report
-	strays    strays
-	wroteAt   time.Time
-	pointsAt  time.Time // when it was looked last whether the bucket of checkpoints is there
-	remaking  remaking
-	sweptAt   time.Time
-	told      progressMark
-	obstacles obstacles     // why events are not sent
-	lacks     func() string // the emitter's Hindered; nil: nothing is known
+	subs        map[string]*sub
+	byID        map[uint64]*sub
+	nextID      uint64
+	index       index
+	groups      []*group // that want the event in hand
+	tail        *track   // nil until the end of the stream is known
+	first       uint64   // of the stream's messages, as far as is known
+	catchUp     catchUp
+	outlets     outlets
+	gaps        gaps
+	attention   map[*sub]struct{} // were asked, are held, or have events in flight
+	patients    patients
+	resetting   bool            // the stream is another, and has not been read to its end yet
+	ended       <-chan struct{} // closed when the leader ends
+	resets      int
+	checking    bool // whether the stream went back
+	checkpoints checkpoints
+	strays      strays
+	remaking    remaking
+	sweptAt     time.Time
+	told        progressMark
+	obstacles   obstacles     // why events are not sent
+	lacks       func() string // the emitter's Hindered; nil: nothing is known
 }
 
 // movesWithin is how long a subscription may be nobody's on its way from one instance to another. Nobody means it to begin
@@ -345,11 +335,11 @@ func (l *leader) entry(r *record, now time.Time) {
 		}
 	}
 	switch {
-	case s.phase == absent && s.recorded && r.Cause == registration.Takeover && now.Sub(s.absentFrom) < movesWithin:
+	case s.phase == absent && s.checkpoint.placed && r.Cause == registration.Takeover && now.Sub(s.absentFrom) < movesWithin:
 		s.askWait = 0
 		l.ask(s, now)
 	case s.phase == absent: // the checkpoint is looked at again: it may have been deleted by hand, to begin anew
-		l.unloaded = append(l.unloaded, s)
+		l.checkpoints.want(s)
 		s.phase = loading
 	case s.phase == loading:
 	case superseded && l.follows(s, r.HandedOver):

@@ -73,8 +73,8 @@ func TestPassIsKeptForASubscriptionThatComesBackForTheRest(t *testing.T) {
 		never := time.Now().Add(1000 * time.Hour)
 		w.leader = &leader{
 			store: "s", term: 7, termValue: []string{"7"}, lease: steadyLease{}, local: w, reader: w, inbox: newInbox(), index: newIndex(), tail: newTrack(5000),
-			subs: map[string]*sub{}, byID: map[uint64]*sub{}, attention: map[*sub]struct{}{}, dirty: map[*sub]struct{}{}, metrics: NewMetrics(nil),
-			log: slog.New(slog.DiscardHandler), replies: "r", wroteAt: never, sweptAt: never, told: progressMark{at: never},
+			subs: map[string]*sub{}, byID: map[uint64]*sub{}, attention: map[*sub]struct{}{}, metrics: NewMetrics(nil),
+			log: slog.New(slog.DiscardHandler), replies: "r", checkpoints: checkpoints{wroteAt: never}, sweptAt: never, told: progressMark{at: never},
 		}
 		w.leader.tail.low = 4900
 		w.sub = &sub{name: "n", phase: running, window: firstWindow, local: true}

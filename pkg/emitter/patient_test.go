@@ -36,7 +36,7 @@ func TestProxiesThatTookOverAreAskedInTurnUnlessThereIsAnEvent(t *testing.T) {
 	q := &questioned{sessions: map[uint64]uint64{}}
 	l := &leader{
 		inbox: newInbox(), index: newIndex(), subs: map[string]*sub{}, byID: map[uint64]*sub{},
-		attention: map[*sub]struct{}{}, dirty: map[*sub]struct{}{}, metrics: NewMetrics(nil), tail: newTrack(0), replies: "r", local: q,
+		attention: map[*sub]struct{}{}, metrics: NewMetrics(nil), tail: newTrack(0), replies: "r", local: q,
 		log: slog.New(slog.DiscardHandler),
 	}
 	const n = 3 * patientQuestions

@@ -39,14 +39,14 @@ func (l *leader) report(now time.Time) {
 		return
 	}
 	l.seePermissions()
-	if l.restored > 0 {
-		l.log.Error("checkpoints are missing that there were; positions are restored from what the proxies took", "subscriptions", l.restored)
-		l.metrics.Restored.Add(float64(l.restored))
-		l.restored = 0
+	if l.checkpoints.restored > 0 {
+		l.log.Error("checkpoints are missing that there were; positions are restored from what the proxies took", "subscriptions", l.checkpoints.restored)
+		l.metrics.Restored.Add(float64(l.checkpoints.restored))
+		l.checkpoints.restored = 0
 	}
-	if l.voided > 0 {
-		l.log.Error("checkpoints are of a stream that is no more; their subscriptions begin at the start of this one", "subscriptions", l.voided)
-		l.voided = 0
+	if l.checkpoints.voided > 0 {
+		l.log.Error("checkpoints are of a stream that is no more; their subscriptions begin at the start of this one", "subscriptions", l.checkpoints.voided)
+		l.checkpoints.voided = 0
 	}
 	behind := map[string]uint64{}
 	counts := map[phase]int{}
@@ -91,7 +91,7 @@ const lagAfter = 500 * time.Millisecond
 // acknowledges in time, and one whose new proxy need not be asked yet.
 func (l *leader) lag(s *sub, now time.Time) uint64 {
 	level := s.patient || s.ride == l.tail && (s.sender.Idle() || now.Sub(s.progressAt) < lagAfter)
-	if level || s.sender.Acked >= l.tail.high || !s.recorded {
+	if level || s.sender.Acked >= l.tail.high || !s.checkpoint.placed {
 		return 0
 	}
 	return l.tail.high - s.sender.Acked

@@ -2,7 +2,6 @@ package emitter
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/election"
 	"github.com/exesdb/subproxy/pkg/feed"
-	"github.com/exesdb/subproxy/pkg/kv"
 )
 
 // recall finds out, before anything is sent, which history of the store the stream holds: the one that the lease says, or the
@@ -55,42 +53,9 @@ func (l *leader) recall(ctx context.Context, created time.Time) error {
 
 // newestCheckpoint is the one of the store that was written last; the zero value where there is none.
 func (l *leader) newestCheckpoint(ctx context.Context) (newest Checkpoint, err error) {
-	err = l.persist(ctx, "the newest checkpoint can't be read yet", func() error {
-		e, ok, err := l.points.Newest(ctx, l.store)
-		if errors.Is(err, kv.ErrNoStream) || err == nil && !ok {
-			return nil
-		}
-		if err == nil && e.Operation != kv.Put {
-			e, err = l.newestOfSome(ctx)
-		}
-		if err == nil && json.Unmarshal(e.Data, &newest) != nil {
-			newest = Checkpoint{} // by hand it may be anything
-		}
+	err = l.persist(ctx, "the newest checkpoint can't be read yet", func() (err error) {
+		newest, err = l.saved.newest(ctx)
 		return err
-	})
-	return newest, err
-}
-
-// newestOfSome is for when the last thing written is the marker of a deletion.
-func (l *leader) newestOfSome(ctx context.Context) (newest kv.Entry, err error) {
-	there, err := l.points.Keys(ctx, l.store)
-	if err != nil {
-		return newest, err
-	}
-	keys := make([]string, 0, kv.MaxGetLast)
-	for key := range there {
-		if keys = append(keys, key); len(keys) == kv.MaxGetLast {
-			break
-		}
-	}
-	if len(keys) == 0 {
-		return newest, nil
-	}
-	newest.Data = []byte("{}")
-	err = l.points.GetLast(ctx, keys, func(e kv.Entry) {
-		if e.Operation == kv.Put && e.Revision > newest.Revision {
-			newest = e
-		}
 	})
 	return newest, err
 }
@@ -238,7 +203,7 @@ func (l *leader) newHistory(epoch string, last uint64) {
 				l.forgetLoss(s)
 				s.loss = loss{fresh: s.sender.Acked == s.least(), gap: s.loss.gap}
 				if s.phase != loading {
-					l.dirty[s] = struct{}{}
+					l.checkpoints.mark(s)
 				}
 			}
 			l.askAll(time.Now())

@@ -12,8 +12,6 @@ import (
 )
 
 const (
-	// pointsInterval is how often it is looked whether the bucket of checkpoints is there: nothing may be written to it for long.
-	pointsInterval = 5 * time.Second
 	// remakeAfter is how long the stream must be gone: whoever deletes it to restore a backup must find the name free.
 	remakeAfter  = 5 * time.Second
 	absentAgain  = 3 * time.Second // looks further apart are of different absences
@@ -63,26 +61,6 @@ func (r *remaking) now(ctx context.Context, l *leader) {
 		return
 	}
 	l.log.Error("the store's stream was gone and is created anew", "stream", l.stream)
-}
-
-// lookForPoints finds out whether the bucket of checkpoints is there, and writes all of them again where it was not.
-func (l *leader) lookForPoints(now time.Time) {
-	if l.writing || now.Sub(l.pointsAt) < pointsInterval {
-		return
-	}
-	l.pointsAt, l.writing = now, true
-	l.work.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), checkpointIO)
-		defer cancel()
-		anew, err := l.ensure(ctx)
-		l.inbox.call(func() {
-			l.writing = false
-			if err == nil && anew {
-				l.log.Error("the bucket of checkpoints lost what it held; all are written again", "subscriptions", len(l.subs))
-				l.writeAll(true)
-			}
-		})
-	})
 }
 
 func isGone(err error) bool { return errors.Is(err, jetstream.ErrStreamNotFound) }

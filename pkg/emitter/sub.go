@@ -67,11 +67,7 @@ type sub struct {
 
 	parked     uint64 // sequence of an event that can't be sent, and is parked; 0: none
 	parking    bool
-	revision   uint64 // of the checkpoint's record; 0: there is none
-	recorded   bool   // its place is known: there is a record of this epoch, or it began
-	durable    bool   // the bucket had a record of this epoch
-	writing    bool
-	former     former // its checkpoint under another key, until it has one of its own
+	checkpoint savedPlace
 	loss       loss
 	absentFrom time.Time
 }

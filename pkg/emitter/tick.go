@@ -22,11 +22,10 @@ func (l *leader) tick(ctx context.Context, now time.Time) {
 	}
 	l.skipGaps()
 	l.remark(now)
-	if now.Sub(l.wroteAt) >= l.interval {
-		l.wroteAt = now
+	if l.checkpoints.begin(now, l.interval) {
 		l.skip(skipAfter)
-		l.lookForPoints(now)
-		l.write()
+		l.lookForBucket(now)
+		l.write(now)
 	}
 	if now.Sub(l.sweptAt) >= forgetAfter {
 		l.sweptAt = now
@@ -47,8 +46,8 @@ func (l *leader) attend(s *sub, now time.Time) {
 	case now.Sub(s.progressAt) >= stallAfter && now.Sub(s.askedAt) >= s.askWait:
 		// Slow, or something was lost; the answer tells. Meanwhile it is let less.
 		s.window = max(leastWindow, s.window/2)
-		if s.recorded && !s.durable { // where it began must be known, should what it has not accepted yet be removed
-			l.dirty[s] = struct{}{}
+		if s.checkpoint.placed && !s.checkpoint.durable { // where it began must be known, should what it has not accepted yet be removed
+			l.checkpoints.mark(s)
 		}
 		l.question(s, now)
 	}
@@ -57,11 +56,9 @@ func (l *leader) attend(s *sub, now time.Time) {
 func (l *leader) forget(now time.Time) {
 	defer l.forgetOutlets()
 	for key, s := range l.subs {
-		if s.phase == absent && now.Sub(s.absentFrom) >= forgetAfter && !s.writing {
-			if _, unsaved := l.dirty[s]; !unsaved {
-				delete(l.subs, key)
-				delete(l.byID, s.id)
-			}
+		if s.phase == absent && now.Sub(s.absentFrom) >= forgetAfter && !s.checkpoint.writing && !l.checkpoints.isMarked(s) {
+			delete(l.subs, key)
+			delete(l.byID, s.id)
 		}
 	}
 }
