@@ -185,8 +185,9 @@ func TestWhateverHappensOneLeadsAndTermsGrow(t *testing.T) {
 		}
 		if purge := actions["purge"]; w.lossy {
 			actions["purge"] = func(t *rapid.T) {
-				// Terms that are ahead of the bucket's revisions are safe from a write that has overtaken a
-				// purge only by luck.
+				// Terms that are ahead of the bucket's revisions are safe from a write that has overtaken a purge
+				// only by luck.
+				w.ForgetLate()
 				if w.Writing() {
 					t.Skip("a write is on its way")
 				}
@@ -284,6 +285,18 @@ func TestLeaseThatVanishedIsWrittenAgainAtOnce(t *testing.T) {
 		if l := w.theLeader(); !l.rules.holds() || w.entry().Revision == 0 || w.entry().Operation != kv.Put || l.rules.held.Term < term {
 			t.Errorf("%s: holds %v, entry %+v, term %d", name, l.rules.holds(), w.entry(), l.rules.held.Term)
 		}
+	}
+}
+
+func TestLeaseWrittenAgainHasATermAboveTheHighestKnown(t *testing.T) {
+	w := newWorld(t, 1, true)
+	w.Calm(testTTL)
+	w.top += 1000 // as registrations say, of a leader that the bucket forgot
+	known := w.top
+	w.Purge()
+	w.Calm(0)
+	if l := w.theLeader(); !l.rules.holds() || l.rules.held.Term <= known {
+		t.Errorf("term %d, where %d is known", l.rules.held.Term, known)
 	}
 }
 

@@ -189,3 +189,22 @@ func TestAnswerIsComparedWithWhatWasHeard(t *testing.T) {
 		}
 	}
 }
+
+func TestRecordThatVanishedIsWrittenAgainBeforeItsRenewal(t *testing.T) {
+	for name, vanish := range map[string]func(*leasetest.World){
+		"purged":   func(w *leasetest.World) { w.Purge() },
+		"replaced": func(w *leasetest.World) { w.Lose() },
+		"deleted":  func(w *leasetest.World) { w.Set(kv.Entry{Key: key, Operation: kv.Deleted}) },
+	} {
+		w := leasetest.NewWorld(t, 1<<20)
+		k := keep(w, "x")
+		w.Calm(lease.DefaultTTL/2 + 100*time.Millisecond) // between two renewals
+		if !k.Next.After(w.Now) {
+			t.Fatal("a renewal is due")
+		}
+		vanish(w)
+		if w.Calm(0); w.Entries[key].Operation != kv.Put || w.Entries[key].Revision == 0 || !k.stands() {
+			t.Errorf("%s: %+v is there", name, w.Entries[key])
+		}
+	}
+}
