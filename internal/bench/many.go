@@ -12,8 +12,8 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/connect"
-	"github.com/exesdb/subproxy/internal/service"
 	"github.com/exesdb/subproxy/pkg/emitter"
+	"github.com/exesdb/subproxy/pkg/sink"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -122,7 +122,7 @@ func holdMany(h *host, nc *nats.Conn, store string, n, round int, apart bool, t 
 			subs[i].Type, subs[i].Selector = string(subscription.ByEventType), eventType(i)
 		}
 	}
-	sub, err := nc.Subscribe(service.DeliveredPrefix+subscription.EncodeToken(store)+".*", func(m *nats.Msg) { t.one(m.Data) })
+	sub, err := nc.Subscribe(sink.DeliveredPrefix+subscription.EncodeToken(store)+".*", func(m *nats.Msg) { t.one(m.Data) })
 	if err != nil {
 		return nil, err
 	}

@@ -104,10 +104,10 @@ func (s *Service) answerList(ctx context.Context, r *request, body control.Reque
 func (s *Service) statuses(ctx context.Context, r *request, body control.Request) (statuses []status.Status, ok bool) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	statuses, err := s.supervisor.Statuses(ctx, body)
+	statuses, err := s.instance.Supervisor().Statuses(ctx, body)
 	known := len(statuses) > 0 || body.Store == ""
 	if !known && err == nil {
-		known, err = s.supervisor.Knows(ctx, body.Store, body.Name)
+		known, err = s.instance.Supervisor().Knows(ctx, body.Store, body.Name)
 	}
 	if err != nil {
 		s.fail(r, control.CodeUnavailable, control.TemporaryFailure, err.Error())
@@ -115,7 +115,7 @@ func (s *Service) statuses(ctx context.Context, r *request, body control.Request
 	}
 	if !known {
 		// Where the registry can't be read, another instance may know more.
-		if registered, err := s.bucket.List(ctx, body.Store, body.Name); err == nil && len(registered) == 0 {
+		if registered, err := s.instance.Registry().List(ctx, body.Store, body.Name); err == nil && len(registered) == 0 {
 			s.notFound(r, body)
 			return nil, false
 		}
@@ -143,17 +143,17 @@ func (s *Service) room() int {
 }
 
 func (s *Service) answerRestart(ctx context.Context, r *request, body control.Request) {
-	s.act(ctx, r, body, s.supervisor.Restart)
+	s.act(ctx, r, body, s.instance.Supervisor().Restart)
 }
 
 func (s *Service) answerReregister(ctx context.Context, r *request, body control.Request) {
-	s.act(ctx, r, body, s.supervisor.Reregister)
+	s.act(ctx, r, body, s.instance.Supervisor().Reregister)
 }
 
 // act performs an action on the proxies that this instance holds. Where it holds none it is silent if another instance
 // may hold them, which the registry tells; where nobody does it says so.
 func (s *Service) act(ctx context.Context, r *request, body control.Request, do func(context.Context, string, string) ([]status.Status, error)) {
-	held, err := s.supervisor.Holds(ctx, body.Store, body.Name)
+	held, err := s.instance.Supervisor().Holds(ctx, body.Store, body.Name)
 	if err == nil && held == 0 {
 		s.answerUnheld(ctx, r, body)
 		return
@@ -177,7 +177,7 @@ func (s *Service) act(ctx context.Context, r *request, body control.Request, do 
 }
 
 func (s *Service) answerUnheld(ctx context.Context, r *request, body control.Request) {
-	registered, err := s.bucket.List(ctx, body.Store, body.Name)
+	registered, err := s.instance.Registry().List(ctx, body.Store, body.Name)
 	switch {
 	case err != nil:
 		s.fail(r, control.CodeUnavailable, control.TemporaryFailure, err.Error())
@@ -188,7 +188,7 @@ func (s *Service) answerUnheld(ctx context.Context, r *request, body control.Req
 
 // Instance describes this instance.
 func (s *Service) Instance() control.Instance {
-	return control.Instance{Owner: s.owner, Version: s.version, Superseded: s.supervisor.Retired()}
+	return control.Instance{Owner: s.owner, Version: s.version, Superseded: s.instance.Supervisor().Retired()}
 }
 
 // respond answers. Where that can't be sent, the asker is told so: without a word it would take this instance for gone.

@@ -2,27 +2,17 @@ package service
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/connect"
-	"github.com/exesdb/subproxy/pkg/deadletter"
 	"github.com/exesdb/subproxy/pkg/delivery"
-	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/sink"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
-
-// DeliveredPrefix begins the subject on which the events of a subscription without a forward are published: <store>.<name>
-// follows.
-const DeliveredPrefix = "exesdb.delivered."
 
 // sinks are where subscriptions' events go, by configuration. One that many subscriptions share is made once.
 type sinks struct {
@@ -71,7 +61,7 @@ func (s *sinks) of(sub subscription.Subscription) (sink.Sink, sink.Config) {
 	sub.StartVersion, sub.OnGap = 0, ""
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := sink.Config{Kind: sink.Publish, Subject: DeliveredPrefix + subscription.EncodeToken(sub.Store) + "." + subscription.EncodeToken(sub.Name)}
+	c := sink.Config{Kind: sink.Publish, Subject: sink.DeliveredSubject(sub)}
 	if f := s.forwards[sub]; f != nil {
 		c = sinkConfig(f)
 	}
@@ -152,63 +142,4 @@ func leastWindow(timeout, sessionTTL time.Duration) time.Duration {
 		timeout = sink.DefaultTimeout
 	}
 	return timeout + delivery.LongestWait + sessionTTL + time.Second
-}
-
-// receive begins to take events. The parked stream is opened with the first event that is parked.
-func (s *Service) receive(c *config.Config) error {
-	s.sinks = newSinks(s.outlet, c)
-	s.delivery = delivery.New(delivery.Options{
-		Conn: s.nc, Owner: s.owner, Sink: s.sinks.of, Publisher: s.outlet.Publisher, Park: s.deadLetters.park, Budget: c.Delivery.Memory, Logger: s.log, Metrics: s.metrics.delivery,
-	})
-	return s.delivery.Start()
-}
-
-// followProgress hears how far the stores' emitters are. The supervisor is there before.
-func (s *Service) followProgress() error {
-	subject := event.ProgressPrefix + "*"
-	if _, err := s.nc.Subscribe(subject, s.progress); err != nil {
-		return fmt.Errorf("subscribe to %s: %w", subject, err)
-	}
-	return nil
-}
-
-func (s *Service) progress(m *nats.Msg) {
-	var p event.Progress
-	if err := json.Unmarshal(m.Data, &p); err == nil {
-		s.supervisor.Progress(p)
-	}
-}
-
-// deadLetters opens the stream of parked events when it is first needed.
-type deadLetters struct {
-	js  jetstream.JetStream
-	cfg deadletter.Config
-
-	mu    sync.Mutex
-	store *deadletter.Store
-}
-
-func newDeadLetters(js jetstream.JetStream, c *config.Config) *deadLetters {
-	return &deadLetters{js: js, cfg: deadletter.Config{Replicas: c.Registry.Replicas, Memory: c.Registry.Storage == "memory"}}
-}
-
-func (d *deadLetters) park(ctx context.Context, e *sink.Event, c sink.Config, reason string, attempts int) error {
-	store, err := d.open(ctx)
-	if err != nil {
-		return err
-	}
-	return sink.Park(ctx, store, e, c, reason, attempts)
-}
-
-func (d *deadLetters) open(ctx context.Context) (*deadletter.Store, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.store != nil {
-		return d.store, nil
-	}
-	store, err := deadletter.Open(ctx, d.js, d.cfg)
-	if err == nil {
-		d.store = store
-	}
-	return store, err
 }

@@ -52,7 +52,7 @@ func TestRemovedSubscriptionKeepsItsSinkForWhatItHasInHand(t *testing.T) {
 	goes("removed", sink.Request, "b")
 	removed.Forward = nil // it is back, and goes where nothing is said
 	s.configure(with(removed))
-	goes("removed", sink.Publish, DeliveredPrefix+"s.removed")
+	goes("removed", sink.Publish, sink.DeliveredPrefix+"s.removed")
 	goes("kept", sink.Request, "c")
 
 	kept.Selector, kept.Forward = "another", &config.Forward{Sink: "request", Subject: "d"} // which makes it another subscription

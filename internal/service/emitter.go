@@ -15,6 +15,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/connect"
+	"github.com/exesdb/subproxy/internal/instance"
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/kv"
@@ -72,19 +73,19 @@ func StartEmitter(ctx context.Context, o EmitterOptions) (_ *Emitter, err error)
 		return nil, err
 	}
 	e.nc = nc
-	parked := newDeadLetters(js, c)
+	parked := instance.NewDeadLetters(js, bucketConfig(c))
 	cfg := emitter.Config{
 		Candidate: e.owner, LeaseTTL: c.Emitter.LeaseTTL, CheckpointInterval: c.Emitter.CheckpointInterval, Registry: bucketConfig(c),
 		LeaderChangedSubject: c.SubscriptionProxy.LeaderChangedSubject, EmitterRestartedSubject: c.SubscriptionProxy.EmitterRestartedSubject,
 		Logger: log, Metrics: o.Metrics, Hindered: func() string { return joinReasons(refused.hindering(time.Now()), hears.hindering()) },
 		Park: func(ctx context.Context, r *registration.Registration, ev *event.Event, epoch, reason string) error {
-			return parked.park(ctx, &sink.Event{
+			return parked.Park(ctx, &sink.Event{
 				Store: r.Store, Subscription: r.Name, Key: r.Key(), Sequence: ev.Sequence, Incarnation: r.Incarnation, Epoch: epoch, Message: ev.Message(""),
 			}, sink.Config{Kind: sink.Publish, Subject: r.DeliverSubject}, reason, 1)
 		},
 	}
 	if o.Beside != nil {
-		cfg.Local = o.Beside.delivery
+		cfg.Local = o.Beside.instance.Delivery()
 	}
 	for _, s := range c.Stores {
 		cfg.Stores = append(cfg.Stores, emitter.Store{

@@ -225,10 +225,10 @@ func lookAtBridge(ctx context.Context, js jetstream.JetStream, name string) (sta
 // warnOfBridges logs at the start, and where the configuration changes, which bridged streams nothing will be heard of. It may take a while.
 func (s *Service) warnOfBridges(c *config.Config) {
 	for _, b := range c.Bridge.Streams {
-		ctx, cancel := context.WithTimeout(s.followed, inspectTimeout)
+		ctx, cancel := context.WithTimeout(s.instance.Followed(), inspectTimeout)
 		_, problem := lookAtBridge(ctx, s.js, b.Stream)
 		cancel()
-		if problem != nil && s.followed.Err() == nil {
+		if problem != nil && s.instance.Followed().Err() == nil {
 			s.log.Warn("a bridged stream tells of no elections", "stream", b.Stream, "store", b.Store, "reason", problem)
 		}
 	}

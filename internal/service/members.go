@@ -22,12 +22,10 @@ func (s *Service) answerDrain(ctx context.Context, r *request) {
 		s.fail(r, control.CodeBadRequest, control.BadRequest, err.Error())
 		return
 	}
-	if body.Instance != s.owner.Name || s.supervisor.Retired() {
+	if body.Instance != s.owner.Name || s.instance.Supervisor().Retired() {
 		return
 	}
-	s.serving.Lock()
-	session := s.session
-	s.serving.Unlock()
+	session := s.instance.Session()
 	if session == nil {
 		s.fail(r, control.CodeUnavailable, control.TemporaryFailure, "this instance shares nothing with others")
 		return

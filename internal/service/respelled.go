@@ -32,7 +32,7 @@ func (s *Service) sayOthers(old, now *config.Config) {
 func (s *Service) retireRespelled() {
 	select {
 	case <-s.registered:
-	case <-s.followed.Done():
+	case <-s.instance.Followed().Done():
 		return
 	}
 	configured := map[string][]subscription.Subscription{} // with selectors that are JSON, by store
@@ -42,7 +42,7 @@ func (s *Service) retireRespelled() {
 		}
 	}
 	for store, subs := range configured {
-		if err := s.retire(s.followed, store, subs); err != nil {
+		if err := s.retire(s.instance.Followed(), store, subs); err != nil {
 			s.log.Debug("registrations under other spellings of their selectors could not be looked for", "store", store, "error", err)
 		}
 	}
@@ -53,11 +53,11 @@ func (s *Service) retire(ctx context.Context, store string, subs []subscription.
 	for _, sub := range subs {
 		byName[sub.Name] = sub
 	}
-	entries, err := s.bucket.List(ctx, store, "")
+	entries, err := s.instance.Registry().List(ctx, store, "")
 	if err != nil {
 		return err
 	}
-	view := s.members.Snapshot()
+	view := s.instance.View()
 	var writes []kv.Write
 	for i := range entries {
 		e := &entries[i]
@@ -68,7 +68,7 @@ func (s *Service) retire(ctx context.Context, store string, subs []subscription.
 		}
 		writes = append(writes, kv.Write{Key: e.Key, Revision: e.Revision, Incarnation: record.Incarnation})
 	}
-	for i, r := range s.bucket.Put(ctx, writes) {
+	for i, r := range s.instance.Registry().Put(ctx, writes) {
 		if r.Err == nil {
 			s.log.Info("a registration under another spelling of its selector is deleted", "key", writes[i].Key)
 		}

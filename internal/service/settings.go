@@ -66,31 +66,15 @@ func (s *Service) Reload(c *config.Config) error {
 	if err := s.checkSinks(ctx, c); err != nil {
 		return fmt.Errorf("%w; nothing was changed", connect.Explain(err))
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.listener == nil {
-		return fmt.Errorf("the instance is stopping; nothing was changed")
-	}
-	// The new listener is there before the old one goes, so that no event falls between them; one heard by both merges.
-	listener, err := s.listen(c)
-	if err != nil {
+	if err := s.instance.Listen(events(c)); err != nil {
 		return fmt.Errorf("%w; nothing was changed", err)
 	}
-	if err := s.listener.Close(); err != nil {
-		s.log.Debug("stop listening", "error", err)
-	}
-	s.listener = listener
 	s.sayOthers(old, c)
 	s.cfg.Store(c)
 	s.sinks.configure(c)
-	s.delivery.Refresh()
-	s.supervisor.SetSettings(settings(c))
-	if stores(c) != stores(old) {
-		if err := s.session.SetStores(ctx, s.stores(c)); err != nil {
-			s.log.Warn("the others don't know yet of which stores this instance has subscriptions", "error", err) // it is tried on
-		}
-	}
-	s.supervisor.Apply(subscriptions(c))
+	s.instance.Delivery().Refresh()
+	s.instance.Configure(settings(c))
+	s.instance.Apply(ctx, subscriptions(c))
 	if !reflect.DeepEqual(old.Bridge, c.Bridge) {
 		s.work.Go(func() { s.warnOfBridges(c) })
 	}

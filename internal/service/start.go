@@ -17,10 +17,10 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/connect"
+	"github.com/exesdb/subproxy/internal/instance"
 	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/deadletter"
 	"github.com/exesdb/subproxy/pkg/kv"
-	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/sink"
 )
@@ -33,7 +33,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 		version: o.Version, log: o.Logger, metrics: o.Metrics,
 		owner:   registration.Owner{Name: o.Config.Instance.Name, ID: nuid.Next(), Host: host, PID: os.Getpid()},
 		denials: &sink.Denials{}, denied: make(chan error, 16), registered: make(chan struct{}),
-		unmade: rate.Sometimes{Interval: time.Minute}, unreadable: rate.Sometimes{Interval: time.Minute}, unanswered: rate.Sometimes{Interval: time.Minute},
+		unanswered: rate.Sometimes{Interval: time.Minute},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -58,31 +58,13 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	if err := s.connect(starting); err != nil {
 		return nil, err
 	}
-	if err := s.open(starting); err != nil {
+	if err := s.open(starting, o.OnRegistered); err != nil {
 		return nil, err
 	}
-	s.deadLetters = newDeadLetters(s.js, o.Config)
 	if err := s.checkSinks(starting, o.Config); err != nil {
 		return nil, connect.Explain(err)
 	}
-	if err := s.receive(o.Config); err != nil {
-		return nil, err
-	}
-	s.alerts = newAlertBook(s.cluster, s.owner, s.nc.IsConnected, s.publishAlert, s.log)
-	s.supervisor = proxy.New(proxy.Options{
-		Owner: s.owner, Bucket: s.bucket, Delivery: s.delivery, Settings: settings(o.Config), Publish: s.nc.Publish, Connected: s.nc.IsConnected,
-		Hindered: s.hindered, MaxPayload: s.nc.MaxPayload,
-		Shares: true, Alerts: s.alerts, OnRetired: s.superseded, Ensure: s.ensure, Logger: s.log, Metrics: s.metrics.proxies, OnRegistered: s.tellFirst(o.OnRegistered),
-	})
-	if err := s.followProgress(); err != nil {
-		return nil, err
-	}
-	if s.listener, err = s.listen(o.Config); err != nil {
-		return nil, err
-	}
-	// Whoever asks from here on is answered with what is configured, and at once.
-	s.supervisor.Apply(subscriptions(o.Config))
-	if _, err := s.supervisor.Summaries(starting); err != nil {
+	if err := s.instance.Start(starting, events(o.Config), subscriptions(o.Config)); err != nil {
 		return nil, err
 	}
 	if err := s.serve(); err != nil {
@@ -93,14 +75,14 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	if err := s.permitted(); err != nil {
 		return nil, err
 	}
-	if err := s.follow(starting); err != nil {
+	if err := s.instance.Begin(starting); err != nil {
 		return nil, err
 	}
 	s.running.Store(true)
 	s.work.Go(func() { s.warnOfBridges(o.Config) })
 	s.work.Go(s.retireRespelled)
-	s.work.Go(func() { s.hears.run(s.followed, s.nc) })
-	s.work.Go(func() { s.operatorsHears.run(s.followed, s.operators) })
+	s.work.Go(func() { s.hears.run(s.instance.Followed(), s.nc) })
+	s.work.Go(func() { s.operatorsHears.run(s.instance.Followed(), s.operators) })
 	return s, s.tried(starting)
 }
 
@@ -143,7 +125,7 @@ func (s *Service) tried(ctx context.Context) error {
 		select {
 		case <-s.registered:
 			// What is asked of the proxies now is answered after they said that they are registered.
-			_, _ = s.supervisor.Statuses(ctx, control.Request{Store: first[0].Store, Name: first[0].Name})
+			_, _ = s.instance.Supervisor().Statuses(ctx, control.Request{Store: first[0].Store, Name: first[0].Name})
 			return s.permitted()
 		case <-time.After(look):
 		case <-ctx.Done():
@@ -209,18 +191,16 @@ func isTransient(err error) bool {
 	return false
 }
 
-// open opens the buckets. What is wrong with any that is there, those of the emitter beside and the parked stream included, is one error,
-// so that it takes one start to know it.
-func (s *Service) open(ctx context.Context) error {
-	var err error
-	s.bucket, err = s.openBucket(ctx, s.bucketConfig())
-	if err != nil && !isUnfit(err) {
-		return err
-	}
-	if err := errors.Join(err, s.unfit(ctx)); err != nil {
-		return err
-	}
-	s.cluster, err = s.openBucket(ctx, s.clusterConfig())
+// open opens the buckets, and makes the instance.
+func (s *Service) open(ctx context.Context, onRegistered func(string, registration.Cause, int, time.Time)) (err error) {
+	c := s.cfg.Load()
+	s.sinks = newSinks(s.outlet, c)
+	s.instance, err = instance.Open(ctx, instance.Options{
+		JetStream: s.js, Owner: s.owner, Version: s.version, Weight: c.Instance.Weight, TTL: c.Instance.SessionTTL,
+		Registry: bucketConfig(c), Settings: settings(c), Sink: s.sinks.of, Publisher: s.outlet.Publisher, Memory: c.Delivery.Memory,
+		Unfit: s.unfit, Permitted: s.permitted, Hindered: s.hindered, OnRegistered: s.tellFirst(onRegistered),
+		Logger: s.log, Metrics: *s.metrics,
+	})
 	return err
 }
 
@@ -231,11 +211,11 @@ func (s *Service) unfit(ctx context.Context) error {
 	defer cancel()
 	var all []error
 	look := func(_ bool, err error) {
-		if isUnfit(err) {
+		if instance.IsUnfit(err) {
 			all = append(all, err)
 		}
 	}
-	look(kv.Inspect(ctx, s.js, s.clusterConfig()))
+	look(kv.Inspect(ctx, s.js, clusterConfig(s.cfg.Load())))
 	if c := s.cfg.Load(); c.Emitter.Enabled {
 		look(kv.Inspect(ctx, s.js, checkpointConfig(c)))
 	}
@@ -243,45 +223,17 @@ func (s *Service) unfit(ctx context.Context) error {
 	return errors.Join(all...)
 }
 
-// isUnfit reports whether a bucket or stream is there and is not as it must be: waiting does not help.
-func isUnfit(err error) bool {
-	var missing *kv.MissingSettingError
-	return errors.As(err, &missing) || errors.Is(err, deadletter.ErrWrongStream)
-}
-
-// openBucket waits for a JetStream that is only starting.
-func (s *Service) openBucket(ctx context.Context, cfg kv.Config) (*kv.Bucket, error) {
-	for {
-		attempt, cancel := context.WithTimeout(ctx, 5*time.Second)
-		bucket, err := kv.Open(attempt, s.js, cfg)
-		cancel()
-		if err == nil {
-			return bucket, nil
-		}
-		if isUnfit(err) {
-			return nil, err
-		}
-		if denied := s.permitted(); denied != nil {
-			return nil, denied
-		}
-		s.log.Warn("JetStream is not ready yet", "error", connect.Explain(err))
-		if !sleep(ctx, time.Second) {
-			return nil, connect.Explain(err)
-		}
-	}
-}
-
-func (s *Service) bucketConfig() kv.Config {
-	c := bucketConfig(s.cfg.Load())
-	c.Logger = s.log
-	return c
-}
-
 func bucketConfig(c *config.Config) kv.Config {
 	return kv.Config{
 		Bucket: c.Registry.Bucket, Replicas: c.Registry.Replicas, Memory: c.Registry.Storage == "memory",
 		AckWait: c.SubscriptionProxy.VerificationTimeout, Records: len(subscriptions(c)),
 	}
+}
+
+func clusterConfig(c *config.Config) kv.Config {
+	cfg := bucketConfig(c)
+	cfg.Kind, cfg.Bucket, cfg.Records = kv.Cluster, "", 0
+	return cfg
 }
 
 func checkpointConfig(c *config.Config) kv.Config {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,7 +20,6 @@ import (
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/kv"
-	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/status"
 )
 
@@ -57,21 +55,6 @@ func startService(t *testing.T, name string) *Service {
 	}
 	t.Cleanup(func() { s.Stop(context.Background()) })
 	return s
-}
-
-func TestRunThatWasSupersededMakesNoBucket(t *testing.T) {
-	s := startService(t, "host a")
-	s.supervisor.Retire(registration.Owner{Name: s.owner.Name, ID: "LATER"})
-	if err := s.js.DeleteKeyValue(t.Context(), s.bucket.Name()); err != nil {
-		t.Fatal(err)
-	}
-	s.deleted()
-	for s.remaking.Load() { // which it must not begin
-		runtime.Gosched()
-	}
-	if _, err := s.js.KeyValue(t.Context(), s.bucket.Name()); !errors.Is(err, jetstream.ErrBucketNotFound) {
-		t.Errorf("the bucket was made anew, as the superseded run's configuration has it: %v", err)
-	}
 }
 
 // Where the bucket may not be created, statuses say that nothing is registered, and do not wait for a timer to find out.
@@ -117,7 +100,7 @@ func TestStatusesSayThatTheBucketIsGone(t *testing.T) {
 		t.Helper()
 		var last []status.Status
 		for deadline := time.Now().Add(40 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-			if last, err = s.supervisor.Statuses(t.Context(), control.Request{}); err == nil && len(last) == 1 && ok(last[0]) {
+			if last, err = s.Supervisor().Statuses(t.Context(), control.Request{}); err == nil && len(last) == 1 && ok(last[0]) {
 				return
 			}
 		}

@@ -23,10 +23,10 @@ func (s *Service) answerResetTerm(ctx context.Context, r *request) {
 		s.fail(r, control.CodeBadRequest, control.BadRequest, err.Error())
 		return
 	}
-	if s.supervisor.Retired() {
+	if s.instance.Supervisor().Retired() {
 		return
 	}
-	before, statuses, known, err := s.supervisor.ResetTerm(ctx, body.Store, body.Term)
+	before, statuses, known, err := s.instance.Supervisor().ResetTerm(ctx, body.Store, body.Term)
 	if !known {
 		return
 	}
@@ -52,14 +52,14 @@ func (s *Service) answerResetTerm(ctx context.Context, r *request) {
 // lowerMarkers has the markers of the store's released registrations, and of a lease that was given back, say the new term. Of
 // a lease that somebody holds the term stays: its holder proves with it that it leads.
 func (s *Service) lowerMarkers(ctx context.Context, store string, term uint64) error {
-	if err := s.bucket.LowerTerms(ctx, store, term); err != nil {
+	if err := s.instance.Registry().LowerTerms(ctx, store, term); err != nil {
 		return err
 	}
-	e, there, err := s.cluster.GetFromLeader(ctx, election.LeaderKey(store))
+	e, there, err := s.instance.Sessions().GetFromLeader(ctx, election.LeaderKey(store))
 	if err != nil || !there || e.Operation != kv.Deleted || e.Term <= term {
 		return err
 	}
-	result := s.cluster.Put(ctx, []kv.Write{{Key: e.Key, Revision: e.Revision, Term: term}})[0]
+	result := s.instance.Sessions().Put(ctx, []kv.Write{{Key: e.Key, Revision: e.Revision, Term: term}})[0]
 	if result.Err == kv.ErrConflict {
 		return nil // somebody leads by now
 	}

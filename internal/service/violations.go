@@ -19,6 +19,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/pkg/sink"
 	"github.com/exesdb/subproxy/pkg/status"
 )
 
@@ -39,8 +40,8 @@ var stops = []struct {
 	{kv.RepublishTo, "news of registrations", true},
 	{kv.ClusterTo, "news of other instances and of leaders", true},
 	{emitter.StoredSubject, "news of stored events", true},
-	{deadletter.Prefix, "parking", false}, // the subscription says it
-	{DeliveredPrefix, "a sink", false},    // likewise
+	{deadletter.Prefix, "parking", false},   // the subscription says it
+	{sink.DeliveredPrefix, "a sink", false}, // likewise
 	{"$KV.", "writes to a bucket", true},
 	{"$JS.EVENT.ADVISORY.", "news of elections and of streams that are deleted", true},
 	{"$JS.", "requests to JetStream", false}, // some of them can be done without

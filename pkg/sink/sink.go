@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
 // Kind of sink, as the configuration names it.
@@ -22,6 +23,15 @@ const (
 	Stream  Kind = "stream"  // JetStream: once within the stream's duplicate window
 	Handler Kind = "handler" // a HandlerFunc; only in Go, never in a configuration file
 )
+
+// DeliveredPrefix begins the subject on which the events of a subscription without a forward are published: <store>.<name>
+// follows.
+const DeliveredPrefix = "exesdb.delivered."
+
+// DeliveredSubject is where the events of a subscription without a forward are published.
+func DeliveredSubject(s subscription.Subscription) string {
+	return DeliveredPrefix + subscription.EncodeToken(s.Store) + "." + subscription.EncodeToken(s.Name)
+}
 
 // DefaultTimeout is how long a request, or the acknowledgement of a stream, is waited for where Config.Timeout is 0.
 const DefaultTimeout = 5 * time.Second

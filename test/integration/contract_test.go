@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/internal/config"
-	"github.com/exesdb/subproxy/internal/service"
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/deadletter"
@@ -20,6 +19,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/sink"
 	"github.com/exesdb/subproxy/pkg/status"
 	"github.com/exesdb/subproxy/pkg/subscription"
 	"github.com/exesdb/subproxy/test/harness"
@@ -243,7 +243,7 @@ func TestContractNamesEverySubjectOfTheCode(t *testing.T) {
 		event.SubjectPrefix + "<store>.<stream id>.<event type>":   true,
 		emitter.StoredSubject + "<store>.<stream id>.<event type>": true,
 		event.ProgressPrefix + "<store>":                           true,
-		service.DeliveredPrefix + "<store>.<name>":                 true,
+		sink.DeliveredPrefix + "<store>.<name>":                    true,
 		deadletter.Prefix + "<store>.<name>":                       true,
 		control.Prefix + "<verb>":                                  true,
 	}

@@ -1,4 +1,4 @@
-package service
+package instance
 
 import (
 	"context"
@@ -273,23 +273,23 @@ func (b *alertBook) finish(ctx context.Context) {
 }
 
 // watchAlerts follows which alerts stand, of all instances.
-func (s *Service) watchAlerts(follower *lease.Follower) error {
+func (i *Instance) watchAlerts(follower *lease.Follower) error {
 	return follower.WatchEntries(status.StandingPrefix, func(e kv.Entry) {
-		if a, others := s.alerts.entry(e); others {
-			s.inherit(a)
+		if a, others := i.alerts.entry(e); others {
+			i.inherit(a)
 		}
-	}, s.alerts.voided)
+	}, i.alerts.voided)
 }
 
 // inherit takes over an alert that another run raised. That of a subscription is resolved by whoever holds it and finds it well. One
 // of a store is each instance's own, and taken over where that run is gone: by the next run of its name, or by all others that live.
-func (s *Service) inherit(a status.Standing) {
-	former := a.Owner.Name == s.owner.Name
-	if a.Scope == "store" && !former && s.members.Snapshot().Alive(a.Owner) {
+func (i *Instance) inherit(a status.Standing) {
+	former := a.Owner.Name == i.o.Owner.Name
+	if a.Scope == "store" && !former && i.sessions.members.Snapshot().Alive(a.Owner) {
 		return
 	}
-	if !s.supervisor.Inherit(a) && former {
-		s.alerts.Publish(status.Alert{
+	if !i.supervisor.Inherit(a) && former {
+		i.alerts.Publish(status.Alert{
 			Envelope: status.NewEnvelope(status.AlertType, time.Now()), Level: status.Resolved, Scope: a.Scope, Store: a.Store, Name: a.Name,
 			Health: breaker.Healthy, Message: "store " + a.Store + " is no longer configured here", Owner: a.Owner,
 		})
@@ -297,18 +297,18 @@ func (s *Service) inherit(a status.Standing) {
 }
 
 // publishAlert sends an alert. An error says that there is no connection.
-func (s *Service) publishAlert(a status.Alert) error {
+func (i *Instance) publishAlert(a status.Alert) error {
 	data, err := json.Marshal(a)
 	if err == nil {
-		err = s.nc.Publish(status.AlertSubject(a.Store, a.Name), data)
+		err = i.nc.Publish(status.AlertSubject(a.Store, a.Name), data)
 	}
 	switch {
 	case errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrConnectionReconnecting):
 		return err
 	case err != nil:
-		s.log.Warn("an alert could not be published", "store", a.Store, "subscription", a.Name, "error", err)
+		i.log.Warn("an alert could not be published", "store", a.Store, "subscription", a.Name, "error", err)
 		return nil
 	}
-	s.metrics.proxies.Published.WithLabelValues("alert").Inc()
+	i.o.Metrics.Proxies.Published.WithLabelValues("alert").Inc()
 	return nil
 }

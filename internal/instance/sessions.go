@@ -1,15 +1,16 @@
-package service
+package instance
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"golang.org/x/time/rate"
 
-	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/pkg/election"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
@@ -18,18 +19,33 @@ import (
 	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/status"
+	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-func (s *Service) clusterConfig() kv.Config {
-	c := s.bucketConfig()
+// sessions is the bucket of sessions, as an instance follows it, and the instance's own session in it.
+type sessions struct {
+	*Instance
+	bucket     *kv.Bucket
+	members    *membership.Membership
+	unreadable rate.Sometimes // told of what other instances send
+
+	mu      sync.Mutex // guards those below against requests that come while the session is opened
+	session *membership.Session
+	stores  membership.Stores // of this instance's subscriptions
+}
+
+func (s *sessions) init(i *Instance) { s.Instance, s.unreadable.Interval = i, time.Minute }
+
+func (s *sessions) config() kv.Config {
+	c := s.o.Registry
 	c.Kind, c.Bucket, c.Records = kv.Cluster, "", 0
 	return c
 }
 
 // join opens this instance's session, and follows those of the others until the instance ends. It waits, for a while, until the
 // others can see the session: from then on this run's registrations live, and those of the name's last run do not.
-func (s *Service) join(ctx context.Context) error {
-	follower, err := lease.NewFollower(s.js, s.cluster, s.log)
+func (s *sessions) join(ctx context.Context) error {
+	follower, err := lease.NewFollower(s.o.JetStream, s.bucket, s.log)
 	if err != nil {
 		return err
 	}
@@ -41,25 +57,23 @@ func (s *Service) join(ctx context.Context) error {
 		return err
 	}
 	for subject, handle := range map[string]nats.MsgHandler{
-		status.HandOverSubject(s.owner.ID): s.handOver, status.SupersededSubject(s.owner.Name): s.supersedes,
+		status.HandOverSubject(s.o.Owner.ID): s.handOver, status.SupersededSubject(s.o.Owner.Name): s.supersedes,
 	} {
 		if _, err := s.nc.Subscribe(subject, handle); err != nil {
 			return fmt.Errorf("subscribe to %s: %w", subject, err)
 		}
 	}
-	instance := s.cfg.Load().Instance
 	session, err := membership.OpenSession(membership.SessionConfig{
-		Owner: s.owner, Follower: follower, Version: s.version, Weight: instance.Weight, TTL: instance.SessionTTL,
-		Stores: s.stores(s.cfg.Load()), Logger: s.log,
+		Owner: s.o.Owner, Follower: follower, Version: s.o.Version, Weight: s.o.Weight, TTL: s.o.TTL, Stores: s.stores, Logger: s.log,
 		OnSuperseded: func(by membership.Member) { s.supervisor.Retire(by.Owner()) },
-		Ensure:       s.ensureCluster,
+		Ensure:       s.ensure,
 	})
 	if err != nil {
 		return fmt.Errorf("open the instance's session: %w", err)
 	}
-	s.serving.Lock()
+	s.mu.Lock()
 	s.session = session
-	s.serving.Unlock()
+	s.mu.Unlock()
 	s.work.Go(func() {
 		if err := follower.Run(s.followed); err != nil {
 			s.log.Error("sessions are no longer followed", "error", err)
@@ -71,15 +85,24 @@ func (s *Service) join(ctx context.Context) error {
 }
 
 // leads hears that an emitter renewed its lease.
-func (s *Service) leads(r election.LeaderRecord) {
+func (s *sessions) leads(r election.LeaderRecord) {
 	s.supervisor.Leads(r.Store, r.Leader, r.Term, time.Now())
 }
 
-// stores are those that the configuration has subscriptions of, as far as the server takes so many in a session's record.
-func (s *Service) stores(c *config.Config) membership.Stores {
+// storesOf are the stores of the subscriptions, as far as the server takes so many in a session's record.
+func (s *sessions) storesOf(subs []subscription.Subscription) membership.Stores {
 	const fields = 512
-	all := stores(c)
-	some := all.Within(payload.Room(s.nc.MaxPayload()) - fields - payload.Text(s.owner.Name) - payload.Text(s.owner.Host) - payload.Text(s.version))
+	var ids []string
+	seen := map[string]bool{}
+	for i := range subs {
+		if id := subs[i].Store; !seen[id] {
+			seen[id] = true
+			ids = append(ids, id)
+		}
+	}
+	all := membership.NewStores(ids)
+	o := &s.o
+	some := all.Within(payload.Room(s.nc.MaxPayload()) - fields - payload.Text(o.Owner.Name) - payload.Text(o.Owner.Host) - payload.Text(o.Version))
 	if some != all {
 		s.log.Warn("the names of all stores are larger than the server takes in one message: the others take this instance to have every store",
 			"max_payload", s.nc.MaxPayload())
@@ -87,19 +110,23 @@ func (s *Service) stores(c *config.Config) membership.Stores {
 	return some
 }
 
-func stores(c *config.Config) membership.Stores {
-	var ids []string
-	for i := range c.Stores {
-		if len(c.Stores[i].Subscriptions) > 0 {
-			ids = append(ids, c.Stores[i].ID)
-		}
+// tellStores tells the others of which stores this instance has subscriptions, where that changed.
+func (s *sessions) tellStores(ctx context.Context, stores membership.Stores) {
+	s.mu.Lock()
+	changed, session := stores != s.stores, s.session
+	s.stores = stores
+	s.mu.Unlock()
+	if !changed || session == nil {
+		return
 	}
-	return membership.NewStores(ids)
+	if err := session.SetStores(ctx, stores); err != nil {
+		s.log.Warn("the others don't know yet of which stores this instance has subscriptions", "error", err) // it is tried on
+	}
 }
 
 // joined waits until the session is open. Where it is not in time, and not because it is forbidden, the instance runs and goes
 // on trying: the others take it for gone until then.
-func (s *Service) joined(ctx context.Context) error {
+func (s *sessions) joined(ctx context.Context) error {
 	const (
 		patience = 5 * time.Second
 		look     = 50 * time.Millisecond
@@ -109,35 +136,35 @@ func (s *Service) joined(ctx context.Context) error {
 	for {
 		select {
 		case <-s.session.Opened():
-			s.gate.open(sessionOpen)
+			s.barrier.pass(sessionOpen)
 			return nil
 		case <-s.session.Ended(): // superseded already
 			return nil
 		case <-time.After(look):
-			if err := s.permitted(); err != nil {
+			if err := s.o.Permitted(); err != nil {
 				return err
 			}
 		case <-ctx.Done():
 			s.log.Warn("the instance's session could not be opened yet; it is tried on")
-			return s.permitted()
+			return s.o.Permitted()
 		}
 	}
 }
 
-// ensureCluster opens the bucket of sessions again after it was found gone.
-func (s *Service) ensureCluster(ctx context.Context) error {
+// ensure opens the bucket of sessions again after it was found gone.
+func (s *sessions) ensure(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	_, err := s.cluster.Ensure(ctx, s.clusterConfig())
+	_, err := s.bucket.Ensure(ctx, s.config())
 	return err
 }
 
 // share tells the proxies who there is to share with.
-func (s *Service) share(v *membership.View) {
+func (s *sessions) share(v *membership.View) {
 	var members []placement.Member
 	for i := range v.Peers {
 		// This instance counts for itself from its first session on; the others wait whether more come with it.
-		if p := &v.Peers[i]; p.Eligible || p.Alive && p.ID == s.owner.ID {
+		if p := &v.Peers[i]; p.Eligible || p.Alive && p.ID == s.o.Owner.ID {
 			members = append(members, placement.Member{Name: p.Name, Weight: p.Weight, Draining: p.Draining, Has: p.Stores.Has})
 		}
 	}
@@ -156,25 +183,25 @@ func (s *Service) share(v *membership.View) {
 			s.inherit(a)
 		}
 	}
-	s.gate.open(membersKnown)
+	s.barrier.pass(membersKnown)
 }
 
 // Members counts the instances that live, by what they are to do, and tells whether this one is known to the others.
-func (s *Service) Members() (sharing, draining int, session bool) {
-	view := s.members.Snapshot()
-	for i := range view.Peers {
-		switch p := &view.Peers[i]; {
+func (i *Instance) Members() (sharing, draining int, session bool) {
+	view := i.sessions.members.Snapshot()
+	for at := range view.Peers {
+		switch p := &view.Peers[at]; {
 		case p.Alive && p.Draining:
 			draining++
 		case p.Alive:
 			sharing++
 		}
 	}
-	return sharing, draining, view.Known && view.Alive(s.owner)
+	return sharing, draining, view.Known && view.Alive(i.o.Owner)
 }
 
 // handOver is asked by another instance for subscriptions, or given them.
-func (s *Service) handOver(m *nats.Msg) {
+func (s *sessions) handOver(m *nats.Msg) {
 	var kind status.Envelope
 	err := json.Unmarshal(m.Data, &kind)
 	switch {
@@ -198,29 +225,29 @@ func (s *Service) handOver(m *nats.Msg) {
 }
 
 // superseded says that another run has this instance's name.
-func (s *Service) superseded(by registration.Owner) {
-	m := status.Superseded{Envelope: status.NewEnvelope(status.SupersededType, time.Now()), Owner: s.owner, By: by}
+func (i *Instance) superseded(by registration.Owner) {
+	m := status.Superseded{Envelope: status.NewEnvelope(status.SupersededType, time.Now()), Owner: i.o.Owner, By: by}
 	data, err := json.Marshal(m)
 	if err == nil {
-		err = s.nc.Publish(status.SupersededSubject(s.owner.Name), data)
+		err = i.nc.Publish(status.SupersededSubject(i.o.Owner.Name), data)
 	}
 	if err != nil {
-		s.log.Debug("the run that took over can't be told", "error", err)
+		i.log.Debug("the run that took over can't be told", "error", err)
 	}
 }
 
 // supersedes hears that a run of this instance's name lives that this one superseded.
-func (s *Service) supersedes(m *nats.Msg) {
+func (s *sessions) supersedes(m *nats.Msg) {
 	var r status.Superseded
-	if err := json.Unmarshal(m.Data, &r); err != nil || r.By.ID != s.owner.ID {
+	if err := json.Unmarshal(m.Data, &r); err != nil || r.By.ID != s.o.Owner.ID {
 		return
 	}
 	s.log.Error("another process runs under this instance's name; it stands by since this one took over. If both are meant to run, give each its own instance.name",
-		"name", s.owner.Name, "its_host", r.Owner.Host, "its_pid", r.Owner.PID, "its_id", r.Owner.ID)
+		"name", s.o.Owner.Name, "its_host", r.Owner.Host, "its_pid", r.Owner.PID, "its_id", r.Owner.ID)
 }
 
 // drain lets the others take what this instance holds, while it still serves it.
-func (s *Service) drain(ctx context.Context) {
+func (s *sessions) drain(ctx context.Context) {
 	if s.session == nil || !s.nc.IsConnected() {
 		return
 	}
@@ -241,11 +268,24 @@ func (s *Service) drain(ctx context.Context) {
 }
 
 // leave gives the session back, once everything is released.
-func (s *Service) leave(ctx context.Context) {
+func (s *sessions) leave(ctx context.Context) {
 	if s.session == nil {
 		return
 	}
 	if err := s.session.Close(ctx); err != nil {
 		s.log.Debug("close the session", "error", err)
 	}
+}
+
+// Sessions is the bucket of sessions, of leaders' leases and of alerts that stand.
+func (i *Instance) Sessions() *kv.Bucket { return i.sessions.bucket }
+
+// View is who lives, as far as is known.
+func (i *Instance) View() *membership.View { return i.sessions.members.Snapshot() }
+
+// Session is this instance's own among the others; nil before Begin.
+func (i *Instance) Session() *membership.Session {
+	i.sessions.mu.Lock()
+	defer i.sessions.mu.Unlock()
+	return i.sessions.session
 }
