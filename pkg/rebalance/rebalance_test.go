@@ -222,7 +222,9 @@ func (w *world) see(r *run) bool {
 		w.register(r, e.key, e.revision, false)
 		return true
 	}
-	p.held, p.holder = 0, e.owner
+	if p.held, p.holder = 0, e.owner; mine {
+		p.holder = nil // its own late write: nobody serves it
+	}
 	w.standBy(r, e.key)
 	return true
 }
@@ -277,9 +279,7 @@ func (w *world) step(r *run, isDraining func() bool) (did bool) {
 			}
 		}
 		for _, o := range fx.Reclaim {
-			if !w.put(r, o.Key, o.Revision, nil) && w.records[o.Key].owner != nil && *w.records[o.Key].owner == r.self.Owner && r.proxies[o.Key] != nil && r.proxies[o.Key].held == 0 {
-				w.put(r, o.Key, w.records[o.Key].revision, nil)
-			}
+			w.reclaim(r, o)
 			r.Note(Input{Kind: Reclaimed, Key: o.Key}, w.now)
 			w.standBy(r, o.Key)
 		}
@@ -289,6 +289,15 @@ func (w *world) step(r *run, isDraining func() bool) (did bool) {
 	}
 	w.consistent(r)
 	return did
+}
+
+// reclaim deletes the record that was offered, or a later one of this run's own.
+func (w *world) reclaim(r *run, o Offer) {
+	there, p := w.records[o.Key], r.proxies[o.Key]
+	own := there.owner != nil && *there.owner == r.self.Owner
+	if !w.put(r, o.Key, o.Revision, nil) && own && (p == nil || p.held == 0) {
+		w.put(r, o.Key, there.revision, nil)
+	}
 }
 
 func (w *world) claim(r *run, key string) {
@@ -330,6 +339,17 @@ func (w *world) drain(r *run) bool {
 	r.drains = r.drains[1:]
 	r.Note(Input{Kind: Drained, Offer: o}, w.now)
 	return true
+}
+
+// writeLate stores a write of before the release, whose acknowledgement was lost.
+func (w *world) writeLate(r *run, key string) {
+	there := w.records[key]
+	if p := r.proxies[key]; r.retired || p == nil || p.held > 0 || r.outgoing[key] == nil || there.owner == nil || *there.owner != r.self.Owner {
+		return
+	}
+	e := record{key, uint64(len(w.feed) + 1), &r.self.Owner}
+	w.records[key] = e
+	w.feed = append(w.feed, e)
 }
 
 // deliverRequest lets the holder hear of a request.
@@ -437,9 +457,10 @@ func TestOwnershipConvergesForAnyHistoryDelayAndConfiguration(t *testing.T) {
 				for r := some(); w.see(r) || w.hear(r); {
 				}
 			},
-			"step":      func(*rapid.T) { w.step(some(), drains) },
-			"all act":   func(t *rapid.T) { w.act(drains, func() bool { return rapid.Float64().Draw(t, "lost") < 0.3 }) },
-			"sink ends": func(*rapid.T) { w.drain(some()) },
+			"step":       func(*rapid.T) { w.step(some(), drains) },
+			"all act":    func(t *rapid.T) { w.act(drains, func() bool { return rapid.Float64().Draw(t, "lost") < 0.3 }) },
+			"late write": func(*rapid.T) { w.writeLate(some(), key()) },
+			"sink ends":  func(*rapid.T) { w.drain(some()) },
 			"time passes": func(t *rapid.T) {
 				w.now = w.now.Add(time.Duration(rapid.IntRange(1, 3000).Draw(t, "ms")) * time.Millisecond)
 			},
