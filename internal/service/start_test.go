@@ -59,6 +59,9 @@ func startService(t *testing.T, name string) *Service {
 
 // Where the bucket may not be created, statuses say that nothing is registered, and do not wait for a timer to find out.
 func TestStatusesSayThatTheBucketIsGone(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes longer than the rest together")
+	}
 	opts := &server.Options{Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true, Users: []*server.User{
 		{Username: "operator", Password: "p"},
 		{Username: "instance", Password: "p", Permissions: &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$JS.API.STREAM.CREATE.KV_exesdb_subscriptions"}}}},

@@ -36,6 +36,9 @@ func TestNewClusterAcceptsReplicatedStreamsAtEveryNode(t *testing.T) {
 }
 
 func TestClusterSurvivesItsStreamLeader(t *testing.T) {
+	if testing.Short() {
+		t.Skip("three servers")
+	}
 	c := startCluster(t, 3)
 	_, js := connect(t, c.URLs())
 	createStream(t, js, "s", 3)

@@ -75,6 +75,9 @@ func TestPausedProcessAnswersNothingUntilContinued(t *testing.T) {
 }
 
 func TestProcessesAreACluster(t *testing.T) {
+	if testing.Short() {
+		t.Skip("three servers")
+	}
 	began := time.Now()
 	ps, err := testbed.StartServers(within(t), 3, testbed.ServerOptions{Stderr: os.Stderr})
 	must(t, err)

@@ -17,6 +17,9 @@ import (
 
 // One replica looks at the expected version before it looks at the id, three look at the id first.
 func TestAppendAgainIsTheSameEventOnAnyNumberOfReplicas(t *testing.T) {
+	if testing.Short() {
+		t.Skip("three servers")
+	}
 	cluster, err := testbed.StartNodes(t.Context(), 3, natsnode.Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -97,6 +97,9 @@ func TestStreamThatAppearsLaterIsFollowedFromItsFirst(t *testing.T) {
 // A backup of the server's files is put back: with fewer messages than the feed has seen, or with as many and more, but
 // others. In both the stream's creation time is the old one.
 func TestStreamRestoredFromBackupResets(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes longer than the rest together")
+	}
 	for name, since := range map[string][]string{"shorter": nil, "as long": {"b2"}, "longer": {"b2", "b3"}} {
 		t.Run(name, func(t *testing.T) {
 			dir, backup := t.TempDir(), t.TempDir()

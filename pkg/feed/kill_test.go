@@ -115,6 +115,9 @@ func longestPause(at []time.Time) (longest time.Duration) {
 }
 
 func TestNodeKilledWhilePublishingLosesNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("three servers")
+	}
 	for _, tc := range []struct {
 		mode   string
 		leader bool // is killed, or else a follower

@@ -236,6 +236,9 @@ func TestStretchGoesOnAfterItsConsumerIsDeleted(t *testing.T) {
 }
 
 func TestStretchGoesOnAfterTheNodeOfItsConsumerIsKilled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("three servers")
+	}
 	nodes := runNodes(t)
 	js := connectNodes(t, nodes...)
 	cfg := eventsConfig()

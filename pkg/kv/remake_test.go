@@ -76,6 +76,9 @@ func TestBucketIsMadeAnewAfterAPauseAndProven(t *testing.T) {
 }
 
 func TestNewBucketThatTakesNoWritesIsMadeOnceMore(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes longer than the rest together")
+	}
 	for name, c := range map[string]struct {
 		broken, deleted int32
 		proven          bool

@@ -294,6 +294,9 @@ func unnoticed(t *testing.T, a, b *process, happen func(), others ...*process) {
 }
 
 func TestElectionOfTheBucketAloneEndsNobody(t *testing.T) {
+	if testing.Short() {
+		t.Skip("three servers")
+	}
 	nodes, err := testbed.StartNodes(t.Context(), 3, natsnode.Options{StoreDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)

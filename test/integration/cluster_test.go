@@ -11,6 +11,9 @@ import (
 )
 
 func TestElectionOfTheBucketsLeaderReregistersEverything(t *testing.T) {
+	if testing.Short() {
+		t.Skip("three servers")
+	}
 	t.Parallel()
 	cluster, err := testbed.StartNodes(t.Context(), 3, natsnode.Options{StoreDir: t.TempDir()})
 	if err != nil {

@@ -15,6 +15,9 @@ import (
 
 // TestTenThousandSubscriptionsOfOneStreamGetTheirEvents: under the server's default limits, which end at 1,000 consumers.
 func TestTenThousandSubscriptionsOfOneStreamGetTheirEvents(t *testing.T) {
+	if testing.Short() {
+		t.Skip("thousands of subscriptions")
+	}
 	w := newWorld(t)
 	const each = 3
 	n := 10_000

@@ -337,6 +337,9 @@ func (g *ground) awaitNumbers(name string, want ...int) {
 
 // What JetStream stored and is no event reaches nobody: that is said, whether it is found as it is stored or later, and the others go on.
 func TestMessageThatIsNoEventIsSeen(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes longer than the rest together")
+	}
 	t.Parallel()
 	for _, c := range []struct {
 		name           string

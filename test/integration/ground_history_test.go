@@ -203,6 +203,9 @@ func clustered(t testing.TB) (*world, *testbed.Cluster[*natsnode.Node]) {
 
 // Each server of a restored R3 may have a creation time of its own.
 func TestChangesOfLeaderOfARestoredStoreDeliverNothingAgain(t *testing.T) {
+	if testing.Short() {
+		t.Skip("three servers")
+	}
 	t.Parallel()
 	w, cluster := clustered(t)
 	g := groundOn(w, allEvents("all"), storedIn("OUT"))
@@ -260,6 +263,9 @@ func (g *ground) lead(cluster *testbed.Cluster[*natsnode.Node], led map[string]b
 // Killed as a whole, a cluster that has everything in memory has the stream again with the creation time that it had, and nothing
 // in it.
 func TestMemoryOfAClusterThatDiedAsAWholeIsDeliveredAnew(t *testing.T) {
+	if testing.Short() {
+		t.Skip("three servers")
+	}
 	for name, others := range map[string]int{"fewer": 30, "more": 80} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -338,6 +344,9 @@ func TestMirrorIsAStore(t *testing.T) {
 }
 
 func TestStreamAndCheckpointsThatAreDeletedAreMadeAgain(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes longer than the rest together")
+	}
 	t.Parallel()
 	g := newGround(t, nil)
 	g.start()

@@ -132,6 +132,9 @@ func (g *ground) firstOf(stream string) uint64 {
 }
 
 func TestEventsThatAreGoneAfterAStopAreSaidOnce(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes longer than the rest together")
+	}
 	t.Parallel()
 	for way, remove := range goneWays {
 		for _, apart := range []bool{false, true} {
@@ -189,6 +192,9 @@ func TestEventsThatAreGoneAfterAStopAreSaidOnce(t *testing.T) {
 func (g *ground) reloadStopped(change func(*config.Config)) { change(g.config) }
 
 func TestEventsThatAreGoneWhileItsSubscriberIsSilentAreSaid(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes longer than the rest together")
+	}
 	t.Parallel()
 	for way, follow := range waysToFollow {
 		t.Run(way, func(t *testing.T) {

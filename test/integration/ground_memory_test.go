@@ -15,6 +15,9 @@ import (
 // TestGroundMemoryOfWaitingEventsIsBounded: 200 subscribers are away, and what waits for them does not fit the instance's memory twenty
 // times over. It is held within the bound, sent again to nobody, and delivered when they come; subscriptions beside go on meanwhile.
 func TestGroundMemoryOfWaitingEventsIsBounded(t *testing.T) {
+	if testing.Short() {
+		t.Skip("much memory")
+	}
 	t.Parallel()
 	for name, apart := range map[string]bool{"hosted emitter": false, "emitter apart": true} {
 		t.Run(name, func(t *testing.T) {

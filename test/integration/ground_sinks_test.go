@@ -169,6 +169,9 @@ func TestRequestAndStreamSayAtOnceWhichPermissionIsMissing(t *testing.T) {
 
 // The connection dies without being closed: nobody acknowledges what is in buffers that nobody reads.
 func TestConnectionThatDiesUnseenLosesNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes longer than the rest together")
+	}
 	t.Parallel()
 	g := newGround(t, func(o *server.Options) { o.Cluster.NoAdvertise = true }) // there is one way to it, over the relay
 	r := harness.NewRelay(t, g.node.URL())

@@ -57,6 +57,9 @@ func TestFloodOfEventsCostsAHandfulOfRegistrations(t *testing.T) {
 }
 
 func TestTenThousandSubscriptionsAreRegisteredWithoutGoroutines(t *testing.T) {
+	if testing.Short() {
+		t.Skip("thousands of subscriptions")
+	}
 	w := newWorld(t) // not parallel: it counts goroutines
 	const n = 10_000
 	w.start(quiet(t, w.URL, greenhouse)).stop() // so that what is made once is there

@@ -14,6 +14,9 @@ import (
 // TestAlertOfAProcessThatWasKilledIsResolved kills a process between an alert and its end. Whoever comes next tells the end: the next
 // run of the same name, or another instance, which has the subscription then.
 func TestAlertOfAProcessThatWasKilledIsResolved(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
 	subproxy := builtSubproxy(t)
 	for title, next := range map[string]string{"the next run": "host-a", "another instance": "host-b"} {
 		t.Run(title, func(t *testing.T) {

@@ -252,6 +252,9 @@ func TestRestartAfterACrashHasItsOwnAgainAtOnce(t *testing.T) {
 }
 
 func TestElectionOfTheClusterBucketMovesNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("three servers")
+	}
 	t.Parallel()
 	nodes, err := testbed.StartNodes(t.Context(), 3, natsnode.Options{StoreDir: t.TempDir()})
 	if err != nil {
@@ -325,6 +328,9 @@ func TestElectionOfTheClusterBucketMovesNothing(t *testing.T) {
 }
 
 func TestInstancesOfDifferentConfigurationsAgreeOnEachSubscription(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes longer than the rest together")
+	}
 	t.Parallel()
 	w := newWorld(t)
 	a := w.share("host-a", w.URL, subs(0, 20))
