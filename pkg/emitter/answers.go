@@ -3,7 +3,6 @@ package emitter
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -13,35 +12,21 @@ import (
 	"github.com/exesdb/subproxy/pkg/registration"
 )
 
-const (
-	// firstAsk is how soon a proxy that did not answer is asked again, and maxAsk how long that wait grows. A new registration, unless there
-	// is nothing to send to it (askLater), and a connection that came back, ask at once.
-	firstAsk = 250 * time.Millisecond
-	maxAsk   = 10 * time.Second
-	// stallAfter is how long nothing is acknowledged before the proxy is asked what it has: an event or an answer may be lost.
-	stallAfter = time.Second
-)
-
-// ask begins a session with the proxy that holds the registration: it is asked what it took last, and told which history of
-// the store this is about. Nothing is sent to it before it answers.
+// ask begins a session with the proxy that holds the registration.
 func (l *leader) ask(s *sub, now time.Time) {
-	l.open(s)
-	s.phase = asking
-	l.attention[s] = struct{}{}
+	l.leave(s)
+	l.sessions.open(s)
 	if l.tail == nil || l.resetting || !l.question(s, now) {
 		l.hold(s, now)
 	}
 }
 
-// open begins a session.
-func (l *leader) open(s *sub) {
-	l.unask(s)
-	l.leave(s)
-	s.sender = NewSender(s.sender.Acked)
-	s.settle()
-	s.session++
-	s.reply = fmt.Sprintf("%s.%d.%d", l.replies, s.id, s.session)
-	s.window, s.full = firstWindow, false
+// askDeferred asks the next of those that can wait.
+func (l *leader) askDeferred(now time.Time) {
+	for s := l.sessions.nextDeferred(now); s != nil; s = l.sessions.nextDeferred(now) {
+		l.ask(s, now)
+		l.sessions.await(s)
+	}
 }
 
 // follows reports whether it is known what the proxy of a new registration took last, without asking it.
@@ -55,15 +40,14 @@ func (l *leader) goOnFrom(s *sub, accepted uint64, now time.Time) {
 	if s.sender.Ack(accepted) {
 		l.checkpoints.mark(s)
 	}
-	l.open(s)
-	l.attention[s] = struct{}{}
+	l.leave(s)
+	l.sessions.open(s)
 	l.goOn(s, accepted, now)
 }
 
 // question asks, in a session or to begin one.
 func (l *leader) question(s *sub, now time.Time) bool {
-	s.askedAt = now
-	s.askWait = min(max(2*s.askWait, firstAsk), maxAsk)
+	l.sessions.asked(s, now)
 	m := &nats.Msg{Subject: s.registration.DeliverSubject, Reply: s.reply, Header: nats.Header{
 		event.SequenceHeader: {"0"}, event.TermHeader: l.termValue, event.EpochHeader: {l.history.epoch},
 	}}
@@ -72,13 +56,8 @@ func (l *leader) question(s *sub, now time.Time) bool {
 
 // hold waits for a newer registration, or until it is worth asking again.
 func (l *leader) hold(s *sub, now time.Time) {
-	l.unask(s)
 	l.leave(s)
-	s.sender.Rewind()
-	s.settle()
-	s.phase, s.askedAt = held, now
-	s.askWait = max(s.askWait, firstAsk)
-	l.attention[s] = struct{}{}
+	l.sessions.hold(s, now)
 }
 
 func (l *leader) answered(a *answer, now time.Time) {
@@ -90,52 +69,40 @@ func (l *leader) answered(a *answer, now time.Time) {
 	if s == nil {
 		return
 	}
-	if a.Kind == event.Unaccepted {
-		return // it has accepted nothing yet, and goes on
-	}
-	if a.Kind == event.Acked {
-		// It holds although the proxy is released: one that stops says what it accepted before, and that may be heard after.
-		if a.session >= s.since {
-			l.acked(s, a.Number, now)
-		} else {
-			l.metrics.Ignored.Inc()
-		}
-		return
-	}
-	if a.session != s.session || s.phase != asking && s.phase != running {
-		return
-	}
-	l.unask(s)
-	switch {
-	case a.nobody, a.Kind == event.Gone:
+	switch l.sessions.judge(s, a) {
+	case nothing:
+	case acknowledged:
+		l.acked(s, a.Number, now)
+	case outdated:
+		l.metrics.Ignored.Inc()
+	case unreached:
 		l.metrics.Nobody.Inc()
 		l.hold(s, now)
-	case a.Kind == event.Missing && s.phase == asking:
+	case begins:
 		l.begin(s, a.Number, now)
-	case a.Kind == event.Missing:
-		l.missing(s, a.Number)
-	case a.Kind == event.StaleTerm:
+	case misses:
+		l.missing(s, a.Number, now)
+	case staleTerm:
 		l.metrics.Stale.Inc()
 		l.stale(a.Number)
-	default:
+	case unreadable:
 		l.log.Warn("a proxy can't read what it is sent", "subscription", s.name, "owner", s.registration.Owner.Name)
 	}
 }
 
 func (l *leader) acked(s *sub, sequence uint64, now time.Time) {
-	if !s.sender.Ack(sequence) {
+	if !s.acknowledge(sequence) {
 		return
 	}
-	s.settle()
 	s.progressAt = now
 	l.checkpoints.mark(s)
 	if s.phase != running {
 		return
 	}
-	s.askWait = 0
+	s.hurry()
 	s.pos = max(s.pos, sequence)
 	s.grow()
-	if s.ride == nil && s.roomy() {
+	if s.ride == nil && s.hasHalfWindow() {
 		l.resume(s)
 	}
 }
@@ -173,9 +140,8 @@ func (l *leader) begin(s *sub, last uint64, now time.Time) {
 
 // goOn lets a subscription run after what its proxy took last.
 func (l *leader) goOn(s *sub, last uint64, now time.Time) {
-	s.sender.Nak(last)
-	s.settle()
-	s.phase, s.pos, s.askWait, s.progressAt = running, s.sender.Sent, 0, now
+	l.sessions.run(s, last, now)
+	s.pos = s.sender.Sent
 	if known := max(last, s.known()); known > l.tail.high {
 		l.checkHistory(known)
 	}
@@ -183,15 +149,8 @@ func (l *leader) goOn(s *sub, last uint64, now time.Time) {
 }
 
 // missing goes back to after what the proxy took last.
-func (l *leader) missing(s *sub, last uint64) {
-	before := s.sender.Sent
-	s.sender.Nak(last)
-	s.settle()
-	if _, attended := l.attention[s]; !attended && !s.sender.Idle() { // it took more than was known
-		s.progressAt = time.Now()
-		l.attention[s] = struct{}{}
-	}
-	if s.sender.Sent < before {
+func (l *leader) missing(s *sub, last uint64, now time.Time) {
+	if l.sessions.miss(s, last, now) {
 		l.metrics.Rewound.Inc()
 		l.leave(s)
 		s.pos = s.sender.Sent
@@ -239,7 +198,7 @@ func (l *leader) verify(term uint64) {
 func (l *leader) askAll(now time.Time) {
 	for _, s := range l.subs {
 		if s.phase == asking || s.phase == placing || s.phase == running || s.phase == held {
-			s.askWait = 0
+			s.hurry()
 			l.ask(s, now)
 		}
 	}
@@ -250,9 +209,9 @@ func (l *leader) reconnected(now time.Time) {
 	if l.tail == nil {
 		return
 	}
-	for s := range l.attention {
+	for s := range l.sessions.attended {
 		if s.phase == held || s.phase == asking {
-			s.askWait = 0
+			s.hurry()
 			l.ask(s, now)
 		} else if s.phase == running && !s.sender.Idle() {
 			l.question(s, now) // what was in flight may be lost

@@ -14,7 +14,7 @@ import (
 func TestOnlyTheCurrentIncarnationsAcknowledgementsCount(t *testing.T) {
 	l := &leader{
 		inbox: newInbox(), index: newIndex(), subs: map[string]*sub{}, byID: map[uint64]*sub{},
-		attention: map[*sub]struct{}{}, metrics: NewMetrics(nil),
+		metrics: NewMetrics(nil),
 	}
 	revision, now := uint64(0), time.Now()
 	var s *sub
@@ -28,7 +28,7 @@ func TestOnlyTheCurrentIncarnationsAcknowledgementsCount(t *testing.T) {
 		if s.phase == loading {
 			l.ask(s, now) // its checkpoint is read
 		}
-		return s.session
+		return s.number
 	}
 	ack := func(session, sequence, want uint64, what string) {
 		t.Helper()

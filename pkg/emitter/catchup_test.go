@@ -60,8 +60,8 @@ func newCatchingUp(t *rapid.T) *catchingUp {
 	never := time.Now().Add(1000 * time.Hour)
 	w.leader = &leader{
 		store: "s", term: 7, termValue: []string{"7"}, lease: steadyLease{}, local: w, reader: w, inbox: newInbox(), index: newIndex(), tail: newTrack(0),
-		subs: map[string]*sub{}, byID: map[uint64]*sub{}, attention: map[*sub]struct{}{}, metrics: NewMetrics(nil),
-		log: slog.New(slog.DiscardHandler), replies: "r", checkpoints: checkpoints{wroteAt: never}, sweptAt: never, told: progressMark{at: never},
+		subs: map[string]*sub{}, byID: map[uint64]*sub{}, metrics: NewMetrics(nil),
+		log: slog.New(slog.DiscardHandler), sessions: sessions{replies: "r"}, checkpoints: checkpoints{wroteAt: never}, sweptAt: never, told: progressMark{at: never},
 	}
 	return w
 }
@@ -216,7 +216,7 @@ func (w *catchingUp) take(p *proxyEnd, n int, accept bool) {
 	}
 	if accept && p.receiver.Last > p.acked {
 		p.acked = p.receiver.Last
-		w.answer(fmt.Sprintf("r.%d.%d", p.sub.id, p.sub.session), event.Answer{Kind: event.Acked, Number: p.acked})
+		w.answer(fmt.Sprintf("r.%d.%d", p.sub.id, p.sub.number), event.Answer{Kind: event.Acked, Number: p.acked})
 	}
 	w.turn()
 }
@@ -293,7 +293,7 @@ func (w *catchingUp) check() {
 			w.t.Fatalf("%s rides and waits", s.name)
 		case s.phase != running && (rides || l.catchUp.waits(s)):
 			w.t.Fatalf("%s is in phase %d, and rides or waits", s.name, s.phase)
-		case s.phase == running && !rides && !l.catchUp.waits(s) && s.roomy() && s.loss.stopped == nil:
+		case s.phase == running && !rides && !l.catchUp.waits(s) && s.hasHalfWindow() && s.loss.stopped == nil:
 			w.t.Fatalf("%s has room at %d of %d, and nobody has it", s.name, s.pos, len(w.stream))
 		case s.loss.stopped != nil && (rides || s.registration.OnGap != subscription.Pause):
 			w.t.Fatalf("%s is stopped at a gap, and rides or should go on", s.name)
@@ -301,8 +301,8 @@ func (w *catchingUp) check() {
 			w.t.Fatalf("%s holds, and nobody is told why", s.name)
 		case s.loss.stopped != nil && !s.loss.stopped.judged && !l.gaps.asking && len(l.gaps.open) == 0:
 			w.t.Fatalf("%s waits until a gap is judged, and nobody judges it", s.name)
-		case s.phase == running && !s.sender.Idle() || s.phase == asking && !s.patient || s.phase == held:
-			if _, attended := l.attention[s]; !attended {
+		case s.phase == running && !s.sender.Idle() || s.phase == asking && !s.deferred || s.phase == held:
+			if _, attended := l.sessions.attended[s]; !attended {
 				w.t.Fatalf("%s is in phase %d with %d in flight, and nobody attends to it", s.name, s.phase, s.sender.InFlight())
 			}
 		}
@@ -447,7 +447,7 @@ func TestNobodyWaitsWhereNobodyReads(t *testing.T) {
 				"miss": func(t *rapid.T) { // an event that is gone, and the proxy's word of it
 					p := any()
 					if p.sub.phase == running {
-						w.answer(fmt.Sprintf("r.%d.%d", p.sub.id, p.sub.session), event.Answer{Kind: event.Missing, Number: p.receiver.Last})
+						w.answer(fmt.Sprintf("r.%d.%d", p.sub.id, p.sub.number), event.Answer{Kind: event.Missing, Number: p.receiver.Last})
 						w.turn()
 					}
 				},

@@ -124,7 +124,7 @@ func (w *pointsWorld) elect() {
 	l := &pointsLeader{term: uint64(len(w.leaders) + 1), subs: map[string]*sub{}}
 	w.leaders = append(w.leaders, l)
 	for _, key := range pointKeys {
-		l.subs[key] = &sub{key: key, name: key, phase: loading}
+		l.subs[key] = &sub{key: key, name: key, session: session{phase: loading}}
 		l.checkpoints.want(l.subs[key])
 	}
 	if w.missing { // its emitter opens the bucket before it leads

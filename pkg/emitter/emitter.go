@@ -250,7 +250,6 @@ func (e *Emitter) lead(ctx context.Context, s Store, r *roster, lease *election.
 			return e.cfg.Park(ctx, &r.Registration, ev, epoch, reason)
 		},
 		subs: map[string]*sub{}, byID: map[uint64]*sub{}, index: newIndex(),
-		attention: map[*sub]struct{}{},
 	}
 	l.remaking.fails = rate.Sometimes{Interval: time.Minute}
 	if s.Stream.name() == StreamName(store) && s.Stream.Name == "" {

@@ -41,10 +41,9 @@ func TestEventThatWasGivenAwayIsReadAgainWhereItIsMissed(t *testing.T) {
 	local := &nearby{}
 	l := &leader{
 		store: "s", term: 7, local: local, index: newIndex(), tail: newTrack(0), metrics: NewMetrics(nil),
-		attention: map[*sub]struct{}{},
 	}
 	join := func(s subscription.Subscription, after uint64) *sub {
-		joined := &sub{name: s.Name, phase: running, window: firstWindow, local: true, sender: NewSender(after), pos: after}
+		joined := &sub{name: s.Name, session: session{phase: running}, flow: flow{window: firstWindow, sender: NewSender(after)}, local: true, pos: after}
 		if err := l.index.add(joined, s); err != nil {
 			t.Fatal(err)
 		}
@@ -60,7 +59,7 @@ func TestEventThatWasGivenAwayIsReadAgainWhereItIsMissed(t *testing.T) {
 	}
 	local.took(t, "1 after 0", "2 after 1", "3 after 2", "4 after 3")
 
-	l.missing(one, 2)
+	l.missing(one, 2, one.progressAt)
 	if waits := l.catchUp.waits(one); !waits || l.tail.low != 3 || len(l.tail.events) != 1 {
 		t.Fatalf("it waits for a pass: %t; the tail has %d after %d", waits, len(l.tail.events), l.tail.low)
 	}
@@ -78,7 +77,7 @@ func TestEventThatWasGivenAwayIsReadAgainWhereItIsMissed(t *testing.T) {
 	if len(local.got) != 2 || one.sender.Sent != 5 || two.sender.Sent != 5 {
 		t.Errorf("got %+v", local.got)
 	}
-	l.missing(one, 4)
+	l.missing(one, 4, one.progressAt)
 	if len(local.got) != 3 || local.got[2].Sequence != 5 || local.got[2].Prev != 4 {
 		t.Errorf("got %+v", local.got)
 	}

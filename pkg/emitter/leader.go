@@ -56,7 +56,6 @@ type leader struct {
 	interval  time.Duration // between writes of checkpoints
 	inbox     *inbox
 	work      sync.WaitGroup
-	replies   string // prefix of reply subjects
 	reader    reader
 	history   history
 	term      uint64 // what is sent with; the lease's may have risen since
@@ -72,8 +71,7 @@ type leader struct {
 	catchUp     catchUp
 	outlets     outlets
 	gaps        gaps
-	attention   map[*sub]struct{} // were asked, are held, or have events in flight
-	patients    patients
+	sessions    sessions
 	resetting   bool            // the stream is another, and has not been read to its end yet
 	ended       <-chan struct{} // closed when the leader ends
 	resets      int
@@ -115,8 +113,8 @@ func (l *leader) run(ctx context.Context) error {
 	if err := l.recall(working, info.Created); err != nil {
 		return err
 	}
-	l.replies = l.nc.NewInbox()
-	answers, err := l.nc.Subscribe(l.replies+".*.*", l.inbox.answer)
+	l.sessions.replies = l.nc.NewInbox()
+	answers, err := l.nc.Subscribe(l.sessions.replies+".*.*", l.inbox.answer)
 	if err != nil {
 		return fmt.Errorf("subscribe to answers: %w", err)
 	}
@@ -224,7 +222,7 @@ func (l *leader) turn(ctx context.Context) {
 	l.load(ctx)
 	l.plan(ctx, now)
 	l.judge(now)
-	l.askPatient(now)
+	l.askDeferred(now)
 }
 
 // streamed takes what the feed of the store's stream shows.
@@ -296,15 +294,11 @@ func (l *leader) entry(r *record, now time.Time) {
 	s := l.subs[r.Key()]
 	if r.DeliverSubject == "" { // it was released, or deleted
 		if s != nil && s.phase != absent && r.revision > s.registration.revision {
-			l.unask(s)
 			l.leave(s)
 			l.index.remove(s)
-			s.sender.Rewind()
-			s.settle()
+			l.sessions.release(s, r.Incarnation, now)
 			s.registration.revision = r.revision
-			s.phase, s.absentFrom = absent, now
 			l.forgetLoss(s)
-			s.released = r.Incarnation > 0 && r.Incarnation >= s.registration.Incarnation
 		}
 		return
 	}
@@ -313,16 +307,12 @@ func (l *leader) entry(r *record, now time.Time) {
 	}
 	if s == nil {
 		l.nextID++
-		s = &sub{id: l.nextID, key: r.Key(), name: r.Name, window: firstWindow}
+		s = &sub{id: l.nextID, key: r.Key(), name: r.Name, flow: flow{window: firstWindow}}
 		l.subs[s.key], l.byID[s.id] = s, s
 	}
 	old, riding := s.registration, s.phase == running && s.ride == l.tail && s.sender.Idle()
 	s.registration = *r
-	superseded := old.Owner.ID != r.Owner.ID || old.Incarnation != r.Incarnation
-	if superseded && !s.released {
-		s.since = s.session + 1
-	}
-	s.released = false
+	superseded := l.sessions.register(s, old.Registration, r.Registration)
 	if superseded {
 		l.permit(s, r.Cause)
 	}
@@ -336,7 +326,7 @@ func (l *leader) entry(r *record, now time.Time) {
 	}
 	switch {
 	case s.phase == absent && s.checkpoint.placed && r.Cause == registration.Takeover && now.Sub(s.absentFrom) < movesWithin:
-		s.askWait = 0
+		s.hurry()
 		l.ask(s, now)
 	case s.phase == absent: // the checkpoint is looked at again: it may have been deleted by hand, to begin anew
 		l.checkpoints.want(s)
@@ -345,9 +335,10 @@ func (l *leader) entry(r *record, now time.Time) {
 	case superseded && l.follows(s, r.HandedOver):
 		l.goOnFrom(s, r.HandedOver.Accepted, now)
 	case superseded && riding && !l.resetting:
-		l.askLater(s, now)
+		l.leave(s)
+		l.sessions.deferAsk(s, now)
 	case s.phase != running || old.DeliverSubject != r.DeliverSubject || superseded:
-		s.askWait = 0
+		s.hurry()
 		l.ask(s, now)
 	}
 }

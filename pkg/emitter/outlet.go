@@ -120,7 +120,7 @@ func (l *leader) mark(o *outlet, now time.Time) {
 	l.outlets.last++
 	o.number, o.marked, o.markedAt = l.outlets.last, o.sent, now
 	l.outlets.byMark[o.number] = o
-	_ = l.nc.PublishMsg(&nats.Msg{Subject: o.subject, Reply: l.replies + ".0." + strconv.FormatUint(o.number, 10), Header: nats.Header{
+	_ = l.nc.PublishMsg(&nats.Msg{Subject: o.subject, Reply: l.sessions.replies + ".0." + strconv.FormatUint(o.number, 10), Header: nats.Header{
 		event.SequenceHeader: {"0"}, event.TermHeader: l.termValue,
 	}}) // one that is lost is sent again by the tick
 }

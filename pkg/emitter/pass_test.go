@@ -17,7 +17,7 @@ import (
 
 func TestPageOfAPassThatWasGivenUpIsShownToNobody(t *testing.T) {
 	l := &leader{store: "s", index: newIndex(), tail: newTrack(10), metrics: NewMetrics(nil)}
-	s := &sub{name: "n", phase: running, window: firstWindow}
+	s := &sub{name: "n", session: session{phase: running}, flow: flow{window: firstWindow}}
 	if err := l.index.add(s, by(subscription.ByEventType, "of another stream")); err != nil {
 		t.Fatal(err)
 	}
@@ -73,11 +73,11 @@ func TestPassIsKeptForASubscriptionThatComesBackForTheRest(t *testing.T) {
 		never := time.Now().Add(1000 * time.Hour)
 		w.leader = &leader{
 			store: "s", term: 7, termValue: []string{"7"}, lease: steadyLease{}, local: w, reader: w, inbox: newInbox(), index: newIndex(), tail: newTrack(5000),
-			subs: map[string]*sub{}, byID: map[uint64]*sub{}, attention: map[*sub]struct{}{}, metrics: NewMetrics(nil),
-			log: slog.New(slog.DiscardHandler), replies: "r", checkpoints: checkpoints{wroteAt: never}, sweptAt: never, told: progressMark{at: never},
+			subs: map[string]*sub{}, byID: map[uint64]*sub{}, metrics: NewMetrics(nil),
+			log: slog.New(slog.DiscardHandler), sessions: sessions{replies: "r"}, checkpoints: checkpoints{wroteAt: never}, sweptAt: never, told: progressMark{at: never},
 		}
 		w.leader.tail.low = 4900
-		w.sub = &sub{name: "n", phase: running, window: firstWindow, local: true}
+		w.sub = &sub{name: "n", session: session{phase: running}, flow: flow{window: firstWindow}, local: true}
 		if err := w.leader.index.add(w.sub, by(subscription.ByStream, subscription.AllStreams)); err != nil {
 			t.Fatal(err)
 		}

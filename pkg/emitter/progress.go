@@ -90,7 +90,7 @@ const lagAfter = 500 * time.Millisecond
 // has everything is level, wherever its last event lies, and so is one that is given each event as it is stored and
 // acknowledges in time, and one whose new proxy need not be asked yet.
 func (l *leader) lag(s *sub, now time.Time) uint64 {
-	level := s.patient || s.ride == l.tail && (s.sender.Idle() || now.Sub(s.progressAt) < lagAfter)
+	level := s.deferred || s.ride == l.tail && (s.sender.Idle() || now.Sub(s.progressAt) < lagAfter)
 	if level || s.sender.Acked >= l.tail.high || !s.checkpoint.placed {
 		return 0
 	}

@@ -198,7 +198,7 @@ func (l *leader) newHistory(epoch string, last uint64) {
 				if !another {
 					continue
 				}
-				s.since = s.session + 1
+				s.since = s.number + 1
 				s.sender = NewSender(max(min(s.sender.Acked, last), s.least()))
 				l.forgetLoss(s)
 				s.loss = loss{fresh: s.sender.Acked == s.least(), gap: s.loss.gap}

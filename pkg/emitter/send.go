@@ -25,10 +25,10 @@ func (l *leader) dispatch(t *track, e *entry) {
 	for _, g := range l.groups {
 		for _, s := range g.subs {
 			switch {
-			case s.patient && t == l.tail:
+			case s.deferred && t == l.tail:
 				l.ask(s, time.Now())
 			case s.ride != t || s.pos >= sequence:
-			case !s.room():
+			case !s.hasRoom():
 				s.full = true
 				l.leave(s)
 				s.pos = sequence - 1
@@ -56,7 +56,7 @@ func (l *leader) serve(s *sub, t *track) {
 				return
 			}
 		} else if s.group.matches(e) {
-			if !s.room() {
+			if !s.hasRoom() {
 				s.full = true
 				return
 			}
@@ -85,7 +85,7 @@ func (l *leader) serve(s *sub, t *track) {
 
 // resume goes on with a subscription that does not ride: on a track that has what it wants next, or it waits for one.
 func (l *leader) resume(s *sub) {
-	if s.phase != running || s.ride != nil || s.loss.stopped != nil || !s.room() {
+	if s.phase != running || s.ride != nil || s.loss.stopped != nil || !s.hasRoom() {
 		return
 	}
 	l.catchUp.forget(s)
@@ -129,10 +129,10 @@ func (l *leader) send(s *sub, e *entry) bool {
 		l.carry(s, e.size)
 	}
 	s.sent(e.event.Sequence, e.size)
+	s.loss.fresh = false
 	l.metrics.Sent.Inc()
 	if wasIdle {
-		s.progressAt = time.Now()
-		l.attention[s] = struct{}{}
+		l.sessions.sent(s, time.Now())
 	}
 	return true
 }

@@ -17,7 +17,7 @@ func (l *leader) tick(ctx context.Context, now time.Time) {
 		return
 	}
 	l.risen(now)
-	for s := range l.attention {
+	for s := range l.sessions.attended {
 		l.attend(s, now)
 	}
 	l.skipGaps()
@@ -34,18 +34,13 @@ func (l *leader) tick(ctx context.Context, now time.Time) {
 	l.report(now)
 }
 
-// attend looks after one that was asked, is held, or has events in flight.
+// attend looks after a subscription that was asked, is held, or has events in flight.
 func (l *leader) attend(s *sub, now time.Time) {
-	switch {
-	case s.phase == absent, s.phase == loading, s.phase == placing, s.phase == running && s.sender.Idle():
-		delete(l.attention, s)
-	case s.phase == held || s.phase == asking:
-		if now.Sub(s.askedAt) >= s.askWait {
-			l.ask(s, now)
-		}
-	case now.Sub(s.progressAt) >= stallAfter && now.Sub(s.askedAt) >= s.askWait:
-		// Slow, or something was lost; the answer tells. Meanwhile it is let less.
-		s.window = max(leastWindow, s.window/2)
+	switch l.sessions.due(s, now) {
+	case noNeed:
+	case toBeAsked:
+		l.ask(s, now)
+	case toBeQuestioned:
 		if s.checkpoint.placed && !s.checkpoint.durable { // where it began must be known, should what it has not accepted yet be removed
 			l.checkpoints.mark(s)
 		}

@@ -36,10 +36,10 @@ func TestProxiesThatTookOverAreAskedInTurnUnlessThereIsAnEvent(t *testing.T) {
 	q := &questioned{sessions: map[uint64]uint64{}}
 	l := &leader{
 		inbox: newInbox(), index: newIndex(), subs: map[string]*sub{}, byID: map[uint64]*sub{},
-		attention: map[*sub]struct{}{}, metrics: NewMetrics(nil), tail: newTrack(0), replies: "r", local: q,
+		metrics: NewMetrics(nil), tail: newTrack(0), sessions: sessions{replies: "r"}, local: q,
 		log: slog.New(slog.DiscardHandler),
 	}
-	const n = 3 * patientQuestions
+	const n = 3 * deferredQuestions
 	now, revision := time.Now(), uint64(0)
 	register := func(incarnation uint64) {
 		for i := range n {
@@ -55,7 +55,7 @@ func TestProxiesThatTookOverAreAskedInTurnUnlessThereIsAnEvent(t *testing.T) {
 	}
 	answerAll := func() {
 		for id := range uint64(n) {
-			if l.byID[id+1].phase == asking && q.sessions[id+1] == l.byID[id+1].session {
+			if l.byID[id+1].phase == asking && q.sessions[id+1] == l.byID[id+1].number {
 				answer(id + 1)
 			}
 		}
@@ -74,41 +74,41 @@ func TestProxiesThatTookOverAreAskedInTurnUnlessThereIsAnEvent(t *testing.T) {
 
 	q.n = 0
 	register(2)
-	l.askPatient(now)
+	l.askDeferred(now)
 	asked(0, "while more are taken over")
-	now = now.Add(patientAfter)
-	l.askPatient(now)
-	l.askPatient(now)
-	asked(patientQuestions, "before any answered")
+	now = now.Add(deferredAfter)
+	l.askDeferred(now)
+	l.askDeferred(now)
+	asked(deferredQuestions, "before any answered")
 	last := l.byID[n]
 	e := &entry{event: event.Event{Store: "s", Stream: "stream-" + fmt.Sprint(n-1), Sequence: 1}}
 	l.tail.add(e)
 	l.dispatch(l.tail, e)
-	asked(patientQuestions+1, "with an event for one that waits")
+	asked(deferredQuestions+1, "with an event for one that waits")
 	answer(n)
 	if last.phase != running || last.sender.InFlight() != 1 {
 		t.Errorf("what has an event is in phase %d with %d in flight", last.phase, last.sender.InFlight())
 	}
 	answer(1)
-	l.askPatient(now)
-	asked(patientQuestions+2, "when one answered")
+	l.askDeferred(now)
+	asked(deferredQuestions+2, "when one answered")
 
 	// Lost answers hold up nobody.
 	now = now.Add(firstAsk)
-	for s := range l.attention {
+	for s := range l.sessions.attended {
 		l.attend(s, now)
 	}
-	asked(2*patientQuestions+2, "when no answer came")
-	for range n / patientQuestions {
+	asked(2*deferredQuestions+2, "when no answer came")
+	for range n / deferredQuestions {
 		answerAll()
-		l.askPatient(now)
+		l.askDeferred(now)
 	}
 	for _, s := range l.subs {
-		if s.phase != running || s.patient || s.counted {
-			t.Errorf("%s is in phase %d, patient %t, counted %t", s.name, s.phase, s.patient, s.counted)
+		if s.phase != running || s.deferred || s.outstanding {
+			t.Errorf("%s is in phase %d, deferred %t, outstanding %t", s.name, s.phase, s.deferred, s.outstanding)
 		}
 	}
-	if l.patients.asked != 0 || len(l.patients.waiting) != 0 {
-		t.Errorf("in the end %d questions are open and %d wait", l.patients.asked, len(l.patients.waiting))
+	if l.sessions.outstanding != 0 || len(l.sessions.deferred) != 0 {
+		t.Errorf("in the end %d questions are open and %d wait", l.sessions.outstanding, len(l.sessions.deferred))
 	}
 }
