@@ -14,10 +14,10 @@ import (
 
 // ask begins a session with the proxy that holds the registration.
 func (l *leader) ask(s *sub, now time.Time) {
-	l.leave(s)
+	l.detach(s)
 	l.sessions.open(s)
 	if l.tail == nil || l.resetting || !l.question(s, now) {
-		l.hold(s, now)
+		l.pause(s, now)
 	}
 }
 
@@ -34,15 +34,15 @@ func (l *leader) follows(s *sub, stopped registration.Position) bool {
 	return stopped.Epoch != "" && stopped.Epoch == l.history.epoch && l.tail != nil && !l.resetting && s.checkpoint.placed && (s.registration.StartVersion >= 0 || s.checkpoint.durable)
 }
 
-// goOnFrom begins a session where the holder before stopped, which said so when it handed the subscription over: asking would be
+// resumeAfterHolder begins a session where the holder before stopped, which said so when it handed the subscription over: asking would be
 // most of the pause. Where the proxy knows it otherwise, it says so.
-func (l *leader) goOnFrom(s *sub, accepted uint64, now time.Time) {
+func (l *leader) resumeAfterHolder(s *sub, accepted uint64, now time.Time) {
 	if s.sender.Ack(accepted) {
 		l.checkpoints.mark(s)
 	}
-	l.leave(s)
+	l.detach(s)
 	l.sessions.open(s)
-	l.goOn(s, accepted, now)
+	l.resumeFrom(s, accepted, now)
 }
 
 // question asks, in a session or to begin one.
@@ -54,10 +54,10 @@ func (l *leader) question(s *sub, now time.Time) bool {
 	return s.local && l.local.Offer(event.Handoff{Message: m, Term: l.term}) || l.nc.PublishMsg(m) == nil
 }
 
-// hold waits for a newer registration, or until it is worth asking again.
-func (l *leader) hold(s *sub, now time.Time) {
-	l.leave(s)
-	l.sessions.hold(s, now)
+// pause waits for a newer registration, or until it is worth asking again.
+func (l *leader) pause(s *sub, now time.Time) {
+	l.detach(s)
+	l.sessions.pause(s, now)
 }
 
 func (l *leader) answered(a *answer, now time.Time) {
@@ -77,7 +77,7 @@ func (l *leader) answered(a *answer, now time.Time) {
 		l.metrics.Ignored.Inc()
 	case unreached:
 		l.metrics.Nobody.Inc()
-		l.hold(s, now)
+		l.pause(s, now)
 	case begins:
 		l.begin(s, a.Number, now)
 	case misses:
@@ -102,7 +102,7 @@ func (l *leader) acked(s *sub, sequence uint64, now time.Time) {
 	s.hurry()
 	s.pos = max(s.pos, sequence)
 	s.grow()
-	if s.ride == nil && s.hasHalfWindow() {
+	if s.segment == nil && s.hasHalfWindow() {
 		l.resume(s)
 	}
 }
@@ -114,7 +114,7 @@ func (l *leader) begin(s *sub, last uint64, now time.Time) {
 	case last > 0 || s.sender.Acked > 0:
 		// The proxy knows more than the bucket of checkpoints.
 		if s.sender.Acked == 0 {
-			s.sender.Acked = s.least() // it has accepted none yet
+			s.sender.Acked = s.startPosition() // it has accepted none yet
 		}
 		s.sender = NewSender(s.sender.Acked)
 		s.checkpoint.placed = true
@@ -123,7 +123,7 @@ func (l *leader) begin(s *sub, last uint64, now time.Time) {
 	default:
 		position := l.tail.high // of start -1: new events only
 		if start >= 0 {
-			position, s.loss.fresh = s.least(), start == 0
+			position, s.loss.fresh = s.startPosition(), start == 0
 		}
 		s.sender = NewSender(position)
 		s.checkpoint.placed = true
@@ -135,11 +135,11 @@ func (l *leader) begin(s *sub, last uint64, now time.Time) {
 		l.checkpoints.mark(s)
 		return
 	}
-	l.goOn(s, last, now)
+	l.resumeFrom(s, last, now)
 }
 
-// goOn lets a subscription run after what its proxy took last.
-func (l *leader) goOn(s *sub, last uint64, now time.Time) {
+// resumeFrom lets a subscription run after what its proxy took last.
+func (l *leader) resumeFrom(s *sub, last uint64, now time.Time) {
 	l.sessions.run(s, last, now)
 	s.pos = s.sender.Sent
 	if known := max(last, s.known()); known > l.tail.high {
@@ -152,7 +152,7 @@ func (l *leader) goOn(s *sub, last uint64, now time.Time) {
 func (l *leader) missing(s *sub, last uint64, now time.Time) {
 	if l.sessions.miss(s, last, now) {
 		l.metrics.Rewound.Inc()
-		l.leave(s)
+		l.detach(s)
 		s.pos = s.sender.Sent
 	} else {
 		s.pos = max(s.pos, s.sender.Sent)
@@ -182,7 +182,7 @@ func (l *leader) verify(term uint64) {
 			switch {
 			case err == nil:
 				l.checkpoints.suspended = false
-				l.risen(time.Now())
+				l.adoptTerm(time.Now())
 			case errors.Is(err, election.ErrDeposed): // the context ends
 			case errors.Is(err, election.ErrLastTerm):
 				l.checkpoints.suspended = false
@@ -197,7 +197,7 @@ func (l *leader) verify(term uint64) {
 // askAll begins every session anew.
 func (l *leader) askAll(now time.Time) {
 	for _, s := range l.subs {
-		if s.phase == asking || s.phase == placing || s.phase == running || s.phase == held {
+		if s.phase == asking || s.phase == placing || s.phase == running || s.phase == paused {
 			s.hurry()
 			l.ask(s, now)
 		}
@@ -210,7 +210,7 @@ func (l *leader) reconnected(now time.Time) {
 		return
 	}
 	for s := range l.sessions.attended {
-		if s.phase == held || s.phase == asking {
+		if s.phase == paused || s.phase == asking {
 			s.hurry()
 			l.ask(s, now)
 		} else if s.phase == running && !s.sender.Idle() {

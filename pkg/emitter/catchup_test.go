@@ -59,7 +59,7 @@ func newCatchingUp(t *rapid.T) *catchingUp {
 	w := &catchingUp{t: t, reads: map[context.Context]chan read{}, removed: map[uint64]feed.Message{}, proxies: map[string]*proxyEnd{}}
 	never := time.Now().Add(1000 * time.Hour)
 	w.leader = &leader{
-		store: "s", term: 7, termValue: []string{"7"}, lease: steadyLease{}, local: w, reader: w, inbox: newInbox(), index: newIndex(), tail: newTrack(0),
+		store: "s", term: 7, termValue: []string{"7"}, lease: steadyLease{}, local: w, reader: w, inbox: newInbox(), index: newIndex(), tail: newSegment(0),
 		subs: map[string]*sub{}, byID: map[uint64]*sub{}, metrics: NewMetrics(nil),
 		log: slog.New(slog.DiscardHandler), sessions: sessions{replies: "r"}, checkpoints: checkpoints{wroteAt: never}, sweptAt: never, told: progressMark{at: never},
 	}
@@ -223,7 +223,7 @@ func (w *catchingUp) take(p *proxyEnd, n int, accept bool) {
 
 // page answers the read of a pass, if there is one.
 func (w *catchingUp) page(place, n int, err error) {
-	passes := slices.DeleteFunc(slices.Clone(w.leader.catchUp.passes), func(t *track) bool { return w.reads[t.ctx] == nil })
+	passes := slices.DeleteFunc(slices.Clone(w.leader.catchUp.passes), func(t *segment) bool { return w.reads[t.ctx] == nil })
 	if len(passes) == 0 {
 		return
 	}
@@ -285,30 +285,30 @@ func (w *catchingUp) check() {
 	for _, p := range w.order {
 		s := p.sub
 		p.listen()
-		rides := s.ride != nil
+		attached := s.segment != nil
 		switch {
-		case rides && s.ride != l.tail && !l.catchUp.goesOn(s.ride):
-			w.t.Fatalf("%s rides on a pass that was ended", s.name)
-		case rides && l.catchUp.waits(s):
-			w.t.Fatalf("%s rides and waits", s.name)
-		case s.phase != running && (rides || l.catchUp.waits(s)):
-			w.t.Fatalf("%s is in phase %d, and rides or waits", s.name, s.phase)
-		case s.phase == running && !rides && !l.catchUp.waits(s) && s.hasHalfWindow() && s.loss.stopped == nil:
+		case attached && s.segment != l.tail && !l.catchUp.goesOn(s.segment):
+			w.t.Fatalf("%s is attached to a pass that was ended", s.name)
+		case attached && l.catchUp.waits(s):
+			w.t.Fatalf("%s is attached and waits", s.name)
+		case s.phase != running && (attached || l.catchUp.waits(s)):
+			w.t.Fatalf("%s is in phase %d, and is attached or waits", s.name, s.phase)
+		case s.phase == running && !attached && !l.catchUp.waits(s) && s.hasHalfWindow() && s.loss.stopped == nil:
 			w.t.Fatalf("%s has room at %d of %d, and nobody has it", s.name, s.pos, len(w.stream))
-		case s.loss.stopped != nil && (rides || s.registration.OnGap != subscription.Pause):
-			w.t.Fatalf("%s is stopped at a gap, and rides or should go on", s.name)
+		case s.loss.stopped != nil && (attached || s.registration.OnGap != subscription.Pause):
+			w.t.Fatalf("%s is stopped at a gap, and is attached or should go on", s.name)
 		case s.loss.stopped != nil && s.loss.stopped.judged && l.obstacles.waiting[s.name] == "":
 			w.t.Fatalf("%s holds, and nobody is told why", s.name)
 		case s.loss.stopped != nil && !s.loss.stopped.judged && !l.gaps.asking && len(l.gaps.open) == 0:
 			w.t.Fatalf("%s waits until a gap is judged, and nobody judges it", s.name)
-		case s.phase == running && !s.sender.Idle() || s.phase == asking && !s.deferred || s.phase == held:
+		case s.phase == running && !s.sender.Idle() || s.phase == asking && !s.deferred || s.phase == paused:
 			if _, attended := l.sessions.attended[s]; !attended {
 				w.t.Fatalf("%s is in phase %d with %d in flight, and nobody attends to it", s.name, s.phase, s.sender.InFlight())
 			}
 		}
-		if rides {
-			if _, known := s.ride.riders[s]; !known {
-				w.t.Fatalf("%s rides on a track that does not know it", s.name)
+		if attached {
+			if _, known := s.segment.attached[s]; !known {
+				w.t.Fatalf("%s is attached to a segment that does not know it", s.name)
 			}
 		}
 	}
@@ -316,17 +316,17 @@ func (w *catchingUp) check() {
 		w.t.Fatalf("%d wait, and there is no pass", len(l.catchUp.waiting))
 	}
 	for _, t := range append(slices.Clone(l.catchUp.passes), l.tail) {
-		for s := range t.riders {
-			if s.ride != t {
-				w.t.Fatalf("a track counts %s among its riders, which does not ride on it", s.name)
+		for s := range t.attached {
+			if s.segment != t {
+				w.t.Fatalf("a segment counts %s as attached, which is not", s.name)
 			}
 		}
 		rests := func() bool {
-			return t.ctx != nil && len(t.riders) > 0 && !t.reading && time.Now().After(t.retryAt) && !l.tail.has(t.high)
+			return t.ctx != nil && len(t.attached) > 0 && !t.reading && time.Now().After(t.retryAt) && !l.tail.has(t.high)
 		}
 		if rests() { // one got on after the pass had its turn
 			if l.turn(w.t.Context()); rests() {
-				w.t.Fatalf("%d ride on a pass that does not read", len(t.riders))
+				w.t.Fatalf("%d are attached to a pass that does not read", len(t.attached))
 			}
 		}
 	}
@@ -355,7 +355,7 @@ func (w *catchingUp) settle() bool {
 		w.pass(200 * time.Millisecond)
 		level := w.heard == len(w.stream) || len(w.stored(uint64(w.heard+1), 1)) == 0
 		for _, p := range w.order {
-			level = level && p.sub.phase == running && p.sub.ride == w.leader.tail && p.sub.sender.Idle() && len(p.incoming) == 0
+			level = level && p.sub.phase == running && p.sub.segment == w.leader.tail && p.sub.sender.Idle() && len(p.incoming) == 0
 		}
 		if level {
 			return true
@@ -393,7 +393,7 @@ func (w *catchingUp) verify() {
 	}
 }
 
-// TestNobodyWaitsWhereNobodyReads drives the real leader's passes, riders, windows, arrivals, acknowledgements and pages in any order.
+// TestNobodyWaitsWhereNobodyReads drives the real leader's passes, windows, arrivals, acknowledgements and pages in any order.
 func TestNobodyWaitsWhereNobodyReads(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -479,11 +479,11 @@ func TestNobodyWaitsWhereNobodyReads(t *testing.T) {
 			if !w.settle() {
 				for _, p := range w.order {
 					s := p.sub
-					t.Logf("%s: phase %d at %d of %d; acked %d, sent %d, in flight %d, window %d, rides %t, waits %t; its proxy took %d and accepted %d",
-						s.name, s.phase, s.pos, len(w.stream), s.sender.Acked, s.sender.Sent, s.sender.InFlight(), s.window, s.ride != nil, w.leader.catchUp.waits(s), p.receiver.Last, p.acked)
+					t.Logf("%s: phase %d at %d of %d; acked %d, sent %d, in flight %d, window %d, attached %t, waits %t; its proxy took %d and accepted %d",
+						s.name, s.phase, s.pos, len(w.stream), s.sender.Acked, s.sender.Sent, s.sender.InFlight(), s.window, s.segment != nil, w.leader.catchUp.waits(s), p.receiver.Last, p.acked)
 				}
 				for _, pass := range w.leader.catchUp.passes {
-					t.Logf("a pass (%t) from %d to %d, %d ride, reading %t, %d ahead, %d times nothing", w.reads[pass.ctx] != nil, pass.low, pass.high, len(pass.riders), pass.reading, pass.ahead(), pass.nothing)
+					t.Logf("a pass (%t) from %d to %d, %d attached, reading %t, %d ahead, %d times nothing", w.reads[pass.ctx] != nil, pass.low, pass.high, len(pass.attached), pass.reading, pass.ahead(), pass.nothing)
 				}
 				t.Fatalf("not all is delivered: heard %d, tail from %d to %d, %d passes", w.heard, w.leader.tail.low, w.leader.tail.high, len(w.leader.catchUp.passes))
 			}

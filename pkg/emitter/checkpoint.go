@@ -160,7 +160,7 @@ func (l *leader) dropFormer(s *sub) {
 
 // skip moves checkpoints over what their subscriptions do not want.
 func (l *leader) skip(least uint64) {
-	for s := range l.tail.riders {
+	for s := range l.tail.attached {
 		if s.sender.Idle() && l.tail.high > s.sender.Acked+least {
 			s.sender.Skip(l.tail.high)
 			l.checkpoints.mark(s)

@@ -228,14 +228,14 @@ func (c *checkpoints) loaded(got *loaded, by stamp) {
 		delete(c.dirty, s)
 	}
 	at.revision, s.loss.gap = got.revision, got.point.Gap
-	sequence, counts := got.point.placeIn(by.epoch, got.compared, s.least())
+	sequence, counts := got.point.placeIn(by.epoch, got.compared, s.startPosition())
 	switch {
 	case got.odd != nil: // the position is the proxy's, or the start
 	case got.found && counts:
 		s.sender, at.placed, at.durable = NewSender(sequence), true, true
 	case got.found:
 		// Of a stream that is no more: everything in this one is new.
-		s.sender, at.placed, at.durable = NewSender(s.least()), true, true
+		s.sender, at.placed, at.durable = NewSender(s.startPosition()), true, true
 		s.loss.fresh = true
 		c.voided++
 	}

@@ -36,7 +36,7 @@ func TestProxiesThatTookOverAreAskedInTurnUnlessThereIsAnEvent(t *testing.T) {
 	q := &questioned{sessions: map[uint64]uint64{}}
 	l := &leader{
 		inbox: newInbox(), index: newIndex(), subs: map[string]*sub{}, byID: map[uint64]*sub{},
-		metrics: NewMetrics(nil), tail: newTrack(0), sessions: sessions{replies: "r"}, local: q,
+		metrics: NewMetrics(nil), tail: newSegment(0), sessions: sessions{replies: "r"}, local: q,
 		log: slog.New(slog.DiscardHandler),
 	}
 	const n = 3 * deferredQuestions
@@ -96,7 +96,7 @@ func TestProxiesThatTookOverAreAskedInTurnUnlessThereIsAnEvent(t *testing.T) {
 	// Lost answers hold up nobody.
 	now = now.Add(firstAsk)
 	for s := range l.sessions.attended {
-		l.attend(s, now)
+		l.checkProgress(s, now)
 	}
 	asked(2*deferredQuestions+2, "when no answer came")
 	for range n / deferredQuestions {

@@ -105,8 +105,8 @@ type loss struct {
 	gap     *event.Gap // what it lost, as it is told; nil: nothing, or long ago
 }
 
-// over notes that the stream has nothing on the track between its end and a sequence, and shows that to those that ride on it.
-func (l *leader) over(t *track, to uint64) {
+// over notes that the stream has nothing between the segment's end and a sequence, and shows that to those that are attached.
+func (l *leader) over(t *segment, to uint64) {
 	if to <= t.high {
 		return
 	}
@@ -117,16 +117,16 @@ func (l *leader) over(t *track, to uint64) {
 		l.gaps.open = append(l.gaps.open, h)
 	}
 	t.add(&entry{event: event.Event{Sequence: to}, hole: h, size: holeBytes})
-	for s := range t.riders {
+	for s := range t.attached {
 		if s.pos < to && !l.pass(s, h) {
 			at := max(s.pos, h.from-1)
-			l.leave(s)
+			l.detach(s)
 			s.pos = at
 			l.stop(s, h)
 		}
 	}
-	if len(t.riders) > 0 {
-		t.front = to
+	if len(t.attached) > 0 {
+		t.consumedTo = to
 	}
 }
 
@@ -135,7 +135,7 @@ const holeBytes = 512
 
 // pass takes a subscription over a hole. It reports false where it may not go on yet.
 func (l *leader) pass(s *sub, h *hole) bool {
-	fresh, from := s.loss.fresh && h.from <= s.least()+1, max(h.from, s.pos+1)
+	fresh, from := s.loss.fresh && h.from <= s.startPosition()+1, max(h.from, s.pos+1)
 	s.loss.fresh = false
 	switch {
 	case s.loss.cleared.has(span{from, h.to}):
@@ -253,7 +253,7 @@ func (l *leader) judged(h *hole, first uint64) {
 		}
 	}
 	for _, s := range h.waiting {
-		// By now the track may have forgotten it. The next one has a hole of its own there, of which nothing is to be asked again.
+		// By now the segment may have forgotten it. The next one has a hole of its own there, of which nothing is to be asked again.
 		if s.loss.stopped == h && l.pass(s, h) {
 			s.loss.stopped = nil
 			l.clear(s, h.span)
@@ -276,8 +276,8 @@ func (g *gaps) wentOver(s *sub) {
 func (l *leader) skipGaps() {
 	for s := range l.gaps.over {
 		at := s.pos
-		if s.ride != nil {
-			at = max(at, s.ride.high)
+		if s.segment != nil {
+			at = max(at, s.segment.high)
 		}
 		switch {
 		case s.sender.Acked >= s.loss.passed:

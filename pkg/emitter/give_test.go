@@ -40,7 +40,7 @@ func (n *nearby) took(t *testing.T, want ...string) {
 func TestEventThatWasGivenAwayIsReadAgainWhereItIsMissed(t *testing.T) {
 	local := &nearby{}
 	l := &leader{
-		store: "s", term: 7, local: local, index: newIndex(), tail: newTrack(0), metrics: NewMetrics(nil),
+		store: "s", term: 7, local: local, index: newIndex(), tail: newSegment(0), metrics: NewMetrics(nil),
 	}
 	join := func(s subscription.Subscription, after uint64) *sub {
 		joined := &sub{name: s.Name, session: session{phase: running}, flow: flow{window: firstWindow, sender: NewSender(after)}, local: true, pos: after}

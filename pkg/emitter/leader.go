@@ -66,7 +66,7 @@ type leader struct {
 	nextID      uint64
 	index       index
 	groups      []*group // that want the event in hand
-	tail        *track   // nil until the end of the stream is known
+	tail        *segment // nil until the end of the stream is known
 	first       uint64   // of the stream's messages, as far as is known
 	catchUp     catchUp
 	outlets     outlets
@@ -182,9 +182,9 @@ func (l *leader) setTerm() {
 	l.termValue = []string{strconv.FormatUint(l.term, 10)}
 }
 
-// risen takes over a term of the lease that is higher than what was sent with: it was raised, or the lease had vanished and
+// adoptTerm takes over a term of the lease that is higher than what was sent with: it was raised, or the lease had vanished and
 // was written again.
-func (l *leader) risen(now time.Time) {
+func (l *leader) adoptTerm(now time.Time) {
 	if l.lease.Term() == l.term {
 		return
 	}
@@ -229,7 +229,7 @@ func (l *leader) turn(ctx context.Context) {
 func (l *leader) streamed(ctx context.Context, item streamItem) {
 	switch item.kind {
 	case isMessage:
-		l.know(item.message.Sequence - 1)
+		l.initTail(item.message.Sequence - 1)
 		l.history.heard = feed.Witness{Sequence: item.message.Sequence, Time: item.message.Time}
 		l.over(l.tail, item.message.Sequence-1)
 		if e := l.entryOf(item.message); e != nil {
@@ -243,7 +243,7 @@ func (l *leader) streamed(ctx context.Context, item streamItem) {
 			l.over(l.tail, item.sequence-1)
 		}
 	case isLevel:
-		l.know(item.sequence)
+		l.initTail(item.sequence)
 		l.level(ctx)
 	case isSeen:
 		l.seen(item.seen)
@@ -252,10 +252,10 @@ func (l *leader) streamed(ctx context.Context, item streamItem) {
 	}
 }
 
-// know begins the tail, once it is known where the stream ends.
-func (l *leader) know(end uint64) {
+// initTail begins the tail, once it is known where the stream ends.
+func (l *leader) initTail(end uint64) {
 	if l.tail == nil {
-		l.tail = newTrack(end)
+		l.tail = newSegment(end)
 		l.askAll(time.Now())
 	}
 }
@@ -294,7 +294,7 @@ func (l *leader) entry(r *record, now time.Time) {
 	s := l.subs[r.Key()]
 	if r.DeliverSubject == "" { // it was released, or deleted
 		if s != nil && s.phase != absent && r.revision > s.registration.revision {
-			l.leave(s)
+			l.detach(s)
 			l.index.remove(s)
 			l.sessions.release(s, r.Incarnation, now)
 			s.registration.revision = r.revision
@@ -310,7 +310,7 @@ func (l *leader) entry(r *record, now time.Time) {
 		s = &sub{id: l.nextID, key: r.Key(), name: r.Name, flow: flow{window: firstWindow}}
 		l.subs[s.key], l.byID[s.id] = s, s
 	}
-	old, riding := s.registration, s.phase == running && s.ride == l.tail && s.sender.Idle()
+	old, attached := s.registration, s.phase == running && s.segment == l.tail && s.sender.Idle()
 	s.registration = *r
 	superseded := l.sessions.register(s, old.Registration, r.Registration)
 	if superseded {
@@ -333,9 +333,9 @@ func (l *leader) entry(r *record, now time.Time) {
 		s.phase = loading
 	case s.phase == loading:
 	case superseded && l.follows(s, r.HandedOver):
-		l.goOnFrom(s, r.HandedOver.Accepted, now)
-	case superseded && riding && !l.resetting:
-		l.leave(s)
+		l.resumeAfterHolder(s, r.HandedOver.Accepted, now)
+	case superseded && attached && !l.resetting:
+		l.detach(s)
 		l.sessions.deferAsk(s, now)
 	case s.phase != running || old.DeliverSubject != r.DeliverSubject || superseded:
 		s.hurry()

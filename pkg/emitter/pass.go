@@ -20,8 +20,8 @@ const (
 	// shortPass is how many pages a pass reads by direct get alone. One that has more to read then, and somebody who keeps up
 	// with it, is worth a consumer: a slow subscription, of which every window begins a pass, never has one.
 	shortPass = 3
-	// abandonAfter is how long a pass that nobody rides on is kept after it read or replayed something last, while somebody waits
-	// and there may be no more passes; and else. A subscription whose window is full rides nowhere and comes back for the rest.
+	// abandonAfter is how long a pass to which nobody is attached is kept after it read or replayed something last, while somebody waits
+	// and there may be no more passes; and else. A subscription whose window is full is detached and comes back for the rest.
 	abandonAfter     = 100 * time.Millisecond
 	abandonedForGood = time.Second
 	// readAgain is how soon a failed read is tried again.
@@ -59,47 +59,47 @@ func (l *leader) plan(ctx context.Context, now time.Time) {
 }
 
 // startPass begins a pass, where one is waited for, and takes along all that stand at the same place.
-func (l *leader) startPass(ctx context.Context) *track {
+func (l *leader) startPass(ctx context.Context) *segment {
 	t := l.catchUp.begin(ctx)
 	if t != nil {
 		l.metrics.Passes.Inc()
-		l.board(t, t.high)
+		l.attachWaiting(t, t.high)
 	}
 	return t
 }
 
-// board takes up those who wait within the track's last stretch.
-func (l *leader) board(t *track, from uint64) {
+// attachWaiting takes up those who wait within what the segment grew by.
+func (l *leader) attachWaiting(t *segment, from uint64) {
 	for s := range l.catchUp.waiting {
 		// What comes first after low may have been forgotten for the sake of the one before.
 		if s.pos >= from && s.pos <= t.high && t.has(s.pos) {
 			l.catchUp.forget(s)
-			l.serve(s, t)
+			l.replay(s, t)
 		}
 	}
 }
 
-// changeOver takes those that ride on a pass to the tail. One that wants an event which was given away there stays on the pass, or
+// changeOver takes those that are attached to a pass to the tail. One that wants an event which was given away there stays on the pass, or
 // waits for another.
-func (l *leader) changeOver(t *track) {
-	for _, s := range slices.Collect(maps.Keys(t.riders)) {
-		t.drop(s)
+func (l *leader) changeOver(t *segment) {
+	for _, s := range slices.Collect(maps.Keys(t.attached)) {
+		t.detach(s)
 		l.resume(s)
 	}
 }
 
 // advance reports whether the pass goes on.
-func (l *leader) advance(t *track, now time.Time) bool {
+func (l *leader) advance(t *segment, now time.Time) bool {
 	if t.high+1 < l.first {
 		l.over(t, min(l.first-1, max(l.tail.low, t.high))) // the tail may still have what comes after
 	}
 	if l.tail.has(t.high) {
 		l.changeOver(t)
-		if len(t.riders) == 0 && t.ahead() == 0 { // else somebody stays, or those that fell off have not seen it all
+		if len(t.attached) == 0 && t.ahead() == 0 { // else somebody stays, or those that fell off have not seen it all
 			return false
 		}
 	}
-	if len(t.riders) == 0 && !t.reading {
+	if len(t.attached) == 0 && !t.reading {
 		if t.emptyAt.IsZero() {
 			t.emptyAt = now
 		}
@@ -114,7 +114,7 @@ func (l *leader) advance(t *track, now time.Time) bool {
 }
 
 // read reads the next page beside the loop.
-func (l *leader) read(t *track) {
+func (l *leader) read(t *segment) {
 	t.reading = true
 	from, read := t.high+1, l.reader.Read
 	if t.stretch == nil && t.pages >= shortPass && l.tail.low > t.high+shortPass*pageSize {
@@ -129,9 +129,9 @@ func (l *leader) read(t *track) {
 	})
 }
 
-func (l *leader) page(t *track, page []feed.Message, err error) {
+func (l *leader) page(t *segment, page []feed.Message, err error) {
 	if !l.catchUp.goesOn(t) {
-		return // given up meanwhile, perhaps with its stream: nobody may ride on what does not go on
+		return // given up meanwhile, perhaps with its stream: nobody may be attached to what does not go on
 	}
 	t.reading = false
 	switch {
@@ -171,5 +171,5 @@ func (l *leader) page(t *track, page []feed.Message, err error) {
 	}
 	t.trim(maxEvents/2, maxBytes/2)
 	t.emptyAt = time.Time{} // the read may have taken long, and somebody may come for the page yet
-	l.board(t, before)
+	l.attachWaiting(t, before)
 }

@@ -16,7 +16,7 @@ import (
 )
 
 func TestPageOfAPassThatWasGivenUpIsShownToNobody(t *testing.T) {
-	l := &leader{store: "s", index: newIndex(), tail: newTrack(10), metrics: NewMetrics(nil)}
+	l := &leader{store: "s", index: newIndex(), tail: newSegment(10), metrics: NewMetrics(nil)}
 	s := &sub{name: "n", session: session{phase: running}, flow: flow{window: firstWindow}}
 	if err := l.index.add(s, by(subscription.ByEventType, "of another stream")); err != nil {
 		t.Fatal(err)
@@ -24,12 +24,12 @@ func TestPageOfAPassThatWasGivenUpIsShownToNobody(t *testing.T) {
 	l.resume(s)
 	l.startPass(t.Context())
 	old := l.catchUp.passes[0]
-	l.leave(s) // as a reset has it
+	l.detach(s) // as a reset has it
 	l.catchUp.end(old)
 	l.resume(s)
 	l.page(old, []feed.Message{{Subject: event.Subject("s", "g", "t"), Sequence: 1}}, nil)
-	if waits := l.catchUp.waits(s); s.ride != nil || !waits {
-		t.Errorf("it rides: %v, it waits for another pass: %v", s.ride != nil, waits)
+	if waits := l.catchUp.waits(s); s.segment != nil || !waits {
+		t.Errorf("it is attached: %v, it waits for another pass: %v", s.segment != nil, waits)
 	}
 }
 
@@ -72,7 +72,7 @@ func TestPassIsKeptForASubscriptionThatComesBackForTheRest(t *testing.T) {
 		w := &slowWorld{t: t}
 		never := time.Now().Add(1000 * time.Hour)
 		w.leader = &leader{
-			store: "s", term: 7, termValue: []string{"7"}, lease: steadyLease{}, local: w, reader: w, inbox: newInbox(), index: newIndex(), tail: newTrack(5000),
+			store: "s", term: 7, termValue: []string{"7"}, lease: steadyLease{}, local: w, reader: w, inbox: newInbox(), index: newIndex(), tail: newSegment(5000),
 			subs: map[string]*sub{}, byID: map[uint64]*sub{}, metrics: NewMetrics(nil),
 			log: slog.New(slog.DiscardHandler), sessions: sessions{replies: "r"}, checkpoints: checkpoints{wroteAt: never}, sweptAt: never, told: progressMark{at: never},
 		}

@@ -69,7 +69,7 @@ func (l *leader) report(now time.Time) {
 	l.told = progressMark{at: now, last: l.tail.high, behind: len(behind)}
 	l.gaps.news, l.strays.news = false, false
 	l.tell(event.Progress{
-		LastSequence: l.tail.high, Subscriptions: len(l.subs) - counts[absent], Held: counts[held], Behind: behind, Gaps: lost,
+		LastSequence: l.tail.high, Subscriptions: len(l.subs) - counts[absent], Held: counts[paused], Behind: behind, Gaps: lost,
 		PassedOver: l.strays.tell(now),
 	}, now)
 }
@@ -90,7 +90,7 @@ const lagAfter = 500 * time.Millisecond
 // has everything is level, wherever its last event lies, and so is one that is given each event as it is stored and
 // acknowledges in time, and one whose new proxy need not be asked yet.
 func (l *leader) lag(s *sub, now time.Time) uint64 {
-	level := s.deferred || s.ride == l.tail && (s.sender.Idle() || now.Sub(s.progressAt) < lagAfter)
+	level := s.deferred || s.segment == l.tail && (s.sender.Idle() || now.Sub(s.progressAt) < lagAfter)
 	if level || s.sender.Acked >= l.tail.high || !s.checkpoint.placed {
 		return 0
 	}
@@ -190,7 +190,7 @@ func (l *leader) untold(err error) {
 func (l *leader) gauge(counts map[phase]int, behind int) {
 	set := func(state string, n int) { l.metrics.Subscriptions.WithLabelValues(l.store, state).Set(float64(n)) }
 	set("running", counts[running])
-	set("held", counts[held])
+	set("held", counts[paused])
 	set("asking", counts[asking]+counts[placing]+counts[loading])
 	l.metrics.Behind.WithLabelValues(l.store).Set(float64(behind))
 	l.metrics.Last.WithLabelValues(l.store).Set(float64(l.tail.high))

@@ -119,12 +119,12 @@ func (l *leader) checkHistory(delivered uint64) {
 func (l *leader) reset(reason error) {
 	l.log.Warn("the store's stream may not be what it was; it is compared with what was delivered of it", "stream", l.stream, "reason", reason)
 	for _, s := range l.subs {
-		l.leave(s)
+		l.detach(s)
 	}
 	for len(l.catchUp.passes) > 0 {
 		l.catchUp.end(l.catchUp.passes[0])
 	}
-	l.tail, l.first = newTrack(0), 0
+	l.tail, l.first = newSegment(0), 0
 	l.strays.forget()
 	l.history.unsure, l.history.heard = feed.Witnesses{}, feed.Witness{}
 	l.pauseAll()
@@ -199,9 +199,9 @@ func (l *leader) newHistory(epoch string, last uint64) {
 					continue
 				}
 				s.since = s.number + 1
-				s.sender = NewSender(max(min(s.sender.Acked, last), s.least()))
+				s.sender = NewSender(max(min(s.sender.Acked, last), s.startPosition()))
 				l.forgetLoss(s)
-				s.loss = loss{fresh: s.sender.Acked == s.least(), gap: s.loss.gap}
+				s.loss = loss{fresh: s.sender.Acked == s.startPosition(), gap: s.loss.gap}
 				if s.phase != loading {
 					l.checkpoints.mark(s)
 				}
@@ -218,7 +218,7 @@ func (l *leader) pauseAll() {
 	l.gaps.open = nil
 	for _, s := range l.subs {
 		if s.phase == running || s.phase == placing || s.phase == asking {
-			l.hold(s, time.Now())
+			l.pause(s, time.Now())
 		}
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/event"
 )
 
-// dispatch shows an event to those that ride on the track.
-func (l *leader) dispatch(t *track, e *entry) {
+// dispatch shows an event to those that are attached to the segment.
+func (l *leader) dispatch(t *segment, e *entry) {
 	sequence, wanted := e.event.Sequence, 0
 	l.groups = l.index.matching(&e.event, l.groups[:0])
 	for _, g := range l.groups {
@@ -27,13 +27,13 @@ func (l *leader) dispatch(t *track, e *entry) {
 			switch {
 			case s.deferred && t == l.tail:
 				l.ask(s, time.Now())
-			case s.ride != t || s.pos >= sequence:
+			case s.segment != t || s.pos >= sequence:
 			case !s.hasRoom():
 				s.full = true
-				l.leave(s)
+				l.detach(s)
 				s.pos = sequence - 1
 			case !s.outlet.room():
-				l.leave(s)
+				l.detach(s)
 				s.pos = sequence - 1
 				s.outlet.wait(s)
 			default:
@@ -41,13 +41,13 @@ func (l *leader) dispatch(t *track, e *entry) {
 			}
 		}
 	}
-	if len(t.riders) > 0 {
-		t.front = sequence
+	if len(t.attached) > 0 {
+		t.consumedTo = sequence
 	}
 }
 
-// serve shows a subscription what the track has after its position. It rides then, unless its window is full before.
-func (l *leader) serve(s *sub, t *track) {
+// replay shows a subscription what the segment has after its position. It is attached then, unless its window is full before.
+func (l *leader) replay(s *sub, t *segment) {
 	for i := t.after(s.pos); i < len(t.events); i++ {
 		e := t.events[i]
 		if e.hole != nil {
@@ -75,17 +75,17 @@ func (l *leader) serve(s *sub, t *track) {
 			t.emptyAt = time.Time{}
 		}
 		s.pos = e.event.Sequence
-		t.front = max(t.front, s.pos)
+		t.consumedTo = max(t.consumedTo, s.pos)
 	}
 	s.pos = max(s.pos, t.high)
-	t.front = max(t.front, t.high)
-	s.ride, t.emptyAt = t, time.Time{}
-	t.riders[s] = struct{}{}
+	t.consumedTo = max(t.consumedTo, t.high)
+	s.segment, t.emptyAt = t, time.Time{}
+	t.attached[s] = struct{}{}
 }
 
-// resume goes on with a subscription that does not ride: on a track that has what it wants next, or it waits for one.
+// resume goes on with a subscription that is not attached: on a segment that has what it wants next, or it waits for one.
 func (l *leader) resume(s *sub) {
-	if s.phase != running || s.ride != nil || s.loss.stopped != nil || !s.hasRoom() {
+	if s.phase != running || s.segment != nil || s.loss.stopped != nil || !s.hasRoom() {
 		return
 	}
 	l.catchUp.forget(s)
@@ -94,19 +94,19 @@ func (l *leader) resume(s *sub) {
 		return
 	}
 	if l.tail.has(s.pos) {
-		l.serve(s, l.tail)
+		l.replay(s, l.tail)
 	} else if t := l.catchUp.passAt(s.pos); t != nil {
-		l.serve(s, t)
+		l.replay(s, t)
 	} else {
 		l.catchUp.wait(s)
 	}
 }
 
-// leave takes a subscription off its track.
-func (l *leader) leave(s *sub) {
-	if s.ride != nil {
-		delete(s.ride.riders, s)
-		s.ride = nil
+// detach takes a subscription off its segment.
+func (l *leader) detach(s *sub) {
+	if s.segment != nil {
+		delete(s.segment.attached, s)
+		s.segment = nil
 	}
 	l.catchUp.forget(s)
 	s.loss.stopped = nil
@@ -161,14 +161,14 @@ func (l *leader) give(s *sub, e *entry, prev uint64) bool {
 // unsent deals with an event that the connection does not take: there is none, or it is too large with its headers.
 func (l *leader) unsent(s *sub, e *entry, err error) bool {
 	if !errors.Is(err, nats.ErrMaxPayload) {
-		l.hold(s, time.Now())
+		l.pause(s, time.Now())
 		return false
 	}
 	if s.parked == e.event.Sequence {
 		return true // it is seen to: the next one goes on
 	}
 	// Whoever is to get it can't, with any number of attempts. What comes before it is in flight or accepted.
-	l.hold(s, time.Now())
+	l.pause(s, time.Now())
 	s.askWait = stallAfter
 	if !s.parking {
 		s.parking = true
@@ -196,7 +196,7 @@ func (l *leader) parkAside(s *sub, e *entry, reason error) {
 			l.digest.Add(slog.LevelError, l.store, "events are larger than the server's max_payload once they have their headers; they are parked",
 				"subscription", s.name, "sequence", ev.Sequence, "error", reason)
 			l.obstacles.block(s.name, "")
-			if s.parked = ev.Sequence; s.phase == held {
+			if s.parked = ev.Sequence; s.phase == paused {
 				l.ask(s, time.Now())
 			}
 		})

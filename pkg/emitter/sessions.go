@@ -32,7 +32,7 @@ const (
 	asking               // the proxy was asked what it took last, or is to be
 	placing              // start -1: where it begins is being stored, before it gets anything
 	running              // events are sent
-	held                 // nobody listens on its deliver subject: until there is a newer registration, or a look again
+	paused               // nobody listens on its deliver subject: until there is a newer registration, or a look again
 )
 
 // session is what the leader knows of its talk with the proxy that holds a subscription.
@@ -62,7 +62,7 @@ type session struct {
 // when to ask again; or its question is deferred, and nextDeferred says when its turn is. So where somebody waits, somebody asks.
 type sessions struct {
 	replies  string            // prefix of reply subjects
-	attended map[*sub]struct{} // were asked, are held, or have events in flight
+	attended map[*sub]struct{} // were asked, are paused, or have events in flight
 	// Subscriptions whose new proxies can wait to be asked, since there is nothing to send to them. When an instance dies thousands are
 	// taken over within some tenths of a second, and questions and answers would compete with that.
 	deferred    []*sub    // in order
@@ -117,11 +117,11 @@ func (x *sessions) asked(s *sub, now time.Time) {
 // hurry has the next wait for an answer be the shortest.
 func (s *session) hurry() { s.askWait = 0 }
 
-// hold waits for a newer registration, or until it is worth asking again.
-func (x *sessions) hold(s *sub, now time.Time) {
+// pause waits for a newer registration, or until it is worth asking again.
+func (x *sessions) pause(s *sub, now time.Time) {
 	x.endQuestion(s)
 	s.rewind()
-	s.phase, s.askedAt = held, now
+	s.phase, s.askedAt = paused, now
 	s.askWait = max(s.askWait, firstAsk)
 	x.attend(s)
 }
@@ -250,7 +250,7 @@ func (x *sessions) due(s *sub, now time.Time) need {
 	switch {
 	case s.phase == absent, s.phase == loading, s.phase == placing, s.phase == running && s.sender.Idle():
 		delete(x.attended, s)
-	case s.phase == held || s.phase == asking:
+	case s.phase == paused || s.phase == asking:
 		if now.Sub(s.askedAt) >= s.askWait {
 			return toBeAsked
 		}

@@ -149,7 +149,7 @@ func (w *talk) answered(a answer) {
 			s.grow()
 		}
 	case unreached:
-		w.sessions.hold(s, w.now)
+		w.sessions.pause(s, w.now)
 	case begins:
 		w.sessions.run(s, a.Number, w.now)
 	case misses:
@@ -187,7 +187,7 @@ func (w *talk) check() {
 	for _, ts := range w.subs {
 		s := ts.sub
 		_, attended := w.sessions.attended[s]
-		waits := s.phase == asking || s.phase == held || s.phase == running && !s.sender.Idle()
+		waits := s.phase == asking || s.phase == paused || s.phase == running && !s.sender.Idle()
 		switch {
 		case s.deferred && !slices.Contains(w.sessions.deferred, s):
 			w.t.Fatalf("%s is deferred, and has no turn", s.name)

@@ -16,10 +16,10 @@ type sub struct {
 	local        bool // the proxy is in this process
 	session
 	flow
-	pos    uint64  // everything up to here was looked at, while it does not ride
-	ride   *track  // nil: it waits, for room or for a pass
-	outlet *outlet // nil: the proxy is in this process, or its deliver subject has no number
-	line   *outlet // in whose line it waits for room; nil: in none
+	pos     uint64   // everything up to here was looked at, while it is not attached
+	segment *segment // nil: it waits, for room or for a pass
+	outlet  *outlet  // nil: the proxy is in this process, or its deliver subject has no number
+	line    *outlet  // in whose line it waits for room; nil: in none
 
 	parked     uint64 // sequence of an event that can't be sent, and is parked; 0: none
 	parking    bool
@@ -33,12 +33,12 @@ type record struct {
 	revision uint64
 }
 
-// least is where a subscription with that start_version begins that has no place in the store yet.
-func (s *sub) least() uint64 { return uint64(max(s.registration.StartVersion-1, 0)) }
+// startPosition is where a subscription with that start_version begins that has no place in the store yet.
+func (s *sub) startPosition() uint64 { return uint64(max(s.registration.StartVersion-1, 0)) }
 
 // known is the last event that the store must have: the checkpoint, unless that is only where the subscription is to begin.
 func (s *sub) known() uint64 {
-	if s.sender.Acked == s.least() {
+	if s.sender.Acked == s.startPosition() {
 		return 0
 	}
 	return s.sender.Acked

@@ -16,9 +16,9 @@ func (l *leader) tick(ctx context.Context, now time.Time) {
 		l.tellEarly(now)
 		return
 	}
-	l.risen(now)
+	l.adoptTerm(now)
 	for s := range l.sessions.attended {
-		l.attend(s, now)
+		l.checkProgress(s, now)
 	}
 	l.skipGaps()
 	l.remark(now)
@@ -34,8 +34,8 @@ func (l *leader) tick(ctx context.Context, now time.Time) {
 	l.report(now)
 }
 
-// attend looks after a subscription that was asked, is held, or has events in flight.
-func (l *leader) attend(s *sub, now time.Time) {
+// checkProgress looks after a subscription that was asked, is paused, or has events in flight.
+func (l *leader) checkProgress(s *sub, now time.Time) {
 	switch l.sessions.due(s, now) {
 	case noNeed:
 	case toBeAsked:

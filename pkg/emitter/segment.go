@@ -21,15 +21,15 @@ type entry struct {
 	given  bool  // to that one's proxy, with its headers: it can't be sent again
 }
 
-// track is a stretch of the stream that is in memory and grows at its end. One is the tail, which grows as events are
+// segment is a part of the stream that is in memory and grows at its end. One is the tail, which grows as events are
 // stored; the others are passes, which read old events for those that are behind. A subscription that has looked at all of
-// a track rides on it: it is shown each event that comes. All that lies in (low, high] and was not deleted is in events.
-type track struct {
-	low, high uint64
-	events    []*entry
-	bytes     int
-	front     uint64 // the furthest that any subscription got
-	riders    map[*sub]struct{}
+// a segment is attached to it: it is shown each event that comes. All that lies in (low, high] and was not deleted is in events.
+type segment struct {
+	low, high  uint64
+	events     []*entry
+	bytes      int
+	consumedTo uint64 // the furthest that any subscription got
+	attached   map[*sub]struct{}
 
 	// Of a pass.
 	ctx     context.Context // it reads until then
@@ -38,22 +38,22 @@ type track struct {
 	stretch *feed.Stretch // nil: it is short, so far
 	reading bool
 	nothing int       // times in a row that the stream's leader had nothing after high
-	emptyAt time.Time // since when nobody rides and nothing was read or replayed; zero: it was since the last turn
+	emptyAt time.Time // since when nobody is attached and nothing was read or replayed; zero: it was since the last turn
 	retryAt time.Time // not read before
 }
 
-func newTrack(at uint64) *track {
-	return &track{low: at, high: at, front: at, riders: map[*sub]struct{}{}}
+func newSegment(at uint64) *segment {
+	return &segment{low: at, high: at, consumedTo: at, attached: map[*sub]struct{}{}}
 }
 
-func (t *track) add(e *entry) {
+func (t *segment) add(e *entry) {
 	t.events = append(t.events, e)
 	t.high = e.event.Sequence
 	t.bytes += e.size
 }
 
 // trim forgets the oldest events, so that at most so many and so many bytes are left.
-func (t *track) trim(most, mostBytes int) {
+func (t *segment) trim(most, mostBytes int) {
 	drop := 0
 	for drop < len(t.events) && (len(t.events)-drop > most || t.bytes > mostBytes) {
 		t.low = t.events[drop].event.Sequence
@@ -72,7 +72,7 @@ func (t *track) trim(most, mostBytes int) {
 }
 
 // forget drops the oldest events, up to the one at the index.
-func (t *track) forget(index int) {
+func (t *segment) forget(index int) {
 	t.low = t.events[index].event.Sequence
 	for i := range t.events[:index+1] {
 		t.bytes -= t.events[i].size
@@ -82,18 +82,18 @@ func (t *track) forget(index int) {
 }
 
 // has reports whether everything after pos, up to high, is here.
-func (t *track) has(pos uint64) bool { return pos >= t.low }
+func (t *segment) has(pos uint64) bool { return pos >= t.low }
 
 // after is the index of the first event after pos.
-func (t *track) after(pos uint64) int {
+func (t *segment) after(pos uint64) int {
 	return sort.Search(len(t.events), func(i int) bool { return t.events[i].event.Sequence > pos })
 }
 
-// drop takes a subscription off the track, all of which it was shown.
-func (t *track) drop(s *sub) {
-	delete(t.riders, s)
-	s.ride, s.pos = nil, max(s.pos, t.high)
+// detach takes a subscription off the segment, all of which it was shown.
+func (t *segment) detach(s *sub) {
+	delete(t.attached, s)
+	s.segment, s.pos = nil, max(s.pos, t.high)
 }
 
 // ahead is how many events nobody has come to yet.
-func (t *track) ahead() int { return len(t.events) - t.after(t.front) }
+func (t *segment) ahead() int { return len(t.events) - t.after(t.consumedTo) }
