@@ -14,12 +14,15 @@ import (
 
 // ask begins a session with the proxy that holds the registration.
 func (l *leader) ask(s *sub, now time.Time) {
-	l.detach(s)
+	l.catchUp.detach(s)
 	l.sessions.open(s)
-	if l.tail == nil || l.resetting || !l.question(s, now) {
+	if l.catchUp.tail == nil || l.history.resetting || !l.question(s, now) {
 		l.pause(s, now)
 	}
 }
+
+// askAtOnce asks a proxy whose question was deferred.
+func (l *leader) askAtOnce(s *sub) { l.ask(s, time.Now()) }
 
 // askDeferred asks the next of those that can wait.
 func (l *leader) askDeferred(now time.Time) {
@@ -31,7 +34,7 @@ func (l *leader) askDeferred(now time.Time) {
 
 // follows reports whether it is known what the proxy of a new registration took last, without asking it.
 func (l *leader) follows(s *sub, stopped registration.Position) bool {
-	return stopped.Epoch != "" && stopped.Epoch == l.history.epoch && l.tail != nil && !l.resetting && s.checkpoint.placed && (s.registration.StartVersion >= 0 || s.checkpoint.durable)
+	return stopped.Epoch != "" && stopped.Epoch == l.history.epoch && l.catchUp.tail != nil && !l.history.resetting && s.checkpoint.placed && (s.registration.StartVersion >= 0 || s.checkpoint.durable)
 }
 
 // resumeAfterHolder begins a session where the holder before stopped, which said so when it handed the subscription over: asking would be
@@ -40,7 +43,7 @@ func (l *leader) resumeAfterHolder(s *sub, accepted uint64, now time.Time) {
 	if s.sender.Ack(accepted) {
 		l.checkpoints.mark(s)
 	}
-	l.detach(s)
+	l.catchUp.detach(s)
 	l.sessions.open(s)
 	l.resumeFrom(s, accepted, now)
 }
@@ -49,14 +52,14 @@ func (l *leader) resumeAfterHolder(s *sub, accepted uint64, now time.Time) {
 func (l *leader) question(s *sub, now time.Time) bool {
 	l.sessions.asked(s, now)
 	m := &nats.Msg{Subject: s.registration.DeliverSubject, Reply: s.reply, Header: nats.Header{
-		event.SequenceHeader: {"0"}, event.TermHeader: l.termValue, event.EpochHeader: {l.history.epoch},
+		event.SequenceHeader: {"0"}, event.TermHeader: l.term.value, event.EpochHeader: {l.history.epoch},
 	}}
-	return s.local && l.local.Offer(event.Handoff{Message: m, Term: l.term}) || l.nc.PublishMsg(m) == nil
+	return s.local && l.local.Offer(event.Handoff{Message: m, Term: l.term.number}) || l.nc.PublishMsg(m) == nil
 }
 
 // pause waits for a newer registration, or until it is worth asking again.
 func (l *leader) pause(s *sub, now time.Time) {
-	l.detach(s)
+	l.catchUp.detach(s)
 	l.sessions.pause(s, now)
 }
 
@@ -103,7 +106,7 @@ func (l *leader) acked(s *sub, sequence uint64, now time.Time) {
 	s.pos = max(s.pos, sequence)
 	s.grow()
 	if s.segment == nil && s.hasHalfWindow() {
-		l.resume(s)
+		l.catchUp.resume(s)
 	}
 }
 
@@ -121,7 +124,7 @@ func (l *leader) begin(s *sub, last uint64, now time.Time) {
 		l.checkpoints.restored++
 		l.checkpoints.mark(s)
 	default:
-		position := l.tail.high // of start -1: new events only
+		position := l.catchUp.tail.high // of start -1: new events only
 		if start >= 0 {
 			position, s.loss.fresh = s.startPosition(), start == 0
 		}
@@ -142,32 +145,32 @@ func (l *leader) begin(s *sub, last uint64, now time.Time) {
 func (l *leader) resumeFrom(s *sub, last uint64, now time.Time) {
 	l.sessions.run(s, last, now)
 	s.pos = s.sender.Sent
-	if known := max(last, s.known()); known > l.tail.high {
+	if known := max(last, s.known()); known > l.catchUp.tail.high {
 		l.checkHistory(known)
 	}
-	l.resume(s)
+	l.catchUp.resume(s)
 }
 
 // missing goes back to after what the proxy took last.
 func (l *leader) missing(s *sub, last uint64, now time.Time) {
 	if l.sessions.miss(s, last, now) {
 		l.metrics.Rewound.Inc()
-		l.detach(s)
+		l.catchUp.detach(s)
 		s.pos = s.sender.Sent
 	} else {
 		s.pos = max(s.pos, s.sender.Sent)
 	}
-	l.resume(s)
+	l.catchUp.resume(s)
 }
 
 // stale is a proxy's word, or a checkpoint's, that there is a later leader. Only the lease tells: where it is still held, terms have gone back
 // (the bucket was lost, or somebody announced a term by hand), and this leader's is raised above what was seen.
 func (l *leader) stale(term uint64) {
-	if term < l.term || l.checkpoints.suspended {
+	if term < l.term.number || l.checkpoints.suspended {
 		return
 	}
 	l.checkpoints.suspended = true
-	l.log.Warn("a later term is known; looking whether this leader is deposed", "term", l.term, "later", term)
+	l.log.Warn("a later term is known; looking whether this leader is deposed", "term", l.term.number, "later", term)
 	l.verify(term)
 }
 
@@ -206,7 +209,7 @@ func (l *leader) askAll(now time.Time) {
 
 // reconnected goes on with those whose events the connection did not take.
 func (l *leader) reconnected(now time.Time) {
-	if l.tail == nil {
+	if l.catchUp.tail == nil {
 		return
 	}
 	for s := range l.sessions.attended {

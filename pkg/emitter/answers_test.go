@@ -12,10 +12,7 @@ import (
 )
 
 func TestOnlyTheCurrentIncarnationsAcknowledgementsCount(t *testing.T) {
-	l := &leader{
-		inbox: newInbox(), index: newIndex(), subs: map[string]*sub{}, byID: map[uint64]*sub{},
-		metrics: NewMetrics(nil),
-	}
+	l := newLeader(outside{metrics: NewMetrics(nil)})
 	revision, now := uint64(0), time.Now()
 	var s *sub
 	// register returns the session in which the record's proxy is asked.

@@ -58,11 +58,9 @@ type proxyEnd struct {
 func newCatchingUp(t *rapid.T) *catchingUp {
 	w := &catchingUp{t: t, reads: map[context.Context]chan read{}, removed: map[uint64]feed.Message{}, proxies: map[string]*proxyEnd{}}
 	never := time.Now().Add(1000 * time.Hour)
-	w.leader = &leader{
-		store: "s", term: 7, termValue: []string{"7"}, lease: steadyLease{}, local: w, reader: w, inbox: newInbox(), index: newIndex(), tail: newSegment(0),
-		subs: map[string]*sub{}, byID: map[uint64]*sub{}, metrics: NewMetrics(nil),
-		log: slog.New(slog.DiscardHandler), sessions: sessions{replies: "r"}, checkpoints: checkpoints{wroteAt: never}, sweptAt: never, told: progressMark{at: never},
-	}
+	w.leader = newLeader(outside{store: "s", lease: steadyLease{}, local: w, metrics: NewMetrics(nil), log: slog.New(slog.DiscardHandler)})
+	w.leader.term, w.leader.reader, w.leader.catchUp.tail, w.leader.sessions.replies = newTerm(7), w, newSegment(0), "r"
+	w.leader.checkpoints.wroteAt, w.leader.sweptAt, w.leader.progress.told.at = never, never, never
 	return w
 }
 
@@ -165,7 +163,7 @@ func (w *catchingUp) subscribe(typ subscription.Type, selector string, start int
 	w.register(p, s, registration.Initial)
 	p.sub = w.leader.subs[s.Key()]
 	w.leader.checkpoints.unread = nil
-	w.leader.loaded([]loaded{{sub: p.sub}}, w.leader.resets)
+	w.leader.loaded([]loaded{{sub: p.sub}}, w.leader.history.resets)
 	w.turn()
 }
 
@@ -259,7 +257,7 @@ func (w *catchingUp) wants(p *proxyEnd, m *feed.Message) bool {
 
 // trimmed is the feed's word where the stream begins.
 func (w *catchingUp) trimmed(first int) {
-	if uint64(first) > w.leader.first {
+	if uint64(first) > w.leader.catchUp.first {
 		w.leader.inbox.setFirst(uint64(first))
 	}
 	if first > w.heard+1 {
@@ -287,7 +285,7 @@ func (w *catchingUp) check() {
 		p.listen()
 		attached := s.segment != nil
 		switch {
-		case attached && s.segment != l.tail && !l.catchUp.goesOn(s.segment):
+		case attached && s.segment != l.catchUp.tail && !l.catchUp.goesOn(s.segment):
 			w.t.Fatalf("%s is attached to a pass that was ended", s.name)
 		case attached && l.catchUp.waits(s):
 			w.t.Fatalf("%s is attached and waits", s.name)
@@ -297,9 +295,9 @@ func (w *catchingUp) check() {
 			w.t.Fatalf("%s has room at %d of %d, and nobody has it", s.name, s.pos, len(w.stream))
 		case s.loss.stopped != nil && (attached || s.registration.OnGap != subscription.Pause):
 			w.t.Fatalf("%s is stopped at a gap, and is attached or should go on", s.name)
-		case s.loss.stopped != nil && s.loss.stopped.judged && l.obstacles.waiting[s.name] == "":
+		case s.loss.stopped != nil && s.loss.stopped.judged && l.progress.obstacles.waiting[s.name] == "":
 			w.t.Fatalf("%s holds, and nobody is told why", s.name)
-		case s.loss.stopped != nil && !s.loss.stopped.judged && !l.gaps.asking && len(l.gaps.open) == 0:
+		case s.loss.stopped != nil && !s.loss.stopped.judged && !l.catchUp.gaps.asking && len(l.catchUp.gaps.open) == 0:
 			w.t.Fatalf("%s waits until a gap is judged, and nobody judges it", s.name)
 		case s.phase == running && !s.sender.Idle() || s.phase == asking && !s.deferred || s.phase == paused:
 			if _, attended := l.sessions.attended[s]; !attended {
@@ -315,14 +313,14 @@ func (w *catchingUp) check() {
 	if len(l.catchUp.waiting) > 0 && len(l.catchUp.passes) == 0 {
 		w.t.Fatalf("%d wait, and there is no pass", len(l.catchUp.waiting))
 	}
-	for _, t := range append(slices.Clone(l.catchUp.passes), l.tail) {
+	for _, t := range append(slices.Clone(l.catchUp.passes), l.catchUp.tail) {
 		for s := range t.attached {
 			if s.segment != t {
 				w.t.Fatalf("a segment counts %s as attached, which is not", s.name)
 			}
 		}
 		rests := func() bool {
-			return t.ctx != nil && len(t.attached) > 0 && !t.reading && time.Now().After(t.retryAt) && !l.tail.has(t.high)
+			return t.ctx != nil && len(t.attached) > 0 && !t.reading && time.Now().After(t.retryAt) && !l.catchUp.tail.has(t.high)
 		}
 		if rests() { // one got on after the pass had its turn
 			if l.turn(w.t.Context()); rests() {
@@ -355,7 +353,7 @@ func (w *catchingUp) settle() bool {
 		w.pass(200 * time.Millisecond)
 		level := w.heard == len(w.stream) || len(w.stored(uint64(w.heard+1), 1)) == 0
 		for _, p := range w.order {
-			level = level && p.sub.phase == running && p.sub.segment == w.leader.tail && p.sub.sender.Idle() && len(p.incoming) == 0
+			level = level && p.sub.phase == running && p.sub.segment == w.leader.catchUp.tail && p.sub.sender.Idle() && len(p.incoming) == 0
 		}
 		if level {
 			return true
@@ -485,7 +483,7 @@ func TestNobodyWaitsWhereNobodyReads(t *testing.T) {
 				for _, pass := range w.leader.catchUp.passes {
 					t.Logf("a pass (%t) from %d to %d, %d attached, reading %t, %d ahead, %d times nothing", w.reads[pass.ctx] != nil, pass.low, pass.high, len(pass.attached), pass.reading, pass.ahead(), pass.nothing)
 				}
-				t.Fatalf("not all is delivered: heard %d, tail from %d to %d, %d passes", w.heard, w.leader.tail.low, w.leader.tail.high, len(w.leader.catchUp.passes))
+				t.Fatalf("not all is delivered: heard %d, tail from %d to %d, %d passes", w.heard, w.leader.catchUp.tail.low, w.leader.catchUp.tail.high, len(w.leader.catchUp.passes))
 			}
 			w.verify()
 		})

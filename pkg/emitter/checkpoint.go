@@ -31,7 +31,7 @@ const (
 )
 
 func (l *leader) stamp() stamp {
-	return stamp{l.lease.Term(), l.name, l.history.epoch, witnessText(l.history.ends(l.resetting))}
+	return stamp{l.lease.Term(), l.name, l.history.epoch, witnessText(l.history.ends(l.history.resetting))}
 }
 
 // write writes the checkpoints that moved, a batch at a time.
@@ -98,7 +98,7 @@ func (l *leader) load(ctx context.Context) {
 		return
 	}
 	in := present{l.history.epoch, l.history.former, l.reader}
-	resets := l.resets
+	resets := l.history.resets
 	l.work.Go(func() {
 		defer l.inbox.call(l.checkpoints.readEnded)
 		l.saved.load(ctx, got, in, func(page []loaded) {
@@ -112,7 +112,7 @@ func (l *leader) loaded(got []loaded, resets int) {
 	l.sayOthers(got)
 	for i := range got {
 		s := got[i].sub
-		if resets != l.resets && s.phase == loading { // they were held against a history that is no more
+		if resets != l.history.resets && s.phase == loading { // they were held against a history that is no more
 			l.checkpoints.want(s)
 			continue
 		}
@@ -122,7 +122,7 @@ func (l *leader) loaded(got []loaded, resets int) {
 			l.log.Error("a checkpoint can't be read; the position is the proxy's, or the start", "subscription", s.name, "error", got[i].odd)
 		}
 		if s.loss.gap != nil && s.loss.gap != gap {
-			l.gaps.news = true
+			l.catchUp.gaps.news = true
 		}
 		if s.phase == loading {
 			l.ask(s, now)
@@ -160,9 +160,9 @@ func (l *leader) dropFormer(s *sub) {
 
 // skip moves checkpoints over what their subscriptions do not want.
 func (l *leader) skip(least uint64) {
-	for s := range l.tail.attached {
-		if s.sender.Idle() && l.tail.high > s.sender.Acked+least {
-			s.sender.Skip(l.tail.high)
+	for s := range l.catchUp.tail.attached {
+		if s.sender.Idle() && l.catchUp.tail.high > s.sender.Acked+least {
+			s.sender.Skip(l.catchUp.tail.high)
 			l.checkpoints.mark(s)
 		}
 	}

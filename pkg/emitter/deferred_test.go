@@ -34,11 +34,8 @@ func (q *questioned) Offer(h event.Handoff) bool {
 
 func TestProxiesThatTookOverAreAskedInTurnUnlessThereIsAnEvent(t *testing.T) {
 	q := &questioned{sessions: map[uint64]uint64{}}
-	l := &leader{
-		inbox: newInbox(), index: newIndex(), subs: map[string]*sub{}, byID: map[uint64]*sub{},
-		metrics: NewMetrics(nil), tail: newSegment(0), sessions: sessions{replies: "r"}, local: q,
-		log: slog.New(slog.DiscardHandler),
-	}
+	l := newLeader(outside{metrics: NewMetrics(nil), local: q, log: slog.New(slog.DiscardHandler)})
+	l.catchUp.tail, l.sessions.replies = newSegment(0), "r"
 	const n = 3 * deferredQuestions
 	now, revision := time.Now(), uint64(0)
 	register := func(incarnation uint64) {
@@ -82,8 +79,8 @@ func TestProxiesThatTookOverAreAskedInTurnUnlessThereIsAnEvent(t *testing.T) {
 	asked(deferredQuestions, "before any answered")
 	last := l.byID[n]
 	e := &entry{event: event.Event{Store: "s", Stream: "stream-" + fmt.Sprint(n-1), Sequence: 1}}
-	l.tail.add(e)
-	l.dispatch(l.tail, e)
+	l.catchUp.tail.add(e)
+	l.catchUp.dispatch(l.catchUp.tail, e)
 	asked(deferredQuestions+1, "with an event for one that waits")
 	answer(n)
 	if last.phase != running || last.sender.InFlight() != 1 {

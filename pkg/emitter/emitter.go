@@ -12,7 +12,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/time/rate"
 
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/digest"
@@ -236,11 +235,12 @@ func (e *Emitter) lead(ctx context.Context, s Store, r *roster, lease *election.
 	e.metrics.Leads.WithLabelValues(store).Set(1)
 	defer e.metrics.Leads.WithLabelValues(store).Set(0)
 	defer e.metrics.Trouble.DeleteLabelValues(store)
-	l := &leader{
-		lacks: e.cfg.Hindered, store: store, stream: s.Stream.name(), local: e.cfg.Local, layout: s.Layout, lease: lease, nc: e.nc, js: e.js, name: e.cfg.Candidate.Name,
-		log: e.log.With("store", store), digest: e.digest, large: rate.Sometimes{Interval: time.Minute}, looks: rate.Sometimes{Interval: time.Minute}, metrics: e.metrics, announce: announce, interval: e.cfg.CheckpointInterval, inbox: newInbox(),
+	log := e.log.With("store", store)
+	l := newLeader(outside{
+		store: store, stream: s.Stream.name(), name: e.cfg.Candidate.Name, layout: s.Layout, interval: e.cfg.CheckpointInterval,
+		lease: lease, nc: e.nc, js: e.js, local: e.cfg.Local, log: log, digest: e.digest, metrics: e.metrics, announce: announce, lacks: e.cfg.Hindered,
 		saved: &savedPlaces{
-			store: store, bucket: e.points, log: e.log.With("store", store),
+			store: store, bucket: e.points, log: log,
 			ensure: func(ctx context.Context) (bool, error) { return e.ensure(ctx, e.points, kv.Checkpoints) },
 		},
 		park: func(ctx context.Context, r *record, ev *event.Event, epoch, reason string) error {
@@ -249,9 +249,7 @@ func (e *Emitter) lead(ctx context.Context, s Store, r *roster, lease *election.
 			}
 			return e.cfg.Park(ctx, &r.Registration, ev, epoch, reason)
 		},
-		subs: map[string]*sub{}, byID: map[uint64]*sub{}, index: newIndex(),
-	}
-	l.remaking.fails = rate.Sometimes{Interval: time.Minute}
+	})
 	if s.Stream.name() == StreamName(store) && s.Stream.Name == "" {
 		l.remaking.open = func(ctx context.Context) error {
 			_, err := OpenStream(ctx, e.js, s.Stream)

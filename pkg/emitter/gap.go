@@ -1,8 +1,8 @@
 package emitter
 
 import (
-	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/event"
@@ -68,6 +68,12 @@ func (h *hole) judge(first uint64) {
 
 // gaps are the holes that were met, and who lost something by them. The leader's loop owns them.
 type gaps struct {
+	store       string
+	log         *slog.Logger
+	metrics     *Metrics
+	obstacles   *obstacles   // that a subscription holds is one
+	checkpoints *checkpoints // have what was lost, so that the next leader tells it as well
+
 	open     []*hole // that are to be judged
 	asking   bool
 	askedAt  time.Time
@@ -105,43 +111,18 @@ type loss struct {
 	gap     *event.Gap // what it lost, as it is told; nil: nothing, or long ago
 }
 
-// over notes that the stream has nothing between the segment's end and a sequence, and shows that to those that are attached.
-func (l *leader) over(t *segment, to uint64) {
-	if to <= t.high {
-		return
-	}
-	h := &hole{span: span{t.high + 1, to}}
-	if l.first > to { // known already
-		l.judged(h, l.first)
-	} else {
-		l.gaps.open = append(l.gaps.open, h)
-	}
-	t.add(&entry{event: event.Event{Sequence: to}, hole: h, size: holeBytes})
-	for s := range t.attached {
-		if s.pos < to && !l.pass(s, h) {
-			at := max(s.pos, h.from-1)
-			l.detach(s)
-			s.pos = at
-			l.stop(s, h)
-		}
-	}
-	if len(t.attached) > 0 {
-		t.consumedTo = to
-	}
-}
-
 // holeBytes is about what a hole takes in memory.
 const holeBytes = 512
 
 // pass takes a subscription over a hole. It reports false where it may not go on yet.
-func (l *leader) pass(s *sub, h *hole) bool {
+func (g *gaps) pass(s *sub, h *hole) bool {
 	fresh, from := s.loss.fresh && h.from <= s.startPosition()+1, max(h.from, s.pos+1)
 	s.loss.fresh = false
 	switch {
 	case s.loss.cleared.has(span{from, h.to}):
 	case fresh: // to begin with, there is nothing to miss
-		l.clear(s, h.span)
-		l.gaps.wentOver(s)
+		g.clear(s, h.span)
+		g.wentOver(s)
 	case !h.judged && s.registration.OnGap == subscription.Pause:
 		return false
 	case !h.judged:
@@ -150,120 +131,83 @@ func (l *leader) pass(s *sub, h *hole) bool {
 	case s.registration.OnGap == subscription.Pause && from > s.loss.allowed:
 		return false
 	default:
-		l.lose(s, span{from, h.gone})
+		g.lose(s, span{from, h.gone})
 	}
 	return true
 }
 
 // stop keeps a subscription before a hole that it may not pass.
-func (l *leader) stop(s *sub, h *hole) {
+func (g *gaps) stop(s *sub, h *hole) {
 	s.loss.stopped = h
 	if !h.judged {
 		h.waiting = append(h.waiting, s)
 		return
 	}
 	s.loss.holds = true
-	l.tellLoss(s, span{max(h.from, s.pos+1), h.gone})
+	g.tellLoss(s, span{max(h.from, s.pos+1), h.gone})
 }
 
 // lose takes a subscription over what is gone.
-func (l *leader) lose(s *sub, gone span) {
+func (g *gaps) lose(s *sub, gone span) {
 	if s.loss.holds {
 		s.loss.holds = false
-		l.obstacles.block(s.name, "")
-		l.gaps.news = true
+		g.obstacles.block(s.name, "")
+		g.news = true
 	}
-	l.tellLoss(s, gone)
-	l.clear(s, gone)
-	l.gaps.wentOver(s)
+	g.tellLoss(s, gone)
+	g.clear(s, gone)
+	g.wentOver(s)
 }
 
 // clear notes that a subscription has nothing to get in a span, and went over it or is to.
-func (l *leader) clear(s *sub, nothing span) {
+func (g *gaps) clear(s *sub, nothing span) {
 	s.loss.cleared = s.loss.cleared.with(nothing)
 	s.loss.passed = max(s.loss.passed, nothing.to)
 }
 
 // tellLoss counts what a subscription lost, and keeps it to be told. What was told before does not count again.
-func (l *leader) tellLoss(s *sub, gone span) {
+func (g *gaps) tellLoss(s *sub, gone span) {
 	if n := gone.events() - gone.and(s.loss.told).events(); n > 0 {
 		s.loss.told = s.loss.told.with(gone)
-		l.metrics.Gone.WithLabelValues(l.store).Add(float64(n))
-		l.gaps.untold.add(s.name, gone, n)
-		l.showGap(s, gone, n)
+		g.metrics.Gone.WithLabelValues(g.store).Add(float64(n))
+		g.untold.add(s.name, gone, n)
+		g.showGap(s, gone, n)
 	} else if s.loss.holds && s.loss.gap == nil {
-		l.showGap(s, gone, gone.events())
+		g.showGap(s, gone, gone.events())
 	}
-	l.tellHold(s)
+	g.tellHold(s)
 }
 
 // showGap adds to what is told of a subscription.
-func (l *leader) showGap(s *sub, gone span, n uint64) {
-	g := event.Gap{Events: n, From: gone.from, To: gone.to, At: time.Now().UTC()}
+func (g *gaps) showGap(s *sub, gone span, n uint64) {
+	lost := event.Gap{Events: n, From: gone.from, To: gone.to, At: time.Now().UTC()}
 	if was := s.loss.gap; was != nil {
-		g.Events, g.From, g.To = g.Events+was.Events, min(g.From, was.From), max(g.To, was.To)
+		lost.Events, lost.From, lost.To = lost.Events+was.Events, min(lost.From, was.From), max(lost.To, was.To)
 	}
-	s.loss.gap = &g
-	l.gaps.news = true
-	l.checkpoints.mark(s) // so that the next leader tells it as well
+	s.loss.gap = &lost
+	g.news = true
+	g.checkpoints.mark(s) // so that the next leader tells it as well
 }
 
 // tellHold says why a subscription that holds gets nothing.
-func (l *leader) tellHold(s *sub) {
+func (g *gaps) tellHold(s *sub) {
 	if s.loss.holds && s.loss.gap != nil {
-		l.obstacles.block(s.name, fmt.Sprintf("%s, and forward.on_gap is pause; to let it go on behind them: subproxy restart %s %s", s.loss.gap, l.store, s.name))
+		g.obstacles.block(s.name, fmt.Sprintf("%s, and forward.on_gap is pause; to let it go on behind them: subproxy restart %s %s", s.loss.gap, g.store, s.name))
 	}
 }
 
-// judge finds out where the stream begins, for the holes that were met.
-func (l *leader) judge(now time.Time) {
-	g := &l.gaps
+// toJudge takes the holes that are to be judged; none while others are. What came of it is told to catchUp.judged, or to judgeLater.
+func (g *gaps) toJudge(now time.Time) []*hole {
 	if len(g.open) == 0 || g.asking || now.Sub(g.askedAt) < judgeAgain {
-		return
+		return nil
 	}
 	holes := g.open
 	g.open, g.asking, g.askedAt = nil, true, now
-	resets := l.resets
-	l.work.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		defer cancel()
-		first, err := l.reader.First(ctx)
-		l.inbox.call(func() {
-			g.asking = false
-			if resets != l.resets {
-				return // they were of another stream
-			}
-			if err != nil {
-				g.open = append(g.open, holes...)
-				return
-			}
-			for _, h := range holes {
-				l.judged(h, first)
-			}
-		})
-	})
+	return holes
 }
 
-func (l *leader) judged(h *hole, first uint64) {
-	h.judge(first)
-	l.metrics.Holes.WithLabelValues(l.store).Add(float64(h.to - h.gone))
-	for _, p := range h.passed {
-		if h.gone >= p.from && p.sub.phase != absent {
-			l.lose(p.sub, span{p.from, h.gone})
-		}
-	}
-	for _, s := range h.waiting {
-		// By now the segment may have forgotten it. The next one has a hole of its own there, of which nothing is to be asked again.
-		if s.loss.stopped == h && l.pass(s, h) {
-			s.loss.stopped = nil
-			l.clear(s, h.span)
-			l.resume(s)
-		} else if s.loss.stopped == h {
-			l.stop(s, h)
-		}
-	}
-	h.passed, h.waiting = nil, nil
-}
+// judgeLater is for holes of which it could not be found out.
+func (g *gaps) judgeLater(holes []*hole) { g.open = append(g.open, holes...) }
 
 func (g *gaps) wentOver(s *sub) {
 	if g.over == nil {
@@ -272,27 +216,8 @@ func (g *gaps) wentOver(s *sub) {
 	g.over[s] = struct{}{}
 }
 
-// skipGaps moves checkpoints over what is gone, so that the next leader does not find it once more.
-func (l *leader) skipGaps() {
-	for s := range l.gaps.over {
-		at := s.pos
-		if s.segment != nil {
-			at = max(at, s.segment.high)
-		}
-		switch {
-		case s.sender.Acked >= s.loss.passed:
-		case s.phase == running && s.sender.Idle() && at >= s.loss.passed:
-			s.sender.Skip(s.loss.passed)
-			l.checkpoints.mark(s)
-		case s.phase != absent:
-			continue
-		}
-		delete(l.gaps.over, s)
-	}
-}
-
 // permit is for an operator's restart of a subscription: what it lost is seen to, and it may go on where it holds.
-func (l *leader) permit(s *sub, cause registration.Cause) {
+func (g *gaps) permit(s *sub, cause registration.Cause) {
 	if cause != registration.Manual {
 		return
 	}
@@ -301,28 +226,28 @@ func (l *leader) permit(s *sub, cause registration.Cause) {
 	}
 	if s.loss.gap != nil {
 		s.loss.gap = nil
-		l.gaps.news = true
-		l.checkpoints.mark(s)
+		g.news = true
+		g.checkpoints.mark(s)
 	}
 }
 
 // forgetLoss is for a subscription that is no longer registered: nobody is told.
-func (l *leader) forgetLoss(s *sub) {
-	l.obstacles.block(s.name, "")
+func (g *gaps) forgetLoss(s *sub) {
+	g.obstacles.block(s.name, "")
 	s.loss = loss{told: s.loss.told, cleared: s.loss.cleared, passed: s.loss.passed, gap: s.loss.gap}
 }
 
 // lostBy is what subscriptions lost not long ago, or hold at, by name.
-func (l *leader) lostBy(now time.Time) map[string]event.Gap {
+func (c *catchUp) lostBy(subs map[string]*sub, now time.Time) map[string]event.Gap {
 	var all map[string]event.Gap
-	for _, s := range l.subs {
+	for _, s := range subs {
 		g := s.loss.gap
 		if g == nil || s.phase == absent {
 			continue
 		}
 		switch {
 		case s.loss.holds: // perhaps more is gone meanwhile
-			l.tellLoss(s, span{g.From, max(g.To, l.first-min(l.first, 1))})
+			c.gaps.tellLoss(s, span{g.From, max(g.To, c.first-min(c.first, 1))})
 			g = s.loss.gap
 		case now.Sub(g.At) > gapToldFor:
 			s.loss.gap = nil
@@ -336,13 +261,12 @@ func (l *leader) lostBy(now time.Time) map[string]event.Gap {
 	return all
 }
 
-// logGaps says what was lost, at most once a minute.
-func (l *leader) logGaps(now time.Time) {
-	g := &l.gaps
+// logLost says what was lost, at most once a minute.
+func (g *gaps) logLost(now time.Time) {
 	if g.untold.events == 0 || now.Sub(g.loggedAt) < gapsLoggedAgain {
 		return
 	}
-	l.log.Warn("events were removed from the store's stream (by a limit, a purge or a deletion) before subscriptions had them",
+	g.log.Warn("events were removed from the store's stream (by a limit, a purge or a deletion) before subscriptions had them",
 		"subscriptions", g.untold.subscriptions, "one", g.untold.sample, "events_at_most", g.untold.events, "from", g.untold.from, "to", g.untold.to)
 	g.untold, g.loggedAt = lost{}, now
 }

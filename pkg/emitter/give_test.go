@@ -39,15 +39,14 @@ func (n *nearby) took(t *testing.T, want ...string) {
 
 func TestEventThatWasGivenAwayIsReadAgainWhereItIsMissed(t *testing.T) {
 	local := &nearby{}
-	l := &leader{
-		store: "s", term: 7, local: local, index: newIndex(), tail: newSegment(0), metrics: NewMetrics(nil),
-	}
+	l := newLeader(outside{store: "s", local: local, metrics: NewMetrics(nil)})
+	l.catchUp.tail, l.term = newSegment(0), newTerm(7)
 	join := func(s subscription.Subscription, after uint64) *sub {
 		joined := &sub{name: s.Name, session: session{phase: running}, flow: flow{window: firstWindow, sender: NewSender(after)}, local: true, pos: after}
-		if err := l.index.add(joined, s); err != nil {
+		if err := l.catchUp.index.add(joined, s); err != nil {
 			t.Fatal(err)
 		}
-		l.resume(joined)
+		l.catchUp.resume(joined)
 		return joined
 	}
 	message := func(sequence uint64, typ string) feed.Message {
@@ -60,16 +59,16 @@ func TestEventThatWasGivenAwayIsReadAgainWhereItIsMissed(t *testing.T) {
 	local.took(t, "1 after 0", "2 after 1", "3 after 2", "4 after 3")
 
 	l.missing(one, 2, one.progressAt)
-	if waits := l.catchUp.waits(one); !waits || l.tail.low != 3 || len(l.tail.events) != 1 {
-		t.Fatalf("it waits for a pass: %t; the tail has %d after %d", waits, len(l.tail.events), l.tail.low)
+	if waits := l.catchUp.waits(one); !waits || l.catchUp.tail.low != 3 || len(l.catchUp.tail.events) != 1 {
+		t.Fatalf("it waits for a pass: %t; the tail has %d after %d", waits, len(l.catchUp.tail.events), l.catchUp.tail.low)
 	}
 	local.took(t)
-	l.startPass(t.Context())
-	l.page(l.catchUp.passes[0], []feed.Message{message(3, "a"), message(4, "a")}, nil)
+	l.catchUp.startPass(t.Context())
+	l.catchUp.page(l.catchUp.passes[0], []feed.Message{message(3, "a"), message(4, "a")}, nil, one.progressAt)
 	local.took(t, "3 after 2", "4 after 3")
 
 	// What two want is given to each.
-	l.advance(l.catchUp.passes[0], one.progressAt)
+	l.catchUp.advance(l.catchUp.passes[0], one.progressAt)
 	another := by(subscription.ByStream, "$all")
 	another.Name = "another"
 	two := join(another, 4)

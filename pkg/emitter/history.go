@@ -14,13 +14,16 @@ import (
 
 // history is which events of the store the sequences are of, and what proves it. The leader's loop owns it.
 type history struct {
-	epoch   string                     // its name
-	created string                     // the stream's creation, as it was told last: it names a new history, and proves nothing
-	known   feed.Witnesses             // messages of it
-	unsure  feed.Witnesses             // seen since the feed said that the stream is another, until it is compared
-	first   uint64                     // of the stream's messages, where known was told last
-	former  map[string]feed.Comparison // what epochs before have in common with the stream, as far as they were compared
-	heard   feed.Witness               // the last message of the tail, since the feed said last that the stream is another
+	epoch     string                     // its name
+	created   string                     // the stream's creation, as it was told last: it names a new history, and proves nothing
+	known     feed.Witnesses             // messages of it
+	unsure    feed.Witnesses             // seen since the feed said that the stream is another, until it is compared
+	first     uint64                     // of the stream's messages, where known was told last
+	former    map[string]feed.Comparison // what epochs before have in common with the stream, as far as they were compared
+	resetting bool                       // the stream is another, and has not been read to its end yet
+	resets    int
+	checking  bool         // whether the stream went back
+	heard     feed.Witness // the last message of the tail, since the feed said last that the stream is another
 }
 
 // ends are the witnesses for a checkpoint: the first one known, and the last message, since a checkpoint must not be beyond what

@@ -34,55 +34,73 @@ type leadership interface {
 	RaiseTerm(ctx context.Context, above uint64) error
 }
 
-// leader sends a store's events to the subscriptions that want them, for as long as it leads. One loop owns all its state;
-// whatever waits (reads of the stream, of checkpoints, writes) does so beside it and posts what came of it.
-type leader struct {
-	store     string
-	stream    string
-	layout    Layout
-	lease     leadership
-	nc        *nats.Conn
-	local     Local // nil: none
-	js        jetstream.JetStream
-	saved     *savedPlaces
-	name      string // of the emitter
-	log       *slog.Logger
-	digest    *digest.Log    // of what may concern many events
-	looks     rate.Sometimes // said that the stream can't be looked at
-	large     rate.Sometimes // told that progress is larger than the server takes
-	metrics   *Metrics
-	announce  func(term uint64)
-	park      func(ctx context.Context, s *record, e *event.Event, epoch, reason string) error
-	interval  time.Duration // between writes of checkpoints
-	inbox     *inbox
-	work      sync.WaitGroup
-	reader    reader
-	history   history
-	term      uint64 // what is sent with; the lease's may have risen since
-	termValue []string
+// outside is what a leader talks to, and what it is told when it begins. Nothing of it changes while it leads.
+type outside struct {
+	store    string
+	stream   string
+	name     string // of the emitter
+	layout   Layout
+	interval time.Duration // between writes of checkpoints
+	lease    leadership
+	nc       *nats.Conn
+	js       jetstream.JetStream
+	local    Local // nil: none
+	saved    *savedPlaces
+	log      *slog.Logger
+	digest   *digest.Log // of what may concern many events
+	metrics  *Metrics
+	announce func(term uint64)
+	park     func(ctx context.Context, s *record, e *event.Event, epoch, reason string) error
+	lacks    func() string // the emitter's Hindered; nil: nothing is known
+}
 
-	subs        map[string]*sub
-	byID        map[uint64]*sub
-	nextID      uint64
-	index       index
-	groups      []*group // that want the event in hand
-	tail        *segment // nil until the end of the stream is known
-	first       uint64   // of the stream's messages, as far as is known
+// leader sends a store's events to the subscriptions that want them, for as long as it leads. What is to be done is decided by plain
+// values: catchUp (who is shown which events), sessions (whom to ask, which answers count), checkpoints (what is read and written), outlets
+// (what may be on its way to an instance) and history (which events the sequences are of). The leader is the loop around them, which owns
+// them all: what takes time (reads of the stream and of checkpoints, writes) is done beside it, and posted to its inbox.
+type leader struct {
+	outside
+	inbox *inbox
+	work  sync.WaitGroup
+	ended <-chan struct{} // closed when the leader ends
+
+	subs   map[string]*sub
+	byID   map[uint64]*sub
+	nextID uint64
+
+	term        sentTerm
+	reader      reader
+	history     history
 	catchUp     catchUp
-	outlets     outlets
-	gaps        gaps
 	sessions    sessions
-	resetting   bool            // the stream is another, and has not been read to its end yet
-	ended       <-chan struct{} // closed when the leader ends
-	resets      int
-	checking    bool // whether the stream went back
 	checkpoints checkpoints
-	strays      strays
+	outlets     outlets
+	progress    progress
 	remaking    remaking
+	looks       rate.Sometimes // said that the stream can't be looked at
 	sweptAt     time.Time
-	told        progressMark
-	obstacles   obstacles     // why events are not sent
-	lacks       func() string // the emitter's Hindered; nil: nothing is known
+}
+
+// sentTerm is the term that is sent with; the lease's may have risen since.
+type sentTerm struct {
+	number uint64
+	value  []string // of the header
+}
+
+func newTerm(number uint64) sentTerm {
+	return sentTerm{number, []string{strconv.FormatUint(number, 10)}}
+}
+
+// newLeader is a leader without subscriptions.
+func newLeader(o outside) *leader {
+	l := &leader{
+		outside: o, inbox: newInbox(), subs: map[string]*sub{}, byID: map[uint64]*sub{}, looks: rate.Sometimes{Interval: time.Minute},
+		progress: progress{large: rate.Sometimes{Interval: time.Minute}}, remaking: remaking{fails: rate.Sometimes{Interval: time.Minute}},
+	}
+	l.catchUp = catchUp{leader: l, index: newIndex(), gaps: gaps{
+		store: o.store, log: o.log, metrics: o.metrics, obstacles: &l.progress.obstacles, checkpoints: &l.checkpoints,
+	}}
+	return l
 }
 
 // movesWithin is how long a subscription may be nobody's on its way from one instance to another. Nobody means it to begin
@@ -104,7 +122,7 @@ func (l *leader) run(ctx context.Context) error {
 		return err
 	}
 	l.reader = feed.NewReader(l.js, info)
-	l.setTerm()
+	l.term = newTerm(l.lease.Term())
 
 	working, cancel := context.WithCancel(ctx)
 	l.ended = working.Done()
@@ -177,32 +195,36 @@ func (l *leader) streamInfo(ctx context.Context) (*jetstream.StreamInfo, error) 
 	}
 }
 
-func (l *leader) setTerm() {
-	l.term = l.lease.Term()
-	l.termValue = []string{strconv.FormatUint(l.term, 10)}
-}
-
 // adoptTerm takes over a term of the lease that is higher than what was sent with: it was raised, or the lease had vanished and
 // was written again.
 func (l *leader) adoptTerm(now time.Time) {
-	if l.lease.Term() == l.term {
+	if l.lease.Term() == l.term.number {
 		return
 	}
-	l.setTerm()
-	l.announce(l.term)
+	l.term = newTerm(l.lease.Term())
+	l.announce(l.term.number)
 	l.askAll(now)
 }
 
-// turn does all there is to do. Answers come before events: they make room; and before registrations: what came before a proxy
-// was superseded counts.
+// turn does all there is to do:
+//
+//  1. what was posted: results of reads and writes, and where the stream begins;
+//  2. answers of proxies. They come before events, since they make room, and before registrations, since what came before a proxy was
+//     superseded counts;
+//  3. registrations;
+//  4. what the stream's feed shows, as much as its queue holds: who is attached to the tail is sent each event;
+//  5. checkpoints that are to be read;
+//  6. passes: those that have caught up end, the others read on, and one begins where somebody waits;
+//  7. holes of the stream that are to be judged;
+//  8. questions that were deferred and have their turn.
+//
+// What is due by time, and the writing of checkpoints, is tick's.
 func (l *leader) turn(ctx context.Context) {
 	t := l.inbox.take()
 	for _, call := range t.calls {
 		call()
 	}
-	if t.first > l.first {
-		l.first = t.first
-	}
+	l.catchUp.first = max(l.catchUp.first, t.first)
 	now := time.Now()
 	for i := range t.answers {
 		l.answered(&t.answers[i], now)
@@ -220,7 +242,7 @@ func (l *leader) turn(ctx context.Context) {
 		break
 	}
 	l.load(ctx)
-	l.plan(ctx, now)
+	l.catchUp.plan(ctx, now)
 	l.judge(now)
 	l.askDeferred(now)
 }
@@ -231,16 +253,16 @@ func (l *leader) streamed(ctx context.Context, item streamItem) {
 	case isMessage:
 		l.initTail(item.message.Sequence - 1)
 		l.history.heard = feed.Witness{Sequence: item.message.Sequence, Time: item.message.Time}
-		l.over(l.tail, item.message.Sequence-1)
+		l.catchUp.over(l.catchUp.tail, item.message.Sequence-1)
 		if e := l.entryOf(item.message); e != nil {
-			l.tail.add(e)
-			l.dispatch(l.tail, e)
+			l.catchUp.tail.add(e)
+			l.catchUp.dispatch(l.catchUp.tail, e)
 		}
-		l.tail.high = item.message.Sequence
-		l.tail.trim(maxEvents, maxBytes)
+		l.catchUp.tail.high = item.message.Sequence
+		l.catchUp.tail.trim(maxEvents, maxBytes)
 	case isTrimmed:
-		if l.tail != nil {
-			l.over(l.tail, item.sequence-1)
+		if l.catchUp.tail != nil {
+			l.catchUp.over(l.catchUp.tail, item.sequence-1)
 		}
 	case isLevel:
 		l.initTail(item.sequence)
@@ -254,8 +276,8 @@ func (l *leader) streamed(ctx context.Context, item streamItem) {
 
 // initTail begins the tail, once it is known where the stream ends.
 func (l *leader) initTail(end uint64) {
-	if l.tail == nil {
-		l.tail = newSegment(end)
+	if l.catchUp.tail == nil {
+		l.catchUp.tail = newSegment(end)
 		l.askAll(time.Now())
 	}
 }
@@ -280,8 +302,8 @@ func (l *leader) entryOf(m feed.Message) *entry {
 		l.metrics.Malformed.Inc()
 		l.metrics.PassedOver.WithLabelValues(string(event.NoEvent)).Inc()
 		now := time.Now()
-		l.strays.add(&m, err, now)
-		if l.strays.say(now) {
+		l.progress.strays.add(&m, err, now)
+		if l.progress.strays.say(now) {
 			l.log.Warn("a message of the store's stream is no event and is passed over", "subject", m.Subject, "sequence", m.Sequence, "error", err)
 		}
 		return nil
@@ -294,11 +316,11 @@ func (l *leader) entry(r *record, now time.Time) {
 	s := l.subs[r.Key()]
 	if r.DeliverSubject == "" { // it was released, or deleted
 		if s != nil && s.phase != absent && r.revision > s.registration.revision {
-			l.detach(s)
-			l.index.remove(s)
+			l.catchUp.detach(s)
+			l.catchUp.index.remove(s)
 			l.sessions.release(s, r.Incarnation, now)
 			s.registration.revision = r.revision
-			l.forgetLoss(s)
+			l.catchUp.gaps.forgetLoss(s)
 		}
 		return
 	}
@@ -310,16 +332,16 @@ func (l *leader) entry(r *record, now time.Time) {
 		s = &sub{id: l.nextID, key: r.Key(), name: r.Name, flow: flow{window: firstWindow}}
 		l.subs[s.key], l.byID[s.id] = s, s
 	}
-	old, attached := s.registration, s.phase == running && s.segment == l.tail && s.sender.Idle()
+	old, attached := s.registration, s.phase == running && s.segment == l.catchUp.tail && s.sender.Idle()
 	s.registration = *r
 	superseded := l.sessions.register(s, old.Registration, r.Registration)
 	if superseded {
-		l.permit(s, r.Cause)
+		l.catchUp.gaps.permit(s, r.Cause)
 	}
 	s.local = l.local != nil && strings.HasPrefix(r.DeliverSubject, l.local.Prefix())
 	l.route(s)
 	if s.phase == absent {
-		if err := l.index.add(s, r.Subscription); err != nil {
+		if err := l.catchUp.index.add(s, r.Subscription); err != nil {
 			l.log.Warn("a registration can't be served", "subscription", s.name, "error", err)
 			return
 		}
@@ -334,8 +356,8 @@ func (l *leader) entry(r *record, now time.Time) {
 	case s.phase == loading:
 	case superseded && l.follows(s, r.HandedOver):
 		l.resumeAfterHolder(s, r.HandedOver.Accepted, now)
-	case superseded && attached && !l.resetting:
-		l.detach(s)
+	case superseded && attached && !l.history.resetting:
+		l.catchUp.detach(s)
 		l.sessions.deferAsk(s, now)
 	case s.phase != running || old.DeliverSubject != r.DeliverSubject || superseded:
 		s.hurry()

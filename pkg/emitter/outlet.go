@@ -121,7 +121,7 @@ func (l *leader) mark(o *outlet, now time.Time) {
 	o.number, o.marked, o.markedAt = l.outlets.last, o.sent, now
 	l.outlets.byMark[o.number] = o
 	_ = l.nc.PublishMsg(&nats.Msg{Subject: o.subject, Reply: l.sessions.replies + ".0." + strconv.FormatUint(o.number, 10), Header: nats.Header{
-		event.SequenceHeader: {"0"}, event.TermHeader: l.termValue,
+		event.SequenceHeader: {"0"}, event.TermHeader: l.term.value,
 	}}) // one that is lost is sent again by the tick
 }
 
@@ -137,7 +137,7 @@ func (l *leader) arrived(number uint64, now time.Time) {
 		l.mark(o, now)
 	}
 	for s := o.next(); s != nil; s = o.next() {
-		l.resume(s)
+		l.catchUp.resume(s)
 	}
 }
 

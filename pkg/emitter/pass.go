@@ -42,59 +42,59 @@ type reader interface {
 
 // plan lets passes read on, ends those that have caught up or are abandoned, and begins one where somebody waits. More at once would
 // read the same: they begin where the first has not come by yet.
-func (l *leader) plan(ctx context.Context, now time.Time) {
-	if l.tail == nil {
+func (c *catchUp) plan(ctx context.Context, now time.Time) {
+	if c.tail == nil {
 		return
 	}
-	for i := 0; i < len(l.catchUp.passes); {
-		if t := l.catchUp.passes[i]; l.advance(t, now) {
+	for i := 0; i < len(c.passes); {
+		if t := c.passes[i]; c.advance(t, now) {
 			i++
 		} else {
-			l.catchUp.end(t)
+			c.end(t)
 		}
 	}
-	if t := l.startPass(ctx); t != nil && !l.advance(t, now) {
-		l.catchUp.end(t)
+	if t := c.startPass(ctx); t != nil && !c.advance(t, now) {
+		c.end(t)
 	}
 }
 
 // startPass begins a pass, where one is waited for, and takes along all that stand at the same place.
-func (l *leader) startPass(ctx context.Context) *segment {
-	t := l.catchUp.begin(ctx)
+func (c *catchUp) startPass(ctx context.Context) *segment {
+	t := c.begin(ctx)
 	if t != nil {
-		l.metrics.Passes.Inc()
-		l.attachWaiting(t, t.high)
+		c.gaps.metrics.Passes.Inc()
+		c.attachWaiting(t, t.high)
 	}
 	return t
 }
 
 // attachWaiting takes up those who wait within what the segment grew by.
-func (l *leader) attachWaiting(t *segment, from uint64) {
-	for s := range l.catchUp.waiting {
+func (c *catchUp) attachWaiting(t *segment, from uint64) {
+	for s := range c.waiting {
 		// What comes first after low may have been forgotten for the sake of the one before.
 		if s.pos >= from && s.pos <= t.high && t.has(s.pos) {
-			l.catchUp.forget(s)
-			l.replay(s, t)
+			c.forget(s)
+			c.replay(s, t)
 		}
 	}
 }
 
 // changeOver takes those that are attached to a pass to the tail. One that wants an event which was given away there stays on the pass, or
 // waits for another.
-func (l *leader) changeOver(t *segment) {
+func (c *catchUp) changeOver(t *segment) {
 	for _, s := range slices.Collect(maps.Keys(t.attached)) {
 		t.detach(s)
-		l.resume(s)
+		c.resume(s)
 	}
 }
 
 // advance reports whether the pass goes on.
-func (l *leader) advance(t *segment, now time.Time) bool {
-	if t.high+1 < l.first {
-		l.over(t, min(l.first-1, max(l.tail.low, t.high))) // the tail may still have what comes after
+func (c *catchUp) advance(t *segment, now time.Time) bool {
+	if t.high+1 < c.first {
+		c.over(t, min(c.first-1, max(c.tail.low, t.high))) // the tail may still have what comes after
 	}
-	if l.tail.has(t.high) {
-		l.changeOver(t)
+	if c.tail.has(t.high) {
+		c.changeOver(t)
 		if len(t.attached) == 0 && t.ahead() == 0 { // else somebody stays, or those that fell off have not seen it all
 			return false
 		}
@@ -103,34 +103,19 @@ func (l *leader) advance(t *segment, now time.Time) bool {
 		if t.emptyAt.IsZero() {
 			t.emptyAt = now
 		}
-		if empty := now.Sub(t.emptyAt); empty > abandonedForGood || empty > abandonAfter && l.catchUp.isShort() {
+		if empty := now.Sub(t.emptyAt); empty > abandonedForGood || empty > abandonAfter && c.isShort() {
 			return false
 		}
 	}
-	if !t.reading && !l.tail.has(t.high) && t.ahead() < pageSize && !now.Before(t.retryAt) {
-		l.read(t)
+	if !t.reading && !c.tail.has(t.high) && t.ahead() < pageSize && !now.Before(t.retryAt) {
+		c.leader.read(t)
 	}
 	return true
 }
 
-// read reads the next page beside the loop.
-func (l *leader) read(t *segment) {
-	t.reading = true
-	from, read := t.high+1, l.reader.Read
-	if t.stretch == nil && t.pages >= shortPass && l.tail.low > t.high+shortPass*pageSize {
-		t.stretch = l.reader.Stretch(l.log)
-	}
-	if t.stretch != nil {
-		read = t.stretch.Read
-	}
-	l.work.Go(func() {
-		page, err := read(t.ctx, from, pageSize, pageBytes)
-		l.inbox.call(func() { l.page(t, page, err) })
-	})
-}
-
-func (l *leader) page(t *segment, page []feed.Message, err error) {
-	if !l.catchUp.goesOn(t) {
+// page takes what a pass read.
+func (c *catchUp) page(t *segment, page []feed.Message, err error, now time.Time) {
+	if !c.goesOn(t) {
 		return // given up meanwhile, perhaps with its stream: nobody may be attached to what does not go on
 	}
 	t.reading = false
@@ -139,14 +124,14 @@ func (l *leader) page(t *segment, page []feed.Message, err error) {
 		t.nothing = 0
 		t.pages++
 	case errors.Is(err, feed.ErrNothing):
-		if t.nothing++; t.nothing >= believeNothing && l.tail != nil {
-			l.over(t, l.tail.low)
+		if t.nothing++; t.nothing >= believeNothing && c.tail != nil {
+			c.over(t, c.tail.low)
 			t.nothing = 0
 		}
-		t.retryAt = time.Now().Add(readAgain)
+		t.retryAt = now.Add(readAgain)
 		return
 	default:
-		t.retryAt = time.Now().Add(readAgain)
+		t.retryAt = now.Add(readAgain)
 		return
 	}
 	before := t.high
@@ -155,21 +140,21 @@ func (l *leader) page(t *segment, page []feed.Message, err error) {
 			continue
 		}
 		if next := page[i].Sequence - 1; next > t.high {
-			l.over(t, min(next, max(t.high, l.tail.low)))
+			c.over(t, min(next, max(t.high, c.tail.low)))
 			if next > t.high { // the tail still has the rest
 				break
 			}
 		}
-		e := l.entryOf(page[i])
+		e := c.leader.entryOf(page[i])
 		if e == nil {
 			t.high = page[i].Sequence
 			continue
 		}
-		l.metrics.Read.Inc()
+		c.gaps.metrics.Read.Inc()
 		t.add(e)
-		l.dispatch(t, e)
+		c.dispatch(t, e)
 	}
 	t.trim(maxEvents/2, maxBytes/2)
 	t.emptyAt = time.Time{} // the read may have taken long, and somebody may come for the page yet
-	l.attachWaiting(t, before)
+	c.attachWaiting(t, before)
 }

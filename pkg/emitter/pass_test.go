@@ -16,18 +16,19 @@ import (
 )
 
 func TestPageOfAPassThatWasGivenUpIsShownToNobody(t *testing.T) {
-	l := &leader{store: "s", index: newIndex(), tail: newSegment(10), metrics: NewMetrics(nil)}
+	l := newLeader(outside{store: "s", metrics: NewMetrics(nil)})
+	l.catchUp.tail = newSegment(10)
 	s := &sub{name: "n", session: session{phase: running}, flow: flow{window: firstWindow}}
-	if err := l.index.add(s, by(subscription.ByEventType, "of another stream")); err != nil {
+	if err := l.catchUp.index.add(s, by(subscription.ByEventType, "of another stream")); err != nil {
 		t.Fatal(err)
 	}
-	l.resume(s)
-	l.startPass(t.Context())
+	l.catchUp.resume(s)
+	l.catchUp.startPass(t.Context())
 	old := l.catchUp.passes[0]
-	l.detach(s) // as a reset has it
+	l.catchUp.detach(s) // as a reset has it
 	l.catchUp.end(old)
-	l.resume(s)
-	l.page(old, []feed.Message{{Subject: event.Subject("s", "g", "t"), Sequence: 1}}, nil)
+	l.catchUp.resume(s)
+	l.catchUp.page(old, []feed.Message{{Subject: event.Subject("s", "g", "t"), Sequence: 1}}, nil, time.Now())
 	if waits := l.catchUp.waits(s); s.segment != nil || !waits {
 		t.Errorf("it is attached: %v, it waits for another pass: %v", s.segment != nil, waits)
 	}
@@ -71,17 +72,15 @@ func TestPassIsKeptForASubscriptionThatComesBackForTheRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &slowWorld{t: t}
 		never := time.Now().Add(1000 * time.Hour)
-		w.leader = &leader{
-			store: "s", term: 7, termValue: []string{"7"}, lease: steadyLease{}, local: w, reader: w, inbox: newInbox(), index: newIndex(), tail: newSegment(5000),
-			subs: map[string]*sub{}, byID: map[uint64]*sub{}, metrics: NewMetrics(nil),
-			log: slog.New(slog.DiscardHandler), sessions: sessions{replies: "r"}, checkpoints: checkpoints{wroteAt: never}, sweptAt: never, told: progressMark{at: never},
-		}
-		w.leader.tail.low = 4900
+		w.leader = newLeader(outside{store: "s", lease: steadyLease{}, local: w, metrics: NewMetrics(nil), log: slog.New(slog.DiscardHandler)})
+		w.leader.term, w.leader.reader, w.leader.catchUp.tail, w.leader.sessions.replies = newTerm(7), w, newSegment(5000), "r"
+		w.leader.checkpoints.wroteAt, w.leader.sweptAt, w.leader.progress.told.at = never, never, never
+		w.leader.catchUp.tail.low = 4900
 		w.sub = &sub{name: "n", session: session{phase: running}, flow: flow{window: firstWindow}, local: true}
-		if err := w.leader.index.add(w.sub, by(subscription.ByStream, subscription.AllStreams)); err != nil {
+		if err := w.leader.catchUp.index.add(w.sub, by(subscription.ByStream, subscription.AllStreams)); err != nil {
 			t.Fatal(err)
 		}
-		w.leader.resume(w.sub)
+		w.leader.catchUp.resume(w.sub)
 		for n := range 200 { // ten seconds
 			time.Sleep(tickInterval)
 			if n%18 == 0 {

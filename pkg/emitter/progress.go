@@ -7,6 +7,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nuid"
+	"golang.org/x/time/rate"
 
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/payload"
@@ -26,6 +27,14 @@ const (
 	progressHead = 512
 )
 
+// progress is what there is to tell of a leader's work, and what was told last. The leader's loop owns it.
+type progress struct {
+	told      progressMark
+	obstacles obstacles // why events are not sent
+	strays    strays
+	large     rate.Sometimes // told that progress is larger than the server takes
+}
+
 // progressMark is what was told last.
 type progressMark struct {
 	at     time.Time
@@ -35,7 +44,7 @@ type progressMark struct {
 
 // report tells instances and people how far the store's subscriptions are, and the log what was found missing.
 func (l *leader) report(now time.Time) {
-	if now.Sub(l.told.at) < progressInterval {
+	if now.Sub(l.progress.told.at) < progressInterval {
 		return
 	}
 	l.seePermissions()
@@ -60,25 +69,25 @@ func (l *leader) report(now time.Time) {
 		}
 	}
 	l.gauge(counts, len(behind))
-	lost := l.lostBy(now)
-	l.logGaps(now)
-	same := !l.gaps.news && !l.strays.news && l.tail.high == l.told.last && len(behind) == 0 && l.told.behind == 0
-	if !l.obstacles.news() && same && now.Sub(l.told.at) < progressHeartbeat {
+	lost := l.catchUp.lostBy(l.subs, now)
+	l.catchUp.gaps.logLost(now)
+	same := !l.catchUp.gaps.news && !l.progress.strays.news && l.catchUp.tail.high == l.progress.told.last && len(behind) == 0 && l.progress.told.behind == 0
+	if !l.progress.obstacles.news() && same && now.Sub(l.progress.told.at) < progressHeartbeat {
 		return
 	}
-	l.told = progressMark{at: now, last: l.tail.high, behind: len(behind)}
-	l.gaps.news, l.strays.news = false, false
+	l.progress.told = progressMark{at: now, last: l.catchUp.tail.high, behind: len(behind)}
+	l.catchUp.gaps.news, l.progress.strays.news = false, false
 	l.tell(event.Progress{
-		LastSequence: l.tail.high, Subscriptions: len(l.subs) - counts[absent], Held: counts[paused], Behind: behind, Gaps: lost,
-		PassedOver: l.strays.tell(now),
+		LastSequence: l.catchUp.tail.high, Subscriptions: len(l.subs) - counts[absent], Held: counts[paused], Behind: behind, Gaps: lost,
+		PassedOver: l.progress.strays.tell(now),
 	}, now)
 }
 
 // tellEarly tells why the store is not followed, before it is known where its stream ends.
 func (l *leader) tellEarly(now time.Time) {
 	l.seePermissions()
-	if l.obstacles.store+l.obstacles.lacks != "" && (l.obstacles.news() || now.Sub(l.told.at) >= progressHeartbeat) {
-		l.told.at = now
+	if l.progress.obstacles.store+l.progress.obstacles.lacks != "" && (l.progress.obstacles.news() || now.Sub(l.progress.told.at) >= progressHeartbeat) {
+		l.progress.told.at = now
 		l.tell(event.Progress{Subscriptions: len(l.subs)}, now)
 	}
 }
@@ -90,16 +99,16 @@ const lagAfter = 500 * time.Millisecond
 // has everything is level, wherever its last event lies, and so is one that is given each event as it is stored and
 // acknowledges in time, and one whose new proxy need not be asked yet.
 func (l *leader) lag(s *sub, now time.Time) uint64 {
-	level := s.deferred || s.segment == l.tail && (s.sender.Idle() || now.Sub(s.progressAt) < lagAfter)
-	if level || s.sender.Acked >= l.tail.high || !s.checkpoint.placed {
+	level := s.deferred || s.segment == l.catchUp.tail && (s.sender.Idle() || now.Sub(s.progressAt) < lagAfter)
+	if level || s.sender.Acked >= l.catchUp.tail.high || !s.checkpoint.placed {
 		return 0
 	}
-	return l.tail.high - s.sender.Acked
+	return l.catchUp.tail.high - s.sender.Acked
 }
 
 // tell completes a progress and publishes it.
 func (l *leader) tell(p event.Progress, now time.Time) {
-	p.Store, p.Emitter, p.Term, p.Trouble, p.Hindered, p.Waiting = l.store, l.name, l.lease.Term(), l.obstacles.store, l.obstacles.lacks, l.obstacles.waiting
+	p.Store, p.Emitter, p.Term, p.Trouble, p.Hindered, p.Waiting = l.store, l.name, l.lease.Term(), l.progress.obstacles.store, l.progress.obstacles.lacks, l.progress.obstacles.waiting
 	if err := publishProgress(l.nc, p, now); err != nil {
 		l.untold(err)
 	}
@@ -179,7 +188,7 @@ const maxDigits = 22
 // untold logs that progress could not be published. Without a connection that is nothing new.
 func (l *leader) untold(err error) {
 	if errors.Is(err, nats.ErrMaxPayload) {
-		l.large.Do(func() {
+		l.progress.large.Do(func() {
 			l.log.Warn("how far the emitter is can't be published: it is larger than the server takes", "max_payload", l.nc.MaxPayload(), "error", err)
 		})
 		return
@@ -193,5 +202,5 @@ func (l *leader) gauge(counts map[phase]int, behind int) {
 	set("held", counts[paused])
 	set("asking", counts[asking]+counts[placing]+counts[loading])
 	l.metrics.Behind.WithLabelValues(l.store).Set(float64(behind))
-	l.metrics.Last.WithLabelValues(l.store).Set(float64(l.tail.high))
+	l.metrics.Last.WithLabelValues(l.store).Set(float64(l.catchUp.tail.high))
 }

@@ -89,11 +89,11 @@ func (l *leader) persist(ctx context.Context, failing string, do func() error) e
 // checkHistory looks whether the stream has lost events that a proxy took, or a checkpoint knows of. The tail may also just be
 // behind.
 func (l *leader) checkHistory(delivered uint64) {
-	if l.checking {
+	if l.history.checking {
 		return
 	}
-	l.checking = true
-	reader, known, resets := l.reader, l.history.known.List(0), l.resets
+	l.history.checking = true
+	reader, known, resets := l.reader, l.history.known.List(0), l.history.resets
 	l.work.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
@@ -106,8 +106,8 @@ func (l *leader) checkHistory(delivered uint64) {
 			}
 		}
 		l.inbox.call(func() {
-			l.checking = false
-			if err == nil && last < delivered && l.tail != nil && resets == l.resets {
+			l.history.checking = false
+			if err == nil && last < delivered && l.catchUp.tail != nil && resets == l.history.resets {
 				l.log.Error("the store's stream ends before events that were delivered: it went back to an earlier state", "last", last, "delivered", delivered, "same_up_to", upTo)
 				l.newHistory(laterEpoch(creationIn(l.history.epoch), upTo), upTo)
 			}
@@ -119,13 +119,13 @@ func (l *leader) checkHistory(delivered uint64) {
 func (l *leader) reset(reason error) {
 	l.log.Warn("the store's stream may not be what it was; it is compared with what was delivered of it", "stream", l.stream, "reason", reason)
 	for _, s := range l.subs {
-		l.detach(s)
+		l.catchUp.detach(s)
 	}
 	for len(l.catchUp.passes) > 0 {
 		l.catchUp.end(l.catchUp.passes[0])
 	}
-	l.tail, l.first = newSegment(0), 0
-	l.strays.forget()
+	l.catchUp.tail, l.catchUp.first = newSegment(0), 0
+	l.progress.strays.forget()
 	l.history.unsure, l.history.heard = feed.Witnesses{}, feed.Witness{}
 	l.pauseAll()
 }
@@ -133,10 +133,10 @@ func (l *leader) reset(reason error) {
 // level is the feed's word that it has shown all there is. Nothing is sent before it is known what that has in common with what
 // was delivered.
 func (l *leader) level(ctx context.Context) {
-	if !l.resetting {
+	if !l.history.resetting {
 		return
 	}
-	resets, known := l.resets, l.history.known.List(0)
+	resets, known := l.history.resets, l.history.known.List(0)
 	l.work.Go(func() {
 		info, err := l.streamInfo(ctx)
 		if err != nil {
@@ -148,7 +148,7 @@ func (l *leader) level(ctx context.Context) {
 			return
 		}
 		l.inbox.call(func() {
-			if resets != l.resets {
+			if resets != l.history.resets {
 				return
 			}
 			if compared.Kinship == feed.Unproven { // and the feed knows better
@@ -181,18 +181,18 @@ func (l *leader) sayHistory(c feed.Comparison, upTo uint64) {
 // proxies forget once more.
 func (l *leader) newHistory(epoch string, last uint64) {
 	l.pauseAll()
-	resets := l.resets
+	resets := l.history.resets
 	witness := witnessText(slices.DeleteFunc(l.history.known.List(0), func(w feed.Witness) bool { return w.Sequence > last }))
 	l.work.Go(func() {
 		if !l.setEpoch(epoch, witness) {
 			return
 		}
 		l.inbox.call(func() {
-			if resets != l.resets {
+			if resets != l.history.resets {
 				return // it is another stream again
 			}
 			another := epoch != l.history.epoch
-			l.resetting = false
+			l.history.resetting = false
 			l.history.begin(epoch, last)
 			for _, s := range l.subs {
 				if !another {
@@ -200,7 +200,7 @@ func (l *leader) newHistory(epoch string, last uint64) {
 				}
 				s.since = s.number + 1
 				s.sender = NewSender(max(min(s.sender.Acked, last), s.startPosition()))
-				l.forgetLoss(s)
+				l.catchUp.gaps.forgetLoss(s)
 				s.loss = loss{fresh: s.sender.Acked == s.startPosition(), gap: s.loss.gap}
 				if s.phase != loading {
 					l.checkpoints.mark(s)
@@ -213,9 +213,9 @@ func (l *leader) newHistory(epoch string, last uint64) {
 
 // pauseAll sends nothing more to anybody until the history is known.
 func (l *leader) pauseAll() {
-	l.resetting = true
-	l.resets++
-	l.gaps.open = nil
+	l.history.resetting = true
+	l.history.resets++
+	l.catchUp.gaps.open = nil
 	for _, s := range l.subs {
 		if s.phase == running || s.phase == placing || s.phase == asking {
 			l.pause(s, time.Now())
@@ -246,8 +246,8 @@ func (l *leader) setEpoch(epoch, witness string) bool {
 
 // seen takes messages that the feed saw the stream to have.
 func (l *leader) seen(all []feed.Witness) {
-	l.history.see(all, l.resetting)
-	if !l.resetting {
+	l.history.see(all, l.history.resetting)
+	if !l.history.resetting {
 		l.lease.Remember(witnessText(l.history.known.List(l.history.first)))
 	}
 }

@@ -9,9 +9,7 @@ import (
 )
 
 func TestEntriesOfABucketThatIsNoMoreHideNothingOfTheNewOne(t *testing.T) {
-	l := &leader{
-		inbox: newInbox(), index: newIndex(), subs: map[string]*sub{}, byID: map[uint64]*sub{},
-	}
+	l := newLeader(outside{})
 	r := newRoster()
 	r.attach(l)
 	record := func(revision uint64, deliver string) {

@@ -14,104 +14,6 @@ import (
 	"github.com/exesdb/subproxy/pkg/event"
 )
 
-// dispatch shows an event to those that are attached to the segment.
-func (l *leader) dispatch(t *segment, e *entry) {
-	sequence, wanted := e.event.Sequence, 0
-	l.groups = l.index.matching(&e.event, l.groups[:0])
-	for _, g := range l.groups {
-		wanted += len(g.subs)
-	}
-	e.alone = wanted == 1
-	for _, g := range l.groups {
-		for _, s := range g.subs {
-			switch {
-			case s.deferred && t == l.tail:
-				l.ask(s, time.Now())
-			case s.segment != t || s.pos >= sequence:
-			case !s.hasRoom():
-				s.full = true
-				l.detach(s)
-				s.pos = sequence - 1
-			case !s.outlet.room():
-				l.detach(s)
-				s.pos = sequence - 1
-				s.outlet.wait(s)
-			default:
-				l.send(s, e)
-			}
-		}
-	}
-	if len(t.attached) > 0 {
-		t.consumedTo = sequence
-	}
-}
-
-// replay shows a subscription what the segment has after its position. It is attached then, unless its window is full before.
-func (l *leader) replay(s *sub, t *segment) {
-	for i := t.after(s.pos); i < len(t.events); i++ {
-		e := t.events[i]
-		if e.hole != nil {
-			if !l.pass(s, e.hole) {
-				l.stop(s, e.hole)
-				return
-			}
-		} else if s.group.matches(e) {
-			if !s.hasRoom() {
-				s.full = true
-				return
-			}
-			if !s.outlet.room() {
-				s.outlet.wait(s)
-				return
-			}
-			if e.given { // and wanted once more: it has to be read again
-				t.forget(i)
-				l.resume(s)
-				return
-			}
-			if !l.send(s, e) {
-				return
-			}
-			t.emptyAt = time.Time{}
-		}
-		s.pos = e.event.Sequence
-		t.consumedTo = max(t.consumedTo, s.pos)
-	}
-	s.pos = max(s.pos, t.high)
-	t.consumedTo = max(t.consumedTo, t.high)
-	s.segment, t.emptyAt = t, time.Time{}
-	t.attached[s] = struct{}{}
-}
-
-// resume goes on with a subscription that is not attached: on a segment that has what it wants next, or it waits for one.
-func (l *leader) resume(s *sub) {
-	if s.phase != running || s.segment != nil || s.loss.stopped != nil || !s.hasRoom() {
-		return
-	}
-	l.catchUp.forget(s)
-	if !s.outlet.room() {
-		s.outlet.wait(s)
-		return
-	}
-	if l.tail.has(s.pos) {
-		l.replay(s, l.tail)
-	} else if t := l.catchUp.passAt(s.pos); t != nil {
-		l.replay(s, t)
-	} else {
-		l.catchUp.wait(s)
-	}
-}
-
-// detach takes a subscription off its segment.
-func (l *leader) detach(s *sub) {
-	if s.segment != nil {
-		delete(s.segment.attached, s)
-		s.segment = nil
-	}
-	l.catchUp.forget(s)
-	s.loss.stopped = nil
-}
-
 // send sends one event. It reports false where that could not be done, and the subscription no longer runs.
 func (l *leader) send(s *sub, e *entry) bool {
 	if e.header == nil {
@@ -121,7 +23,7 @@ func (l *leader) send(s *sub, e *entry) bool {
 	prev := s.sender.Send(e.event.Sequence)
 	if !l.give(s, e, prev) {
 		e.header[event.PrevHeader] = []string{strconv.FormatUint(prev, 10)}
-		e.header[event.TermHeader] = l.termValue // which may have risen since the event was sent to another
+		e.header[event.TermHeader] = l.term.value // which may have risen since the event was sent to another
 		if err := l.nc.PublishMsg(&nats.Msg{Subject: s.registration.DeliverSubject, Reply: s.reply, Header: e.header, Data: e.event.Data}); err != nil {
 			s.sender.unsend(before)
 			return l.unsent(s, e, err)
@@ -144,7 +46,7 @@ func (l *leader) give(s *sub, e *entry, prev uint64) bool {
 	}
 	h := event.Handoff{
 		Message:  &nats.Msg{Subject: s.registration.DeliverSubject, Reply: s.reply, Header: e.header, Data: e.event.Data},
-		Sequence: e.event.Sequence, Prev: prev, Term: l.term,
+		Sequence: e.event.Sequence, Prev: prev, Term: l.term.number,
 	}
 	if !e.alone {
 		h.Message.Header = maps.Clone(e.header)
@@ -190,12 +92,12 @@ func (l *leader) parkAside(s *sub, e *entry, reason error) {
 			if err != nil {
 				l.digest.Add(slog.LevelError, l.store, "events that are too large to be sent could not be parked; they hold their subscriptions",
 					"subscription", s.name, "sequence", ev.Sequence, "error", err)
-				l.obstacles.block(s.name, fmt.Sprintf("event %d is too large to be sent (%v) and can't be parked: %v", ev.Sequence, reason, err))
+				l.progress.obstacles.block(s.name, fmt.Sprintf("event %d is too large to be sent (%v) and can't be parked: %v", ev.Sequence, reason, err))
 				return
 			}
 			l.digest.Add(slog.LevelError, l.store, "events are larger than the server's max_payload once they have their headers; they are parked",
 				"subscription", s.name, "sequence", ev.Sequence, "error", reason)
-			l.obstacles.block(s.name, "")
+			l.progress.obstacles.block(s.name, "")
 			if s.parked = ev.Sequence; s.phase == paused {
 				l.ask(s, time.Now())
 			}
@@ -211,3 +113,45 @@ func (l *leader) outgoing(e *entry) nats.Header {
 }
 
 func (g *group) matches(e *entry) bool { return g.matcher.Match(&e.event) }
+
+// read reads the next page beside the loop.
+func (l *leader) read(t *segment) {
+	t.reading = true
+	from, read := t.high+1, l.reader.Read
+	if t.stretch == nil && t.pages >= shortPass && l.catchUp.tail.low > t.high+shortPass*pageSize {
+		t.stretch = l.reader.Stretch(l.log)
+	}
+	if t.stretch != nil {
+		read = t.stretch.Read
+	}
+	l.work.Go(func() {
+		page, err := read(t.ctx, from, pageSize, pageBytes)
+		l.inbox.call(func() { l.catchUp.page(t, page, err, time.Now()) })
+	})
+}
+
+// judge finds out beside the loop where the stream begins, for the holes that were met.
+func (l *leader) judge(now time.Time) {
+	holes := l.catchUp.gaps.toJudge(now)
+	if len(holes) == 0 {
+		return
+	}
+	reader, resets := l.reader, l.history.resets
+	l.work.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		defer cancel()
+		first, err := reader.First(ctx)
+		l.inbox.call(func() {
+			l.catchUp.gaps.asking = false
+			switch {
+			case resets != l.history.resets: // they were of another stream
+			case err != nil:
+				l.catchUp.gaps.judgeLater(holes)
+			default:
+				for _, h := range holes {
+					l.catchUp.judged(h, first)
+				}
+			}
+		})
+	})
+}

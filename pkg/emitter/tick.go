@@ -12,7 +12,7 @@ const forgetAfter = time.Minute
 // tick does what is due by time.
 func (l *leader) tick(ctx context.Context, now time.Time) {
 	l.sayTrouble(now)
-	if l.tail == nil {
+	if l.catchUp.tail == nil {
 		l.tellEarly(now)
 		return
 	}
@@ -20,7 +20,7 @@ func (l *leader) tick(ctx context.Context, now time.Time) {
 	for s := range l.sessions.attended {
 		l.checkProgress(s, now)
 	}
-	l.skipGaps()
+	l.catchUp.skipGaps()
 	l.remark(now)
 	if l.checkpoints.begin(now, l.interval) {
 		l.skip(skipAfter)

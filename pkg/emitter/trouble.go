@@ -18,7 +18,7 @@ func (l *leader) hindered(reason error) {
 		text = "stream " + l.stream + " can't be followed: " + reason.Error()
 	}
 	l.inbox.call(func() {
-		l.obstacles.blockStore(text)
+		l.progress.obstacles.blockStore(text)
 		l.gaugeTrouble()
 		if text == "" {
 			l.log.Info("the store's stream is followed again", "stream", l.stream)
@@ -29,14 +29,14 @@ func (l *leader) hindered(reason error) {
 // seePermissions sees whether the emitter lacks a permission. It is logged where the server's answer is heard.
 func (l *leader) seePermissions() {
 	if l.lacks != nil {
-		l.obstacles.lack(l.lacks())
+		l.progress.obstacles.lack(l.lacks())
 		l.gaugeTrouble()
 	}
 }
 
 func (l *leader) gaugeTrouble() {
 	gauge := 0.0
-	if l.obstacles.store+l.obstacles.lacks != "" {
+	if l.progress.obstacles.store+l.progress.obstacles.lacks != "" {
 		gauge = 1
 	}
 	l.metrics.Trouble.WithLabelValues(l.store).Set(gauge)
@@ -47,7 +47,7 @@ const sayTroubleAgain = time.Minute
 
 // sayTrouble logs what keeps the store from being followed.
 func (l *leader) sayTrouble(now time.Time) {
-	if l.obstacles.say(now) {
-		l.log.Error("no event of the store is delivered", "stream", l.stream, "reason", l.obstacles.store)
+	if l.progress.obstacles.say(now) {
+		l.log.Error("no event of the store is delivered", "stream", l.stream, "reason", l.progress.obstacles.store)
 	}
 }
