@@ -37,6 +37,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/sink"
 	"github.com/exesdb/subproxy/pkg/status"
 	"github.com/exesdb/subproxy/pkg/subscription"
+	"github.com/exesdb/subproxy/pkg/supervisor"
 )
 
 // The words of a subscription.
@@ -161,7 +162,7 @@ func (o *Options) internal(js jetstream.JetStream, to func(Subscription) (sink.S
 	}
 	if o.Registerer != nil {
 		options.Metrics = instance.Metrics{
-			Proxies: proxy.NewMetrics(o.Registerer), Delivery: delivery.NewMetrics(o.Registerer), Cluster: cluster.NewMetrics(o.Registerer),
+			Proxies: supervisor.NewMetrics(o.Registerer), Delivery: delivery.NewMetrics(o.Registerer), Cluster: cluster.NewMetrics(o.Registerer),
 		}
 	}
 	return options

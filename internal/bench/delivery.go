@@ -9,10 +9,11 @@ import (
 	"slices"
 	"time"
 
-	"github.com/exesdb/subproxy/internal/natsnode"
-	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/internal/testbed"
 )
 
 // DeliveryOptions say what Delivery measures.

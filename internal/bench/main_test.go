@@ -6,8 +6,9 @@ import (
 	"os"
 	"testing"
 
-	"github.com/exesdb/subproxy/internal/testbed"
 	"go.uber.org/goleak"
+
+	"github.com/exesdb/subproxy/internal/testbed"
 )
 
 // TestMain is, at need, the server or the instance that a bench starts.

@@ -9,8 +9,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/internal/testbed"
 )
 
 // publisher appends events one after the other, each until it is acknowledged: it retries with the same message id, which

@@ -66,7 +66,7 @@ func (b *alertBook) voided() {
 // mine reports whether the bucket has this run's record under the key.
 func (b *alertBook) mine(key string) bool { return b.seen[key].Owner.ID == b.owner.ID }
 
-// Publish implements proxy.Alerts.
+// Publish implements supervisor.Alerts.
 func (b *alertBook) Publish(a status.Alert) {
 	b.mu.Lock()
 	b.queue = append(b.queue, a)
@@ -81,7 +81,7 @@ func (b *alertBook) signal() {
 	}
 }
 
-// Inherited implements proxy.Alerts.
+// Inherited implements supervisor.Alerts.
 func (b *alertBook) Inherited(store, name string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -5,8 +5,8 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/cluster"
-	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/registration"
+	"github.com/exesdb/subproxy/pkg/supervisor"
 )
 
 // ErrStopping is returned where an instance that stops is to hear other events.
@@ -68,7 +68,7 @@ func (i *Instance) event(e cluster.Event) {
 	if i.o.Metrics.Cluster != nil {
 		i.o.Metrics.Cluster.Count(&e)
 	}
-	i.supervisor.Tell(e.Store, proxy.Cluster{Cause: registration.Cause(e.Kind), Topic: e.Topic, Term: e.Term, Jumps: e.Enveloped, Leader: e.Leader, SeenAt: e.SeenAt})
+	i.supervisor.Tell(e.Store, supervisor.Cluster{Cause: registration.Cause(e.Kind), Topic: e.Topic, Term: e.Term, Jumps: e.Enveloped, Leader: e.Leader, SeenAt: e.SeenAt})
 }
 
 // Reconnected is to be called when the connection is back after it was lost: cluster events may have been missed.
@@ -81,6 +81,6 @@ func (i *Instance) Reconnected() {
 	off := i.events.Off
 	i.mu.Unlock()
 	if !off {
-		i.supervisor.Tell("", proxy.Cluster{Cause: registration.Reconnected, SeenAt: time.Now()})
+		i.supervisor.Tell("", supervisor.Cluster{Cause: registration.Reconnected, SeenAt: time.Now()})
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/sink"
 	"github.com/exesdb/subproxy/pkg/subscription"
+	"github.com/exesdb/subproxy/pkg/supervisor"
 )
 
 // Options are what an instance is made with. JetStream, Owner, Settings and Sink are required.
@@ -45,7 +46,7 @@ type Options struct {
 	Permitted func() error
 	// Hindered is why the instance can't do its work, whatever the subscription; empty: it can. It may be nil.
 	Hindered func() string
-	// OnRegistered is the supervisor's (see proxy.Options).
+	// OnRegistered is the supervisor's (see supervisor.Options).
 	OnRegistered func(store string, cause registration.Cause, n int, at time.Time)
 	Logger       *slog.Logger
 	Metrics      Metrics
@@ -53,7 +54,7 @@ type Options struct {
 
 // Metrics are what an instance's parts count, each its own. Those that are nil are not registered.
 type Metrics struct {
-	Proxies  *proxy.Metrics
+	Proxies  *supervisor.Metrics
 	Delivery *delivery.Metrics
 	Cluster  *cluster.Metrics
 }
@@ -76,7 +77,7 @@ type Instance struct {
 	sessions    sessions
 	deadLetters *DeadLetters
 	delivery    *delivery.Delivery
-	supervisor  *proxy.Supervisor
+	supervisor  *supervisor.Supervisor
 	alerts      *alertBook
 	barrier     *barrier
 
@@ -102,7 +103,7 @@ func Open(ctx context.Context, o Options) (*Instance, error) {
 		o.Permitted = func() error { return nil }
 	}
 	if o.Metrics.Proxies == nil {
-		o.Metrics.Proxies = proxy.NewMetrics(nil)
+		o.Metrics.Proxies = supervisor.NewMetrics(nil)
 	}
 	o.Registry.Logger = o.Logger
 	i := &Instance{o: o, log: o.Logger, nc: o.JetStream.Conn()}
@@ -129,7 +130,7 @@ func (i *Instance) Start(ctx context.Context, e Events, subs []subscription.Subs
 		return err
 	}
 	o := i.o
-	i.supervisor = proxy.New(proxy.Options{
+	i.supervisor = supervisor.New(supervisor.Options{
 		Owner: o.Owner, Bucket: i.records.bucket, Delivery: i.delivery, Settings: o.Settings, Publish: i.nc.Publish, Connected: i.nc.IsConnected,
 		Hindered: o.Hindered, MaxPayload: i.nc.MaxPayload, Shares: true, Alerts: i.alerts, OnRetired: i.superseded, Ensure: i.records.ensure,
 		Logger: i.log, Metrics: o.Metrics.Proxies, OnRegistered: o.OnRegistered,
@@ -172,7 +173,7 @@ func (i *Instance) Apply(ctx context.Context, subs []subscription.Subscription) 
 func (i *Instance) Configure(s proxy.Settings) { i.supervisor.SetSettings(s) }
 
 // Supervisor is for what reads statuses and acts on proxies.
-func (i *Instance) Supervisor() *proxy.Supervisor { return i.supervisor }
+func (i *Instance) Supervisor() *supervisor.Supervisor { return i.supervisor }
 
 // Delivery takes the proxies' events.
 func (i *Instance) Delivery() *delivery.Delivery { return i.delivery }

@@ -15,9 +15,9 @@ import (
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/instance"
 	"github.com/exesdb/subproxy/pkg/feed"
-	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/sink"
+	"github.com/exesdb/subproxy/pkg/supervisor"
 )
 
 // Options are what an instance is started with. Config is required.
@@ -26,7 +26,7 @@ type Options struct {
 	Version string
 	Logger  *slog.Logger
 	Metrics *instance.Metrics
-	// OnRegistered is the supervisor's (see proxy.Options).
+	// OnRegistered is the supervisor's (see supervisor.Options).
 	OnRegistered func(store string, cause registration.Cause, n int, at time.Time)
 	// StartTimeout bounds how long to wait for NATS and JetStream at the start; default 30 s.
 	StartTimeout time.Duration
@@ -75,7 +75,7 @@ func (s *Service) Ready(ctx context.Context) error {
 }
 
 // Supervisor is for what reads statuses: the HTTP server and tests.
-func (s *Service) Supervisor() *proxy.Supervisor { return s.instance.Supervisor() }
+func (s *Service) Supervisor() *supervisor.Supervisor { return s.instance.Supervisor() }
 
 // Owner is this instance, as it stands in its registrations.
 func (s *Service) Owner() registration.Owner { return s.owner }

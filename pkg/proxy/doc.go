@@ -1,10 +1,7 @@
-// Package proxy holds subscriptions: it keeps each one's registration in the bucket true, and says how it is.
+// Package proxy has the rules of one registration: what the holder of a subscription does when something happens.
 //
-// The rules are in Proxy, a value that starts nothing, sleeps nowhere and asks no clock: an input and the time go in,
-// what to do comes out. Around it, one loop per store owns all the store's proxies; it takes inputs from an inbox that
-// merges bursts, and has attempts made in batches (package registrar): 10,000 due proxies are one pipelined write and one
-// pipelined read-back. The Supervisor starts and ends the loops and routes what happens to them.
-//
-// It promises: at most one attempt in flight per proxy; after a cluster event an attempt at once; no write that is not
-// conditional on what was last seen; and that a run which another run of the same name superseded never writes again.
+// Proxy is a plain value that starts nothing, sleeps nowhere and asks no clock: an input and the time go in (Step), what to do comes
+// out (Effects). It promises: at most one attempt under way; an attempt at once after news of the cluster, through an open breaker
+// too; and that a superseded proxy makes no attempt. Attempts are made by package registrar, events are received by package
+// delivery, and the loop that owns all proxies of a store is package supervisor's.
 package proxy

@@ -42,6 +42,7 @@ const (
 	Unassigned               // another instance is to hold it: release it, where it is held, and stand by
 	Offered                  // its holder delivers nothing any more, and offers it to this instance, at News
 	Delivering               // the sink takes no events, for Reason; empty: it takes them again
+	Respelled                // the subscription has incarnations up to News.Incarnation under another spelling of its key
 	Hindering                // events don't come or don't move on, for Reason; empty: they do again
 )
 
@@ -55,7 +56,7 @@ type Input struct {
 	// Subscription is of Reconfigured. Its key is the proxy's.
 	Subscription *subscription.Subscription
 	HandedOver   *HandedOver // of Restart; nil: nothing was taken
-	News         News        // of Seen and Offered
+	News         News        // of Seen, Offered and Respelled
 	Reason       string      // of Delivering and Hindering
 	Jitter       float64     // in [-1, 1), spreads what is scheduled
 }
@@ -71,8 +72,8 @@ type News struct {
 	Place       registration.Position // of Offered: where the owner stopped
 }
 
-// holder is who the entry says holds the subscription; nil: nobody.
-func (n *News) holder() *registration.Owner {
+// Holder is who the entry says holds the subscription; nil: nobody.
+func (n *News) Holder() *registration.Owner {
 	if !n.Readable {
 		return nil
 	}

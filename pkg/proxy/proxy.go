@@ -29,7 +29,7 @@ type Proxy struct {
 	againAt    *time.Time
 	late       *News       // the newest news of others that came while an attempt was under way
 	renewTo    uint64      // the next claim is of this incarnation at least
-	handedOver *HandedOver // where its holder stopped, that handed it over; nil once it is registered, or where none did
+	HandedOver *HandedOver // where its holder stopped, that handed it over; nil once it is registered, or where none did
 
 	Registered, Verified bool
 	Standby              bool // another instance holds the subscription, or is to
@@ -94,7 +94,7 @@ func (p *Proxy) Step(in Input, now time.Time, s *Settings) Effects {
 			return Effects{}
 		}
 		if in.HandedOver != nil && !p.Attempting { // else what is written first is of the run before
-			p.handedOver = in.HandedOver
+			p.HandedOver = in.HandedOver
 		}
 		p.renewTo, p.settled = p.NextIncarnation()+1, false
 		p.Breaker, p.Failures, p.LastError, p.Refusal = breaker.Breaker{}, 0, "", "" // the sink will tell anew
@@ -111,6 +111,9 @@ func (p *Proxy) Step(in Input, now time.Time, s *Settings) Effects {
 	case Hindering:
 		p.Hindered = in.Reason != ""
 		return p.delivering(s)
+	case Respelled:
+		p.renewTo = max(p.renewTo, in.News.Incarnation+1)
+		return Effects{}
 	case Rescheduled:
 		if next := now.Add(breaker.Spread(s.NormalInterval, in.Jitter)); p.Failures == 0 && p.Next.After(next) {
 			p.Next = next
@@ -228,7 +231,7 @@ func (p *Proxy) succeed(o Outcome, now time.Time, s *Settings, jitter float64) E
 	p.Breaker.Success()
 	p.hold(o)
 	p.Verified = o.Verified
-	p.Failures, p.LastError, p.handedOver = 0, "", nil
+	p.Failures, p.LastError, p.HandedOver = 0, "", nil
 	p.LastSuccess, p.Latency = o.At, o.At.Sub(p.CauseAt)
 	interval := s.NormalInterval
 	if !p.settled {
@@ -246,8 +249,8 @@ func (p *Proxy) well() breaker.Health {
 	return breaker.Healthy
 }
 
-// trouble is what is wrong with the proxy itself; empty: nothing.
-func (p *Proxy) trouble() string {
+// Trouble is what is wrong with the proxy itself; empty: nothing.
+func (p *Proxy) Trouble() string {
 	if p.LastError != "" {
 		return p.LastError
 	}
@@ -324,15 +327,15 @@ func (p *Proxy) seen(n News, now time.Time, s *Settings) Effects {
 	}
 	switch {
 	case !p.Started:
-		p.Mine, p.Holder = n.Mine, n.holder()
+		p.Mine, p.Holder = n.Mine, n.Holder()
 		return Effects{}
 	case p.Standby && n.Readable && !n.Mine:
 		if p.Holder == nil || p.Holder.ID != n.Owner.ID {
-			p.Holder = n.holder() // which tells about itself
+			p.Holder = n.Holder() // which tells about itself
 		}
 		return Effects{}
 	case superseded:
-		return p.standBy(n.holder())
+		return p.standBy(n.Holder())
 	case !p.Mine && !p.Standby && n.Readable && !n.Mine:
 		return Effects{} // the attempt that is due will replace it
 	case p.Failures > 0 && !p.Standby && n.Mine:
@@ -387,7 +390,7 @@ func (p *Proxy) acceptOffer(n News, now time.Time, s *Settings) Effects {
 	p.Known, p.Revision, p.Holder = true, n.Revision, nil
 	p.Incarnation, p.renewTo = max(p.Incarnation, n.Incarnation), max(p.renewTo, n.Incarnation+1)
 	fx := p.assigned(now, s)
-	p.handedOver = &HandedOver{n.Place, n.Revision}
+	p.HandedOver = &HandedOver{n.Place, n.Revision}
 	return fx
 }
 
@@ -432,7 +435,7 @@ func (p *Proxy) renew(cause registration.Cause, now time.Time, s *Settings) Effe
 // standBy leaves the subscription to its holder; nil: nobody.
 func (p *Proxy) standBy(holder *registration.Owner) Effects {
 	already := p.Standby && p.Holder != nil && holder != nil && *p.Holder == *holder
-	p.Standby, p.Mine, p.Registered, p.Verified, p.handedOver = true, false, false, false, nil
+	p.Standby, p.Mine, p.Registered, p.Verified, p.HandedOver = true, false, false, false, nil
 	p.Holder, p.HeldSince, p.Next, p.again = holder, time.Time{}, time.Time{}, ""
 	p.Breaker, p.Failures, p.LastError, p.Refusal, p.Hindered = breaker.Breaker{}, 0, "", "", false
 	if already {

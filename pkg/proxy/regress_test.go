@@ -1,15 +1,12 @@
 package proxy
 
 import (
-	"context"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
-	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/registration"
-	"github.com/exesdb/subproxy/pkg/status"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -87,91 +84,6 @@ func TestFailedRestartDoesNotMakeHealthy(t *testing.T) {
 
 // TestStoreAlertIsResolvedAndRaisedAnew puts most of a store out, lets all but one recover, which fails on alone, and then
 // all: the alerts that were raised are resolved, and the next outage is told as the first was.
-func TestStoreAlertIsResolvedAndRaisedAnew(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		r := newRig(t, testSettings, 5)
-		defer r.stop()
-		outage := func() {
-			r.bucket.set(func(b *table) { b.fail, b.failKey = errTest, "" })
-			r.Tell("s", Cluster{Cause: registration.LeaderChanged, SeenAt: time.Now()})
-			time.Sleep(5 * time.Second) // degraded, not failed
-			r.bucket.set(func(b *table) { b.failKey = testSubscriptions(1)[0].Key() })
-			time.Sleep(2 * time.Minute)
-			r.bucket.set(func(b *table) { b.fail = nil })
-			r.Tell("s", Cluster{Cause: registration.LeaderChanged, SeenAt: time.Now()})
-			time.Sleep(2 * time.Second)
-			synctest.Wait()
-		}
-		var first []status.Level
-		for n := range 2 {
-			outage()
-			r.mu.Lock()
-			var levels []status.Level
-			open := map[string]int{}
-			for _, a := range r.alerts {
-				levels = append(levels, a.Level)
-				if a.Level == status.Resolved {
-					open[a.Scope+a.Name] = 0
-				} else {
-					open[a.Scope+a.Name]++
-				}
-			}
-			r.alerts = nil
-			r.mu.Unlock()
-			for who, n := range open {
-				if n != 0 {
-					t.Errorf("the alert of %s is never resolved", who)
-				}
-			}
-			if n == 0 {
-				first = levels
-			} else if len(levels) != len(first) {
-				t.Errorf("the second outage was told as %v, the first as %v", levels, first)
-			}
-		}
-	})
-}
-
-func TestRemovalDuringAnAttemptThatFailsStillReleases(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		r := newRig(t, testSettings, 3)
-		defer r.stop()
-		r.bucket.set(func(b *table) { b.hang = true })
-		r.Tell("s", Cluster{Cause: registration.LeaderChanged, SeenAt: time.Now()})
-		synctest.Wait()
-		r.Apply(testSubscriptions(1))
-		time.Sleep(100 * time.Millisecond)
-		r.bucket.set(func(b *table) { b.hang = false })
-		r.Tell("s", Cluster{Cause: registration.LeaderChanged, SeenAt: time.Now()}) // gives up what hangs
-		time.Sleep(5 * time.Second)
-		synctest.Wait()
-		if n := r.bucket.records(); n != 1 {
-			t.Errorf("%d records, want 1", n)
-		}
-	})
-}
-
-func TestShorterIntervalBringsTimersForward(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		s := testSettings
-		s.InitialInterval, s.NormalInterval = 24*time.Hour, 24*time.Hour
-		r := newRig(t, s, 3)
-		defer r.stop()
-		before := r.bucket.writes
-		s.InitialInterval, s.NormalInterval = time.Second, time.Second
-		s.HeartbeatInterval, s.SummaryInterval = 30*time.Second, 5*time.Second
-		r.SetSettings(s)
-		time.Sleep(2 * time.Second)
-		synctest.Wait()
-		if r.bucket.writes-before < 3 {
-			t.Errorf("%d writes in two of the new intervals", r.bucket.writes-before)
-		}
-		if _, err := r.Statuses(context.Background(), control.Request{}); err != nil {
-			t.Error(err)
-		}
-	})
-}
-
 // Two instances wrote the same incarnation, each into a bucket that did not show the other's record: a registration was
 // deleted by hand while one was paused, and the bucket purged before it woke.
 func TestEqualClaimsAreOutbidOnce(t *testing.T) {
@@ -208,5 +120,15 @@ func TestRestartForgetsThatTheSinkRefused(t *testing.T) {
 	succeed(2, 2)
 	if p.Health != breaker.Healthy || p.Refusal != "" {
 		t.Errorf("health %s, refusal %q", p.Health, p.Refusal)
+	}
+}
+
+func TestWhoMissedAnIncarnationGoesOnAfterIt(t *testing.T) {
+	p, s, now := begun(t)
+	p.Step(Input{Kind: Finished, Outcome: Outcome{Revision: 1, Incarnation: 1, Verified: true, Written: true, At: now}}, now, s)
+	// It was paused: another has superseded it and released it, and only the marker is left.
+	fx := p.Step(Input{Kind: Seen, News: News{Revision: 9, Removed: true, Incarnation: 2}}, now, s)
+	if next := p.NextIncarnation(); !fx.Attempt || next != 3 {
+		t.Errorf("%+v, with incarnation %d; want 3", fx, next)
 	}
 }

@@ -24,12 +24,3 @@ func (s Settings) Stretched(n int) Settings {
 }
 
 func stretch(d time.Duration, by float64) time.Duration { return time.Duration(float64(d) * by) }
-
-// rules are the settings in force, for all that the instance is configured with, in whichever store.
-func (l *loop) rules() *Settings {
-	base, n := l.settings.Load(), l.configured.Load()
-	if base != l.stretchedFrom || n != l.stretchedFor {
-		l.stretched, l.stretchedFrom, l.stretchedFor = base.Stretched(int(n)), base, n
-	}
-	return &l.stretched
-}

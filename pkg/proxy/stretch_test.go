@@ -2,12 +2,9 @@ package proxy
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
-
-	"github.com/exesdb/subproxy/pkg/status"
 )
 
 func TestTimersWaitLongerWithTheRootOfWhatThereIs(t *testing.T) {
@@ -35,31 +32,6 @@ func TestIdleAttemptsGrowMoreSlowlyThanSubscriptions(t *testing.T) {
 		const rounding = 1e-6 // intervals are whole nanoseconds
 		if grown := rate(many) / rate(few); grown < 1-rounding || grown > float64(many)/float64(few)+rounding {
 			t.Fatalf("from %d to %d, attempts a second grow by %v", few, many, grown)
-		}
-	})
-}
-
-func TestSubscriptionsOfAllStoresStretchTheTimersOfEach(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		settings := testSettings
-		settings.InitialInterval, settings.NormalInterval = time.Minute, time.Minute
-		r := newRig(t, settings, 2000)
-		defer r.stop()
-		subs := testSubscriptions(4000)
-		for i := range subs[2000:] {
-			subs[2000+i].Store = "other"
-		}
-		r.Apply(subs)
-		synctest.Wait()
-		other := func(st status.Status) bool {
-			wait := time.Until(*st.NextAttemptAt)
-			return st.Store != "other" || wait >= 108*time.Second && wait <= 132*time.Second // twice a minute, 10 % either way
-		}
-		r.require(4000, "due in two minutes", other)
-		r.Apply(subs[:10])
-		synctest.Wait()
-		if got := r.some("s")[0].rules().NormalInterval; got != time.Minute {
-			t.Errorf("%v after the others were taken away", got)
 		}
 	})
 }

@@ -28,10 +28,10 @@ var layers = [][]string{
 	{"lease", "election", "membership"}, // one key that a run keeps; who leads; who lives
 	{"breaker"},                         // when an attempt may be made, and what failures mean
 	{"status", "control"},               // what is told; what is asked: the loops build and answer it, so it stands above them
-	{"placement", "rebalance"},          // who should hold what; transfers
+	{"proxy", "placement", "rebalance"}, // rules: one registration; who should hold what; transfers
 	{"verify", "registrar"},             // attempts in batches: write, read back, judge
 	{"delivery", "sink"},                // receive in order, forward, acknowledge
-	{"proxy", "supervisor", "emitter"},  // the loops: of a store's proxies; of a store's events
+	{"supervisor", "emitter"},           // the loops: of a store's proxies; of a store's events
 }
 
 // strangers are packages that may not know each other though their lines would let them.

@@ -1,0 +1,62 @@
+package supervisor
+
+import (
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/breaker"
+	"github.com/exesdb/subproxy/pkg/event"
+	"github.com/exesdb/subproxy/pkg/proxy"
+	"github.com/exesdb/subproxy/pkg/status"
+)
+
+// passedOverFor is how long messages that were no events are told of, after the last of them.
+const passedOverFor = time.Hour
+
+// passedOver is what the store's emitters told last of messages that are no events. It stands for its time, though another emitter
+// leads by then, which knows of none.
+type passedOver struct{ last *event.PassedOver }
+
+func (p *passedOver) take(told *event.PassedOver) {
+	if told != nil {
+		p.last = told
+	}
+}
+
+// standing is what is to be told of; nil: nothing.
+func (p *passedOver) standing(now time.Time) *event.PassedOver {
+	if p.last == nil || now.Sub(p.last.At) >= passedOverFor {
+		return nil
+	}
+	return p.last
+}
+
+// alertPassedOver raises the store's alert for messages that are no events, or takes that reason back.
+func (l *loop) alertPassedOver(now time.Time) {
+	a := &l.report.store
+	found := l.watch.passedOver.standing(now)
+	if !l.holdsAny() {
+		found = nil
+	}
+	if (found != nil) == a.passedOver {
+		return
+	}
+	a.passedOver = found != nil
+	for _, it := range l.items {
+		if it.endpoint != nil {
+			l.mark(it, proxy.Soon)
+		}
+	}
+	if found == nil {
+		l.lowerStore("no message of the store's stream was passed over any more", nil, now)
+		return
+	}
+	delete(a.inherited, l.owner.Name) // this one is in its place
+	if a.level == "" {
+		a.level = status.Warning
+	}
+	l.raisePassedOver(now)
+}
+
+func (l *loop) raisePassedOver(now time.Time) {
+	l.sendStoreAlert(status.Warning, l.watch.passedOver.last.String(), nil, breaker.Healthy, l.holds(), now)
+}

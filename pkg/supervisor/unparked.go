@@ -1,0 +1,65 @@
+package supervisor
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/exesdb/subproxy/pkg/breaker"
+	"github.com/exesdb/subproxy/pkg/status"
+)
+
+// unparked are the store's subscriptions that an event holds up which is refused and can't be parked: the stream of parked events is
+// full, say. The store's alert says so while there are any.
+type unparked struct {
+	held int
+	due  time.Time // when the alert is raised, unless nobody is held up by then; zero: it is not to be
+}
+
+// heldUp notes whether an item is one of them.
+func (l *loop) heldUp(it *item, held bool, now time.Time) {
+	if it.unparked == held {
+		return
+	}
+	it.unparked = held
+	u := &l.unparked
+	if !held {
+		u.held--
+		return
+	}
+	if u.held++; u.held == 1 && !l.report.store.lot {
+		u.due = now.Add(alertWindow)
+	}
+}
+
+// alertUnparked raises the alert, and takes it back.
+func (l *loop) alertUnparked(now time.Time, wake *time.Time) {
+	u, a := &l.unparked, &l.report.store
+	switch {
+	case u.held == 0 && a.lot:
+		a.lot = false
+		l.lowerStore("what subscribers refuse is parked again, or accepted", nil, now)
+	case u.held == 0:
+		u.due = time.Time{}
+	case u.due.IsZero():
+	case now.Before(u.due):
+		sooner(wake, u.due)
+	default:
+		a.lot, u.due = true, time.Time{}
+		l.raiseLot(now)
+	}
+}
+
+// raiseLot sends the alert, with the reason of one of them.
+func (l *loop) raiseLot(now time.Time) {
+	a := &l.report.store
+	if a.level == "" || a.covered == 0 {
+		a.level = status.Warning
+	}
+	for _, it := range l.items {
+		if it.unparked {
+			message := fmt.Sprintf("what subscribers refuse can't be parked, and holds up %d of the store's %d subscriptions", l.unparked.held, len(l.items))
+			l.sendStoreAlert(status.Warning, message, it, breaker.Degraded, l.unparked.held, now)
+			return
+		}
+	}
+}
