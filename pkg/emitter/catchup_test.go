@@ -60,7 +60,7 @@ func newCatchingUp(t *rapid.T) *catchingUp {
 	never := time.Now().Add(1000 * time.Hour)
 	w.leader = newLeader(outside{store: "s", lease: steadyLease{}, local: w, metrics: NewMetrics(nil), log: slog.New(slog.DiscardHandler)})
 	w.leader.term, w.leader.reader, w.leader.catchUp.tail, w.leader.sessions.replies = newTerm(7), w, newSegment(0), "r"
-	w.leader.checkpoints.wroteAt, w.leader.sweptAt, w.leader.progress.told.at = never, never, never
+	w.leader.checkpoints.wroteAt, w.leader.sweptAt, w.leader.reporter.told.at = never, never, never
 	return w
 }
 
@@ -295,7 +295,7 @@ func (w *catchingUp) check() {
 			w.t.Fatalf("%s has room at %d of %d, and nobody has it", s.name, s.pos, len(w.stream))
 		case s.loss.stopped != nil && (attached || s.registration.OnGap != subscription.Pause):
 			w.t.Fatalf("%s is stopped at a gap, and is attached or should go on", s.name)
-		case s.loss.stopped != nil && s.loss.stopped.judged && l.progress.obstacles.waiting[s.name] == "":
+		case s.loss.stopped != nil && s.loss.stopped.judged && l.reporter.obstacles.waiting[s.name] == "":
 			w.t.Fatalf("%s holds, and nobody is told why", s.name)
 		case s.loss.stopped != nil && !s.loss.stopped.judged && !l.catchUp.gaps.asking && len(l.catchUp.gaps.open) == 0:
 			w.t.Fatalf("%s waits until a gap is judged, and nobody judges it", s.name)

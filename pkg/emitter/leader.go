@@ -62,7 +62,6 @@ type leader struct {
 	outside
 	inbox *inbox
 	work  sync.WaitGroup
-	ended <-chan struct{} // closed when the leader ends
 
 	subs   map[string]*sub
 	byID   map[uint64]*sub
@@ -75,7 +74,8 @@ type leader struct {
 	sessions    sessions
 	checkpoints checkpoints
 	outlets     outlets
-	progress    progress
+	historian   historian
+	reporter    reporter
 	remaking    remaking
 	looks       rate.Sometimes // said that the stream can't be looked at
 	sweptAt     time.Time
@@ -95,11 +95,15 @@ func newTerm(number uint64) sentTerm {
 func newLeader(o outside) *leader {
 	l := &leader{
 		outside: o, inbox: newInbox(), subs: map[string]*sub{}, byID: map[uint64]*sub{}, looks: rate.Sometimes{Interval: time.Minute},
-		progress: progress{large: rate.Sometimes{Interval: time.Minute}}, remaking: remaking{fails: rate.Sometimes{Interval: time.Minute}},
+		remaking: remaking{fails: rate.Sometimes{Interval: time.Minute}},
 	}
 	l.catchUp = catchUp{leader: l, index: newIndex(), gaps: gaps{
-		store: o.store, log: o.log, metrics: o.metrics, obstacles: &l.progress.obstacles, checkpoints: &l.checkpoints,
+		store: o.store, log: o.log, metrics: o.metrics, obstacles: &l.reporter.obstacles, checkpoints: &l.checkpoints,
 	}}
+	l.reporter = reporter{
+		outside: &l.outside, subs: l.subs, catchUp: &l.catchUp, checkpoints: &l.checkpoints, large: rate.Sometimes{Interval: time.Minute},
+	}
+	l.historian = historian{outside: &l.outside, history: &l.history, work: &l.work}
 	return l
 }
 
@@ -125,10 +129,10 @@ func (l *leader) run(ctx context.Context) error {
 	l.term = newTerm(l.lease.Term())
 
 	working, cancel := context.WithCancel(ctx)
-	l.ended = working.Done()
+	l.historian.ended = working.Done()
 	defer l.work.Wait()
 	defer cancel()
-	if err := l.recall(working, info.Created); err != nil {
+	if err := l.historian.recall(working, l.reader, info.Created); err != nil {
 		return err
 	}
 	l.sessions.replies = l.nc.NewInbox()
@@ -173,25 +177,6 @@ func (l *leader) run(ctx context.Context) error {
 			return nil
 		}
 		l.turn(working)
-	}
-}
-
-func (l *leader) streamInfo(ctx context.Context) (*jetstream.StreamInfo, error) {
-	for {
-		stream, err := l.js.Stream(ctx, l.stream)
-		if err == nil {
-			return stream.CachedInfo(), nil
-		}
-		if isGone(err) && l.remaking.due(time.Now()) {
-			l.remaking.now(ctx, l)
-		}
-		l.looks.Do(func() { l.log.Warn("the store's stream can't be looked at yet", "stream", l.stream, "error", err) })
-		l.tellTrouble(fmt.Sprintf("the emitter can't look at stream %s: %v", l.stream, err))
-		select {
-		case <-time.After(250 * time.Millisecond):
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
 	}
 }
 
@@ -302,8 +287,8 @@ func (l *leader) entryOf(m feed.Message) *entry {
 		l.metrics.Malformed.Inc()
 		l.metrics.PassedOver.WithLabelValues(string(event.NoEvent)).Inc()
 		now := time.Now()
-		l.progress.strays.add(&m, err, now)
-		if l.progress.strays.say(now) {
+		l.reporter.strays.add(&m, err, now)
+		if l.reporter.strays.say(now) {
 			l.log.Warn("a message of the store's stream is no event and is passed over", "subject", m.Subject, "sequence", m.Sequence, "error", err)
 		}
 		return nil

@@ -74,7 +74,7 @@ func TestPassIsKeptForASubscriptionThatComesBackForTheRest(t *testing.T) {
 		never := time.Now().Add(1000 * time.Hour)
 		w.leader = newLeader(outside{store: "s", lease: steadyLease{}, local: w, metrics: NewMetrics(nil), log: slog.New(slog.DiscardHandler)})
 		w.leader.term, w.leader.reader, w.leader.catchUp.tail, w.leader.sessions.replies = newTerm(7), w, newSegment(5000), "r"
-		w.leader.checkpoints.wroteAt, w.leader.sweptAt, w.leader.progress.told.at = never, never, never
+		w.leader.checkpoints.wroteAt, w.leader.sweptAt, w.leader.reporter.told.at = never, never, never
 		w.leader.catchUp.tail.low = 4900
 		w.sub = &sub{name: "n", session: session{phase: running}, flow: flow{window: firstWindow}, local: true}
 		if err := w.leader.catchUp.index.add(w.sub, by(subscription.ByStream, subscription.AllStreams)); err != nil {

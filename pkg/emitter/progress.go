@@ -27,8 +27,14 @@ const (
 	progressHead = 512
 )
 
-// progress is what there is to tell of a leader's work, and what was told last. The leader's loop owns it.
-type progress struct {
+// reporter tells instances and people how far a leader is, and what keeps it from sending; the log what was found missing. The leader's
+// loop owns it.
+type reporter struct {
+	*outside
+	subs        map[string]*sub
+	catchUp     *catchUp
+	checkpoints *checkpoints
+
 	told      progressMark
 	obstacles obstacles // why events are not sent
 	strays    strays
@@ -43,52 +49,52 @@ type progressMark struct {
 }
 
 // report tells instances and people how far the store's subscriptions are, and the log what was found missing.
-func (l *leader) report(now time.Time) {
-	if now.Sub(l.progress.told.at) < progressInterval {
+func (r *reporter) report(now time.Time) {
+	if now.Sub(r.told.at) < progressInterval {
 		return
 	}
-	l.seePermissions()
-	if l.checkpoints.restored > 0 {
-		l.log.Error("checkpoints are missing that there were; positions are restored from what the proxies took", "subscriptions", l.checkpoints.restored)
-		l.metrics.Restored.Add(float64(l.checkpoints.restored))
-		l.checkpoints.restored = 0
+	r.seePermissions()
+	if r.checkpoints.restored > 0 {
+		r.log.Error("checkpoints are missing that there were; positions are restored from what the proxies took", "subscriptions", r.checkpoints.restored)
+		r.metrics.Restored.Add(float64(r.checkpoints.restored))
+		r.checkpoints.restored = 0
 	}
-	if l.checkpoints.voided > 0 {
-		l.log.Error("checkpoints are of a stream that is no more; their subscriptions begin at the start of this one", "subscriptions", l.checkpoints.voided)
-		l.checkpoints.voided = 0
+	if r.checkpoints.voided > 0 {
+		r.log.Error("checkpoints are of a stream that is no more; their subscriptions begin at the start of this one", "subscriptions", r.checkpoints.voided)
+		r.checkpoints.voided = 0
 	}
 	behind := map[string]uint64{}
 	counts := map[phase]int{}
-	for _, s := range l.subs {
+	for _, s := range r.subs {
 		counts[s.phase]++
 		if s.phase == absent {
 			continue
 		}
-		if lag := l.lag(s, now); lag > 0 {
+		if lag := r.lag(s, now); lag > 0 {
 			behind[s.name] = lag
 		}
 	}
-	l.gauge(counts, len(behind))
-	lost := l.catchUp.lostBy(l.subs, now)
-	l.catchUp.gaps.logLost(now)
-	same := !l.catchUp.gaps.news && !l.progress.strays.news && l.catchUp.tail.high == l.progress.told.last && len(behind) == 0 && l.progress.told.behind == 0
-	if !l.progress.obstacles.news() && same && now.Sub(l.progress.told.at) < progressHeartbeat {
+	r.gauge(counts, len(behind))
+	lost := r.catchUp.lostBy(r.subs, now)
+	r.catchUp.gaps.logLost(now)
+	same := !r.catchUp.gaps.news && !r.strays.news && r.catchUp.tail.high == r.told.last && len(behind) == 0 && r.told.behind == 0
+	if !r.obstacles.news() && same && now.Sub(r.told.at) < progressHeartbeat {
 		return
 	}
-	l.progress.told = progressMark{at: now, last: l.catchUp.tail.high, behind: len(behind)}
-	l.catchUp.gaps.news, l.progress.strays.news = false, false
-	l.tell(event.Progress{
-		LastSequence: l.catchUp.tail.high, Subscriptions: len(l.subs) - counts[absent], Held: counts[paused], Behind: behind, Gaps: lost,
-		PassedOver: l.progress.strays.tell(now),
+	r.told = progressMark{at: now, last: r.catchUp.tail.high, behind: len(behind)}
+	r.catchUp.gaps.news, r.strays.news = false, false
+	r.tell(event.Progress{
+		LastSequence: r.catchUp.tail.high, Subscriptions: len(r.subs) - counts[absent], Held: counts[paused], Behind: behind, Gaps: lost,
+		PassedOver: r.strays.tell(now),
 	}, now)
 }
 
 // tellEarly tells why the store is not followed, before it is known where its stream ends.
-func (l *leader) tellEarly(now time.Time) {
-	l.seePermissions()
-	if l.progress.obstacles.store+l.progress.obstacles.lacks != "" && (l.progress.obstacles.news() || now.Sub(l.progress.told.at) >= progressHeartbeat) {
-		l.progress.told.at = now
-		l.tell(event.Progress{Subscriptions: len(l.subs)}, now)
+func (r *reporter) tellEarly(now time.Time) {
+	r.seePermissions()
+	if r.obstacles.store+r.obstacles.lacks != "" && (r.obstacles.news() || now.Sub(r.told.at) >= progressHeartbeat) {
+		r.told.at = now
+		r.tell(event.Progress{Subscriptions: len(r.subs)}, now)
 	}
 }
 
@@ -98,27 +104,27 @@ const lagAfter = 500 * time.Millisecond
 // lag is how many events of the store lie after what the subscription has accepted, or been found not to want. One that
 // has everything is level, wherever its last event lies, and so is one that is given each event as it is stored and
 // acknowledges in time, and one whose new proxy need not be asked yet.
-func (l *leader) lag(s *sub, now time.Time) uint64 {
-	level := s.deferred || s.segment == l.catchUp.tail && (s.sender.Idle() || now.Sub(s.progressAt) < lagAfter)
-	if level || s.sender.Acked >= l.catchUp.tail.high || !s.checkpoint.placed {
+func (r *reporter) lag(s *sub, now time.Time) uint64 {
+	level := s.deferred || s.segment == r.catchUp.tail && (s.sender.Idle() || now.Sub(s.progressAt) < lagAfter)
+	if level || s.sender.Acked >= r.catchUp.tail.high || !s.checkpoint.placed {
 		return 0
 	}
-	return l.catchUp.tail.high - s.sender.Acked
+	return r.catchUp.tail.high - s.sender.Acked
 }
 
 // tell completes a progress and publishes it.
-func (l *leader) tell(p event.Progress, now time.Time) {
-	p.Store, p.Emitter, p.Term, p.Trouble, p.Hindered, p.Waiting = l.store, l.name, l.lease.Term(), l.progress.obstacles.store, l.progress.obstacles.lacks, l.progress.obstacles.waiting
-	if err := publishProgress(l.nc, p, now); err != nil {
-		l.untold(err)
+func (r *reporter) tell(p event.Progress, now time.Time) {
+	p.Store, p.Emitter, p.Term, p.Trouble, p.Hindered, p.Waiting = r.store, r.name, r.lease.Term(), r.obstacles.store, r.obstacles.lacks, r.obstacles.waiting
+	if err := publishProgress(r.nc, p, now); err != nil {
+		r.untold(err)
 	}
 }
 
 // tellTrouble says why nothing of the store is sent, where the loop does not run. It may be called from any goroutine.
-func (l *leader) tellTrouble(reason string) {
-	p := event.Progress{Store: l.store, Emitter: l.name, Term: l.lease.Term(), Trouble: reason}
-	if err := publishProgress(l.nc, p, time.Now()); err != nil {
-		l.untold(err)
+func (r *reporter) tellTrouble(reason string) {
+	p := event.Progress{Store: r.store, Emitter: r.name, Term: r.lease.Term(), Trouble: reason}
+	if err := publishProgress(r.nc, p, time.Now()); err != nil {
+		r.untold(err)
 	}
 }
 
@@ -186,21 +192,21 @@ const gapText = 160
 const maxDigits = 22
 
 // untold logs that progress could not be published. Without a connection that is nothing new.
-func (l *leader) untold(err error) {
+func (r *reporter) untold(err error) {
 	if errors.Is(err, nats.ErrMaxPayload) {
-		l.progress.large.Do(func() {
-			l.log.Warn("how far the emitter is can't be published: it is larger than the server takes", "max_payload", l.nc.MaxPayload(), "error", err)
+		r.large.Do(func() {
+			r.log.Warn("how far the emitter is can't be published: it is larger than the server takes", "max_payload", r.nc.MaxPayload(), "error", err)
 		})
 		return
 	}
-	l.log.Debug("progress could not be published", "error", err)
+	r.log.Debug("progress could not be published", "error", err)
 }
 
-func (l *leader) gauge(counts map[phase]int, behind int) {
-	set := func(state string, n int) { l.metrics.Subscriptions.WithLabelValues(l.store, state).Set(float64(n)) }
+func (r *reporter) gauge(counts map[phase]int, behind int) {
+	set := func(state string, n int) { r.metrics.Subscriptions.WithLabelValues(r.store, state).Set(float64(n)) }
 	set("running", counts[running])
 	set("held", counts[paused])
 	set("asking", counts[asking]+counts[placing]+counts[loading])
-	l.metrics.Behind.WithLabelValues(l.store).Set(float64(behind))
-	l.metrics.Last.WithLabelValues(l.store).Set(float64(l.catchUp.tail.high))
+	r.metrics.Behind.WithLabelValues(r.store).Set(float64(behind))
+	r.metrics.Last.WithLabelValues(r.store).Set(float64(r.catchUp.tail.high))
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -14,15 +15,24 @@ import (
 	"github.com/exesdb/subproxy/pkg/feed"
 )
 
+// historian finds out which history of the store a stream holds, and has the lease say so. It waits for answers, so it works beside the
+// leader's loop, but for recall, which the loop begins with.
+type historian struct {
+	*outside
+	history *history
+	work    *sync.WaitGroup
+	ended   <-chan struct{} // closed when the leader ends
+}
+
 // recall finds out, before anything is sent, which history of the store the stream holds: the one that the lease says, or the
 // newest checkpoint, unless it is compared with what proves that one and is found to be another, or to have gone back.
-func (l *leader) recall(ctx context.Context, created time.Time) error {
-	l.history.created = strconv.FormatInt(created.UnixNano(), 10)
-	newest, err := l.newestCheckpoint(ctx)
+func (h *historian) recall(ctx context.Context, reader reader, created time.Time) error {
+	h.history.created = strconv.FormatInt(created.UnixNano(), 10)
+	newest, err := h.newestCheckpoint(ctx)
 	if err != nil {
 		return err
 	}
-	recorded, proof := l.lease.Epoch(), []string{l.lease.Witness()}
+	recorded, proof := h.lease.Epoch(), []string{h.lease.Witness()}
 	switch recorded {
 	case "": // it was given back, or lost
 		recorded, proof = newest.Epoch, []string{newest.Witness}
@@ -30,39 +40,39 @@ func (l *leader) recall(ctx context.Context, created time.Time) error {
 		proof = append(proof, newest.Witness)
 	}
 	known := parseWitness(proof...)
-	compared, err := l.compare(ctx, l.reader, known)
+	compared, err := h.compare(ctx, reader, known)
 	if err != nil {
 		return err
 	}
-	epoch, upTo := successor(recorded, l.history.created, compared)
-	l.history.known.Add(known...)
-	l.history.compared(recorded, epoch, compared)
-	l.history.begin(epoch, upTo)
+	epoch, upTo := successor(recorded, h.history.created, compared)
+	h.history.known.Add(known...)
+	h.history.compared(recorded, epoch, compared)
+	h.history.begin(epoch, upTo)
 	switch {
 	case recorded != "" && epoch != recorded:
-		l.sayHistory(compared, upTo)
-		if !l.setEpoch(epoch, witnessText(l.history.known.List(0))) {
+		h.sayHistory(compared, upTo)
+		if !h.setEpoch(epoch, witnessText(h.history.known.List(0))) {
 			return fmt.Errorf("write epoch %s: %w", epoch, election.ErrDeposed)
 		}
-	case epoch != l.lease.Epoch():
-		witness := witnessText(l.history.known.List(0))
-		l.work.Go(func() { l.setEpoch(epoch, witness) })
+	case epoch != h.lease.Epoch():
+		witness := witnessText(h.history.known.List(0))
+		h.work.Go(func() { h.setEpoch(epoch, witness) })
 	}
 	return nil
 }
 
 // newestCheckpoint is the one of the store that was written last; the zero value where there is none.
-func (l *leader) newestCheckpoint(ctx context.Context) (newest Checkpoint, err error) {
-	err = l.persist(ctx, "the newest checkpoint can't be read yet", func() (err error) {
-		newest, err = l.saved.newest(ctx)
+func (h *historian) newestCheckpoint(ctx context.Context) (newest Checkpoint, err error) {
+	err = h.persist(ctx, "the newest checkpoint can't be read yet", func() (err error) {
+		newest, err = h.saved.newest(ctx)
 		return err
 	})
 	return newest, err
 }
 
 // compare asks until it is answered, or ctx ends.
-func (l *leader) compare(ctx context.Context, r reader, known []feed.Witness) (c feed.Comparison, err error) {
-	err = l.persist(ctx, "the store's stream can't be compared with what was delivered of it yet; nothing is sent before", func() (err error) {
+func (h *historian) compare(ctx context.Context, r reader, known []feed.Witness) (c feed.Comparison, err error) {
+	err = h.persist(ctx, "the store's stream can't be compared with what was delivered of it yet; nothing is sent before", func() (err error) {
 		c, err = r.Compare(ctx, known)
 		return err
 	})
@@ -70,14 +80,14 @@ func (l *leader) compare(ctx context.Context, r reader, known []feed.Witness) (c
 }
 
 // persist does what it is given until that has no error, or ctx ends.
-func (l *leader) persist(ctx context.Context, failing string, do func() error) error {
+func (h *historian) persist(ctx context.Context, failing string, do func() error) error {
 	say := rate.Sometimes{Interval: time.Minute}
 	for {
 		err := do()
 		if err == nil || ctx.Err() != nil {
 			return errors.Join(err, ctx.Err())
 		}
-		say.Do(func() { l.log.Warn(failing, "error", err) })
+		say.Do(func() { h.log.Warn(failing, "error", err) })
 		select {
 		case <-time.After(firstAsk):
 		case <-ctx.Done():
@@ -125,7 +135,7 @@ func (l *leader) reset(reason error) {
 		l.catchUp.end(l.catchUp.passes[0])
 	}
 	l.catchUp.tail, l.catchUp.first = newSegment(0), 0
-	l.progress.strays.forget()
+	l.reporter.strays.forget()
 	l.history.unsure, l.history.heard = feed.Witnesses{}, feed.Witness{}
 	l.pauseAll()
 }
@@ -143,7 +153,7 @@ func (l *leader) level(ctx context.Context) {
 			return // the leader ends
 		}
 		reader := feed.NewReader(l.js, info)
-		compared, err := l.compare(ctx, reader, known)
+		compared, err := l.historian.compare(ctx, reader, known)
 		if err != nil {
 			return
 		}
@@ -157,7 +167,7 @@ func (l *leader) level(ctx context.Context) {
 			l.reader = reader
 			l.history.created = strconv.FormatInt(info.Created.UnixNano(), 10)
 			epoch, upTo := successor(l.history.epoch, l.history.created, compared)
-			l.sayHistory(compared, upTo)
+			l.historian.sayHistory(compared, upTo)
 			l.history.compared(l.history.epoch, epoch, compared)
 			l.newHistory(epoch, upTo)
 		})
@@ -165,14 +175,14 @@ func (l *leader) level(ctx context.Context) {
 }
 
 // sayHistory says what became of the store's history.
-func (l *leader) sayHistory(c feed.Comparison, upTo uint64) {
+func (h *historian) sayHistory(c feed.Comparison, upTo uint64) {
 	switch c.Kinship {
 	case feed.Same:
-		l.log.Info("the store's stream holds what was delivered of it, and goes on", "stream", l.stream)
+		h.log.Info("the store's stream holds what was delivered of it, and goes on", "stream", h.stream)
 	case feed.Shorter, feed.Forked:
-		l.log.Error("the store's stream went back to an earlier state; what lies after is new", "stream", l.stream, "same_up_to", upTo)
+		h.log.Error("the store's stream went back to an earlier state; what lies after is new", "stream", h.stream, "same_up_to", upTo)
 	default:
-		l.log.Error("the store's stream is not what it was; sequences begin anew", "stream", l.stream)
+		h.log.Error("the store's stream is not what it was; sequences begin anew", "stream", h.stream)
 	}
 }
 
@@ -184,7 +194,7 @@ func (l *leader) newHistory(epoch string, last uint64) {
 	resets := l.history.resets
 	witness := witnessText(slices.DeleteFunc(l.history.known.List(0), func(w feed.Witness) bool { return w.Sequence > last }))
 	l.work.Go(func() {
-		if !l.setEpoch(epoch, witness) {
+		if !l.historian.setEpoch(epoch, witness) {
 			return
 		}
 		l.inbox.call(func() {
@@ -224,10 +234,10 @@ func (l *leader) pauseAll() {
 }
 
 // setEpoch reports false where the leader ends before the lease has the epoch.
-func (l *leader) setEpoch(epoch, witness string) bool {
+func (h *historian) setEpoch(epoch, witness string) bool {
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
-		err := l.lease.SetEpoch(ctx, epoch, witness)
+		err := h.lease.SetEpoch(ctx, epoch, witness)
 		cancel()
 		switch {
 		case err == nil:
@@ -235,9 +245,9 @@ func (l *leader) setEpoch(epoch, witness string) bool {
 		case errors.Is(err, election.ErrDeposed):
 			return false
 		}
-		l.log.Warn("the new epoch could not be written to the lease yet; nothing is sent before", "error", err)
+		h.log.Warn("the new epoch could not be written to the lease yet; nothing is sent before", "error", err)
 		select {
-		case <-l.ended:
+		case <-h.ended:
 			return false
 		case <-time.After(firstAsk):
 		}

@@ -3,6 +3,7 @@ package emitter
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,3 +65,23 @@ func (r *remaking) now(ctx context.Context, l *leader) {
 }
 
 func isGone(err error) bool { return errors.Is(err, jetstream.ErrStreamNotFound) }
+
+// streamInfo asks for the stream until it is there.
+func (l *leader) streamInfo(ctx context.Context) (*jetstream.StreamInfo, error) {
+	for {
+		stream, err := l.js.Stream(ctx, l.stream)
+		if err == nil {
+			return stream.CachedInfo(), nil
+		}
+		if isGone(err) && l.remaking.due(time.Now()) {
+			l.remaking.now(ctx, l)
+		}
+		l.looks.Do(func() { l.log.Warn("the store's stream can't be looked at yet", "stream", l.stream, "error", err) })
+		l.reporter.tellTrouble(fmt.Sprintf("the emitter can't look at stream %s: %v", l.stream, err))
+		select {
+		case <-time.After(250 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}

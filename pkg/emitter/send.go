@@ -92,12 +92,12 @@ func (l *leader) parkAside(s *sub, e *entry, reason error) {
 			if err != nil {
 				l.digest.Add(slog.LevelError, l.store, "events that are too large to be sent could not be parked; they hold their subscriptions",
 					"subscription", s.name, "sequence", ev.Sequence, "error", err)
-				l.progress.obstacles.block(s.name, fmt.Sprintf("event %d is too large to be sent (%v) and can't be parked: %v", ev.Sequence, reason, err))
+				l.reporter.obstacles.block(s.name, fmt.Sprintf("event %d is too large to be sent (%v) and can't be parked: %v", ev.Sequence, reason, err))
 				return
 			}
 			l.digest.Add(slog.LevelError, l.store, "events are larger than the server's max_payload once they have their headers; they are parked",
 				"subscription", s.name, "sequence", ev.Sequence, "error", reason)
-			l.progress.obstacles.block(s.name, "")
+			l.reporter.obstacles.block(s.name, "")
 			if s.parked = ev.Sequence; s.phase == paused {
 				l.ask(s, time.Now())
 			}

@@ -11,9 +11,9 @@ const forgetAfter = time.Minute
 
 // tick does what is due by time.
 func (l *leader) tick(ctx context.Context, now time.Time) {
-	l.sayTrouble(now)
+	l.reporter.sayTrouble(now)
 	if l.catchUp.tail == nil {
-		l.tellEarly(now)
+		l.reporter.tellEarly(now)
 		return
 	}
 	l.adoptTerm(now)
@@ -31,7 +31,7 @@ func (l *leader) tick(ctx context.Context, now time.Time) {
 		l.sweptAt = now
 		l.forget(now)
 	}
-	l.report(now)
+	l.reporter.report(now)
 }
 
 // checkProgress looks after a subscription that was asked, is paused, or has events in flight.

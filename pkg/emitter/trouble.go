@@ -18,8 +18,8 @@ func (l *leader) hindered(reason error) {
 		text = "stream " + l.stream + " can't be followed: " + reason.Error()
 	}
 	l.inbox.call(func() {
-		l.progress.obstacles.blockStore(text)
-		l.gaugeTrouble()
+		l.reporter.obstacles.blockStore(text)
+		l.reporter.gaugeTrouble()
 		if text == "" {
 			l.log.Info("the store's stream is followed again", "stream", l.stream)
 		}
@@ -27,27 +27,27 @@ func (l *leader) hindered(reason error) {
 }
 
 // seePermissions sees whether the emitter lacks a permission. It is logged where the server's answer is heard.
-func (l *leader) seePermissions() {
-	if l.lacks != nil {
-		l.progress.obstacles.lack(l.lacks())
-		l.gaugeTrouble()
+func (r *reporter) seePermissions() {
+	if r.lacks != nil {
+		r.obstacles.lack(r.lacks())
+		r.gaugeTrouble()
 	}
 }
 
-func (l *leader) gaugeTrouble() {
+func (r *reporter) gaugeTrouble() {
 	gauge := 0.0
-	if l.progress.obstacles.store+l.progress.obstacles.lacks != "" {
+	if r.obstacles.store+r.obstacles.lacks != "" {
 		gauge = 1
 	}
-	l.metrics.Trouble.WithLabelValues(l.store).Set(gauge)
+	r.metrics.Trouble.WithLabelValues(r.store).Set(gauge)
 }
 
 // sayTroubleAgain is how often what keeps the store from being followed is logged, for as long as it lasts.
 const sayTroubleAgain = time.Minute
 
 // sayTrouble logs what keeps the store from being followed.
-func (l *leader) sayTrouble(now time.Time) {
-	if l.progress.obstacles.say(now) {
-		l.log.Error("no event of the store is delivered", "stream", l.stream, "reason", l.progress.obstacles.store)
+func (r *reporter) sayTrouble(now time.Time) {
+	if r.obstacles.say(now) {
+		r.log.Error("no event of the store is delivered", "stream", r.stream, "reason", r.obstacles.store)
 	}
 }
