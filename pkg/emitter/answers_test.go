@@ -18,18 +18,18 @@ func TestOnlyTheCurrentIncarnationsAcknowledgementsCount(t *testing.T) {
 	// register returns the session in which the record's proxy is asked.
 	register := func(owner string, incarnation uint64) uint64 {
 		revision++
-		l.entry(&record{registration.Registration{
+		l.subs.entry(&record{registration.Registration{
 			Subscription: by(subscription.ByStream, "$all"), Owner: registration.Owner{ID: owner}, Incarnation: incarnation, DeliverSubject: owner,
 		}, revision}, now)
-		s = l.byID[1]
+		s = l.subs.byID[1]
 		if s.phase == loading {
-			l.ask(s, now) // its checkpoint is read
+			l.subs.ask(s, now) // its checkpoint is read
 		}
 		return s.number
 	}
 	ack := func(session, sequence, want uint64, what string) {
 		t.Helper()
-		l.answered(&answer{id: 1, session: session, Answer: event.Answer{Kind: event.Acked, Number: sequence}}, now)
+		l.subs.answered(&answer{id: 1, session: session, Answer: event.Answer{Kind: event.Acked, Number: sequence}}, now)
 		if s.sender.Acked != want {
 			t.Errorf("%s acknowledges %d: the checkpoint is at %d, want %d", what, sequence, s.sender.Acked, want)
 		}
@@ -37,7 +37,7 @@ func TestOnlyTheCurrentIncarnationsAcknowledgementsCount(t *testing.T) {
 	// release is a deletion by the proxy, which says its incarnation, or by hand, which says 0.
 	release := func(incarnation uint64) {
 		revision++
-		l.entry(&record{registration.Registration{Subscription: by(subscription.ByStream, "$all"), Incarnation: incarnation}, revision}, now)
+		l.subs.entry(&record{registration.Registration{Subscription: by(subscription.ByStream, "$all"), Incarnation: incarnation}, revision}, now)
 	}
 	first := register("a", 1)
 	ack(first, 3, 3, "the only one")

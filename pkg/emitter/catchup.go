@@ -8,12 +8,16 @@ import (
 	"github.com/exesdb/subproxy/pkg/feed"
 )
 
-// catchUpLeader does what catching up says is to be done. It must not wait.
-type catchUpLeader interface {
+// eventSender sends to proxies. It must not wait.
+type eventSender interface {
 	// send sends an event to a subscription. It reports false where the subscription no longer runs.
 	send(s *sub, e *entry) bool
 	// askAtOnce asks a proxy whose question was deferred: there is something to send to it.
 	askAtOnce(s *sub)
+}
+
+// eventReader reads the store's stream for passes. It must not wait.
+type eventReader interface {
 	// entryOf reads a message of the stream; nil where it is no event.
 	entryOf(m feed.Message) *entry
 	// read begins to read what follows a pass; what came of it is told to page.
@@ -26,7 +30,8 @@ type catchUpLeader interface {
 // Invariant: a subscription that runs, has room for an event and is attached to no segment waits here. What is attached is attached to the tail or to one
 // of these passes. So where anybody waits, somebody reads, or a pass begins as soon as there may be another.
 type catchUp struct {
-	leader  catchUpLeader
+	sender  eventSender
+	reader  eventReader
 	index   index
 	groups  []*group // that want the event in hand
 	tail    *segment // nil until the end of the stream is known
@@ -157,5 +162,15 @@ func (c *catchUp) skipGaps() {
 			continue
 		}
 		delete(c.gaps.over, s)
+	}
+}
+
+// skip moves checkpoints over what their subscriptions do not want.
+func (c *catchUp) skip(least uint64) {
+	for s := range c.tail.attached {
+		if s.sender.Idle() && c.tail.high > s.sender.Acked+least {
+			s.sender.Skip(c.tail.high)
+			c.gaps.checkpoints.mark(s)
+		}
 	}
 }

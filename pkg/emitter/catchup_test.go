@@ -59,7 +59,7 @@ func newCatchingUp(t *rapid.T) *catchingUp {
 	w := &catchingUp{t: t, reads: map[context.Context]chan read{}, removed: map[uint64]feed.Message{}, proxies: map[string]*proxyEnd{}}
 	never := time.Now().Add(1000 * time.Hour)
 	w.leader = newLeader(outside{store: "s", lease: steadyLease{}, local: w, metrics: NewMetrics(nil), log: slog.New(slog.DiscardHandler)})
-	w.leader.term, w.leader.reader, w.leader.catchUp.tail, w.leader.sessions.replies = newTerm(7), w, newSegment(0), "r"
+	w.leader.subs.outbox.term, w.leader.reader, w.leader.catchUp.tail, w.leader.subs.sessions.replies = newTerm(7), w, newSegment(0), "r"
 	w.leader.checkpoints.wroteAt, w.leader.sweptAt, w.leader.reporter.told.at = never, never, never
 	return w
 }
@@ -161,7 +161,7 @@ func (w *catchingUp) subscribe(typ subscription.Type, selector string, start int
 	p := &proxyEnd{}
 	w.order = append(w.order, p)
 	w.register(p, s, registration.Initial)
-	p.sub = w.leader.subs[s.Key()]
+	p.sub = w.leader.subs.byKey[s.Key()]
 	w.leader.checkpoints.unread = nil
 	w.leader.loaded([]loaded{{sub: p.sub}}, w.leader.history.resets)
 	w.turn()
@@ -171,7 +171,7 @@ func (w *catchingUp) register(p *proxyEnd, s subscription.Subscription, cause re
 	p.runs++
 	subject := fmt.Sprintf("near.%s.%d", s.Name, p.runs)
 	w.proxies[subject] = p
-	w.leader.entry(&record{registration.Registration{
+	w.leader.subs.entry(&record{registration.Registration{
 		Subscription: s, Owner: registration.Owner{Name: "p", ID: "p"}, Incarnation: uint64(p.runs), DeliverSubject: subject, Cause: cause,
 	}, uint64(p.runs)}, time.Now())
 }
@@ -300,7 +300,7 @@ func (w *catchingUp) check() {
 		case s.loss.stopped != nil && !s.loss.stopped.judged && !l.catchUp.gaps.asking && len(l.catchUp.gaps.open) == 0:
 			w.t.Fatalf("%s waits until a gap is judged, and nobody judges it", s.name)
 		case s.phase == running && !s.sender.Idle() || s.phase == asking && !s.deferred || s.phase == paused:
-			if _, attended := l.sessions.attended[s]; !attended {
+			if _, attended := l.subs.sessions.attended[s]; !attended {
 				w.t.Fatalf("%s is in phase %d with %d in flight, and nobody attends to it", s.name, s.phase, s.sender.InFlight())
 			}
 		}

@@ -54,7 +54,7 @@ func (l *leader) wrote(b batch, results []written, anew bool) {
 		l.dropFormer(s)
 		l.metrics.Checkpoints.Inc()
 		if s.phase == placing {
-			l.ask(s, time.Now())
+			l.subs.ask(s, time.Now())
 		}
 	}
 	if o.begins {
@@ -69,8 +69,8 @@ func (l *leader) wrote(b batch, results []written, anew bool) {
 }
 
 func (l *leader) bucketEmptied(anew bool) {
-	l.log.Error("the bucket of checkpoints lost what it held; all are written again", "subscriptions", len(l.subs))
-	l.checkpoints.writeAll(l.subs, anew)
+	l.log.Error("the bucket of checkpoints lost what it held; all are written again", "subscriptions", len(l.subs.byKey))
+	l.checkpoints.writeAll(l.subs.byKey, anew)
 }
 
 // lookForBucket finds out whether the bucket of checkpoints is there, and writes all of them again where it was not.
@@ -125,7 +125,7 @@ func (l *leader) loaded(got []loaded, resets int) {
 			l.catchUp.gaps.news = true
 		}
 		if s.phase == loading {
-			l.ask(s, now)
+			l.subs.ask(s, now)
 		}
 	}
 }
@@ -151,21 +151,11 @@ func (l *leader) sayOthers(got []loaded) {
 func (l *leader) dropFormer(s *sub) {
 	was := s.checkpoint.former
 	s.checkpoint.former = former{}
-	if other := l.subs[was.key]; was.key == "" || other != nil && other.phase != absent {
+	if other := l.subs.byKey[was.key]; was.key == "" || other != nil && other.phase != absent {
 		return
 	}
 	l.log.Info("a subscription goes on under another spelling of its selector", "subscription", s.name, "key", s.key, "before", was.key, "sequence", s.sender.Acked)
 	l.work.Go(func() { l.saved.drop(was) })
-}
-
-// skip moves checkpoints over what their subscriptions do not want.
-func (l *leader) skip(least uint64) {
-	for s := range l.catchUp.tail.attached {
-		if s.sender.Idle() && l.catchUp.tail.high > s.sender.Acked+least {
-			s.sender.Skip(l.catchUp.tail.high)
-			l.checkpoints.mark(s)
-		}
-	}
 }
 
 // finish writes what was acknowledged, before the lease goes to the next.

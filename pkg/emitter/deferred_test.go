@@ -35,24 +35,24 @@ func (q *questioned) Offer(h event.Handoff) bool {
 func TestProxiesThatTookOverAreAskedInTurnUnlessThereIsAnEvent(t *testing.T) {
 	q := &questioned{sessions: map[uint64]uint64{}}
 	l := newLeader(outside{metrics: NewMetrics(nil), local: q, log: slog.New(slog.DiscardHandler)})
-	l.catchUp.tail, l.sessions.replies = newSegment(0), "r"
+	l.catchUp.tail, l.subs.sessions.replies = newSegment(0), "r"
 	const n = 3 * deferredQuestions
 	now, revision := time.Now(), uint64(0)
 	register := func(incarnation uint64) {
 		for i := range n {
 			revision++
 			s := subscription.Subscription{Store: "s", Type: subscription.ByStream, Selector: fmt.Sprintf("stream-%d", i), Name: fmt.Sprint(i)}
-			l.entry(&record{registration.Registration{
+			l.subs.entry(&record{registration.Registration{
 				Subscription: s, Owner: registration.Owner{ID: fmt.Sprint(incarnation)}, Incarnation: incarnation, DeliverSubject: fmt.Sprintf("near.%d.%d", incarnation, i),
 			}, revision}, now)
 		}
 	}
 	answer := func(id uint64) {
-		l.answered(&answer{id: id, session: q.sessions[id], Answer: event.Answer{Kind: event.Missing}}, now)
+		l.subs.answered(&answer{id: id, session: q.sessions[id], Answer: event.Answer{Kind: event.Missing}}, now)
 	}
 	answerAll := func() {
 		for id := range uint64(n) {
-			if l.byID[id+1].phase == asking && q.sessions[id+1] == l.byID[id+1].number {
+			if l.subs.byID[id+1].phase == asking && q.sessions[id+1] == l.subs.byID[id+1].number {
 				answer(id + 1)
 			}
 		}
@@ -64,20 +64,20 @@ func TestProxiesThatTookOverAreAskedInTurnUnlessThereIsAnEvent(t *testing.T) {
 		}
 	}
 	register(1)
-	for _, s := range l.subs {
-		l.ask(s, now) // their checkpoints are read
+	for _, s := range l.subs.byKey {
+		l.subs.ask(s, now) // their checkpoints are read
 	}
 	answerAll()
 
 	q.n = 0
 	register(2)
-	l.askDeferred(now)
+	l.subs.askDeferred(now)
 	asked(0, "while more are taken over")
 	now = now.Add(deferredAfter)
-	l.askDeferred(now)
-	l.askDeferred(now)
+	l.subs.askDeferred(now)
+	l.subs.askDeferred(now)
 	asked(deferredQuestions, "before any answered")
-	last := l.byID[n]
+	last := l.subs.byID[n]
 	e := &entry{event: event.Event{Store: "s", Stream: "stream-" + fmt.Sprint(n-1), Sequence: 1}}
 	l.catchUp.tail.add(e)
 	l.catchUp.dispatch(l.catchUp.tail, e)
@@ -87,25 +87,25 @@ func TestProxiesThatTookOverAreAskedInTurnUnlessThereIsAnEvent(t *testing.T) {
 		t.Errorf("what has an event is in phase %d with %d in flight", last.phase, last.sender.InFlight())
 	}
 	answer(1)
-	l.askDeferred(now)
+	l.subs.askDeferred(now)
 	asked(deferredQuestions+2, "when one answered")
 
 	// Lost answers hold up nobody.
 	now = now.Add(firstAsk)
-	for s := range l.sessions.attended {
-		l.checkProgress(s, now)
+	for s := range l.subs.sessions.attended {
+		l.subs.checkProgress(s, now)
 	}
 	asked(2*deferredQuestions+2, "when no answer came")
 	for range n / deferredQuestions {
 		answerAll()
-		l.askDeferred(now)
+		l.subs.askDeferred(now)
 	}
-	for _, s := range l.subs {
+	for _, s := range l.subs.byKey {
 		if s.phase != running || s.deferred || s.outstanding {
 			t.Errorf("%s is in phase %d, deferred %t, outstanding %t", s.name, s.phase, s.deferred, s.outstanding)
 		}
 	}
-	if l.sessions.outstanding != 0 || len(l.sessions.deferred) != 0 {
-		t.Errorf("in the end %d questions are open and %d wait", l.sessions.outstanding, len(l.sessions.deferred))
+	if l.subs.sessions.outstanding != 0 || len(l.subs.sessions.deferred) != 0 {
+		t.Errorf("in the end %d questions are open and %d wait", l.subs.sessions.outstanding, len(l.subs.sessions.deferred))
 	}
 }

@@ -14,7 +14,7 @@ func (c *catchUp) dispatch(t *segment, e *entry) {
 		for _, s := range g.subs {
 			switch {
 			case s.deferred && t == c.tail:
-				c.leader.askAtOnce(s)
+				c.sender.askAtOnce(s)
 			case s.segment != t || s.pos >= sequence:
 			case !s.hasRoom():
 				s.full = true
@@ -25,7 +25,7 @@ func (c *catchUp) dispatch(t *segment, e *entry) {
 				s.pos = sequence - 1
 				s.outlet.wait(s)
 			default:
-				c.leader.send(s, e)
+				c.sender.send(s, e)
 			}
 		}
 	}
@@ -57,7 +57,7 @@ func (c *catchUp) replay(s *sub, t *segment) {
 				c.resume(s)
 				return
 			}
-			if !c.leader.send(s, e) {
+			if !c.sender.send(s, e) {
 				return
 			}
 			t.emptyAt = time.Time{}

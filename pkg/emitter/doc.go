@@ -5,4 +5,7 @@
 //
 // It promises that a subscription's events are sent in order and again until they are acknowledged, and that a slow subscription
 // holds up no other. It leaves to the proxies to drop what comes twice and to refuse a leader that is deposed.
+//
+// A leader is one loop (leader.turn has the list of what it does) around plain values, each with a property test: catchUp, sessions,
+// checkpoints, outlet and Sender. They start no goroutine, and what time it is they are told.
 package emitter

@@ -74,7 +74,8 @@ type gaps struct {
 	obstacles   *obstacles   // that a subscription holds is one
 	checkpoints *checkpoints // have what was lost, so that the next leader tells it as well
 
-	open     []*hole // that are to be judged
+	now      time.Time // of the loop's turn
+	open     []*hole   // that are to be judged
 	asking   bool
 	askedAt  time.Time
 	over     map[*sub]struct{} // went over a gap that their checkpoints are not behind yet
@@ -180,7 +181,7 @@ func (g *gaps) tellLoss(s *sub, gone span) {
 
 // showGap adds to what is told of a subscription.
 func (g *gaps) showGap(s *sub, gone span, n uint64) {
-	lost := event.Gap{Events: n, From: gone.from, To: gone.to, At: time.Now().UTC()}
+	lost := event.Gap{Events: n, From: gone.from, To: gone.to, At: g.now.UTC()}
 	if was := s.loss.gap; was != nil {
 		lost.Events, lost.From, lost.To = lost.Events+was.Events, min(lost.From, was.From), max(lost.To, was.To)
 	}

@@ -40,7 +40,7 @@ func (n *nearby) took(t *testing.T, want ...string) {
 func TestEventThatWasGivenAwayIsReadAgainWhereItIsMissed(t *testing.T) {
 	local := &nearby{}
 	l := newLeader(outside{store: "s", local: local, metrics: NewMetrics(nil)})
-	l.catchUp.tail, l.term = newSegment(0), newTerm(7)
+	l.catchUp.tail, l.subs.outbox.term = newSegment(0), newTerm(7)
 	join := func(s subscription.Subscription, after uint64) *sub {
 		joined := &sub{name: s.Name, session: session{phase: running}, flow: flow{window: firstWindow, sender: NewSender(after)}, local: true, pos: after}
 		if err := l.catchUp.index.add(joined, s); err != nil {
@@ -58,7 +58,7 @@ func TestEventThatWasGivenAwayIsReadAgainWhereItIsMissed(t *testing.T) {
 	}
 	local.took(t, "1 after 0", "2 after 1", "3 after 2", "4 after 3")
 
-	l.missing(one, 2, one.progressAt)
+	l.subs.missing(one, 2, one.progressAt)
 	if waits := l.catchUp.waits(one); !waits || l.catchUp.tail.low != 3 || len(l.catchUp.tail.events) != 1 {
 		t.Fatalf("it waits for a pass: %t; the tail has %d after %d", waits, len(l.catchUp.tail.events), l.catchUp.tail.low)
 	}
@@ -76,7 +76,7 @@ func TestEventThatWasGivenAwayIsReadAgainWhereItIsMissed(t *testing.T) {
 	if len(local.got) != 2 || one.sender.Sent != 5 || two.sender.Sent != 5 {
 		t.Errorf("got %+v", local.got)
 	}
-	l.missing(one, 4, one.progressAt)
+	l.subs.missing(one, 4, one.progressAt)
 	if len(local.got) != 3 || local.got[2].Sequence != 5 || local.got[2].Prev != 4 {
 		t.Errorf("got %+v", local.got)
 	}

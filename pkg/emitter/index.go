@@ -14,6 +14,8 @@ type group struct {
 	subs     []*sub
 }
 
+func (g *group) matches(e *entry) bool { return g.matcher.Match(&e.event) }
+
 type selector struct {
 	typ  subscription.Type
 	text string

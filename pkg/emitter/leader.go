@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -16,7 +15,6 @@ import (
 	"github.com/exesdb/subproxy/pkg/digest"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/feed"
-	"github.com/exesdb/subproxy/pkg/registration"
 )
 
 // leadership is what a leader needs of the lease that it leads by; *election.Lease is one. The context that the leader runs with
@@ -55,25 +53,19 @@ type outside struct {
 }
 
 // leader sends a store's events to the subscriptions that want them, for as long as it leads. What is to be done is decided by plain
-// values: catchUp (who is shown which events), sessions (whom to ask, which answers count), checkpoints (what is read and written), outlets
-// (what may be on its way to an instance) and history (which events the sequences are of). The leader is the loop around them, which owns
-// them all: what takes time (reads of the stream and of checkpoints, writes) is done beside it, and posted to its inbox.
+// values: catchUp (who is shown which events), subs (what passes between the subscriptions and their proxies, with their sessions and
+// outlets), checkpoints (what is read and written) and history (which events the sequences are of). The leader is the loop around them,
+// which owns them all: what takes time (reads of the stream and of checkpoints, writes) is done beside it, and posted to its inbox.
 type leader struct {
 	outside
 	inbox *inbox
 	work  sync.WaitGroup
 
-	subs   map[string]*sub
-	byID   map[uint64]*sub
-	nextID uint64
-
-	term        sentTerm
 	reader      reader
 	history     history
 	catchUp     catchUp
-	sessions    sessions
+	subs        subscriptions
 	checkpoints checkpoints
-	outlets     outlets
 	historian   historian
 	reporter    reporter
 	remaking    remaking
@@ -94,14 +86,18 @@ func newTerm(number uint64) sentTerm {
 // newLeader is a leader without subscriptions.
 func newLeader(o outside) *leader {
 	l := &leader{
-		outside: o, inbox: newInbox(), subs: map[string]*sub{}, byID: map[uint64]*sub{}, looks: rate.Sometimes{Interval: time.Minute},
+		outside: o, inbox: newInbox(), looks: rate.Sometimes{Interval: time.Minute},
 		remaking: remaking{fails: rate.Sometimes{Interval: time.Minute}},
 	}
-	l.catchUp = catchUp{leader: l, index: newIndex(), gaps: gaps{
+	l.subs = subscriptions{
+		outside: &l.outside, leader: l, history: &l.history, catchUp: &l.catchUp, checkpoints: &l.checkpoints, obstacles: &l.reporter.obstacles,
+		byKey: map[string]*sub{}, byID: map[uint64]*sub{}, outbox: outbox{outside: &l.outside},
+	}
+	l.catchUp = catchUp{sender: &l.subs, reader: l, index: newIndex(), gaps: gaps{
 		store: o.store, log: o.log, metrics: o.metrics, obstacles: &l.reporter.obstacles, checkpoints: &l.checkpoints,
 	}}
 	l.reporter = reporter{
-		outside: &l.outside, subs: l.subs, catchUp: &l.catchUp, checkpoints: &l.checkpoints, large: rate.Sometimes{Interval: time.Minute},
+		outside: &l.outside, subs: l.subs.byKey, catchUp: &l.catchUp, checkpoints: &l.checkpoints, large: rate.Sometimes{Interval: time.Minute},
 	}
 	l.historian = historian{outside: &l.outside, history: &l.history, work: &l.work}
 	return l
@@ -126,7 +122,7 @@ func (l *leader) run(ctx context.Context) error {
 		return err
 	}
 	l.reader = feed.NewReader(l.js, info)
-	l.term = newTerm(l.lease.Term())
+	l.subs.outbox.term = newTerm(l.lease.Term())
 
 	working, cancel := context.WithCancel(ctx)
 	l.historian.ended = working.Done()
@@ -135,8 +131,8 @@ func (l *leader) run(ctx context.Context) error {
 	if err := l.historian.recall(working, l.reader, info.Created); err != nil {
 		return err
 	}
-	l.sessions.replies = l.nc.NewInbox()
-	answers, err := l.nc.Subscribe(l.sessions.replies+".*.*", l.inbox.answer)
+	l.subs.listen(l.nc.NewInbox())
+	answers, err := l.nc.Subscribe(l.subs.outbox.replies+".*.*", l.inbox.answer)
 	if err != nil {
 		return fmt.Errorf("subscribe to answers: %w", err)
 	}
@@ -157,6 +153,7 @@ func (l *leader) run(ctx context.Context) error {
 	connected := l.nc.StatusChanged(nats.CONNECTED)
 	defer l.nc.RemoveStatusListener(connected)
 
+	l.catchUp.gaps.now = time.Now()
 	tick := time.NewTicker(tickInterval)
 	defer tick.Stop()
 	for {
@@ -169,7 +166,7 @@ func (l *leader) run(ctx context.Context) error {
 				connected = nil
 				break
 			}
-			l.reconnected(time.Now())
+			l.subs.reconnected(time.Now())
 		case <-tick.C:
 			l.tick(working, time.Now())
 		case <-ctx.Done():
@@ -183,12 +180,12 @@ func (l *leader) run(ctx context.Context) error {
 // adoptTerm takes over a term of the lease that is higher than what was sent with: it was raised, or the lease had vanished and
 // was written again.
 func (l *leader) adoptTerm(now time.Time) {
-	if l.lease.Term() == l.term.number {
+	if l.lease.Term() == l.subs.outbox.term.number {
 		return
 	}
-	l.term = newTerm(l.lease.Term())
-	l.announce(l.term.number)
-	l.askAll(now)
+	l.subs.outbox.term = newTerm(l.lease.Term())
+	l.announce(l.subs.outbox.term.number)
+	l.subs.askAll(now)
 }
 
 // turn does all there is to do:
@@ -205,17 +202,18 @@ func (l *leader) adoptTerm(now time.Time) {
 //
 // What is due by time, and the writing of checkpoints, is tick's.
 func (l *leader) turn(ctx context.Context) {
+	now := time.Now()
+	l.catchUp.gaps.now = now
 	t := l.inbox.take()
 	for _, call := range t.calls {
 		call()
 	}
 	l.catchUp.first = max(l.catchUp.first, t.first)
-	now := time.Now()
 	for i := range t.answers {
-		l.answered(&t.answers[i], now)
+		l.subs.answered(&t.answers[i], now)
 	}
 	for i := range t.entries {
-		l.entry(&t.entries[i], now)
+		l.subs.entry(&t.entries[i], now)
 	}
 	for range cap(l.inbox.stream) {
 		select {
@@ -229,7 +227,7 @@ func (l *leader) turn(ctx context.Context) {
 	l.load(ctx)
 	l.catchUp.plan(ctx, now)
 	l.judge(now)
-	l.askDeferred(now)
+	l.subs.askDeferred(now)
 }
 
 // streamed takes what the feed of the store's stream shows.
@@ -263,7 +261,7 @@ func (l *leader) streamed(ctx context.Context, item streamItem) {
 func (l *leader) initTail(end uint64) {
 	if l.catchUp.tail == nil {
 		l.catchUp.tail = newSegment(end)
-		l.askAll(time.Now())
+		l.subs.askAll(time.Now())
 	}
 }
 
@@ -294,58 +292,4 @@ func (l *leader) entryOf(m feed.Message) *entry {
 		return nil
 	}
 	return &entry{event: e, size: len(e.Data) + 64*len(header) + 256}
-}
-
-// entry takes one entry of the registry.
-func (l *leader) entry(r *record, now time.Time) {
-	s := l.subs[r.Key()]
-	if r.DeliverSubject == "" { // it was released, or deleted
-		if s != nil && s.phase != absent && r.revision > s.registration.revision {
-			l.catchUp.detach(s)
-			l.catchUp.index.remove(s)
-			l.sessions.release(s, r.Incarnation, now)
-			s.registration.revision = r.revision
-			l.catchUp.gaps.forgetLoss(s)
-		}
-		return
-	}
-	if s != nil && r.revision <= s.registration.revision {
-		return
-	}
-	if s == nil {
-		l.nextID++
-		s = &sub{id: l.nextID, key: r.Key(), name: r.Name, flow: flow{window: firstWindow}}
-		l.subs[s.key], l.byID[s.id] = s, s
-	}
-	old, attached := s.registration, s.phase == running && s.segment == l.catchUp.tail && s.sender.Idle()
-	s.registration = *r
-	superseded := l.sessions.register(s, old.Registration, r.Registration)
-	if superseded {
-		l.catchUp.gaps.permit(s, r.Cause)
-	}
-	s.local = l.local != nil && strings.HasPrefix(r.DeliverSubject, l.local.Prefix())
-	l.route(s)
-	if s.phase == absent {
-		if err := l.catchUp.index.add(s, r.Subscription); err != nil {
-			l.log.Warn("a registration can't be served", "subscription", s.name, "error", err)
-			return
-		}
-	}
-	switch {
-	case s.phase == absent && s.checkpoint.placed && r.Cause == registration.Takeover && now.Sub(s.absentFrom) < movesWithin:
-		s.hurry()
-		l.ask(s, now)
-	case s.phase == absent: // the checkpoint is looked at again: it may have been deleted by hand, to begin anew
-		l.checkpoints.want(s)
-		s.phase = loading
-	case s.phase == loading:
-	case superseded && l.follows(s, r.HandedOver):
-		l.resumeAfterHolder(s, r.HandedOver.Accepted, now)
-	case superseded && attached && !l.history.resetting:
-		l.catchUp.detach(s)
-		l.sessions.deferAsk(s, now)
-	case s.phase != running || old.DeliverSubject != r.DeliverSubject || superseded:
-		s.hurry()
-		l.ask(s, now)
-	}
 }

@@ -1,12 +1,7 @@
 package emitter
 
 import (
-	"strconv"
 	"time"
-
-	"github.com/nats-io/nats.go"
-
-	"github.com/exesdb/subproxy/pkg/event"
 )
 
 const (
@@ -101,71 +96,4 @@ func (o *outlet) due(now time.Time) bool {
 		return now.Sub(o.markedAt) >= stallAfter
 	}
 	return o.sent-o.heard >= markEvery
-}
-
-// carry notes what is sent to a subscription's instance.
-func (l *leader) carry(s *sub, bytes int) {
-	o := s.outlet
-	if o == nil {
-		return
-	}
-	if o.sent += int64(bytes); o.marked <= o.heard && o.sent-o.heard >= markEvery {
-		l.mark(o, time.Now())
-	}
-}
-
-// mark asks an instance whether what was sent has arrived.
-func (l *leader) mark(o *outlet, now time.Time) {
-	delete(l.outlets.byMark, o.number)
-	l.outlets.last++
-	o.number, o.marked, o.markedAt = l.outlets.last, o.sent, now
-	l.outlets.byMark[o.number] = o
-	_ = l.nc.PublishMsg(&nats.Msg{Subject: o.subject, Reply: l.sessions.replies + ".0." + strconv.FormatUint(o.number, 10), Header: nats.Header{
-		event.SequenceHeader: {"0"}, event.TermHeader: l.term.value,
-	}}) // one that is lost is sent again by the tick
-}
-
-// arrived takes the answer to a mark, whatever it says: also that nobody listens.
-func (l *leader) arrived(number uint64, now time.Time) {
-	o := l.outlets.byMark[number]
-	if o == nil {
-		return
-	}
-	delete(l.outlets.byMark, number)
-	o.heard = o.marked
-	if o.due(now) {
-		l.mark(o, now)
-	}
-	for s := o.next(); s != nil; s = o.next() {
-		l.catchUp.resume(s)
-	}
-}
-
-// remark sends marks again that are not answered.
-func (l *leader) remark(now time.Time) {
-	for _, o := range l.outlets.byMark {
-		if o.due(now) {
-			l.mark(o, now)
-		}
-	}
-}
-
-// route notes which instance a subscription's events go to now.
-func (l *leader) route(s *sub) {
-	var o *outlet
-	if !s.local {
-		o = l.outlets.of(s.registration.DeliverSubject)
-	}
-	if o != s.outlet {
-		s.outlet, s.line = o, nil
-	}
-}
-
-// forgetOutlets forgets those of instances that hold nothing any more.
-func (l *leader) forgetOutlets() {
-	used := map[*outlet]bool{}
-	for _, s := range l.subs {
-		used[s.outlet] = true
-	}
-	l.outlets.retain(used)
 }

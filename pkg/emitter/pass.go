@@ -108,7 +108,7 @@ func (c *catchUp) advance(t *segment, now time.Time) bool {
 		}
 	}
 	if !t.reading && !c.tail.has(t.high) && t.ahead() < pageSize && !now.Before(t.retryAt) {
-		c.leader.read(t)
+		c.reader.read(t)
 	}
 	return true
 }
@@ -145,7 +145,7 @@ func (c *catchUp) page(t *segment, page []feed.Message, err error, now time.Time
 				break
 			}
 		}
-		e := c.leader.entryOf(page[i])
+		e := c.reader.entryOf(page[i])
 		if e == nil {
 			t.high = page[i].Sequence
 			continue

@@ -73,7 +73,7 @@ func TestPassIsKeptForASubscriptionThatComesBackForTheRest(t *testing.T) {
 		w := &slowWorld{t: t}
 		never := time.Now().Add(1000 * time.Hour)
 		w.leader = newLeader(outside{store: "s", lease: steadyLease{}, local: w, metrics: NewMetrics(nil), log: slog.New(slog.DiscardHandler)})
-		w.leader.term, w.leader.reader, w.leader.catchUp.tail, w.leader.sessions.replies = newTerm(7), w, newSegment(5000), "r"
+		w.leader.subs.outbox.term, w.leader.reader, w.leader.catchUp.tail, w.leader.subs.sessions.replies = newTerm(7), w, newSegment(5000), "r"
 		w.leader.checkpoints.wroteAt, w.leader.sweptAt, w.leader.reporter.told.at = never, never, never
 		w.leader.catchUp.tail.low = 4900
 		w.sub = &sub{name: "n", session: session{phase: running}, flow: flow{window: firstWindow}, local: true}
@@ -84,7 +84,7 @@ func TestPassIsKeptForASubscriptionThatComesBackForTheRest(t *testing.T) {
 		for n := range 200 { // ten seconds
 			time.Sleep(tickInterval)
 			if n%18 == 0 {
-				w.leader.acked(w.sub, w.sub.sender.Sent, time.Now())
+				w.leader.subs.acked(w.sub, w.sub.sender.Sent, time.Now())
 			}
 			w.leader.turn(t.Context())
 		}

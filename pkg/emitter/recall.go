@@ -128,7 +128,7 @@ func (l *leader) checkHistory(delivered uint64) {
 // reset is the feed's word that the stream is another, or went back.
 func (l *leader) reset(reason error) {
 	l.log.Warn("the store's stream may not be what it was; it is compared with what was delivered of it", "stream", l.stream, "reason", reason)
-	for _, s := range l.subs {
+	for _, s := range l.subs.byKey {
 		l.catchUp.detach(s)
 	}
 	for len(l.catchUp.passes) > 0 {
@@ -137,7 +137,7 @@ func (l *leader) reset(reason error) {
 	l.catchUp.tail, l.catchUp.first = newSegment(0), 0
 	l.reporter.strays.forget()
 	l.history.unsure, l.history.heard = feed.Witnesses{}, feed.Witness{}
-	l.pauseAll()
+	l.doubt()
 }
 
 // level is the feed's word that it has shown all there is. Nothing is sent before it is known what that has in common with what
@@ -190,7 +190,7 @@ func (h *historian) sayHistory(c feed.Comparison, upTo uint64) {
 // sequences before. The lease knows of it first: a leader after this one that went on with the epoch before would make the
 // proxies forget once more.
 func (l *leader) newHistory(epoch string, last uint64) {
-	l.pauseAll()
+	l.doubt()
 	resets := l.history.resets
 	witness := witnessText(slices.DeleteFunc(l.history.known.List(0), func(w feed.Witness) bool { return w.Sequence > last }))
 	l.work.Go(func() {
@@ -204,7 +204,7 @@ func (l *leader) newHistory(epoch string, last uint64) {
 			another := epoch != l.history.epoch
 			l.history.resetting = false
 			l.history.begin(epoch, last)
-			for _, s := range l.subs {
+			for _, s := range l.subs.byKey {
 				if !another {
 					continue
 				}
@@ -216,21 +216,9 @@ func (l *leader) newHistory(epoch string, last uint64) {
 					l.checkpoints.mark(s)
 				}
 			}
-			l.askAll(time.Now())
+			l.subs.askAll(time.Now())
 		})
 	})
-}
-
-// pauseAll sends nothing more to anybody until the history is known.
-func (l *leader) pauseAll() {
-	l.history.resetting = true
-	l.history.resets++
-	l.catchUp.gaps.open = nil
-	for _, s := range l.subs {
-		if s.phase == running || s.phase == placing || s.phase == asking {
-			l.pause(s, time.Now())
-		}
-	}
 }
 
 // setEpoch reports false where the leader ends before the lease has the epoch.
@@ -260,4 +248,12 @@ func (l *leader) seen(all []feed.Witness) {
 	if !l.history.resetting {
 		l.lease.Remember(witnessText(l.history.known.List(l.history.first)))
 	}
+}
+
+// doubt sends nothing more to anybody until the history is known.
+func (l *leader) doubt() {
+	l.history.resetting = true
+	l.history.resets++
+	l.catchUp.gaps.open = nil
+	l.subs.pauseAll(time.Now())
 }

@@ -68,7 +68,7 @@ func (r *roster) void() {
 		l.inbox.tell(func(t *taken) {
 			t.entries = nil // of the old bucket: their revisions would hide the new one's
 			t.calls = append(t.calls, func() {
-				for _, s := range l.subs {
+				for _, s := range l.subs.byKey {
 					s.registration.revision = 0
 				}
 			})

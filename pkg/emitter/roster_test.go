@@ -24,9 +24,9 @@ func TestEntriesOfABucketThatIsNoMoreHideNothingOfTheNewOne(t *testing.T) {
 		call()
 	}
 	for i := range told.entries {
-		l.entry(&told.entries[i], time.Now())
+		l.subs.entry(&told.entries[i], time.Now())
 	}
-	for _, s := range l.subs {
+	for _, s := range l.subs.byKey {
 		if s.registration.DeliverSubject != "new" {
 			t.Errorf("it is sent to %s", s.registration.DeliverSubject)
 		}
