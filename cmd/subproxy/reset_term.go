@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/exesdb/subproxy/internal/command"
+	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/kv"
@@ -70,9 +71,7 @@ func (f *resetTermFlags) run(cmd *cobra.Command, store string) error {
 		if highest <= f.term {
 			break
 		}
-		select {
-		case <-time.After(time.Second):
-		case <-ctx.Done():
+		if backoff.Sleep(ctx, time.Second) != nil {
 			return ctx.Err()
 		}
 	}

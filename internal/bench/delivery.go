@@ -14,6 +14,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/internal/testbed"
+	"github.com/exesdb/subproxy/pkg/backoff"
 )
 
 // DeliveryOptions say what Delivery measures.
@@ -284,9 +285,9 @@ func (d *delivery) readAll(ctx context.Context, c *pipeline) (rate, cpu float64,
 	took := time.Since(start)
 	rate, cpu = float64(n)/took.Seconds(), micros(cpuTime()-used)/float64(n)
 	if err == nil {
-		err = pause(ctx, settle)
+		err = backoff.Sleep(ctx, settle)
 	}
 	stop()
 	d.surplus += t.surplus()
-	return rate, cpu, errors.Join(err, pause(ctx, settle))
+	return rate, cpu, errors.Join(err, backoff.Sleep(ctx, settle))
 }

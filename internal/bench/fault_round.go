@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
@@ -196,7 +197,7 @@ func (r *faultRound) measure(ctx context.Context, fault string, happen func() er
 	}
 	err := until(ctx, recovery, every(r.first))
 	if err == nil {
-		err = pause(ctx, steady)
+		err = backoff.Sleep(ctx, steady)
 	}
 	from := time.Now()
 	if err == nil {
@@ -206,7 +207,7 @@ func (r *faultRound) measure(ctx context.Context, fault string, happen func() er
 		after := r.pub.count() + 1
 		// What is not delivered at all shows in the account.
 		err = errors.Join(notAllIsFine(until(ctx, recovery, func() bool { return r.pub.count() > after })),
-			notAllIsFine(until(ctx, recovery, every(r.first+after))), pause(ctx, steady))
+			notAllIsFine(until(ctx, recovery, every(r.first+after))), backoff.Sleep(ctx, steady))
 	}
 	stop()
 	if err := errors.Join(err, <-published); err != nil {
@@ -217,7 +218,7 @@ func (r *faultRound) measure(ctx context.Context, fault string, happen func() er
 	if err := notAllIsFine(until(ctx, recovery, func() bool { return r.complete(end) })); err != nil {
 		return err
 	}
-	if err := pause(ctx, settle); err != nil {
+	if err := backoff.Sleep(ctx, settle); err != nil {
 		return err
 	}
 	r.noted(fault+": publisher's own pause", r.pub.longest(from))

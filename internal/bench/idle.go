@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/internal/testbed"
+	"github.com/exesdb/subproxy/pkg/backoff"
 )
 
 // IdleOptions say what Idle measures.
@@ -85,18 +86,18 @@ func idleInstance(ctx context.Context, program, url string, n int, progress io.W
 		if metrics[`subproxy_verified{store="`+store+`"}`] == float64(n) {
 			break
 		}
-		if err := pause(ctx, 200*time.Millisecond); err != nil {
+		if err := backoff.Sleep(ctx, 200*time.Millisecond); err != nil {
 			return u, err
 		}
 	}
-	if err := pause(ctx, idleSettle); err != nil {
+	if err := backoff.Sleep(ctx, idleSettle); err != nil {
 		return u, err
 	}
 	before, err := scrape(ctx, addr)
 	if err != nil {
 		return u, err
 	}
-	if err := pause(ctx, idleSettle); err != nil {
+	if err := backoff.Sleep(ctx, idleSettle); err != nil {
 		return u, err
 	}
 	after, err := scrape(ctx, addr)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/internal/testbed"
+	"github.com/exesdb/subproxy/pkg/backoff"
 )
 
 // InstancesOptions say what Instances measures.
@@ -137,7 +138,7 @@ func (m *scenario) startAll(ctx context.Context, names []string) error {
 
 // idle shows what this machine does to pauses by itself.
 func (m *scenario) idle(ctx context.Context) error {
-	if err := pause(ctx, 2*time.Second); err != nil {
+	if err := backoff.Sleep(ctx, 2*time.Second); err != nil {
 		return err
 	}
 	pauses, err := m.pauses(ctx, func(*sample) bool { return true })
@@ -348,7 +349,7 @@ func (m *scenario) pauses(ctx context.Context, of func(*sample) bool) (all []tim
 
 // flowing waits until every subscriber gets events.
 func (f *fleet) flowing(ctx context.Context) error {
-	if err := pause(ctx, settle); err != nil {
+	if err := backoff.Sleep(ctx, settle); err != nil {
 		return err
 	}
 	at := f.pub.count() + 1

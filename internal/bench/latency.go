@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/exesdb/subproxy/pkg/backoff"
 )
 
 const (
@@ -62,13 +64,13 @@ func (d *delivery) live(ctx context.Context, c *pipeline) ([]time.Duration, erro
 		return nil, err
 	}
 	defer stop()
-	if err := pause(ctx, settle); err != nil { // until it has begun
+	if err := backoff.Sleep(ctx, settle); err != nil { // until it has begun
 		return nil, err
 	}
 	start := time.Now()
 	for i := range n {
 		if ahead := time.Until(start.Add(time.Duration(i) * interval)); ahead > 0 {
-			if err := pause(ctx, ahead); err != nil {
+			if err := backoff.Sleep(ctx, ahead); err != nil {
 				return nil, err
 			}
 		}
@@ -82,7 +84,7 @@ func (d *delivery) live(ctx context.Context, c *pipeline) ([]time.Duration, erro
 	if err := t.wait(ctx); err != nil {
 		return nil, err
 	}
-	if err := pause(ctx, settle); err != nil {
+	if err := backoff.Sleep(ctx, settle); err != nil {
 		return nil, err
 	}
 	d.surplus += t.surplus()

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/registration"
 )
 
@@ -66,7 +67,7 @@ func (s *scale) loadRound(ctx context.Context, o *operator, n int, cold, change,
 	if err != nil {
 		return fmt.Errorf("cold start: %w", err)
 	}
-	if err := pause(ctx, scaleCalm); err != nil {
+	if err := backoff.Sleep(ctx, scaleCalm); err != nil {
 		return err
 	}
 	err = change.during(ctx, o, func(watch func(*instance)) (began, last time.Time, err error) {
@@ -80,7 +81,7 @@ func (s *scale) loadRound(ctx context.Context, o *operator, n int, cold, change,
 	if err != nil {
 		return fmt.Errorf("leader change: %w", err)
 	}
-	if err := pause(ctx, scaleCalm); err != nil {
+	if err := backoff.Sleep(ctx, scaleCalm); err != nil {
 		return err
 	}
 	err = restart.during(ctx, o, func(watch func(*instance)) (began, last time.Time, err error) {
@@ -95,7 +96,7 @@ func (s *scale) loadRound(ctx context.Context, o *operator, n int, cold, change,
 	if err != nil {
 		return fmt.Errorf("NATS started again: %w", err)
 	}
-	return pause(ctx, scaleCalm)
+	return backoff.Sleep(ctx, scaleCalm)
 }
 
 // recovered returns when all are registered again after a restart, and verified: by the reconnect, by what failed and was
@@ -110,7 +111,7 @@ func (s *scale) recovered(ctx context.Context, in *instance, n int) (time.Time, 
 		if err != nil || u.Verified == n {
 			return last, err
 		}
-		if err := pause(ctx, 100*time.Millisecond); err != nil {
+		if err := backoff.Sleep(ctx, 100*time.Millisecond); err != nil {
 			return last, err
 		}
 		last = time.Now()

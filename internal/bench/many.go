@@ -12,6 +12,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/connect"
+	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/sink"
 	"github.com/exesdb/subproxy/pkg/subscription"
@@ -105,11 +106,11 @@ func (d *delivery) measureMany(ctx context.Context, deliveries int, start func(*
 	err = t.wait(ctx)
 	took := time.Since(begin)
 	if err == nil {
-		err = pause(ctx, settle)
+		err = backoff.Sleep(ctx, settle)
 	}
 	stop()
 	d.surplus += t.surplus()
-	return float64(deliveries) / took.Seconds(), errors.Join(err, pause(ctx, time.Second))
+	return float64(deliveries) / took.Seconds(), errors.Join(err, backoff.Sleep(ctx, time.Second))
 }
 
 func holdMany(h *host, nc *nats.Conn, store string, n, round int, apart bool, t *counter) (stop func(), err error) {

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/internal/testbed"
+	"github.com/exesdb/subproxy/pkg/backoff"
 )
 
 // publisher appends events one after the other, each until it is acknowledged: it retries with the same message id, which
@@ -54,7 +55,7 @@ func (p *publisher) run(ctx context.Context) error {
 			if time.Since(began) > time.Minute {
 				return fmt.Errorf("nothing could be published for a minute: %w", err)
 			}
-			if err := pause(context.WithoutCancel(ctx), publishAgain); err != nil {
+			if err := backoff.Sleep(context.WithoutCancel(ctx), publishAgain); err != nil {
 				return err
 			}
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 
+	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/control"
 )
 
@@ -192,7 +193,7 @@ func (o *operator) forget() {
 
 // askReregister asks one after the other, as an operator does.
 func (o *operator) askReregister(ctx context.Context) {
-	for pause(ctx, reregisterEvery) == nil {
+	for backoff.Sleep(ctx, reregisterEvery) == nil {
 		if !o.nc.IsConnected() {
 			continue
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/internal/service"
 	"github.com/exesdb/subproxy/internal/testbed"
+	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/registration"
 )
@@ -181,7 +182,7 @@ func (b *reregister) one(ctx context.Context) error {
 			return err
 		}
 		puts, gets = append(puts, put), append(gets, get)
-		if err := pause(ctx, spacing); err != nil {
+		if err := backoff.Sleep(ctx, spacing); err != nil {
 			return err
 		}
 		d, err := b.change(ctx, events, 1)
@@ -189,7 +190,7 @@ func (b *reregister) one(ctx context.Context) error {
 			return err
 		}
 		changes = append(changes, d)
-		if err := pause(ctx, spacing); err != nil {
+		if err := backoff.Sleep(ctx, spacing); err != nil {
 			return err
 		}
 	}
@@ -240,7 +241,7 @@ func (b *reregister) timerOnly(ctx context.Context) error {
 	defer stopService(s)
 	var waits []time.Duration
 	for range 10 {
-		if err := pause(ctx, time.Duration(rand.Int64N(int64(interval)))); err != nil {
+		if err := backoff.Sleep(ctx, time.Duration(rand.Int64N(int64(interval)))); err != nil {
 			return err
 		}
 		for len(events) > 0 {
@@ -274,14 +275,14 @@ func (b *reregister) many(ctx context.Context, n int) (time.Duration, error) {
 		if err != nil {
 			return 0, err
 		}
-		if err := pause(ctx, time.Second); err != nil {
+		if err := backoff.Sleep(ctx, time.Second); err != nil {
 			return 0, err
 		}
 		d, err := b.change(ctx, events, n)
 		if err != nil {
 			return 0, err
 		}
-		if err := pause(ctx, time.Second); err != nil {
+		if err := backoff.Sleep(ctx, time.Second); err != nil {
 			return 0, err
 		}
 		if round > 0 { // the first warms up
@@ -294,13 +295,4 @@ func (b *reregister) many(ctx context.Context, n int) (time.Duration, error) {
 	change := b.report.durations(fmt.Sprintf("leader change to the last verified, %d subscriptions", n), changes)
 	b.report.target(fmt.Sprintf("%d registrations against pipelined puts and reading back", n), ratio(change, baseline), 1.5, "×")
 	return change, nil
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

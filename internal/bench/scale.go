@@ -13,6 +13,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/testbed"
+	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/registration"
@@ -169,7 +170,7 @@ func (s *scale) round(ctx context.Context, n int) (_ *instance, cold, change tim
 		return nil, 0, 0, fmt.Errorf("cold start: %w", err)
 	}
 	cold = last.Sub(in.began)
-	if err := pause(ctx, scaleCalm); err != nil {
+	if err := backoff.Sleep(ctx, scaleCalm); err != nil {
 		return nil, 0, 0, err
 	}
 	began, err := s.change()
@@ -179,7 +180,7 @@ func (s *scale) round(ctx context.Context, n int) (_ *instance, cold, change tim
 	if err != nil {
 		return nil, 0, 0, fmt.Errorf("leader change: %w", err)
 	}
-	return in, cold, last.Sub(began), pause(ctx, scaleCalm)
+	return in, cold, last.Sub(began), backoff.Sleep(ctx, scaleCalm)
 }
 
 // baseline is the raw operations: pipelined puts and reading them back.
@@ -197,7 +198,7 @@ func (s *scale) baseline(ctx context.Context, n int) (both []time.Duration, err 
 		if round > 0 { // the first warms up
 			both = append(both, put+read)
 		}
-		if err := pause(ctx, time.Second); err != nil {
+		if err := backoff.Sleep(ctx, time.Second); err != nil {
 			return nil, err
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/exesdb/subproxy/pkg/backoff"
 )
 
 // idleUsage is what a process takes while nothing happens.
@@ -29,7 +31,7 @@ func (i *instance) watch(ctx context.Context, d time.Duration) (u idleUsage, err
 		return u, err
 	}
 	began := time.Now()
-	if err := pause(ctx, d); err != nil {
+	if err := backoff.Sleep(ctx, d); err != nil {
 		return u, err
 	}
 	took := time.Since(began).Seconds()
@@ -71,7 +73,7 @@ func (s *scale) idle(ctx context.Context, in *instance, n int) (idleUsage, error
 		d, settle = s.interval(n), idleSettle
 	}
 	fmt.Fprintf(s.Progress, "watching %d idle subscriptions for %v…\n", n, d)
-	if err := pause(ctx, settle); err != nil {
+	if err := backoff.Sleep(ctx, settle); err != nil {
 		return idleUsage{}, err
 	}
 	return in.watch(ctx, d)

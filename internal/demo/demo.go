@@ -18,6 +18,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/internal/testbed"
+	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/feed"
 )
 
@@ -246,9 +247,7 @@ func (w *world) readSink(ctx context.Context) {
 			}
 		}
 		cancel()
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
+		if backoff.Sleep(ctx, pause) != nil {
 			return
 		}
 	}
@@ -267,9 +266,7 @@ func (w *world) faults(ctx context.Context) error {
 		if err := f.prepare(ctx); err != nil {
 			return err
 		}
-		select {
-		case <-time.After(gap):
-		case <-ctx.Done():
+		if backoff.Sleep(ctx, gap) != nil {
 			return context.Cause(ctx)
 		}
 		if w.Faults == 0 && time.Since(began) > w.Duration-lastFault {

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/internal/testbed"
+	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/cluster"
 	"github.com/exesdb/subproxy/pkg/election"
 	"github.com/exesdb/subproxy/pkg/emitter"
@@ -209,9 +210,7 @@ func (s *set) publish(ctx context.Context, js jetstream.JetStream, interval time
 				s.ledger.appended(sequence, kind, time.Now())
 				break
 			}
-			select {
-			case <-time.After(pause):
-			case <-ctx.Done():
+			if backoff.Sleep(ctx, pause) != nil {
 				return
 			}
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
@@ -268,7 +269,7 @@ func (b *alertBook) wrote(w *kv.Write, revision uint64) {
 func (b *alertBook) finish(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 2*writeAlertsWithin)
 	defer cancel()
-	for b.handle(ctx) && b.connected() && sleep(ctx, alertsAgain/10) {
+	for b.handle(ctx) && b.connected() && backoff.Sleep(ctx, alertsAgain/10) == nil {
 	}
 }
 

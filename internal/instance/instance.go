@@ -260,12 +260,3 @@ func (d *DeadLetters) open(ctx context.Context) (*deadletter.Store, error) {
 	}
 	return store, err
 }
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-time.After(d):
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}

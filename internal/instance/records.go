@@ -11,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/exesdb/subproxy/internal/connect"
+	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/deadletter"
 	"github.com/exesdb/subproxy/pkg/feed"
 	"github.com/exesdb/subproxy/pkg/kv"
@@ -76,7 +77,7 @@ func (i *Instance) openBucket(ctx context.Context, cfg kv.Config) (*kv.Bucket, e
 			return nil, denied
 		}
 		i.log.Warn("JetStream is not ready yet", "error", connect.Explain(err))
-		if !sleep(ctx, time.Second) {
+		if backoff.Sleep(ctx, time.Second) != nil {
 			return nil, connect.Explain(err)
 		}
 	}
@@ -108,7 +109,7 @@ func (r *records) ensure(ctx context.Context) error {
 // was written before reads as verified. Where it does not, the bucket is treated as one that is gone.
 func (r *records) proveAgain() {
 	const again = 2 * time.Second
-	if sleep(r.followed, again) {
+	if backoff.Sleep(r.followed, again) == nil {
 		r.bucket.Doubt()
 		r.deleted()
 	}
@@ -140,7 +141,7 @@ func (r *records) deleted() {
 			if !r.gone.Swap(true) {
 				r.supervisor.Void() // nothing is registered, which statuses are to say
 			}
-			if !sleep(r.followed, remakeAgain) || r.stopping.Load() || r.supervisor.Retired() {
+			if backoff.Sleep(r.followed, remakeAgain) != nil || r.stopping.Load() || r.supervisor.Retired() {
 				return
 			}
 		}

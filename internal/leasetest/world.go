@@ -9,8 +9,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/lease"
 )
 
-// Half is a rand that never varies anything.
-func Half() float64 { return 0.5 }
+// Steady is a jitter that never varies anything.
+func Steady() float64 { return 0 }
 
 // World is a cluster bucket in virtual time, and the runs whose rules keep records in it, or follow those
 // of others. It answers their requests as late, and shows them its feed as slowly, as a test wants; answers

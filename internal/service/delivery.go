@@ -9,6 +9,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/connect"
+	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/delivery"
 	"github.com/exesdb/subproxy/pkg/sink"
 	"github.com/exesdb/subproxy/pkg/subscription"
@@ -119,7 +120,7 @@ func (s *Service) checkSink(ctx context.Context, to sink.Config) error {
 			return denied
 		}
 		s.log.Warn("JetStream is not ready yet", "error", connect.Explain(err))
-		if !sleep(ctx, time.Second) {
+		if backoff.Sleep(ctx, time.Second) != nil {
 			return err
 		}
 	}

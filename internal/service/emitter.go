@@ -16,6 +16,7 @@ import (
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/internal/instance"
+	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/emitter"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/kv"
@@ -125,7 +126,7 @@ func openEmitter(ctx context.Context, js jetstream.JetStream, cfg emitter.Config
 			return nil, denied
 		}
 		log.Warn("JetStream is not ready yet", "error", connect.Explain(err))
-		if !sleep(ctx, time.Second) {
+		if backoff.Sleep(ctx, time.Second) != nil {
 			return nil, connect.Explain(err)
 		}
 	}

@@ -11,19 +11,20 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/connect"
+	"github.com/exesdb/subproxy/pkg/backoff"
 )
 
 const (
-	// regainSoon is how soon after the server took a subscription away it is asked for it again. From then on the time between doubles,
-	// up to regainLate: the server logs each refusal. Where nothing was taken away for regainCalm, it begins anew.
-	regainSoon = time.Second
-	regainLate = 30 * time.Second
+	// regainCalm is how long nothing was taken away until regaining begins anew.
 	regainCalm = 2 * time.Minute
 	// regainWithin bounds one attempt.
 	regainWithin = 10 * time.Second
 	// maxLost bounds what is noted. A connection that is made again sends every subscription again, those not noted too.
 	maxLost = 64
 )
+
+// regaining are the waits before the server is asked again for a subscription that it took away: it logs each refusal.
+var regaining = backoff.Backoff{First: time.Second, Max: 30 * time.Second}
 
 // refusal is a subscription that the server does not permit.
 type refusal struct{ subject, queue string }
@@ -81,12 +82,12 @@ func (l lost) reasons() []string {
 	return all
 }
 
-// patienceAfter is how long to wait before the next attempt, after waiting so long for the last one, which ended idle ago.
-func patienceAfter(last, idle time.Duration) time.Duration {
-	if last == 0 || idle > regainCalm {
-		return regainSoon
+// nextAttempt is the number of the attempt after the last one, which ended idle ago.
+func nextAttempt(last int, idle time.Duration) int {
+	if idle > regainCalm {
+		return 1
 	}
-	return min(2*last, regainLate)
+	return last + 1
 }
 
 // hearing gets back what a connection is subscribed to, when the server permits it again. Whether it does is asked on a connection of its
@@ -143,7 +144,7 @@ func (h *hearing) snapshot() lost {
 
 // run tries to get back what is lost, until ctx ends.
 func (h *hearing) run(ctx context.Context, nc *nats.Conn) {
-	var wait time.Duration
+	attempts := 0
 	for ended := time.Now(); ; ended = time.Now() {
 		if len(h.snapshot()) == 0 {
 			select {
@@ -152,8 +153,8 @@ func (h *hearing) run(ctx context.Context, nc *nats.Conn) {
 				return
 			}
 		}
-		wait = patienceAfter(wait, time.Since(ended))
-		if !sleep(ctx, wait) {
+		attempts = nextAttempt(attempts, time.Since(ended))
+		if backoff.Sleep(ctx, regaining.After(attempts)) != nil {
 			return
 		}
 		attempt, cancel := context.WithTimeout(ctx, regainWithin)
@@ -177,7 +178,7 @@ func (h *hearing) regain(ctx context.Context, nc *nats.Conn) {
 			return // it is closed
 		}
 		for !nc.IsConnected() || !now.onlyBefore(nc.Stats().Reconnects) {
-			if !sleep(ctx, 10*time.Millisecond) {
+			if backoff.Sleep(ctx, 10*time.Millisecond) != nil {
 				return
 			}
 		}

@@ -39,13 +39,13 @@ func TestWhatIsLostIsRegainedByAConnectionMadeAfterIt(t *testing.T) {
 
 func TestRegainingIsTriedLessAndLessOften(t *testing.T) {
 	var all []time.Duration
-	for wait := patienceAfter(0, 0); len(all) < 8; wait = patienceAfter(wait, time.Second) {
-		all = append(all, wait)
+	for n := nextAttempt(0, 0); len(all) < 8; n = nextAttempt(n, time.Second) {
+		all = append(all, regaining.After(n))
 	}
 	if all[0] != time.Second || all[3] != 8*time.Second || all[6] != 30*time.Second || all[7] != 30*time.Second {
 		t.Errorf("%v", all)
 	}
-	if got := patienceAfter(30*time.Second, regainCalm+1); got != regainSoon {
+	if got := regaining.After(nextAttempt(8, regainCalm+1)); got != time.Second {
 		t.Errorf("%v after a calm", got)
 	}
 }

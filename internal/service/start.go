@@ -18,6 +18,7 @@ import (
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/internal/instance"
+	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/deadletter"
 	"github.com/exesdb/subproxy/pkg/kv"
@@ -166,7 +167,7 @@ func dial(ctx context.Context, cfg *config.Config, o connect.Options, log *slog.
 			return nc, js, err
 		}
 		log.Warn("NATS is not reachable yet", "error", err)
-		if !sleep(ctx, time.Second) {
+		if backoff.Sleep(ctx, time.Second) != nil {
 			return nil, nil, err
 		}
 	}
@@ -263,14 +264,5 @@ func (s *Service) permitted() error {
 		return err
 	default:
 		return nil
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-time.After(d):
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

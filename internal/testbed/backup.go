@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/exesdb/subproxy/pkg/backoff"
 )
 
 // Backup is a snapshot of a stream, as nats stream backup makes it.
@@ -106,10 +108,8 @@ func sendChunk(ctx context.Context, nc *nats.Conn, subject string, chunk []byte)
 		if !errors.Is(err, nats.ErrNoResponders) {
 			return m, err
 		}
-		select {
-		case <-ctx.Done():
+		if backoff.Sleep(ctx, 10*time.Millisecond) != nil {
 			return nil, err
-		case <-time.After(10 * time.Millisecond):
 		}
 	}
 }

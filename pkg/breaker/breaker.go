@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/sony/gobreaker/v2"
+
+	"github.com/exesdb/subproxy/pkg/backoff"
 )
 
 // Settings are the breaker's numbers. The zero value is not usable; the configuration has the defaults.
@@ -60,25 +62,13 @@ func (s *Settings) Health(failures int) Health {
 // firstBackoff is the first interval of the exponential backoff.
 const firstBackoff = time.Second
 
-// Jitter is how far, at the most, a randomized interval is from its nominal length: a tenth of it.
-const Jitter = 0.1
-
-// Backoff is how long to wait after that many failures in a row. Jitter in [-1, 1) spreads it by a tenth either way,
-// within MaxBackoff.
+// Backoff is how long to wait after that many failures in a row. Jitter in [-1, 1) spreads it, within MaxBackoff.
 func (s *Settings) Backoff(failures int, jitter float64) time.Duration {
 	wait := s.Retry
 	if s.Exponential {
-		wait = s.MaxBackoff
-		if n := failures - 1; n < 30 && firstBackoff<<max(n, 0) < wait {
-			wait = firstBackoff << max(n, 0)
-		}
+		wait = backoff.Backoff{First: firstBackoff, Max: s.MaxBackoff}.After(failures)
 	}
-	return min(Spread(wait, jitter), max(s.MaxBackoff, s.Retry))
-}
-
-// Spread lengthens or shortens an interval by up to a tenth; jitter in [-1, 1).
-func Spread(interval time.Duration, jitter float64) time.Duration {
-	return interval + time.Duration(Jitter*jitter*float64(interval))
+	return min(backoff.Spread(wait, jitter), max(s.MaxBackoff, s.Retry))
 }
 
 // Breaker is one proxy's circuit breaker. The zero value is closed and takes no memory beyond itself: gobreaker's is

@@ -5,10 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"time"
 
-	"github.com/exesdb/subproxy/pkg/breaker"
+	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/sink"
 )
 
@@ -98,12 +97,13 @@ func (f *forwarder) finished(q *queued) {
 }
 
 // Waits between attempts: the subscriber may be back any moment, and one that refuses may not mean it.
+var redelivering = backoff.Backoff{First: 50 * time.Millisecond, Max: maxRetry}
+
 const (
-	firstRetry = 50 * time.Millisecond
-	maxRetry   = 2 * time.Second
+	maxRetry = 2 * time.Second
 
 	// LongestWait bounds the wait between two attempts to deliver an event.
-	LongestWait = maxRetry * 5 / 4 // spread
+	LongestWait = maxRetry * 5 / 4 // more than its jitter adds
 )
 
 // trying is how often the event in hand was tried. It outlasts that the event is dropped and sent again.
@@ -115,7 +115,7 @@ type trying struct {
 // wait is how long to wait after another attempt.
 func (t *trying) wait() time.Duration {
 	t.attempts++
-	return breaker.Spread(min(firstRetry<<min(t.attempts-1, 10), maxRetry), 2*rand.Float64()-1)
+	return backoff.Spread(redelivering.After(t.attempts), backoff.Jitter())
 }
 
 // deliver tries until the event is accepted or parked. It reports false where the proxy stopped before, or has dropped the event since

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/lease"
 	"github.com/exesdb/subproxy/pkg/registration"
 )
@@ -102,7 +102,7 @@ func New(cfg Config) (*Election, error) {
 		rules: newRules(settings{
 			store: cfg.Store, self: cfg.Candidate,
 			ttl: cfg.TTL, grace: grace, flushWait: flushWait, minTerm: cfg.MinTerm,
-		}, rand.Float64),
+		}, backoff.Jitter),
 	}, nil
 }
 

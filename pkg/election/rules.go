@@ -57,14 +57,14 @@ type rules struct {
 	renewTill time.Time
 }
 
-func newRules(s settings, rand func() float64) rules {
+func newRules(s settings, jitter func() float64) rules {
 	decode := func(e *kv.Entry) (LeaderRecord, error) {
 		if e.Operation != kv.Put {
 			return LeaderRecord{Term: e.Term}, nil
 		}
 		return decodeLeader(s.store, e.Data)
 	}
-	return rules{settings: s, lease: lease.NewKeeper(LeaderKey(s.store), s.ttl, decode, rand)}
+	return rules{settings: s, lease: lease.NewKeeper(LeaderKey(s.store), s.ttl, decode, jitter)}
 }
 
 // update is what a leader wants of its next record.

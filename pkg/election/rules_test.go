@@ -59,7 +59,7 @@ func newWorld(t interface{ Fatalf(string, ...any) }, contenders int, lossy bool)
 		if lossy {
 			s.minTerm = func() uint64 { return w.top }
 		}
-		c := &contender{rules: newRules(s, leasetest.Half)}
+		c := &contender{rules: newRules(s, leasetest.Steady)}
 		c.Run = w.Add(leaseKey, func(in lease.Input) { w.follow(c, c.rules.Step(in, w.Now)) })
 		w.contenders = append(w.contenders, c)
 	}

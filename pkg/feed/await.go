@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/pkg/backoff"
 )
 
 // madeWithin bounds how long a stream whose name is taken may not be found.
@@ -19,10 +21,8 @@ func AwaitStream(ctx context.Context, js jetstream.JetStream, name string) (jets
 		if !errors.Is(err, jetstream.ErrStreamNotFound) || time.Now().After(deadline) {
 			return stream, err
 		}
-		select {
-		case <-ctx.Done():
+		if backoff.Sleep(ctx, 20*time.Millisecond) != nil {
 			return nil, err
-		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/pkg/backoff"
 )
 
 const (
@@ -26,9 +28,8 @@ const (
 	// asked for, or allows no direct get. It costs one consumer, and a pause of a second or two when its node dies.
 	ModeOrdered = "ordered"
 
-	maxBatchSize  = 16384
-	reopenBackoff = 50 * time.Millisecond
-	recheck       = time.Second // of a stream whose configuration stands in the way
+	maxBatchSize = 16384
+	recheck      = time.Second // of a stream whose configuration stands in the way
 )
 
 var (
@@ -175,7 +176,7 @@ func (f *Feed) Run(ctx context.Context) error {
 	}()
 	defer func() { f.api.nc.RemoveStatusListener(status); <-listening }()
 
-	backoff := reopenBackoff
+	failures := 0
 	for ctx.Err() == nil {
 		info, ok := f.await(ctx)
 		if !ok {
@@ -199,11 +200,11 @@ func (f *Feed) Run(ctx context.Context) error {
 			f.log.Info("stream configuration changed, following anew")
 		default:
 			if f.cur.last > before {
-				backoff = reopenBackoff
+				failures = 0
 			}
+			failures++
 			f.hindered(fmt.Errorf("following it was interrupted: %w", err))
-			f.pause(ctx, backoff)
-			backoff = min(2*backoff, f.cfg.PollInterval)
+			f.pause(ctx, f.reopening().After(failures))
 		}
 	}
 	return nil
@@ -231,8 +232,7 @@ func (f *Feed) Poke() {
 
 // await returns the stream's info as soon as the stream is there and has a leader.
 func (f *Feed) await(ctx context.Context) (*jetstream.StreamInfo, bool) {
-	backoff := reopenBackoff
-	for ctx.Err() == nil {
+	for failures := 1; ctx.Err() == nil; failures++ {
 		info, err := f.api.info(ctx)
 		if err == nil {
 			return info, true
@@ -247,8 +247,7 @@ func (f *Feed) await(ctx context.Context) (*jetstream.StreamInfo, bool) {
 			}
 		}
 		f.hindered(err)
-		f.pause(ctx, backoff)
-		backoff = min(2*backoff, f.cfg.PollInterval)
+		f.pause(ctx, f.reopening().After(failures))
 	}
 	return nil, false
 }
@@ -352,6 +351,11 @@ func (f *Feed) reset(reason error) {
 	f.counts.resets.Add(1)
 	f.counts.last.Store(0)
 	f.cfg.Handler.Reset(reason)
+}
+
+// reopening are the waits before a stream that can't be followed is looked at again.
+func (f *Feed) reopening() backoff.Backoff {
+	return backoff.Backoff{First: 50 * time.Millisecond, Max: f.cfg.PollInterval}
 }
 
 // pause waits for d, a poke or a reconnect, whichever is first.

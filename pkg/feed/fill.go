@@ -5,14 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/exesdb/subproxy/pkg/backoff"
+)
+
+var (
+	answering = backoff.Backoff{First: 250 * time.Millisecond, Max: 4 * time.Second} // waits for an answer to a direct get
+	refilling = backoff.Backoff{First: 20 * time.Millisecond, Max: time.Second}      // after a failed fill
 )
 
 const (
-	fillWait    = 250 * time.Millisecond // for an answer to a direct get, at first
-	maxFillWait = 4 * time.Second
-	fillBackoff = 20 * time.Millisecond // after a failed fill, at first
-	maxBackoff  = time.Second
-	sayAfter    = 5 // failures in a row are worth a warning: no leader for long, or a permission missing
+	sayAfter = 5 // failures in a row are worth a warning: no leader for long, or a permission missing
 	// orderedFill bounds a fill beside an ordered consumer. It bridges the time in which that stands still, message by
 	// message from the leader; the consumer does the rest.
 	orderedFill = 64
@@ -50,11 +53,11 @@ func (s *follower) fill(ctx context.Context) {
 		if read > 0 {
 			s.failures = 0
 		}
-		backoff := min(fillBackoff<<min(s.failures, 10), maxBackoff)
 		s.failures++
-		s.retryAt = time.Now().Add(backoff)
-		s.timer.Reset(backoff)
-		s.log.Debug("reading missing messages failed", "error", err, "from", s.cur.last+1, "to", target, "retry_in", backoff)
+		wait := refilling.After(s.failures)
+		s.retryAt = time.Now().Add(wait)
+		s.timer.Reset(wait)
+		s.log.Debug("reading missing messages failed", "error", err, "from", s.cur.last+1, "to", target, "retry_in", wait)
 		if s.failures >= sayAfter {
 			s.hindered(fmt.Errorf("its messages from %d to %d can't be read: %w", s.cur.last+1, target, err))
 		}
@@ -93,7 +96,7 @@ func (s *follower) read(ctx context.Context) error {
 // that there is no more.
 func (s *follower) readPage(ctx context.Context) (more bool, err error) {
 	batch := int(min(uint64(s.cfg.BatchSize), s.cur.target-s.cur.last))
-	wait := min(fillWait<<min(s.failures, 10), maxFillWait)
+	wait := answering.After(s.failures + 1)
 	stale := false
 	more, err = s.api.page(ctx, s.cur.last+1, batch, 0, wait, func(m Message) bool {
 		if stale = s.cur.older(m.Time); stale {

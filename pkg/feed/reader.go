@@ -9,6 +9,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/pkg/backoff"
 )
 
 // ErrNothing is returned by Reader.Read where the stream's leader has no message from there on. A leader that was deposed
@@ -39,7 +41,7 @@ func (r *Reader) Read(ctx context.Context, from uint64, batch, maxBytes int) ([]
 	var messages []Message
 	if r.direct {
 		messages = make([]Message, 0, batch)
-		_, err := r.api.page(ctx, from, batch, maxBytes, fillWait, func(m Message) bool {
+		_, err := r.api.page(ctx, from, batch, maxBytes, answering.First, func(m Message) bool {
 			messages = append(messages, m)
 			return ctx.Err() == nil
 		})
@@ -98,9 +100,7 @@ func (r *Reader) Compare(ctx context.Context, known []Witness) (Comparison, erro
 			return c, err
 		}
 		before = &c
-		select {
-		case <-time.After(behindFor):
-		case <-ctx.Done():
+		if backoff.Sleep(ctx, behindFor) != nil {
 			return Comparison{}, ctx.Err()
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/pkg/backoff"
 )
 
 // A bucket that is made anew where one was just deleted can stay unwritable for good: the server is still removing the old one's
@@ -61,7 +63,7 @@ func (b *Bucket) findOrCreate(ctx context.Context, cfg Config) (stream jetstream
 		return stream, false, err
 	}
 	anew := b.there
-	if anew && !sleep(ctx, remakePause) {
+	if anew && backoff.Sleep(ctx, remakePause) != nil {
 		return nil, false, ctx.Err()
 	}
 	if stream, err = b.create(ctx, cfg); err != nil {
@@ -78,7 +80,7 @@ func (b *Bucket) makeOnceMore(ctx context.Context, cfg Config, refused error) er
 	if err := b.js.DeleteStream(ctx, b.Stream()); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
 		return fmt.Errorf("%w; it could not be deleted either, so delete it with nats kv del %s: %w", refused, b.bucket, err)
 	}
-	if !sleep(ctx, remakePause) {
+	if backoff.Sleep(ctx, remakePause) != nil {
 		return ctx.Err()
 	}
 	if _, err := b.create(ctx, cfg); err != nil {
@@ -125,17 +127,8 @@ func (b *Bucket) prove(ctx context.Context) (err error) {
 			revision = e.Revision
 			continue
 		}
-		if !sleep(ctx, proofAgain) {
+		if backoff.Sleep(ctx, proofAgain) != nil {
 			return err
 		}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-time.After(d):
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }

@@ -27,7 +27,7 @@ type Keeper[R any] struct {
 	key    string
 	ttl    time.Duration
 	decode func(*kv.Entry) (R, error)
-	rand   func() float64
+	jitter func() float64
 
 	request   request[R] // under way
 	changed   bool       // the record is to be written before its renewal is due
@@ -40,9 +40,9 @@ type Keeper[R any] struct {
 // NewKeeper makes a keeper that has not read its key yet. Decode reads an entry: a record or a marker; what
 // it can't read belongs to nobody. Rand is from 0 to 1.
 func NewKeeper[R any](
-	key string, ttl time.Duration, decode func(*kv.Entry) (R, error), rand func() float64,
+	key string, ttl time.Duration, decode func(*kv.Entry) (R, error), jitter func() float64,
 ) Keeper[R] {
-	return Keeper[R]{key: key, ttl: ttl, decode: decode, rand: rand}
+	return Keeper[R]{key: key, ttl: ttl, decode: decode, jitter: jitter}
 }
 
 // request is the one that is under way.
@@ -142,7 +142,7 @@ func (k *Keeper[R]) answer(in Input, now time.Time, fx *Effects) Outcome {
 			return k.observeAbsent(in.Revision, now)
 		}
 	case r.is == writing:
-		k.conflicts, k.renewed, k.renewAt = 0, r.sent, r.sent.Add(renewIn(k.ttl, k.rand))
+		k.conflicts, k.renewed, k.renewAt = 0, r.sent, r.sent.Add(renewIn(k.ttl, k.jitter))
 		if k.State == Unknown || in.Revision < k.Revision {
 			k.changed = true
 			return Overtaken
@@ -155,7 +155,7 @@ func (k *Keeper[R]) answer(in Input, now time.Time, fx *Effects) Outcome {
 
 func (k *Keeper[R]) fail(r *request[R], err error, now time.Time, fx *Effects) Outcome {
 	k.changed = k.changed || r.is == writing
-	retry := now.Add(RetryIn(k.ttl, k.rand))
+	retry := now.Add(RetryIn(k.ttl, k.jitter))
 	if errors.Is(err, kv.ErrConflict) {
 		if k.Revision == r.on {
 			k.Recheck()

@@ -39,7 +39,7 @@ type keeping struct {
 
 func keep(w *leasetest.World, text string) *keeping {
 	k := &keeping{
-		w: w, mine: note{text}, keeper: lease.NewKeeper(key, lease.DefaultTTL, decodeNote, leasetest.Half),
+		w: w, mine: note{text}, keeper: lease.NewKeeper(key, lease.DefaultTTL, decodeNote, leasetest.Steady),
 	}
 	k.Run = w.Add(key, k.step)
 	k.step(lease.Input{Kind: lease.TimerDue})

@@ -3,6 +3,8 @@ package lease
 import (
 	"math"
 	"time"
+
+	"github.com/exesdb/subproxy/pkg/backoff"
 )
 
 // Defaults of a lease.
@@ -34,16 +36,13 @@ const (
 const bucketGrace = 2 * time.Second
 
 // renewIn is the time from one renewal to the next.
-func renewIn(ttl time.Duration, rand func() float64) time.Duration { return spread(ttl/Renewals, rand) }
-
-// RetryIn is the time to the next try after one that failed; rand is from 0 to 1.
-func RetryIn(ttl time.Duration, rand func() float64) time.Duration {
-	return spread(min(max(ttl/retries, MinRetry), maxRetry), rand)
+func renewIn(ttl time.Duration, jitter func() float64) time.Duration {
+	return backoff.Spread(ttl/Renewals, jitter())
 }
 
-// spread varies a duration by an eighth to either side.
-func spread(d time.Duration, rand func() float64) time.Duration {
-	return time.Duration(float64(d) * (0.875 + rand()/4))
+// RetryIn is the time to the next try after one that failed; jitter is from -1 to 1.
+func RetryIn(ttl time.Duration, jitter func() float64) time.Duration {
+	return backoff.Spread(min(max(ttl/retries, MinRetry), maxRetry), jitter())
 }
 
 // Later is the later of two times.

@@ -38,7 +38,7 @@ type memberState struct {
 // begins again.
 type memberRules struct {
 	grace, settle time.Duration
-	rand          func() float64 // in [0, 1)
+	jitter        func() float64
 
 	members map[string]*memberState // by key
 	known   bool                    // the bucket was read
@@ -50,9 +50,9 @@ type memberRules struct {
 	settleAt  time.Time // when those who came become eligible; zero: there are none
 }
 
-func newMemberRules(rand func() float64) memberRules {
+func newMemberRules(jitter func() float64) memberRules {
 	return memberRules{
-		grace: lease.DefaultGrace, settle: settle, rand: rand, members: map[string]*memberState{},
+		grace: lease.DefaultGrace, settle: settle, jitter: jitter, members: map[string]*memberState{},
 	}
 }
 
@@ -189,7 +189,7 @@ func (r *memberRules) answer(in lease.Input, now time.Time, fx *memberEffects) {
 		for _, s := range r.members {
 			s.Silent = time.Time{}
 		}
-		r.notBefore, fx.Failed = now.Add(lease.RetryIn(r.grace, r.rand)), in.Err
+		r.notBefore, fx.Failed = now.Add(lease.RetryIn(r.grace, r.jitter)), in.Err
 		return
 	}
 	s := r.members[read.key]

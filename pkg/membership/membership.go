@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/lease"
 	"github.com/exesdb/subproxy/pkg/registration"
 )
@@ -97,7 +97,7 @@ func New(cfg Config) (*Membership, error) {
 		return nil, fmt.Errorf("%w: a follower is needed", ErrConfig)
 	}
 	m := &Membership{
-		cfg: cfg, rules: newMemberRules(rand.Float64),
+		cfg: cfg, rules: newMemberRules(backoff.Jitter),
 		client: lease.NewClient(lease.ClientConfig{
 			Follower: cfg.Follower, Patience: max(lease.DefaultGrace/2, lease.MinRetry), Logger: cfg.Logger,
 			Failure: "a member's session could not be read",

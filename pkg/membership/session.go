@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/lease"
 	"github.com/exesdb/subproxy/pkg/registration"
 )
@@ -112,7 +112,7 @@ func OpenSession(cfg SessionConfig) (*Session, error) {
 			Name: o.Name, ID: o.ID, Host: o.Host, PID: o.PID,
 			Version: cfg.Version, Weight: cfg.Weight, Draining: cfg.Draining, Stores: cfg.Stores,
 			Since: time.Now().UTC().Round(0), TTLMillis: cfg.TTL.Milliseconds(),
-		}, cfg.TTL, rand.Float64),
+		}, cfg.TTL, backoff.Jitter),
 		opened: make(chan struct{}), ended: make(chan struct{}),
 	}
 	var ctx context.Context

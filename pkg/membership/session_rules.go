@@ -32,14 +32,14 @@ type sessionRules struct {
 	by      *Member // the record that superseded this run
 }
 
-func newSessionRules(mine Member, ttl time.Duration, rand func() float64) sessionRules {
+func newSessionRules(mine Member, ttl time.Duration, jitter func() float64) sessionRules {
 	decode := func(e *kv.Entry) (Member, error) {
 		if e.Operation != kv.Put {
 			return Member{}, nil
 		}
 		return DecodeMember(e.Key, e.Data)
 	}
-	return sessionRules{mine: mine, lease: lease.NewKeeper(MemberKey(mine.Name), ttl, decode, rand)}
+	return sessionRules{mine: mine, lease: lease.NewKeeper(MemberKey(mine.Name), ttl, decode, jitter)}
 }
 
 // sessionEffects are what is to be done.

@@ -54,7 +54,7 @@ func newWorld(t interface{ Fatalf(string, ...any) }, observers int) *world {
 }
 
 func (w *world) addObserver() *observer {
-	o := &observer{rules: newMemberRules(leasetest.Half), told: &View{}}
+	o := &observer{rules: newMemberRules(leasetest.Steady), told: &View{}}
 	o.Run = w.Add("", func(in lease.Input) { w.observe(o, in) })
 	o.ShowAll()
 	w.observers = append(w.observers, o)
@@ -64,7 +64,7 @@ func (w *world) addObserver() *observer {
 // begin starts a run of the name.
 func (w *world) begin(name string) *run {
 	mine := Member{Name: name, ID: fmt.Sprintf("%s%d", name, len(w.runs)), Weight: 1, TTLMillis: testTTL.Milliseconds()}
-	r := &run{rules: newSessionRules(mine, testTTL, leasetest.Half)}
+	r := &run{rules: newSessionRules(mine, testTTL, leasetest.Steady)}
 	r.Run = w.Add(MemberKey(name), func(in lease.Input) { w.follow(r, r.rules.Step(in, w.Now)) })
 	w.runs = append(w.runs, r)
 	r.Step(lease.Input{Kind: lease.TimerDue})

@@ -3,6 +3,7 @@ package proxy
 import (
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
@@ -115,7 +116,7 @@ func (p *Proxy) Step(in Input, now time.Time, s *Settings) Effects {
 		p.renewTo = max(p.renewTo, in.News.Incarnation+1)
 		return Effects{}
 	case Rescheduled:
-		if next := now.Add(breaker.Spread(s.NormalInterval, in.Jitter)); p.Failures == 0 && p.Next.After(next) {
+		if next := now.Add(backoff.Spread(s.NormalInterval, in.Jitter)); p.Failures == 0 && p.Next.After(next) {
 			p.Next = next
 		}
 		return Effects{}
@@ -237,7 +238,7 @@ func (p *Proxy) succeed(o Outcome, now time.Time, s *Settings, jitter float64) E
 	if !p.settled {
 		interval = s.InitialInterval
 	}
-	p.Next = now.Add(breaker.Spread(interval, jitter))
+	p.Next = now.Add(backoff.Spread(interval, jitter))
 	return p.become(p.well(), Soon)
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
@@ -233,7 +234,7 @@ func (m *machine) taken() {
 
 // within checks that an interval is its nominal length, give or take the jitter.
 func (m *machine) within(got, nominal time.Duration) {
-	slack := time.Duration(breaker.Jitter*float64(nominal)) + time.Millisecond
+	slack := time.Duration(backoff.Share*float64(nominal)) + time.Millisecond
 	if got < nominal-slack || got > nominal+slack {
 		m.t.Fatalf("next attempt in %s, want %s give or take a tenth", got, nominal)
 	}

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/registration"
 )
@@ -36,23 +37,22 @@ const (
 
 // rivalry is with another run of this instance's name, which claims what this one held. While sessions do not tell which
 // of the two is to end, because their bucket has no leader, each would claim it back from the other for ever. So each
-// waits twice as long each time.
+// waits twice as long each time, up to 64 turns.
 type rivalry struct {
 	times int
 	at    time.Time
 }
 
-// maxRivalry bounds the wait to 64 turns.
-const maxRivalry = 7
+var rivalWaits = backoff.Backoff{First: Turn, Max: 64 * Turn}
 
 // observe notes that the other run claimed something. What it claims within a turn it claims at once.
 func (v *rivalry) observe(now time.Time) {
 	if now.Sub(v.at) >= Turn {
-		v.times, v.at = min(v.times+1, maxRivalry), now
+		v.times, v.at = v.times+1, now
 	}
 }
 
-func (v *rivalry) wait() time.Duration { return Turn << max(v.times-1, 0) }
+func (v *rivalry) wait() time.Duration { return rivalWaits.After(v.times) }
 
 // standBy notes who holds a subscription that this instance does not hold. While this instance gives it up nothing else
 // is done about it.

@@ -3,7 +3,6 @@ package supervisor
 import (
 	"context"
 	"log/slog"
-	"math/rand/v2"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,6 +11,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/delivery"
 	"github.com/exesdb/subproxy/pkg/kv"
@@ -228,7 +228,7 @@ func (l *loop) mayStartRound(now time.Time, wake *time.Time) bool {
 
 // step applies an input to a proxy and sees to its effects.
 func (l *loop) step(it *item, in proxy.Input, now time.Time) {
-	in.Jitter = 2*rand.Float64() - 1
+	in.Jitter = backoff.Jitter()
 	stoodBy := it.proxy.Standby
 	fx := it.proxy.Step(in, now, l.rules())
 	if fx.Attempt {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/registration"
@@ -145,7 +146,7 @@ func (l *loop) heartbeat(now time.Time, left *int, wake *time.Time) {
 		it.dirty = proxy.NotNow
 		l.send("status", status.StatusSubject(l.store, it.proxy.Name), l.status(it, now))
 	}
-	r.beatAt = now.Add(breaker.Spread(wait, l.jitter()))
+	r.beatAt = now.Add(backoff.Spread(wait, backoff.Jitter()))
 	sooner(wake, r.beatAt)
 }
 
@@ -155,7 +156,7 @@ func (l *loop) summarize(now time.Time, wake *time.Time) {
 		sooner(wake, r.summaryAt)
 		return
 	}
-	r.summaryAt = now.Add(breaker.Spread(l.settings.Load().SummaryInterval, l.jitter()))
+	r.summaryAt = now.Add(backoff.Spread(l.settings.Load().SummaryInterval, backoff.Jitter()))
 	sooner(wake, r.summaryAt)
 	l.send("summary", status.SummarySubject(l.store), l.summary(now))
 }

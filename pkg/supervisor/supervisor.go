@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -97,8 +96,6 @@ func (s *shared) untold(subject string, err error) {
 		s.logger.Warn("a message is larger than the server takes; others like it within a minute are passed over in silence", "subject", subject, "max_payload", s.maxPayload(), "error", err)
 	})
 }
-
-func (s *shared) jitter() float64 { return 2*rand.Float64() - 1 }
 
 // maxBatches is how many batches are under way at once: one is written while another is read back, and one waits.
 const maxBatches = 3

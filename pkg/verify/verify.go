@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/registration"
 )
@@ -82,13 +83,11 @@ func Judge(expect Expect, found kv.Entry, ok bool, owner registration.OwnerMatch
 	}
 }
 
-// A lagging replica is read again after firstWait, then twice as long each time up to lastWait. Replicas on one network
-// are within a millisecond or two of each other, and after askLeaderAfter reads the leader knows better.
-const (
-	firstWait      = 2 * time.Millisecond
-	lastWait       = 100 * time.Millisecond
-	askLeaderAfter = 3
-)
+// rereading are the waits before a lagging replica is read again. Replicas on one network are within a millisecond or two
+// of each other, and after askLeaderAfter reads the leader knows better.
+var rereading = backoff.Backoff{First: 2 * time.Millisecond, Max: 100 * time.Millisecond}
+
+const askLeaderAfter = 3
 
 // A read is given a part of the time-out, and at least leastRead: what is not answered by then went to a replica that hangs
 // or is cut off, to which the others route for minutes, and is asked again, of another with luck.
@@ -107,7 +106,6 @@ func ReadBack(ctx context.Context, bucket Bucket, owner registration.OwnerMatche
 		open[i] = i
 	}
 	patience := max(timeout/readShare, leastRead)
-	wait := firstWait
 	for reads := 1; ; reads++ {
 		err := read(ctx, patience, bucket, owner, expects, open, results)
 		leaderSaid := err == nil && reads > askLeaderAfter && askLeader(ctx, bucket, owner, expects, open, results)
@@ -115,10 +113,7 @@ func ReadBack(ctx context.Context, bucket Bucket, owner registration.OwnerMatche
 		if len(open) == 0 {
 			return explain(results, nil)
 		}
-		select {
-		case <-time.After(wait):
-			wait = min(2*wait, lastWait)
-		case <-ctx.Done():
+		if backoff.Sleep(ctx, rereading.After(reads)) != nil {
 			return explain(results, err)
 		}
 	}
