@@ -257,6 +257,25 @@ func TestUnfitTargetIsAStartUpErrorAndAReasonLater(t *testing.T) {
 	g.Eventually("all are accepted", func() bool { return g.checkpointOf("stored") == 6 })
 }
 
+// A stream that stores a request sink's subject too answers each request unless it is no_ack, as any stream does, and nats stream edit of
+// whatever else turns that off. An answer of nobody known is an answer.
+func TestStreamThatAcknowledgesAnswersInPlaceOfASubscriber(t *testing.T) {
+	t.Parallel()
+	s := forwarded("asked", "request", "exesdb.test.archived")
+	s.Forward.Timeout = 500 * time.Millisecond
+	g := newGround(t, nil, s)
+	noAck := func(is bool) func(*jetstream.StreamConfig) { return func(c *jetstream.StreamConfig) { c.NoAck = is } }
+	g.createStream("ARCHIVE", "exesdb.test.archived", noAck(true))
+	g.start()
+	g.append(1, 3)
+	g.AwaitStatus(groundStore+".asked", "wait for an answer", func(s harness.Status) bool { return strings.Contains(s.LastError, "no reply") })
+	if n := g.checkpointOf("asked"); n != 0 {
+		t.Errorf("nobody answers, and %d events are accepted", n)
+	}
+	g.editStream("ARCHIVE", noAck(false))
+	g.Eventually("the stream's acknowledgements accept all", func() bool { return g.checkpointOf("asked") == 3 })
+}
+
 // Answers to emitters: what is accepted can't be acknowledged, and that is said with the permission's name.
 func TestPermissionToAnswerIsNamedAndNothingIsLost(t *testing.T) {
 	t.Parallel()
