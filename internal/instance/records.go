@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,7 +27,6 @@ type records struct {
 	first   uint64
 	settled bool
 
-	ensuring sync.Mutex
 	remaking atomic.Bool    // the bucket was found gone, and is being created again
 	gone     atomic.Bool    // that could not be done, and the proxies were told; until it is there again
 	unmade   rate.Sometimes // told that the bucket could not be created again
@@ -83,11 +81,8 @@ func (i *Instance) openBucket(ctx context.Context, cfg kv.Config) (*kv.Bucket, e
 	}
 }
 
-// ensure opens the bucket again after it was found gone. Many batches find that at once; they take turns, and all but
-// the first find it there.
+// ensure opens the bucket again after it was found gone, which many batches find at once.
 func (r *records) ensure(ctx context.Context) error {
-	r.ensuring.Lock()
-	defer r.ensuring.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	created, err := r.bucket.Ensure(ctx, r.o.Registry)

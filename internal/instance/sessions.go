@@ -66,7 +66,10 @@ func (s *sessions) join(ctx context.Context) error {
 	session, err := membership.OpenSession(membership.SessionConfig{
 		Owner: s.o.Owner, Follower: follower, Version: s.o.Version, Weight: s.o.Weight, TTL: s.o.TTL, Stores: s.stores, Logger: s.log,
 		OnSuperseded: func(by membership.Member) { s.supervisor.Retire(by.Owner()) },
-		Ensure:       s.ensure,
+		Ensure: func(ctx context.Context) error {
+			_, err := s.bucket.Ensure(ctx, s.config())
+			return err
+		},
 	})
 	if err != nil {
 		return fmt.Errorf("open the instance's session: %w", err)
@@ -149,14 +152,6 @@ func (s *sessions) joined(ctx context.Context) error {
 			return s.o.Permitted()
 		}
 	}
-}
-
-// ensure opens the bucket of sessions again after it was found gone.
-func (s *sessions) ensure(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	_, err := s.bucket.Ensure(ctx, s.config())
-	return err
 }
 
 // share tells the proxies who there is to share with.

@@ -108,8 +108,6 @@ type Process struct {
 	Bucket   *kv.Bucket
 	Follower *lease.Follower
 	Pipe     Pipe
-
-	ensuring sync.Mutex
 }
 
 // Connect makes a process whose follower does not run yet.
@@ -151,8 +149,6 @@ func (p *Process) Follow(t *testing.T, before func()) {
 
 // Ensure makes the bucket anew where it is gone.
 func (p *Process) Ensure(ctx context.Context) error {
-	p.ensuring.Lock()
-	defer p.ensuring.Unlock()
 	_, err := p.Bucket.Ensure(ctx, kv.Config{Kind: kv.Cluster})
 	return err
 }

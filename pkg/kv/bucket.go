@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -95,8 +96,10 @@ type Bucket struct {
 	prefix  string // $KV.<bucket>.
 	ackWait time.Duration
 	direct  feed.Direct
-	there   bool // it was made or found by Ensure
 	absent  bool // OpenExisting found none
+
+	ensuring sync.Mutex // held by Ensure
+	there    bool       // it was made or found by Ensure, which alone uses it
 
 	doubted atomic.Bool  // it was made, and is not proven to take writes
 	spare   atomic.Bool  // where it takes none, it may be deleted and made once more

@@ -30,10 +30,12 @@ const (
 )
 
 // Ensure creates the bucket where it is absent and checks it where it is present. It is called again when the bucket is
-// found to be gone (deleted by hand, or NATS restored empty), and must not be called by two at once. A bucket that it made anew is
-// proven to take writes; where it does not, it is deleted and made once more, and where that does not help either the error is
-// ErrUnproven.
+// found to be gone (deleted by hand, or NATS restored empty). Calls take turns: of many that find it gone at once, one creates
+// it. A bucket that it made anew is proven to take writes; where it does not, it is deleted and made once more, and where that
+// does not help either the error is ErrUnproven.
 func (b *Bucket) Ensure(ctx context.Context, cfg Config) (created bool, err error) {
+	b.ensuring.Lock()
+	defer b.ensuring.Unlock()
 	stream, created, err := b.findOrCreate(ctx, cfg)
 	if err != nil {
 		return false, fmt.Errorf("open bucket %s: %w", b.bucket, err)

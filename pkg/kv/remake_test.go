@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -72,6 +73,30 @@ func TestBucketIsMadeAnewAfterAPauseAndProven(t *testing.T) {
 	}
 	if listed, err := bucket.List(t.Context(), "", ""); err != nil || len(listed) > 0 {
 		t.Errorf("it lists %v, %v", listed, err)
+	}
+}
+
+func TestOfManyThatFindTheBucketGoneOneCreatesIt(t *testing.T) {
+	bucket, js, _ := open(t)
+	if err := js.DeleteKeyValue(t.Context(), DefaultBucket); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	var created atomic.Int32
+	for range 8 {
+		all.Go(func() {
+			anew, err := bucket.Ensure(t.Context(), Config{})
+			if err != nil {
+				t.Error(err)
+			}
+			if anew {
+				created.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	if n := created.Load(); n != 1 {
+		t.Errorf("%d created it", n)
 	}
 }
 
