@@ -51,7 +51,7 @@ func (l *loop) alert(now time.Time, wake *time.Time) {
 }
 
 // pick leaves out those whose events don't come because the store's don't, for which the store's alert stands.
-func (l *loop) pick(changed map[*item]breaker.Health, h breaker.Health, now time.Time) (items []*item) {
+func (l *loop) pick(changed map[*managed]breaker.Health, h breaker.Health, now time.Time) (items []*managed) {
 	for it, entered := range changed {
 		if entered == h && !it.removed && l.ownTrouble(it, now) != "" {
 			items = append(items, it)
@@ -61,14 +61,14 @@ func (l *loop) pick(changed map[*item]breaker.Health, h breaker.Health, now time
 }
 
 // ownTrouble is what is wrong with one subscription, whatever is wrong with its store.
-func (l *loop) ownTrouble(it *item, now time.Time) string {
+func (l *loop) ownTrouble(it *managed, now time.Time) string {
 	if own := it.proxy.Trouble(); own != "" || !it.proxy.Hindered {
 		return own
 	}
 	return l.ownHindrance(it, now)
 }
 
-func (l *loop) raise(items []*item, h breaker.Health, now time.Time) {
+func (l *loop) raise(items []*managed, h breaker.Health, now time.Time) {
 	if len(items) == 0 {
 		return
 	}
@@ -106,7 +106,7 @@ func (l *loop) raise(items []*item, h breaker.Health, now time.Time) {
 }
 
 // together says what most of the store's subscriptions have in common, by one of them.
-func (l *loop) together(sample *item, h breaker.Health, n int, now time.Time) string {
+func (l *loop) together(sample *managed, h breaker.Health, n int, now time.Time) string {
 	p := &sample.proxy
 	switch {
 	case p.Failures > 0:
@@ -139,7 +139,7 @@ func (l *loop) alertStore(trouble string, now time.Time) {
 	}
 }
 
-func (l *loop) resolve(changed map[*item]breaker.Health, now time.Time) {
+func (l *loop) resolve(changed map[*managed]breaker.Health, now time.Time) {
 	for it, h := range changed {
 		if h == breaker.Healthy || h == breaker.Standby || it.removed {
 			l.lower(it, now)
@@ -148,7 +148,7 @@ func (l *loop) resolve(changed map[*item]breaker.Health, now time.Time) {
 }
 
 // lower takes back the alerts that stand for an item: its own, and the store's with the last item that it stands for.
-func (l *loop) lower(it *item, now time.Time) {
+func (l *loop) lower(it *managed, now time.Time) {
 	if it.alone {
 		it.alone = false
 		l.sendAlert(status.Resolved, it, it.proxy.Health, now)
@@ -167,7 +167,7 @@ func (l *loop) lower(it *item, now time.Time) {
 }
 
 // lowerStore takes back the store's alert, where nothing else is a reason for it.
-func (l *loop) lowerStore(message string, sample *item, now time.Time) {
+func (l *loop) lowerStore(message string, sample *managed, now time.Time) {
 	a := &l.report.store
 	switch {
 	case a.covered > 0: // it stands for subscriptions that fail
@@ -190,7 +190,7 @@ func (l *loop) lowerStore(message string, sample *item, now time.Time) {
 	}
 }
 
-func (l *loop) sendAlert(level status.Level, it *item, h breaker.Health, now time.Time) {
+func (l *loop) sendAlert(level status.Level, it *managed, h breaker.Health, now time.Time) {
 	p := &it.proxy
 	a := status.Alert{
 		Envelope: status.NewEnvelope(status.AlertType, now), Level: level, Scope: "proxy", Store: l.store, Name: p.Name, Health: h,
@@ -213,7 +213,7 @@ func (l *loop) sendAlert(level status.Level, it *item, h breaker.Health, now tim
 }
 
 // sendStoreAlert sends one of scope store. The sample is one of the subscriptions that it stands for; nil: it stands for the store.
-func (l *loop) sendStoreAlert(level status.Level, message string, sample *item, h breaker.Health, affected int, now time.Time) {
+func (l *loop) sendStoreAlert(level status.Level, message string, sample *managed, h breaker.Health, affected int, now time.Time) {
 	a := status.Alert{
 		Envelope: status.NewEnvelope(status.AlertType, now), Level: level, Scope: "store", Store: l.store, Health: h,
 		Affected: affected, Subscriptions: len(l.items), Message: message, LastError: l.watch.trouble, Owner: l.owner,

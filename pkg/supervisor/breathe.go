@@ -17,8 +17,8 @@ func (l *loop) breathe(stepped int) {
 		return
 	}
 	runtime.Gosched()
-	l.answerAsked()
-	if len(l.ready) >= batchSize || len(l.taken) >= takeoverBatch {
+	l.runUrgent()
+	if len(l.ready) >= batchSize || len(l.unheld) >= takeoverBatch {
 		l.launch(l.ctx)
 	}
 }
@@ -26,13 +26,13 @@ func (l *loop) breathe(stepped int) {
 // maxDepth is how deep answers nest: what tells of one proxy is answered in the middle of what tells of all.
 const maxDepth = 2
 
-// answerAsked answers the requests that need not wait for anything but the Apply calls before them, and hands over the
+// runUrgent does the tasks that need not wait for anything but the Apply calls before them, and hands over the
 // attempts that they cause.
-func (l *loop) answerAsked() {
+func (l *loop) runUrgent() {
 	if l.depth == maxDepth {
 		return
 	}
-	asked := l.inbox.takeAsked(l.applied)
+	asked := l.inbox.dueUrgent(l.applied)
 	if len(asked) == 0 {
 		return
 	}
@@ -42,5 +42,5 @@ func (l *loop) answerAsked() {
 	for _, r := range asked {
 		r.do(l, now)
 	}
-	l.launchFirst(l.ctx)
+	l.launchPriority(l.ctx)
 }

@@ -80,7 +80,7 @@ func (m *memory) GetFromLeader(context.Context, string) (kv.Entry, bool, error) 
 // contender is one instance with one proxy, and how far it has followed the bucket.
 type contender struct {
 	loop     loop
-	item     *item
+	item     *managed
 	proxy    *proxy.Proxy
 	owner    registration.Owner
 	followed int
@@ -92,7 +92,7 @@ func newContender(m *memory, n int, s subscription.Subscription) *contender {
 	sh := &shared{owner: c.owner, metrics: NewMetrics(nil)}
 	sh.registrar = registrar.New(registrar.Options{Bucket: m, Owner: c.owner, Verifications: sh.metrics.Verifications})
 	c.loop = loop{shared: sh, inbox: newInbox(delivery.NewFence(s.Store, slog.New(slog.DiscardHandler))), log: slog.New(slog.DiscardHandler)}
-	c.item = &item{key: s.Key(), number: 1}
+	c.item = &managed{key: s.Key(), number: 1}
 	c.item.proxy = proxy.Proxy{Subscription: s, Health: breaker.Unknown}
 	c.proxy = &c.item.proxy
 	return c

@@ -7,7 +7,7 @@ import (
 
 // dueHeap orders items by when they are next due. It is lazy: an attempt that succeeds moves its proxy's next time
 // further away, which the heap only learns when the old time comes. So a round of 100,000 successes costs it nothing.
-type dueHeap []*item
+type dueHeap []*managed
 
 func (h dueHeap) Len() int           { return len(h) }
 func (h dueHeap) Less(a, b int) bool { return h[a].dueAt.Before(h[b].dueAt) }
@@ -18,7 +18,7 @@ func (h dueHeap) Swap(a, b int) {
 
 // Push implements heap.Interface.
 func (h *dueHeap) Push(x any) {
-	it := x.(*item)
+	it := x.(*managed)
 	*h = append(*h, it)
 	it.slot = int32(len(*h))
 }
@@ -34,7 +34,7 @@ func (h *dueHeap) Pop() any {
 }
 
 // schedule makes sure that the item is looked at no later than its proxy's next time.
-func (h *dueHeap) schedule(it *item) {
+func (h *dueHeap) schedule(it *managed) {
 	switch next := it.proxy.Next; {
 	case next.IsZero() || it.proxy.Stopped: // it does nothing any more
 	case it.slot == 0:
@@ -46,16 +46,16 @@ func (h *dueHeap) schedule(it *item) {
 	}
 }
 
-func (h *dueHeap) remove(it *item) {
+func (h *dueHeap) remove(it *managed) {
 	if it.slot > 0 {
 		heap.Remove(h, int(it.slot-1))
 	}
 }
 
 // pop returns the next item that is due, or nil. One that moved further away meanwhile is put back where it belongs.
-func (h *dueHeap) pop(now time.Time) *item {
+func (h *dueHeap) pop(now time.Time) *managed {
 	for len(*h) > 0 && !(*h)[0].dueAt.After(now) {
-		it := heap.Pop(h).(*item)
+		it := heap.Pop(h).(*managed)
 		if it.proxy.Next.After(now) {
 			h.schedule(it)
 			continue

@@ -9,26 +9,26 @@ import (
 	"github.com/exesdb/subproxy/pkg/rebalance"
 )
 
-// tend opens and shuts the place where a proxy's events come in, as the proxy begins to hold the subscription and ends. Each
+// syncEndpoint opens and closes the place where a proxy's events come in, as the proxy begins to hold the subscription and ends. Each
 // time it begins it has a deliver subject of its own, so that whoever sends knows that nothing was taken there yet, but for what the
 // holder before said that it had accepted.
-func (l *loop) tend(it *item) {
+func (l *loop) syncEndpoint(it *managed) {
 	p := &it.proxy
 	switch holds := p.Started && !p.Standby && !p.Stopped; {
 	case !holds:
-		l.shut(it)
+		l.closeEndpoint(it)
 	case it.endpoint == nil:
 		if it.number == 0 {
 			it.number = l.numbers.Add(1)
 		}
 		if l.endpoints != nil {
-			l.open(it, p.HandedOver)
+			l.openEndpoint(it, p.HandedOver)
 		}
 	}
 }
 
-// open begins to receive a proxy's events: where the holder before stopped, if that one told.
-func (l *loop) open(it *item, stopped *proxy.HandedOver) {
+// openEndpoint begins to receive a proxy's events: where the holder before stopped, if that one told.
+func (l *loop) openEndpoint(it *managed, stopped *proxy.HandedOver) {
 	start := delivery.Start{Subscription: &it.proxy.Subscription, Number: it.number, After: it.busy}
 	if stopped != nil {
 		start.At = stopped.At
@@ -36,8 +36,8 @@ func (l *loop) open(it *item, stopped *proxy.HandedOver) {
 	it.endpoint = l.endpoints.Open(start)
 }
 
-// shut ends the place where the events come in. What the sink has in hand goes on.
-func (l *loop) shut(it *item) {
+// closeEndpoint ends the place where the events come in. What the sink has in hand goes on.
+func (l *loop) closeEndpoint(it *managed) {
 	it.number = 0
 	if it.endpoint == nil {
 		return
@@ -49,7 +49,7 @@ func (l *loop) shut(it *item) {
 
 // release deletes a proxy's record, or offers it to the instance that requested it, once the sink has nothing
 // in hand. From is where its events came in; nil: nowhere.
-func (l *loop) release(it *item, from *delivery.Endpoint, offered bool, now time.Time) {
+func (l *loop) release(it *managed, from *delivery.Endpoint, offered bool, now time.Time) {
 	p := &it.proxy
 	w := kv.Write{Key: it.key, Revision: p.Revision, Incarnation: max(p.Incarnation, p.Claim), Term: l.inbox.fence.Term()}
 	r, busy := release{Write: w, drained: it.busy, from: from, offered: offered}, it.busy

@@ -44,7 +44,7 @@ func (a gapAlerts) keep(gaps map[string]event.Gap) {
 }
 
 // gapOf is what a subscription lost, in words that go on with what it does; empty: nothing.
-func (l *loop) gapOf(it *item) string {
+func (l *loop) gapOf(it *managed) string {
 	g, any := l.watch.gaps[it.proxy.Name]
 	if !any {
 		return ""
@@ -56,7 +56,7 @@ func (l *loop) gapOf(it *item) string {
 // degraded for another reason already, the alert for that does not say what is gone.
 func (l *loop) alertGaps(now time.Time) {
 	w := &l.watch
-	var lost []*item
+	var lost []*managed
 	for name, g := range w.gaps {
 		it := l.byName[name]
 		if it == nil || it.endpoint == nil || !w.gapAlerts.due(name, g, now) {
@@ -85,7 +85,7 @@ func (l *loop) alertGaps(now time.Time) {
 }
 
 // alertGapsTogether is for when many lost something at once, which is one alert for the store.
-func (l *loop) alertGapsTogether(lost []*item, now time.Time) {
+func (l *loop) alertGapsTogether(lost []*managed, now time.Time) {
 	a := &l.report.store
 	for _, it := range lost {
 		if !it.covered {

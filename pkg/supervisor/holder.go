@@ -12,7 +12,7 @@ import (
 
 // Refusing implements delivery.Holder.
 func (l *loop) Refusing(e *delivery.Endpoint, reason string, unparked bool) {
-	l.inbox.ask(request{do: func(l *loop, now time.Time) { l.delivering(e, reason, unparked, now) }})
+	l.inbox.post(func(l *loop, now time.Time) { l.delivering(e, reason, unparked, now) })
 }
 
 // Superseded implements delivery.Holder. The loop is told what the bucket says as if that had been seen on the feed, and closes the
@@ -29,11 +29,11 @@ func (l *loop) Superseded(ctx context.Context, e *delivery.Endpoint, incarnation
 		return
 	}
 	if record, err := registration.Decode(entry.Key, entry.Data); err == nil && record.Incarnation > incarnation {
-		l.inbox.ask(request{do: func(l *loop, now time.Time) {
+		l.inbox.post(func(l *loop, now time.Time) {
 			if it := l.byName[e.Name()]; it != nil && it.endpoint == e {
 				l.restart(it, now)
 			}
-		}})
+		})
 	}
 }
 

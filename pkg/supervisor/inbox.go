@@ -38,16 +38,16 @@ type inbox struct {
 
 	fence *delivery.Fence
 
-	mu       sync.Mutex
-	leader   string // named last
-	lease    lease  // renewed last
-	events   merged
-	news     []kv.Entry
-	voided   bool
-	results  []result
-	requests []request
-	asked    []request // by askNow, not answered
-	applies  uint64    // requests so far that askNow waits for
+	mu      sync.Mutex
+	leader  string // named last
+	lease   lease  // renewed last
+	events  merged
+	news    []kv.Entry
+	voided  bool
+	results []result
+	tasks   []task
+	urgent  []urgentTask
+	applies uint64 // tasks so far that urgent ones wait for
 }
 
 func newInbox(f *delivery.Fence) *inbox {
@@ -122,48 +122,48 @@ func (b *inbox) finished(results []result) {
 	b.signal()
 }
 
-func (b *inbox) ask(r request) {
+// post has the loop do a task, in its order.
+func (b *inbox) post(t task) {
 	b.mu.Lock()
-	b.requests = append(b.requests, r)
+	b.tasks = append(b.tasks, t)
 	b.mu.Unlock()
 	b.signal()
 }
 
-// apply is ask for what changes which proxies there are.
-func (b *inbox) apply(r request) {
+// postApply is post for what changes which proxies there are.
+func (b *inbox) postApply(t task) {
 	b.mu.Lock()
 	b.applies++
-	b.requests = append(b.requests, request{do: func(l *loop, now time.Time) {
-		r.do(l, now)
+	b.tasks = append(b.tasks, func(l *loop, now time.Time) {
+		t(l, now)
 		l.applied++
-	}})
+	})
 	b.mu.Unlock()
 	b.signal()
 }
 
-// askNow is ask for what may overtake everything but earlier changes of which proxies there are. It must not change that
+// postUrgent is post for what may overtake everything but earlier changes of which proxies there are. It must not change that
 // itself: it is done in the middle of walks over them.
-func (b *inbox) askNow(r request) {
+func (b *inbox) postUrgent(t task) {
 	b.mu.Lock()
-	r.after = b.applies
-	b.asked = append(b.asked, r)
+	b.urgent = append(b.urgent, urgentTask{t, b.applies})
 	b.mu.Unlock()
 	b.signal()
 }
 
-// takeAsked is what askNow left and can be done once so many changes were applied.
-func (b *inbox) takeAsked(applied uint64) []request {
+// dueUrgent takes out what was posted as urgent and can be done once so many changes were applied.
+func (b *inbox) dueUrgent(applied uint64) []urgentTask {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	n := 0
-	for n < len(b.asked) && b.asked[n].after <= applied {
+	for n < len(b.urgent) && b.urgent[n].after <= applied {
 		n++
 	}
-	taken := b.asked[:n:n]
-	if b.asked = b.asked[n:]; len(b.asked) == 0 {
-		b.asked = nil
+	due := b.urgent[:n:n]
+	if b.urgent = b.urgent[n:]; len(b.urgent) == 0 {
+		b.urgent = nil
 	}
-	return taken
+	return due
 }
 
 // leads notes that an emitter renewed its lease. That is no reason to wake the loop, four times a TTL.
@@ -195,20 +195,20 @@ func (b *inbox) eventPending() bool {
 	return b.events.pending
 }
 
-// taken is all there was, but for the cluster events.
-type taken struct {
-	news     []kv.Entry
-	voided   bool
-	results  []result
-	requests []request
+// contents is all there was, but for the cluster events.
+type contents struct {
+	news    []kv.Entry
+	voided  bool
+	results []result
+	tasks   []task
 }
 
-// take empties the inbox; cluster events stay and go on merging until they are asked for.
-func (b *inbox) take() taken {
+// empty empties the inbox; cluster events stay and go on merging until they are asked for.
+func (b *inbox) empty() contents {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	t := taken{news: b.news, voided: b.voided, results: b.results, requests: b.requests}
-	b.news, b.voided, b.results, b.requests = nil, false, nil, nil
+	t := contents{news: b.news, voided: b.voided, results: b.results, tasks: b.tasks}
+	b.news, b.voided, b.results, b.tasks = nil, false, nil, nil
 	return t
 }
 
@@ -220,15 +220,18 @@ func (b *inbox) takeEvents() merged {
 	return e
 }
 
-// request is something the loop is asked to do or tell in its own goroutine.
-type request struct {
-	do    func(*loop, time.Time)
-	after uint64 // of askNow: how many changes were asked for before
+// task is something that the loop does or tells in its own goroutine.
+type task func(*loop, time.Time)
+
+// urgentTask is one that waits only for changes of which proxies there are.
+type urgentTask struct {
+	do    task
+	after uint64 // how many changes were posted before
 }
 
 // action waits for the attempts that a control request caused.
 type action struct {
-	waiting map[*item]struct{}
-	items   []*item
+	waiting map[*managed]struct{}
+	items   []*managed
 	reply   chan<- []status.Status // holds one; receives once
 }

@@ -48,7 +48,7 @@ func (l *loop) lowerInherited(now time.Time) {
 	}
 	// Until the emitter was heard, or was silent for so long that it would be an alert, nobody knows.
 	unknown := l.holdsAny() && !w.known && now.Sub(w.since) < l.settings.Load().EmitterSilentAfter
-	if unknown || slices.ContainsFunc(l.items, func(it *item) bool { return it.proxy.Health == breaker.Unknown }) {
+	if unknown || slices.ContainsFunc(l.items, func(it *managed) bool { return it.proxy.Health == breaker.Unknown }) {
 		return
 	}
 	for name, owner := range a.inherited {

@@ -28,7 +28,7 @@ const takeoverBatch = 2000
 // spread would each be a batch that waits for its turn, and then for its own time-out.
 func (l *loop) launch(ctx context.Context) {
 	settings := l.settings.Load()
-	l.launchFirst(ctx)
+	l.launchPriority(ctx)
 	// Before what is not waited for: what is released pauses.
 	for len(l.releases) > 0 && l.launched.Load() < maxBatches {
 		releases := l.drained()
@@ -37,7 +37,7 @@ func (l *loop) launch(ctx context.Context) {
 		}
 		l.hand(ctx, len(releases), func(ctx context.Context) []result { return l.releaseRecords(ctx, releases) })
 	}
-	l.attempt(ctx, &l.taken, takeoverBatch, settings)
+	l.attempt(ctx, &l.unheld, takeoverBatch, settings)
 	l.attempt(ctx, &l.ready, batchSize, settings)
 	if len(l.releases) == 0 {
 		l.releases = nil
@@ -45,7 +45,7 @@ func (l *loop) launch(ctx context.Context) {
 }
 
 // attempt hands over a queue's attempts.
-func (l *loop) attempt(ctx context.Context, queue *[]*item, most int, settings *proxy.Settings) {
+func (l *loop) attempt(ctx context.Context, queue *[]*managed, most int, settings *proxy.Settings) {
 	for len(*queue) > 0 && l.launched.Load() < maxBatches {
 		if items, attempts := l.attempts(queue, most); len(items) > 0 {
 			l.hand(ctx, len(items), func(ctx context.Context) []result { return l.register(ctx, items, attempts, settings) })
@@ -55,7 +55,7 @@ func (l *loop) attempt(ctx context.Context, queue *[]*item, most int, settings *
 
 // result is the end of an attempt, or of a release.
 type result struct {
-	item    *item    // of an attempt
+	item    *managed // of an attempt
 	release *release // nil: it was an attempt
 	err     error    // of a release
 	cause   registration.Cause
@@ -63,7 +63,7 @@ type result struct {
 }
 
 // register has attempts made, of the items at the same indexes.
-func (l *loop) register(ctx context.Context, items []*item, attempts []registrar.Attempt, settings *proxy.Settings) []result {
+func (l *loop) register(ctx context.Context, items []*managed, attempts []registrar.Attempt, settings *proxy.Settings) []result {
 	verifyWithin := settings.VerificationTimeout
 	if !settings.Verify {
 		verifyWithin = 0
@@ -78,10 +78,10 @@ func (l *loop) register(ctx context.Context, items []*item, attempts []registrar
 
 // attempts takes up to most attempts off a queue, and tells whose they are. Items that were removed meanwhile are passed
 // over.
-func (l *loop) attempts(queue *[]*item, most int) ([]*item, []registrar.Attempt) {
+func (l *loop) attempts(queue *[]*managed, most int) ([]*managed, []registrar.Attempt) {
 	term, _ := l.inbox.leadership()
 	prefix := delivery.DeliverPrefix + l.owner.ID + "."
-	items := make([]*item, 0, min(len(*queue), most))
+	items := make([]*managed, 0, min(len(*queue), most))
 	attempts := make([]registrar.Attempt, 0, cap(items))
 	for len(*queue) > 0 && len(items) < most {
 		it := (*queue)[0]
@@ -197,7 +197,7 @@ func (l *loop) tellRegistered(results []result) {
 	}
 }
 
-func (l *loop) count(it *item, o *registrar.Result) {
+func (l *loop) count(it *managed, o *registrar.Result) {
 	outcome := "registered"
 	switch {
 	case o.Superseded:

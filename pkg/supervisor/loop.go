@@ -33,9 +33,9 @@ const (
 // due one by one would each be a batch of its own, at several times the cost.
 const dueInterval = 50 * time.Millisecond
 
-// item is a proxy in its loop. It has 480 bytes at most, which is what the allocator gives; one more would cost 32 for
+// managed is a proxy in its loop. It has 480 bytes at most, which is what the allocator gives; one more would cost 32 for
 // each subscription.
-type item struct {
+type managed struct {
 	proxy    proxy.Proxy
 	key      string
 	number   uint64             // of its deliver subject
@@ -58,7 +58,7 @@ type item struct {
 	unparked   bool // counted in loop.unparked
 }
 
-var _ [480 - unsafe.Sizeof(item{})]byte // else it does not compile
+var _ [480 - unsafe.Sizeof(managed{})]byte // else it does not compile
 
 // release is a record to be deleted, or offered to another instance, once what the proxy's sink has in hand is done with:
 // the next holder then begins after it.
@@ -79,14 +79,14 @@ type loop struct {
 	endpoints *delivery.Endpoints // nil: the proxies receive no events
 	log       *slog.Logger
 
-	items    []*item
-	byName   map[string]*item
+	items    []*managed
+	byName   map[string]*managed
 	due      dueHeap
 	dueAgain time.Time // not before it is looked again
 
-	ready    []*item // admitted attempts, not yet handed to the registrar
-	first    []*item // the same, that operators wait for
-	taken    []*item // the same, of subscriptions that nobody holds
+	ready    []*managed // admitted attempts, not yet handed to the registrar
+	priority []*managed // the same, that operators wait for
+	unheld   []*managed // the same, of subscriptions that nobody holds
 	releases []release
 	flight   int // attempts and releases handed over and not ended
 
@@ -103,7 +103,7 @@ type loop struct {
 	lost     losses // in this turn
 	watch    watch  // whether the store's events come
 	applied  uint64 // changes of which proxies there are, so far
-	depth    int    // how deep answerAsked is in itself
+	depth    int    // how deep runUrgent is in itself
 	ending   bool   // everything was removed; the loop ends once that is released
 	work     sync.WaitGroup
 
@@ -120,7 +120,7 @@ type loop struct {
 func newLoop(s *shared, store string) *loop {
 	l := &loop{
 		shared: s, store: store, inbox: newInbox(delivery.NewFence(store, s.logger)), log: s.logger.With("store", store),
-		byName: map[string]*item{}, transfers: rebalance.New(s.owner),
+		byName: map[string]*managed{}, transfers: rebalance.New(s.owner),
 		limit: rate.NewLimiter(rate.Every(eventInterval), eventBurst),
 	}
 	if s.delivery != nil {
@@ -155,7 +155,7 @@ func (l *loop) run(ctx context.Context) {
 // turn does all there is to do at now, and says when to look again at the latest.
 func (l *loop) turn(ctx context.Context, now time.Time) (wake time.Time) {
 	wake = now.Add(time.Minute)
-	t := l.inbox.take()
+	t := l.inbox.empty()
 	for i := range t.results {
 		l.finish(&t.results[i], now)
 		l.breathe(i)
@@ -174,10 +174,10 @@ func (l *loop) turn(ctx context.Context, now time.Time) (wake time.Time) {
 	if l.mayStartRound(now, &wake) {
 		l.event(l.inbox.takeEvents(), now)
 	}
-	for i := range t.requests {
-		t.requests[i].do(l, now)
+	for i := range t.tasks {
+		t.tasks[i](l, now)
 	}
-	l.answerAsked()
+	l.runUrgent()
 	l.stepDue(now)
 	l.releaseUnreleased(now, &wake)
 	l.transfer(now, &wake)
@@ -227,7 +227,7 @@ func (l *loop) mayStartRound(now time.Time, wake *time.Time) bool {
 }
 
 // step applies an input to a proxy and sees to its effects.
-func (l *loop) step(it *item, in proxy.Input, now time.Time) {
+func (l *loop) step(it *managed, in proxy.Input, now time.Time) {
 	in.Jitter = backoff.Jitter()
 	stoodBy := it.proxy.Standby
 	fx := it.proxy.Step(in, now, l.rules())
@@ -239,7 +239,7 @@ func (l *loop) step(it *item, in proxy.Input, now time.Time) {
 		l.admit(it)
 	}
 	from := it.endpoint
-	l.tend(it)
+	l.syncEndpoint(it)
 	if fx.Release {
 		l.release(it, from, in.Kind == proxy.Unassigned, now)
 	}
@@ -321,7 +321,7 @@ func outcomeOf(r *registrar.Result) proxy.Outcome {
 
 // withKey is the item of a registration's key; nil where there is none. A map of keys would cost as much as all else that is
 // kept of a name.
-func (l *loop) withKey(key string) *item {
+func (l *loop) withKey(key string) *managed {
 	name, err := nameOf(key)
 	if err != nil {
 		return nil
@@ -417,7 +417,7 @@ type losses struct {
 // superseded tells the supervisor where it is another run of this instance's name that took over, which says so itself. Where
 // instances share, that is for their sessions to tell: the registration may be of the earlier run, which was stopped, goes on and
 // has not heard yet.
-func (l *loop) superseded(it *item, by registration.Owner, now time.Time) {
+func (l *loop) superseded(it *managed, by registration.Owner, now time.Time) {
 	l.metrics.Superseded.Inc()
 	switch {
 	case by.Name != l.owner.Name || by.ID == l.owner.ID:

@@ -12,20 +12,20 @@ import (
 // wait for each answer.
 
 // admit queues an attempt that its breaker admitted.
-func (l *loop) admit(it *item) {
+func (l *loop) admit(it *managed) {
 	it.ready = true
 	switch {
 	case it.asked:
-		l.first = append(l.first, it)
+		l.priority = append(l.priority, it)
 	case it.proxy.Cause == registration.Takeover:
-		l.taken = append(l.taken, it)
+		l.unheld = append(l.unheld, it)
 	default:
 		l.ready = append(l.ready, it)
 	}
 }
 
-// prefer makes an item's attempts go first until no action waits for them any more. One that is queued already comes forward.
-func (l *loop) prefer(it *item) {
+// prioritize makes an item's attempts go first until no action waits for them any more. One that is queued already comes forward.
+func (l *loop) prioritize(it *managed) {
 	if it.asked {
 		return
 	}
@@ -33,20 +33,20 @@ func (l *loop) prefer(it *item) {
 	if !it.ready {
 		return
 	}
-	for _, queue := range []*[]*item{&l.ready, &l.taken} {
+	for _, queue := range []*[]*managed{&l.ready, &l.unheld} {
 		if place := slices.Index(*queue, it); place >= 0 {
 			*queue = slices.Delete(*queue, place, place+1)
-			l.first = append(l.first, it)
+			l.priority = append(l.priority, it)
 		}
 	}
 }
 
-// launchFirst hands over the attempts that go first.
-func (l *loop) launchFirst(ctx context.Context) {
-	if len(l.first) == 0 {
+// launchPriority hands over the attempts that go first.
+func (l *loop) launchPriority(ctx context.Context) {
+	if len(l.priority) == 0 {
 		return
 	}
-	items, attempts := l.attempts(&l.first, batchSize)
+	items, attempts := l.attempts(&l.priority, batchSize)
 	settings := l.settings.Load()
 	l.flight += len(items)
 	l.work.Go(func() {

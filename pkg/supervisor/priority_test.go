@@ -49,7 +49,7 @@ func TestOperatorsAttemptWaitsForNoOther(t *testing.T) {
 			t.Errorf("it waited for %v", took)
 		}
 		preferred := make(chan bool, 1)
-		r.loops["s"].inbox.ask(request{do: func(l *loop, _ time.Time) { preferred <- l.byName[last].asked }})
+		r.loops["s"].inbox.post(func(l *loop, _ time.Time) { preferred <- l.byName[last].asked })
 		if <-preferred {
 			t.Error("its next attempts go first too")
 		}

@@ -86,7 +86,7 @@ func (s *Supervisor) ResetTerm(ctx context.Context, store string, to uint64) (be
 	l, reply := loops[0], make(chan []status.Status, 1)
 	before = l.inbox.fence.Reset(to, time.Now())
 	l.log.Warn("the count of terms begins again, as an operator asked", "term", to, "before", before)
-	l.inbox.askNow(request{do: func(l *loop, now time.Time) { l.act("", proxy.Input{Kind: proxy.Restart}, reply, now) }})
+	l.inbox.postUrgent(func(l *loop, now time.Time) { l.act("", proxy.Input{Kind: proxy.Restart}, reply, now) })
 	statuses, err = collect(ctx, []chan []status.Status{reply})
 	return before, statuses, true, err
 }
@@ -96,7 +96,7 @@ func (s *Supervisor) act(ctx context.Context, store, name string, in proxy.Input
 	for _, l := range s.some(store) {
 		reply := make(chan []status.Status, 1)
 		replies = append(replies, reply)
-		l.inbox.askNow(request{do: func(l *loop, now time.Time) { l.act(name, in, reply, now) }})
+		l.inbox.postUrgent(func(l *loop, now time.Time) { l.act(name, in, reply, now) })
 	}
 	return collect(ctx, replies)
 }
@@ -123,7 +123,7 @@ func gather[T any](ctx context.Context, s *Supervisor, store string, tell func(*
 	for _, l := range s.some(store) {
 		reply := make(chan []T, 1)
 		replies = append(replies, reply)
-		l.inbox.askNow(request{do: func(l *loop, now time.Time) { reply <- tell(l, now) }})
+		l.inbox.postUrgent(func(l *loop, now time.Time) { reply <- tell(l, now) })
 	}
 	return collect(ctx, replies)
 }

@@ -43,7 +43,7 @@ func (l *loop) apply(wanted []subscription.Subscription, started bool, now time.
 }
 
 func (l *loop) add(s subscription.Subscription, started bool, now time.Time) {
-	it := &item{proxy: proxy.NewProxy(s), key: s.Key(), index: int32(len(l.items))}
+	it := &managed{proxy: proxy.NewProxy(s), key: s.Key(), index: int32(len(l.items))}
 	l.items = append(l.items, it)
 	l.byName[s.Name] = it
 	if l.retired.Load() {
@@ -53,13 +53,13 @@ func (l *loop) add(s subscription.Subscription, started bool, now time.Time) {
 	}
 }
 
-func (l *loop) remove(it *item, now time.Time) {
+func (l *loop) remove(it *managed, now time.Time) {
 	underWay := it.proxy.Attempting && !it.ready
 	if it.ready && it.inEvent {
 		it.inEvent = false
 		l.rounds--
 	}
-	l.shut(it)
+	l.closeEndpoint(it)
 	l.transfers.Note(rebalance.Input{Kind: rebalance.Removed, Key: it.key}, now)
 	it.removed = true
 	l.step(it, proxy.Input{Kind: proxy.Stop}, now)
@@ -82,7 +82,7 @@ func (l *loop) remove(it *item, now time.Time) {
 
 // restart ends a proxy's run, and begins the next one where that stopped, once what its sink has in hand is done with: the emitter
 // passes over what the run says once there is another.
-func (l *loop) restart(it *item, now time.Time) {
+func (l *loop) restart(it *managed, now time.Time) {
 	e := it.endpoint
 	var drained <-chan struct{}
 	if e != nil {
@@ -98,24 +98,24 @@ func (l *loop) restart(it *item, now time.Time) {
 	it.restarting = true
 	l.work.Go(func() {
 		<-drained // closed within drainWithin
-		l.inbox.ask(request{do: func(l *loop, now time.Time) {
+		l.inbox.post(func(l *loop, now time.Time) {
 			if it.restarting = false; it.endpoint == e { // else it was superseded, released or removed meanwhile
 				l.beginAnew(it, now)
 			}
 			l.settleActions(it, now)
-		}})
+		})
 	})
 }
 
 // beginAnew begins the run after one that has nothing in hand any more.
-func (l *loop) beginAnew(it *item, now time.Time) {
+func (l *loop) beginAnew(it *managed, now time.Time) {
 	from := it.endpoint
-	l.shut(it)
+	l.closeEndpoint(it)
 	it.number = l.numbers.Add(1)
 	in := proxy.Input{Kind: proxy.Restart, SeenAt: now}
 	if from != nil {
 		in.HandedOver = &proxy.HandedOver{At: from.Position(), Revision: it.proxy.Revision}
-		l.open(it, in.HandedOver)
+		l.openEndpoint(it, in.HandedOver)
 	}
 	l.step(it, in, now)
 }
@@ -143,8 +143,8 @@ func (l *loop) stop(time.Time) {
 }
 
 // held are the proxies of that name, or all, that this instance holds or tries to.
-func (l *loop) held(name string) []*item {
-	var items []*item
+func (l *loop) held(name string) []*managed {
+	var items []*managed
 	for _, it := range l.named(name) {
 		if !it.proxy.Standby {
 			items = append(items, it)
@@ -153,12 +153,12 @@ func (l *loop) held(name string) []*item {
 	return items
 }
 
-func (l *loop) named(name string) []*item {
+func (l *loop) named(name string) []*managed {
 	if name == "" {
 		return l.items
 	}
 	if it := l.byName[name]; it != nil {
-		return []*item{it}
+		return []*managed{it}
 	}
 	return nil
 }
@@ -179,10 +179,10 @@ func (l *loop) statuses(r control.Request, now time.Time) []status.Status {
 // started yet, when its first one has.
 func (l *loop) act(name string, in proxy.Input, reply chan<- []status.Status, now time.Time) {
 	in.SeenAt = now
-	a := &action{waiting: map[*item]struct{}{}, items: l.held(name), reply: reply}
+	a := &action{waiting: map[*managed]struct{}{}, items: l.held(name), reply: reply}
 	for _, it := range a.items {
 		if name != "" {
-			l.prefer(it)
+			l.prioritize(it)
 		}
 		if in.Kind == proxy.Restart {
 			l.restart(it, now)
@@ -203,7 +203,7 @@ func (l *loop) act(name string, in proxy.Input, reply chan<- []status.Status, no
 }
 
 // settleActions takes an item whose attempts have ended off the waiting lists.
-func (l *loop) settleActions(it *item, now time.Time) {
+func (l *loop) settleActions(it *managed, now time.Time) {
 	if len(l.actions) == 0 || (it.proxy.Attempting || it.restarting) && !it.removed {
 		return
 	}

@@ -22,11 +22,11 @@ const (
 
 // report is what the loop has to tell the outside and has not told yet.
 type report struct {
-	atOnce []*item
-	soon   []*item
+	atOnce []*managed
+	soon   []*managed
 	soonAt time.Time // when the first of soon may wait no longer
 
-	changed   map[*item]breaker.Health // entered since changedAt
+	changed   map[*managed]breaker.Health // entered since changedAt
 	changedAt time.Time
 	store     storeAlert
 	kept      []status.Alert // raised while there was no connection
@@ -36,13 +36,13 @@ type report struct {
 	summaryAt time.Time
 }
 
-func (r *report) entered(it *item, h breaker.Health, now time.Time) {
+func (r *report) entered(it *managed, h breaker.Health, now time.Time) {
 	if h == breaker.Healthy && !it.alone && !it.covered {
 		delete(r.changed, it)
 		return
 	}
 	if r.changed == nil {
-		r.changed = map[*item]breaker.Health{}
+		r.changed = map[*managed]breaker.Health{}
 	}
 	if len(r.changed) == 0 {
 		r.changedAt = now
@@ -50,7 +50,7 @@ func (r *report) entered(it *item, h breaker.Health, now time.Time) {
 	r.changed[it] = h
 }
 
-func (l *loop) mark(it *item, u proxy.Urgency) {
+func (l *loop) mark(it *managed, u proxy.Urgency) {
 	if u <= it.dirty || it.removed {
 		return
 	}
@@ -100,7 +100,7 @@ func sooner(wake *time.Time, at time.Time) {
 }
 
 // flush publishes the statuses of as many items as are left to publish, and leaves the rest queued.
-func (l *loop) flush(queue *[]*item, now time.Time, left *int) {
+func (l *loop) flush(queue *[]*managed, now time.Time, left *int) {
 	for n := 0; len(*queue) > 0 && *left > 0; n++ {
 		it := (*queue)[0]
 		*queue = (*queue)[1:]
@@ -203,7 +203,7 @@ func (l *loop) summary(now time.Time) status.Summary {
 	return s
 }
 
-func (l *loop) status(it *item, now time.Time) status.Status {
+func (l *loop) status(it *managed, now time.Time) status.Status {
 	p := &it.proxy
 	moving, next := l.moving(it)
 	s := status.Status{
@@ -237,7 +237,7 @@ func (l *loop) status(it *item, now time.Time) status.Status {
 }
 
 // trouble is what is wrong with a subscription; empty: nothing.
-func (l *loop) trouble(it *item, now time.Time) string {
+func (l *loop) trouble(it *managed, now time.Time) string {
 	if own := it.proxy.Trouble(); own != "" || !it.proxy.Hindered {
 		return own
 	}

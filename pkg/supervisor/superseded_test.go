@@ -69,7 +69,7 @@ func TestSubscriberThatHasSeenALaterIncarnationMakesTheProxyAskTheBucket(t *test
 		l := newLoop(&shared{
 			owner: d.Owner, logger: slog.New(slog.DiscardHandler), delivery: d, metrics: NewMetrics(nil), matcher: d.Owner.Matcher(),
 		}, "s")
-		it := &item{}
+		it := &managed{}
 		it.proxy.Subscription = testSubscriptions(1)[0]
 		of := it.proxy.Subscription
 		it.key = of.Key()
@@ -83,7 +83,7 @@ func TestSubscriberThatHasSeenALaterIncarnationMakesTheProxyAskTheBucket(t *test
 			entry = kv.Entry{Key: it.key, Revision: 1, Operation: kv.Deleted, Incarnation: 2}
 		}
 		l.bucket, it.number = &memory{history: []kv.Entry{entry}}, 1
-		l.open(it, nil)
+		l.openEndpoint(it, nil)
 		it.endpoint.SetIncarnation(1)
 		header := nats.Header{event.SequenceHeader: {"1"}}
 		if err := nc.PublishMsg(&nats.Msg{Subject: d.Prefix() + "1", Header: header}); err != nil {
@@ -96,14 +96,14 @@ func TestSubscriberThatHasSeenALaterIncarnationMakesTheProxyAskTheBucket(t *test
 				t.Fatalf("%s: the event is not tried again", c.name)
 			}
 		}
-		told := l.inbox.take()
+		told := l.inbox.empty()
 		if (len(told.news) > 0) != c.news || c.news && told.news[0].Revision != 1 {
 			t.Errorf("%s: the loop hears of %+v", c.name, told.news)
 		}
-		if again := len(told.requests) > 0; again != c.again {
+		if again := len(told.tasks) > 0; again != c.again {
 			t.Errorf("%s: the proxy begins anew: %v", c.name, again)
 		}
-		l.shut(it)
+		l.closeEndpoint(it)
 		<-it.busy
 		d.Stop()
 	}

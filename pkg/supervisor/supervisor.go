@@ -166,7 +166,7 @@ func (s *Supervisor) Begin(level bool) {
 		close(s.begun)
 	}
 	for _, l := range s.loops {
-		l.inbox.ask(request{do: (*loop).startAll})
+		l.inbox.post((*loop).startAll)
 	}
 }
 
@@ -177,7 +177,7 @@ func (s *Supervisor) SetSettings(settings proxy.Settings) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, l := range s.loops {
-		l.inbox.ask(request{do: (*loop).reschedule})
+		l.inbox.post((*loop).reschedule)
 	}
 }
 
@@ -201,11 +201,11 @@ func (s *Supervisor) Apply(subscriptions []subscription.Subscription) {
 	started := s.hasBegun()
 	for store, l := range s.loops {
 		subs := wanted[store]
-		l.inbox.apply(request{do: func(l *loop, now time.Time) { l.apply(subs, started, now) }})
+		l.inbox.postApply(func(l *loop, now time.Time) { l.apply(subs, started, now) })
 		if len(subs) == 0 {
 			delete(s.loops, store)
 			delete(s.tokens, subscription.EncodeToken(store))
-			l.inbox.ask(request{do: func(l *loop, now time.Time) { l.stop(now) }})
+			l.inbox.post(func(l *loop, now time.Time) { l.stop(now) })
 		}
 	}
 }
@@ -260,7 +260,7 @@ func (s *Supervisor) Progress(p event.Progress) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if l := s.loops[p.Store]; l != nil {
-		l.inbox.ask(request{do: func(l *loop, now time.Time) { l.progressed(&p, now) }})
+		l.inbox.post(func(l *loop, now time.Time) { l.progressed(&p, now) })
 	}
 }
 
@@ -271,7 +271,7 @@ func (s *Supervisor) Inherit(a status.Standing) bool {
 	defer s.mu.RUnlock()
 	l := s.loops[a.Store]
 	if l != nil {
-		l.inbox.ask(request{do: func(l *loop, now time.Time) { l.inherit(a, now) }})
+		l.inbox.post(func(l *loop, now time.Time) { l.inherit(a, now) })
 	}
 	return l != nil
 }
@@ -344,7 +344,7 @@ func (s *Supervisor) Trimmed(first uint64) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, l := range s.loops {
-		l.inbox.ask(request{do: func(l *loop, now time.Time) { l.trimmed(first, now) }})
+		l.inbox.post(func(l *loop, now time.Time) { l.trimmed(first, now) })
 	}
 }
 
@@ -362,11 +362,11 @@ func (s *Supervisor) Retire(by registration.Owner) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, l := range s.loops {
-		l.inbox.ask(request{do: func(l *loop, now time.Time) {
+		l.inbox.post(func(l *loop, now time.Time) {
 			for _, it := range l.items {
 				l.step(it, proxy.Input{Kind: proxy.Retired, News: proxy.News{Owner: by}}, now)
 				l.settleActions(it, now)
 			}
-		}})
+		})
 	}
 }

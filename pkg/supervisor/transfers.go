@@ -23,7 +23,7 @@ func (s *Supervisor) Share(members []placement.Member, liveness func(registratio
 	defer s.mu.RUnlock()
 	s.members.Store(placement.NewMembers(s.owner, members, liveness))
 	for _, l := range s.loops {
-		l.inbox.ask(request{do: (*loop).shareAnew})
+		l.inbox.post((*loop).shareAnew)
 	}
 }
 
@@ -32,7 +32,7 @@ func (s *Supervisor) HandOver(r status.HandOver) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if l := s.loops[r.Store]; l != nil {
-		l.inbox.ask(request{do: func(l *loop, now time.Time) { l.requested(&r, now) }})
+		l.inbox.post(func(l *loop, now time.Time) { l.requested(&r, now) })
 	}
 }
 
@@ -41,7 +41,7 @@ func (s *Supervisor) HandedOver(m status.HandedOver) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if l := s.loops[m.Store]; l != nil {
-		l.inbox.ask(request{do: func(l *loop, now time.Time) { l.acceptOffers(&m, now) }})
+		l.inbox.post(func(l *loop, now time.Time) { l.acceptOffers(&m, now) })
 	}
 }
 
@@ -55,14 +55,14 @@ func (l *loop) shareAnew(now time.Time) {
 }
 
 // noteStandby notes who holds the subscription of a proxy that stands by.
-func (l *loop) noteStandby(it *item, now time.Time) {
+func (l *loop) noteStandby(it *managed, now time.Time) {
 	if p := &it.proxy; p.Standby && !p.Stopped {
 		l.transfers.Note(rebalance.Input{Kind: rebalance.StoodBy, Key: it.key, Holder: p.Holder}, now)
 	}
 }
 
 // start begins with a proxy: it is registered, or it stands by where another instance should hold the subscription.
-func (l *loop) start(it *item, now time.Time) {
+func (l *loop) start(it *managed, now time.Time) {
 	if !l.transfers.MayStart(it.key, it.proxy.Holder) {
 		l.step(it, proxy.Input{Kind: proxy.Unassigned}, now)
 		l.settleActions(it, now)
@@ -82,7 +82,7 @@ func (l *loop) requested(r *status.HandOver, now time.Time) {
 }
 
 // releasable reports whether all is well with the registration: only then it is known what it is registered at.
-func (it *item) releasable() bool {
+func (it *managed) releasable() bool {
 	p := &it.proxy
 	return !it.removed && p.Registered && p.Failures == 0 && !p.Standby && !p.Attempting
 }
@@ -231,7 +231,7 @@ func (l *loop) sendTransfer(to registration.Owner, message any) {
 }
 
 // moving says how a subscription is on its way, and when it is looked at again; zero: not.
-func (l *loop) moving(it *item) (status.Moving, time.Time) {
+func (l *loop) moving(it *managed) (status.Moving, time.Time) {
 	state, next := l.transfers.StateOf(it.key)
 	switch p := &it.proxy; {
 	case state == rebalance.Releasing:
@@ -248,7 +248,7 @@ func (l *loop) moving(it *item) (status.Moving, time.Time) {
 }
 
 // idle reports whether this instance has nothing to do with the subscription but to stand by.
-func (l *loop) idle(it *item) bool {
+func (l *loop) idle(it *managed) bool {
 	if !it.proxy.Standby || it.proxy.Holder == nil {
 		return false
 	}

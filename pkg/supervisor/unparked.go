@@ -16,7 +16,7 @@ type unparked struct {
 }
 
 // heldUp notes whether an item is one of them.
-func (l *loop) heldUp(it *item, held bool, now time.Time) {
+func (l *loop) heldUp(it *managed, held bool, now time.Time) {
 	if it.unparked == held {
 		return
 	}

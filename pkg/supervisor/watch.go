@@ -134,7 +134,7 @@ func (l *loop) storeTrouble(fresh bool, now time.Time) (trouble string, present 
 }
 
 func (l *loop) holdsAny() bool {
-	return slices.ContainsFunc(l.items, func(it *item) bool { return it.endpoint != nil })
+	return slices.ContainsFunc(l.items, func(it *managed) bool { return it.endpoint != nil })
 }
 
 // holds is how many proxies take events here.
@@ -149,7 +149,7 @@ func (l *loop) holds() (n int) {
 
 // spoken reports whether any proxy was ever sent anything.
 func (l *loop) spoken() bool {
-	return slices.ContainsFunc(l.items, func(it *item) bool { return it.endpoint != nil && it.endpoint.Heard() })
+	return slices.ContainsFunc(l.items, func(it *managed) bool { return it.endpoint != nil && it.endpoint.Heard() })
 }
 
 // hinder tells the proxies whether their events come, as far as that changed.
@@ -183,7 +183,7 @@ func (l *loop) hinder(trouble string, now time.Time) {
 }
 
 // hindrance is why a proxy that is registered, and whose sink takes what comes, gets no events; empty: it gets them.
-func (l *loop) hindrance(it *item, now time.Time) string {
+func (l *loop) hindrance(it *managed, now time.Time) string {
 	if it.endpoint == nil {
 		return ""
 	}
@@ -197,7 +197,7 @@ func (l *loop) hindrance(it *item, now time.Time) string {
 }
 
 // ownHindrance is why events don't come to the subscription alone. That it lost some, and goes on, has alerts of its own.
-func (l *loop) ownHindrance(it *item, now time.Time) string {
+func (l *loop) ownHindrance(it *managed, now time.Time) string {
 	w := &l.watch
 	if it.endpoint == nil || !w.known {
 		return ""
@@ -227,14 +227,14 @@ func (l *loop) ownHindrance(it *item, now time.Time) string {
 }
 
 // stalled reports whether a subscription has stood still for too long.
-func (l *loop) stalled(it *item, now time.Time) bool {
+func (l *loop) stalled(it *managed, now time.Time) bool {
 	m, behind := l.watch.standstill[it.proxy.Name]
 	after := l.settings.Load().StalledAfter
 	return behind && it.endpoint != nil && after > 0 && now.Sub(m.since) >= after
 }
 
 // lag is how many events of the store the subscription has not delivered; nil: that is not known.
-func (l *loop) lag(it *item) *uint64 {
+func (l *loop) lag(it *managed) *uint64 {
 	w := &l.watch
 	behind := w.behind[it.proxy.Name]
 	if it.endpoint == nil || !w.known || behind == 0 && w.progress.trouble != "" {
