@@ -31,29 +31,56 @@ type storeAlert struct {
 	inherited map[string]registration.Owner
 }
 
-// alert sends what the gathered health changes amount to: one alert for the store where most of its proxies are failing,
-// else one for each. Failing counts, not how many reached a level: jitter spreads over seconds what happens to all.
-func (l *loop) alert(now time.Time, wake *time.Time) {
-	r := &l.report
-	if len(r.changed) == 0 {
+// alerter raises alerts, and resolves them. It belongs to the loop's goroutine.
+type alerter struct {
+	*roster
+	watch    *watch
+	reporter *reporter
+
+	changed   map[*managed]breaker.Health // entered since changedAt
+	changedAt time.Time
+	standing  storeAlert
+	unparked  unparked
+	kept      []status.Alert // raised while there was no connection
+}
+
+// entered notes that a proxy entered a health.
+func (al *alerter) entered(it *managed, h breaker.Health, now time.Time) {
+	if h == breaker.Healthy && !it.alone && !it.covered {
+		delete(al.changed, it)
 		return
 	}
-	if due := r.changedAt.Add(alertWindow); now.Before(due) {
+	if al.changed == nil {
+		al.changed = map[*managed]breaker.Health{}
+	}
+	if len(al.changed) == 0 {
+		al.changedAt = now
+	}
+	al.changed[it] = h
+}
+
+// alert sends what the gathered health changes amount to: one alert for the store where most of its proxies are failing,
+// else one for each. Failing counts, not how many reached a level: jitter spreads over seconds what happens to all.
+func (al *alerter) alert(now time.Time, wake *time.Time) {
+	if len(al.changed) == 0 {
+		return
+	}
+	if due := al.changedAt.Add(alertWindow); now.Before(due) {
 		sooner(wake, due)
 		return
 	}
-	changed := r.changed
-	r.changed = nil
+	changed := al.changed
+	al.changed = nil
 	for _, h := range []breaker.Health{breaker.Failed, breaker.Degraded} {
-		l.raise(l.pick(changed, h, now), h, now)
+		al.raise(al.pick(changed, h, now), h, now)
 	}
-	l.resolve(changed, now)
+	al.resolve(changed, now)
 }
 
 // pick leaves out those whose events don't come because the store's don't, for which the store's alert stands.
-func (l *loop) pick(changed map[*managed]breaker.Health, h breaker.Health, now time.Time) (items []*managed) {
+func (al *alerter) pick(changed map[*managed]breaker.Health, h breaker.Health, now time.Time) (items []*managed) {
 	for it, entered := range changed {
-		if entered == h && !it.removed && l.ownTrouble(it, now) != "" {
+		if entered == h && !it.removed && al.ownTrouble(it, now) != "" {
 			items = append(items, it)
 		}
 	}
@@ -61,14 +88,14 @@ func (l *loop) pick(changed map[*managed]breaker.Health, h breaker.Health, now t
 }
 
 // ownTrouble is what is wrong with one subscription, whatever is wrong with its store.
-func (l *loop) ownTrouble(it *managed, now time.Time) string {
+func (al *alerter) ownTrouble(it *managed, now time.Time) string {
 	if own := it.proxy.Trouble(); own != "" || !it.proxy.Hindered {
 		return own
 	}
-	return l.ownHindrance(it, now)
+	return al.watch.ownHindrance(it, now)
 }
 
-func (l *loop) raise(items []*managed, h breaker.Health, now time.Time) {
+func (al *alerter) raise(items []*managed, h breaker.Health, now time.Time) {
 	if len(items) == 0 {
 		return
 	}
@@ -77,20 +104,20 @@ func (l *loop) raise(items []*managed, h breaker.Health, now time.Time) {
 		level = status.Critical
 	}
 	failing := 0
-	for _, it := range l.items {
-		if l.ownTrouble(it, now) != "" {
+	for _, it := range al.items {
+		if al.ownTrouble(it, now) != "" {
 			failing++
 		}
 	}
-	together := failing > 1 && 2*failing > len(l.items) || len(items) > maxAlerts
+	together := failing > 1 && 2*failing > len(al.items) || len(items) > maxAlerts
 	if !together {
 		for _, it := range items {
 			it.alone = true
-			l.sendAlert(level, it, h, now)
+			al.sendAlert(level, it, h, now)
 		}
 		return
 	}
-	a := &l.report.store
+	a := &al.standing
 	first := a.covered == 0
 	for _, it := range items {
 		if !it.covered {
@@ -101,100 +128,100 @@ func (l *loop) raise(items []*managed, h breaker.Health, now time.Time) {
 	if first || level == status.Critical && a.level != status.Critical {
 		a.level = level
 		n := max(failing, len(items))
-		l.sendStoreAlert(level, l.together(items[0], h, n, now), items[0], h, n, now)
+		al.sendStoreAlert(level, al.together(items[0], h, n, now), items[0], h, n, now)
 	}
 }
 
 // together says what most of the store's subscriptions have in common, by one of them.
-func (l *loop) together(sample *managed, h breaker.Health, n int, now time.Time) string {
+func (al *alerter) together(sample *managed, h breaker.Health, n int, now time.Time) string {
 	p := &sample.proxy
 	switch {
 	case p.Failures > 0:
-		return fmt.Sprintf("%d of the store's %d subscriptions fail to register; the first are %s", n, len(l.items), h)
+		return fmt.Sprintf("%d of the store's %d subscriptions fail to register; the first are %s", n, len(al.items), h)
 	case p.Refusal != "":
-		return fmt.Sprintf("the subscribers of %d of the store's %d subscriptions take no events", n, len(l.items))
+		return fmt.Sprintf("the subscribers of %d of the store's %d subscriptions take no events", n, len(al.items))
 	default:
-		return fmt.Sprintf("%d of the store's %d subscriptions get no events; the first, %s, is %s", n, len(l.items), p.Name, l.ownHindrance(sample, now))
+		return fmt.Sprintf("%d of the store's %d subscriptions get no events; the first, %s, is %s", n, len(al.items), p.Name, al.watch.ownHindrance(sample, now))
 	}
 }
 
 // alertStore raises the store's alert for what keeps its events from coming, or takes that reason back where it is empty.
-func (l *loop) alertStore(trouble string, now time.Time) {
-	a := &l.report.store
+func (al *alerter) alertStore(trouble string, now time.Time) {
+	a := &al.standing
 	switch {
 	case trouble != "":
 		a.trouble = true
-		delete(a.inherited, l.owner.Name) // this one is in its place
+		delete(a.inherited, al.owner.Name) // this one is in its place
 		if a.level == "" {
 			a.level = status.Warning
 		}
-		l.sendStoreAlert(status.Warning, trouble, nil, breaker.Degraded, l.holds(), now)
+		al.sendStoreAlert(status.Warning, trouble, nil, breaker.Degraded, al.holds(), now)
 	case a.trouble:
 		a.trouble = false
 		message := "events of the store come again"
-		if !l.holdsAny() {
+		if !al.holdsAny() {
 			message = "none of the store's subscriptions is held here any more"
 		}
-		l.lowerStore(message, nil, now)
+		al.lowerStore(message, nil, now)
 	}
 }
 
-func (l *loop) resolve(changed map[*managed]breaker.Health, now time.Time) {
+func (al *alerter) resolve(changed map[*managed]breaker.Health, now time.Time) {
 	for it, h := range changed {
 		if h == breaker.Healthy || h == breaker.Standby || it.removed {
-			l.lower(it, now)
+			al.lower(it, now)
 		}
 	}
 }
 
 // lower takes back the alerts that stand for an item: its own, and the store's with the last item that it stands for.
-func (l *loop) lower(it *managed, now time.Time) {
+func (al *alerter) lower(it *managed, now time.Time) {
 	if it.alone {
 		it.alone = false
-		l.sendAlert(status.Resolved, it, it.proxy.Health, now)
+		al.sendAlert(status.Resolved, it, it.proxy.Health, now)
 	}
 	if !it.covered {
 		return
 	}
 	it.covered = false
-	if l.report.store.covered--; l.report.store.covered == 0 {
+	if al.standing.covered--; al.standing.covered == 0 {
 		message := "the store's subscriptions are well again"
 		if it.removed {
 			message = "the store's failing subscriptions are no longer held here"
 		}
-		l.lowerStore(message, it, now)
+		al.lowerStore(message, it, now)
 	}
 }
 
 // lowerStore takes back the store's alert, where nothing else is a reason for it.
-func (l *loop) lowerStore(message string, sample *managed, now time.Time) {
-	a := &l.report.store
+func (al *alerter) lowerStore(message string, sample *managed, now time.Time) {
+	a := &al.standing
 	switch {
 	case a.covered > 0: // it stands for subscriptions that fail
 	case (a.trouble || a.lot) && a.level == status.Warning:
 	case a.trouble:
 		a.level = status.Warning
-		l.sendStoreAlert(status.Warning, l.watch.trouble, sample, breaker.Degraded, l.holds(), now)
+		al.sendStoreAlert(status.Warning, al.watch.trouble, sample, breaker.Degraded, al.holds(), now)
 	case a.lot:
-		l.raiseLot(now)
+		al.raiseLot(now)
 	case a.passedOver:
 		a.level = status.Warning
-		l.raisePassedOver(now)
+		al.raisePassedOver(now)
 	default:
 		a.level = ""
 		h := breaker.Healthy
 		if sample != nil {
 			h = sample.proxy.Health
 		}
-		l.sendStoreAlert(status.Resolved, message, sample, h, len(l.items), now)
+		al.sendStoreAlert(status.Resolved, message, sample, h, len(al.items), now)
 	}
 }
 
-func (l *loop) sendAlert(level status.Level, it *managed, h breaker.Health, now time.Time) {
+func (al *alerter) sendAlert(level status.Level, it *managed, h breaker.Health, now time.Time) {
 	p := &it.proxy
 	a := status.Alert{
-		Envelope: status.NewEnvelope(status.AlertType, now), Level: level, Scope: "proxy", Store: l.store, Name: p.Name, Health: h,
-		Affected: 1, Subscriptions: len(l.items), ConsecutiveFailures: p.Failures, LastError: l.trouble(it, now), Owner: l.owner,
+		Envelope: status.NewEnvelope(status.AlertType, now), Level: level, Scope: "proxy", Store: al.store, Name: p.Name, Health: h,
+		Affected: 1, Subscriptions: len(al.items), ConsecutiveFailures: p.Failures, LastError: al.reporter.trouble(it, now), Owner: al.owner,
 	}
 	switch {
 	case level == status.Resolved && it.removed:
@@ -208,53 +235,60 @@ func (l *loop) sendAlert(level status.Level, it *managed, h breaker.Health, now 
 	default:
 		a.Message = fmt.Sprintf("%s is %s: %s", p.Subscription, h, a.LastError)
 	}
-	l.logAlert(&a, "subscription", p.Name)
-	l.sendOrKeep(a)
+	al.logAlert(&a, "subscription", p.Name)
+	al.sendOrKeep(a)
 }
 
 // sendStoreAlert sends one of scope store. The sample is one of the subscriptions that it stands for; nil: it stands for the store.
-func (l *loop) sendStoreAlert(level status.Level, message string, sample *managed, h breaker.Health, affected int, now time.Time) {
+func (al *alerter) sendStoreAlert(level status.Level, message string, sample *managed, h breaker.Health, affected int, now time.Time) {
 	a := status.Alert{
-		Envelope: status.NewEnvelope(status.AlertType, now), Level: level, Scope: "store", Store: l.store, Health: h,
-		Affected: affected, Subscriptions: len(l.items), Message: message, LastError: l.watch.trouble, Owner: l.owner,
+		Envelope: status.NewEnvelope(status.AlertType, now), Level: level, Scope: "store", Store: al.store, Health: h,
+		Affected: affected, Subscriptions: len(al.items), Message: message, LastError: al.watch.trouble, Owner: al.owner,
 	}
 	if sample != nil {
-		a.ConsecutiveFailures, a.LastError = sample.proxy.Failures, l.trouble(sample, now)
+		a.ConsecutiveFailures, a.LastError = sample.proxy.Failures, al.reporter.trouble(sample, now)
 	}
-	l.logAlert(&a, "subscriptions", affected)
-	l.sendOrKeep(a)
+	al.logAlert(&a, "subscriptions", affected)
+	al.sendOrKeep(a)
 }
 
-func (l *loop) sendOrKeep(a status.Alert) {
-	if l.connected() {
-		l.publishAlert(a)
+func (al *alerter) sendOrKeep(a status.Alert) {
+	if al.connected() {
+		al.publishAlert(a)
 		return
 	}
-	r := &l.report
-	if len(r.kept) == maxKept {
+	if len(al.kept) == maxKept {
 		// The oldest goes, but no resolved: what was raised before is waiting for it.
-		oldest := slices.IndexFunc(r.kept, func(a status.Alert) bool { return a.Level != status.Resolved })
-		r.kept = slices.Delete(r.kept, max(oldest, 0), max(oldest, 0)+1)
+		oldest := slices.IndexFunc(al.kept, func(a status.Alert) bool { return a.Level != status.Resolved })
+		al.kept = slices.Delete(al.kept, max(oldest, 0), max(oldest, 0)+1)
 	}
-	r.kept = append(r.kept, a)
+	al.kept = append(al.kept, a)
 }
 
-func (l *loop) publishAlert(a status.Alert) {
-	if l.alerts != nil {
-		l.alerts.Publish(a)
+// publishKept publishes what was raised while there was no connection.
+func (al *alerter) publishKept() {
+	for _, a := range al.kept {
+		al.publishAlert(a)
+	}
+	al.kept = nil
+}
+
+func (al *alerter) publishAlert(a status.Alert) {
+	if al.alerts != nil {
+		al.alerts.Publish(a)
 		return
 	}
-	l.send("alert", status.AlertSubject(a.Store, a.Name), a)
+	al.send("alert", status.AlertSubject(a.Store, a.Name), a)
 }
 
-func (l *loop) logAlert(a *status.Alert, key string, value any) {
-	l.metrics.Alerts.WithLabelValues(string(a.Level), a.Scope).Inc()
+func (al *alerter) logAlert(a *status.Alert, key string, value any) {
+	al.metrics.Alerts.WithLabelValues(string(a.Level), a.Scope).Inc()
 	switch a.Level {
 	case status.Critical:
-		l.log.Error(a.Message, key, value, "health", a.Health, "failures", a.ConsecutiveFailures, "error", a.LastError)
+		al.log.Error(a.Message, key, value, "health", a.Health, "failures", a.ConsecutiveFailures, "error", a.LastError)
 	case status.Warning:
-		l.log.Warn(a.Message, key, value, "health", a.Health, "failures", a.ConsecutiveFailures, "error", a.LastError)
+		al.log.Warn(a.Message, key, value, "health", a.Health, "failures", a.ConsecutiveFailures, "error", a.LastError)
 	default:
-		l.log.Info(a.Message, key, value, "health", a.Health)
+		al.log.Info(a.Message, key, value, "health", a.Health)
 	}
 }

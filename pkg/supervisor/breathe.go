@@ -18,8 +18,8 @@ func (l *loop) breathe(stepped int) {
 	}
 	runtime.Gosched()
 	l.runUrgent()
-	if len(l.ready) >= batchSize || len(l.unheld) >= takeoverBatch {
-		l.launch(l.ctx)
+	if len(l.dispatcher.ready) >= batchSize || len(l.dispatcher.unheld) >= takeoverBatch {
+		l.dispatcher.launch(l.dispatcher.ctx)
 	}
 }
 
@@ -42,5 +42,5 @@ func (l *loop) runUrgent() {
 	for _, r := range asked {
 		r.do(l, now)
 	}
-	l.launchPriority(l.ctx)
+	l.dispatcher.launchPriority(l.dispatcher.ctx)
 }

@@ -15,7 +15,7 @@ func TestWhatLooksIsAnsweredInTheMiddleOfARound(t *testing.T) {
 		admitted := make(chan int, 1)
 		l := r.loops["s"]
 		l.inbox.post(func(l *loop, now time.Time) {
-			l.inbox.postUrgent(func(l *loop, _ time.Time) { admitted <- l.rounds })
+			l.inbox.postUrgent(func(l *loop, _ time.Time) { admitted <- l.dispatcher.rounds })
 			l.event(merged{cause: registration.LeaderChanged, seenAt: now}, now)
 		})
 		synctest.Wait()

@@ -10,7 +10,6 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
-	"github.com/exesdb/subproxy/pkg/delivery"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/registrar"
@@ -79,19 +78,19 @@ func (m *memory) GetFromLeader(context.Context, string) (kv.Entry, bool, error) 
 
 // contender is one instance with one proxy, and how far it has followed the bucket.
 type contender struct {
-	loop     loop
-	item     *managed
-	proxy    *proxy.Proxy
-	owner    registration.Owner
-	followed int
-	pending  bool
+	dispatcher *dispatcher
+	item       *managed
+	proxy      *proxy.Proxy
+	owner      registration.Owner
+	followed   int
+	pending    bool
 }
 
 func newContender(m *memory, n int, s subscription.Subscription) *contender {
 	c := &contender{owner: registration.Owner{Name: fmt.Sprintf("instance-%d", n), ID: fmt.Sprintf("id-%d", n)}}
-	sh := &shared{owner: c.owner, metrics: NewMetrics(nil)}
+	sh := &shared{owner: c.owner, metrics: NewMetrics(nil), logger: slog.New(slog.DiscardHandler)}
 	sh.registrar = registrar.New(registrar.Options{Bucket: m, Owner: c.owner, Verifications: sh.metrics.Verifications})
-	c.loop = loop{shared: sh, inbox: newInbox(delivery.NewFence(s.Store, slog.New(slog.DiscardHandler))), log: slog.New(slog.DiscardHandler)}
+	c.dispatcher = newLoop(sh, s.Store).dispatcher
 	c.item = &managed{key: s.Key(), number: 1}
 	c.item.proxy = proxy.Proxy{Subscription: s, Health: breaker.Unknown}
 	c.proxy = &c.item.proxy
@@ -103,8 +102,8 @@ func (c *contender) step(in proxy.Input) {
 	fx := c.proxy.Step(in, time.Now(), &testSettings)
 	c.pending = c.pending || fx.Attempt
 	if fx.Release {
-		c.loop.release(c.item, nil, false, time.Now())
-		c.loop.releaseRecords(context.Background(), c.loop.drained())
+		c.dispatcher.release(c.item, nil, false, time.Now())
+		c.dispatcher.releaseRecords(context.Background(), c.dispatcher.drained())
 	}
 	if in.Kind == proxy.Seen || in.Kind == proxy.Finished {
 		c.claim()
@@ -129,7 +128,7 @@ func (c *contender) attempt() {
 		Subscription: p.Subscription, Key: c.item.key, DeliverSubject: "d", Revision: p.Revision, Incarnation: p.NextIncarnation(),
 		Known: p.Known, Cause: p.Cause,
 	}
-	results := c.loop.registrar.Register(context.Background(), []registrar.Attempt{a}, testSettings.VerificationTimeout)
+	results := c.dispatcher.registrar.Register(context.Background(), []registrar.Attempt{a}, testSettings.VerificationTimeout)
 	c.step(proxy.Input{Kind: proxy.Finished, Outcome: outcomeOf(&results[0])})
 }
 

@@ -40,7 +40,7 @@ func (s *Supervisor) Drain(ctx context.Context) {
 // them yet.
 func (s *Supervisor) remaining(ctx context.Context) (n int, err error) {
 	counts, err := gather(ctx, s, "", func(l *loop, _ time.Time) []int {
-		return []int{len(l.held("")) + len(l.releases) + l.transfers.Offered()}
+		return []int{len(l.held("")) + len(l.dispatcher.releases) + l.transfers.Offered()}
 	})
 	for _, c := range counts {
 		n += c

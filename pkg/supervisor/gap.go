@@ -44,8 +44,8 @@ func (a gapAlerts) keep(gaps map[string]event.Gap) {
 }
 
 // gapOf is what a subscription lost, in words that go on with what it does; empty: nothing.
-func (l *loop) gapOf(it *managed) string {
-	g, any := l.watch.gaps[it.proxy.Name]
+func (w *watch) gapOf(it *managed) string {
+	g, any := w.gaps[it.proxy.Name]
 	if !any {
 		return ""
 	}
@@ -54,39 +54,39 @@ func (l *loop) gapOf(it *managed) string {
 
 // alertGaps raises an alert for each subscription that lost something since. It is one of its own: where the subscription is
 // degraded for another reason already, the alert for that does not say what is gone.
-func (l *loop) alertGaps(now time.Time) {
-	w := &l.watch
+func (al *alerter) alertGaps(now time.Time) {
+	w := al.watch
 	var lost []*managed
 	for name, g := range w.gaps {
-		it := l.byName[name]
+		it := al.byName[name]
 		if it == nil || it.endpoint == nil || !w.gapAlerts.due(name, g, now) {
 			continue
 		}
-		l.mark(it, proxy.Soon)
+		al.reporter.mark(it, proxy.Soon)
 		if holds := w.waiting[name] != ""; !holds || it.proxy.Health != breaker.Healthy { // else it becomes degraded, which is an alert
 			lost = append(lost, it)
 		}
 	}
 	w.gapAlerts.keep(w.gaps)
 	if len(lost) > maxAlerts {
-		l.alertGapsTogether(lost, now)
+		al.alertGapsTogether(lost, now)
 		return
 	}
 	for _, it := range lost {
 		it.alone = true
 		a := status.Alert{
-			Envelope: status.NewEnvelope(status.AlertType, now), Level: status.Warning, Scope: "proxy", Store: l.store, Name: it.proxy.Name,
-			Health: breaker.Degraded, Affected: 1, Subscriptions: len(l.items), ConsecutiveFailures: it.proxy.Failures,
-			Message: fmt.Sprintf("%s: %s", it.proxy.Subscription, l.gapOf(it)), LastError: l.gapOf(it), Owner: l.owner,
+			Envelope: status.NewEnvelope(status.AlertType, now), Level: status.Warning, Scope: "proxy", Store: al.store, Name: it.proxy.Name,
+			Health: breaker.Degraded, Affected: 1, Subscriptions: len(al.items), ConsecutiveFailures: it.proxy.Failures,
+			Message: fmt.Sprintf("%s: %s", it.proxy.Subscription, al.watch.gapOf(it)), LastError: al.watch.gapOf(it), Owner: al.owner,
 		}
-		l.logAlert(&a, "subscription", it.proxy.Name)
-		l.sendOrKeep(a)
+		al.logAlert(&a, "subscription", it.proxy.Name)
+		al.sendOrKeep(a)
 	}
 }
 
 // alertGapsTogether is for when many lost something at once, which is one alert for the store.
-func (l *loop) alertGapsTogether(lost []*managed, now time.Time) {
-	a := &l.report.store
+func (al *alerter) alertGapsTogether(lost []*managed, now time.Time) {
+	a := &al.standing
 	for _, it := range lost {
 		if !it.covered {
 			it.covered = true
@@ -96,6 +96,6 @@ func (l *loop) alertGapsTogether(lost []*managed, now time.Time) {
 	if a.level == "" {
 		a.level = status.Warning
 	}
-	message := fmt.Sprintf("%d of the store's %d subscriptions lost events; of the first, %s, %s", len(lost), len(l.items), lost[0].proxy.Name, l.gapOf(lost[0]))
-	l.sendStoreAlert(status.Warning, message, lost[0], breaker.Degraded, len(lost), now)
+	message := fmt.Sprintf("%d of the store's %d subscriptions lost events; of the first, %s, %s", len(lost), len(al.items), lost[0].proxy.Name, al.watch.gapOf(lost[0]))
+	al.sendStoreAlert(status.Warning, message, lost[0], breaker.Degraded, len(lost), now)
 }

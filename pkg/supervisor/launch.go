@@ -26,29 +26,29 @@ const takeoverBatch = 2000
 // launch hands the admitted attempts and the releases to the registrar, in batches. It hands over no more than can be
 // under way; what is admitted meanwhile gathers for the next. Else, while NATS does not answer, the retries that jitter has
 // spread would each be a batch that waits for its turn, and then for its own time-out.
-func (l *loop) launch(ctx context.Context) {
-	settings := l.settings.Load()
-	l.launchPriority(ctx)
+func (d *dispatcher) launch(ctx context.Context) {
+	settings := d.settings.Load()
+	d.launchPriority(ctx)
 	// Before what is not waited for: what is released pauses.
-	for len(l.releases) > 0 && l.launched.Load() < maxBatches {
-		releases := l.drained()
+	for len(d.releases) > 0 && d.launched.Load() < maxBatches {
+		releases := d.drained()
 		if len(releases) == 0 {
 			break
 		}
-		l.hand(ctx, len(releases), func(ctx context.Context) []result { return l.releaseRecords(ctx, releases) })
+		d.hand(ctx, len(releases), func(ctx context.Context) []result { return d.releaseRecords(ctx, releases) })
 	}
-	l.attempt(ctx, &l.unheld, takeoverBatch, settings)
-	l.attempt(ctx, &l.ready, batchSize, settings)
-	if len(l.releases) == 0 {
-		l.releases = nil
+	d.attempt(ctx, &d.unheld, takeoverBatch, settings)
+	d.attempt(ctx, &d.ready, batchSize, settings)
+	if len(d.releases) == 0 {
+		d.releases = nil
 	}
 }
 
 // attempt hands over a queue's attempts.
-func (l *loop) attempt(ctx context.Context, queue *[]*managed, most int, settings *proxy.Settings) {
-	for len(*queue) > 0 && l.launched.Load() < maxBatches {
-		if items, attempts := l.attempts(queue, most); len(items) > 0 {
-			l.hand(ctx, len(items), func(ctx context.Context) []result { return l.register(ctx, items, attempts, settings) })
+func (d *dispatcher) attempt(ctx context.Context, queue *[]*managed, most int, settings *proxy.Settings) {
+	for len(*queue) > 0 && d.launched.Load() < maxBatches {
+		if items, attempts := d.attempts(queue, most); len(items) > 0 {
+			d.hand(ctx, len(items), func(ctx context.Context) []result { return d.register(ctx, items, attempts, settings) })
 		}
 	}
 }
@@ -63,13 +63,13 @@ type result struct {
 }
 
 // register has attempts made, of the items at the same indexes.
-func (l *loop) register(ctx context.Context, items []*managed, attempts []registrar.Attempt, settings *proxy.Settings) []result {
+func (d *dispatcher) register(ctx context.Context, items []*managed, attempts []registrar.Attempt, settings *proxy.Settings) []result {
 	verifyWithin := settings.VerificationTimeout
 	if !settings.Verify {
 		verifyWithin = 0
 	}
 	results := make([]result, len(items))
-	ends := l.registrar.Register(ctx, attempts, verifyWithin)
+	ends := d.registrar.Register(ctx, attempts, verifyWithin)
 	for i := range ends {
 		results[i] = result{item: items[i], cause: attempts[i].Cause, Result: &ends[i]}
 	}
@@ -78,9 +78,9 @@ func (l *loop) register(ctx context.Context, items []*managed, attempts []regist
 
 // attempts takes up to most attempts off a queue, and tells whose they are. Items that were removed meanwhile are passed
 // over.
-func (l *loop) attempts(queue *[]*managed, most int) ([]*managed, []registrar.Attempt) {
-	term, _ := l.inbox.leadership()
-	prefix := delivery.DeliverPrefix + l.owner.ID + "."
+func (d *dispatcher) attempts(queue *[]*managed, most int) ([]*managed, []registrar.Attempt) {
+	term, _ := d.inbox.leadership()
+	prefix := delivery.DeliverPrefix + d.owner.ID + "."
 	items := make([]*managed, 0, min(len(*queue), most))
 	attempts := make([]registrar.Attempt, 0, cap(items))
 	for len(*queue) > 0 && len(items) < most {
@@ -106,41 +106,41 @@ func (l *loop) attempts(queue *[]*managed, most int) ([]*managed, []registrar.At
 }
 
 // drained takes out up to a batch of records to be deleted, of proxies that have nothing in hand any more.
-func (l *loop) drained() []release {
+func (d *dispatcher) drained() []release {
 	var ready []release
-	waiting := l.releases[:0]
-	for _, r := range l.releases {
-		if len(ready) < batchSize && isClosed(r.drained) && (!r.offered || l.retired.Load()) {
+	waiting := d.releases[:0]
+	for _, r := range d.releases {
+		if len(ready) < batchSize && isClosed(r.drained) && (!r.offered || d.retired.Load()) {
 			ready = append(ready, r)
 			continue
 		}
 		waiting = append(waiting, r)
 	}
-	l.releases = waiting
+	d.releases = waiting
 	return ready
 }
 
 // hand runs a batch beside the loop, of which only so many are under way at once in the whole instance.
-func (l *loop) hand(ctx context.Context, n int, batch func(context.Context) []result) {
-	l.flight += n
-	l.launched.Add(1)
-	l.work.Go(func() {
+func (d *dispatcher) hand(ctx context.Context, n int, batch func(context.Context) []result) {
+	d.flight += n
+	d.launched.Add(1)
+	d.work.Go(func() {
 		select {
-		case l.slots <- struct{}{}:
+		case d.slots <- struct{}{}:
 		case <-ctx.Done():
 			return
 		}
-		ctx, end := l.batches.Begin(ctx)
+		ctx, end := d.batches.Begin(ctx)
 		results := batch(ctx)
 		end()
-		<-l.slots
-		l.launched.Add(-1) // before the loop is woken, which then hands over the next
-		l.inbox.finished(results)
+		<-d.slots
+		d.launched.Add(-1) // before the loop is woken, which then hands over the next
+		d.inbox.finished(results)
 	})
 }
 
 // releaseRecords has records deleted that this instance holds no longer.
-func (l *loop) releaseRecords(ctx context.Context, releases []release) []result {
+func (d *dispatcher) releaseRecords(ctx context.Context, releases []release) []result {
 	results, deletions := make([]result, len(releases)), make([]kv.Write, len(releases))
 	for i := range releases {
 		results[i] = result{release: &releases[i]}
@@ -148,13 +148,13 @@ func (l *loop) releaseRecords(ctx context.Context, releases []release) []result 
 	}
 	failed := 0
 	var sample error
-	for i, err := range l.registrar.Release(ctx, deletions) {
+	for i, err := range d.registrar.Release(ctx, deletions) {
 		if err != nil {
 			failed, sample, results[i].err = failed+1, err, err
 		}
 	}
 	if failed > 0 {
-		l.log.Warn("registrations could not be released; while this instance runs it is tried again, and later others take them", "subscriptions", failed, "error", sample)
+		d.log.Warn("registrations could not be released; while this instance runs it is tried again, and later others take them", "subscriptions", failed, "error", sample)
 	}
 	return results
 }
@@ -164,26 +164,26 @@ const releaseAgain = time.Second
 
 // releaseUnreleased tries again to delete the records of what is no longer configured: they name an instance that lives, so that
 // nobody else would take them.
-func (l *loop) releaseUnreleased(now time.Time, wake *time.Time) {
+func (d *dispatcher) releaseUnreleased(now time.Time, wake *time.Time) {
 	switch {
-	case l.stopping.Load() || l.retired.Load():
-		l.unreleased = nil
-	case len(l.unreleased) == 0:
-	case now.Before(l.releaseAt):
-		sooner(wake, l.releaseAt)
+	case d.stopping.Load() || d.retired.Load():
+		d.unreleased = nil
+	case len(d.unreleased) == 0:
+	case now.Before(d.releaseAt):
+		sooner(wake, d.releaseAt)
 	default:
-		for _, w := range l.unreleased {
-			if l.withKey(w.Key) == nil { // else it is configured anew
-				w.Term = l.inbox.fence.Term()
-				l.releases = append(l.releases, release{Write: w, since: now})
+		for _, w := range d.unreleased {
+			if d.withKey(w.Key) == nil { // else it is configured anew
+				w.Term = d.inbox.fence.Term()
+				d.releases = append(d.releases, release{Write: w, since: now})
 			}
 		}
-		l.unreleased = nil
+		d.unreleased = nil
 	}
 }
 
 // tellRegistered counts the successes of each cause in a row.
-func (l *loop) tellRegistered(results []result) {
+func (d *dispatcher) tellRegistered(results []result) {
 	for from := 0; from < len(results); {
 		cause, n, at := results[from].cause, 0, time.Time{}
 		for ; from < len(results) && results[from].cause == cause; from++ {
@@ -192,12 +192,12 @@ func (l *loop) tellRegistered(results []result) {
 			}
 		}
 		if n > 0 {
-			l.onReg(l.store, cause, n, at)
+			d.onReg(d.store, cause, n, at)
 		}
 	}
 }
 
-func (l *loop) count(it *managed, o *registrar.Result) {
+func (d *dispatcher) count(it *managed, o *registrar.Result) {
 	outcome := "registered"
 	switch {
 	case o.Superseded:
@@ -206,10 +206,10 @@ func (l *loop) count(it *managed, o *registrar.Result) {
 		outcome = "failed"
 	default:
 		took := o.At.Sub(it.proxy.CauseAt).Seconds()
-		l.metrics.Latency.WithLabelValues(string(it.proxy.Cause)).Observe(took)
+		d.metrics.Latency.WithLabelValues(string(it.proxy.Cause)).Observe(took)
 		if it.proxy.Cause == registration.Takeover {
-			l.metrics.MoveSeconds.WithLabelValues("claim").Observe(took)
+			d.metrics.MoveSeconds.WithLabelValues("claim").Observe(took)
 		}
 	}
-	l.metrics.Attempts.WithLabelValues(string(it.proxy.Cause), outcome).Inc()
+	d.metrics.Attempts.WithLabelValues(string(it.proxy.Cause), outcome).Inc()
 }

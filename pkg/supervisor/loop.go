@@ -3,13 +3,8 @@ package supervisor
 import (
 	"context"
 	"log/slog"
-	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 	"unsafe"
-
-	"golang.org/x/time/rate"
 
 	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/breaker"
@@ -20,13 +15,6 @@ import (
 	"github.com/exesdb/subproxy/pkg/registrar"
 	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
-)
-
-// A cluster event is acted on at once. More of them than eventBurst in a short time are merged, one round every
-// eventInterval: leaders change in seconds, so a faster sequence is a flood, and costs a handful of rounds.
-const (
-	eventBurst    = 4
-	eventInterval = 200 * time.Millisecond
 )
 
 // dueInterval is the least time between two looks at what is due by time. Jitter spreads timers evenly, and thousands that fall
@@ -60,86 +48,48 @@ type managed struct {
 
 var _ [480 - unsafe.Sizeof(managed{})]byte // else it does not compile
 
-// release is a record to be deleted, or offered to another instance, once what the proxy's sink has in hand is done with:
-// the next holder then begins after it.
-type release struct {
-	kv.Write
-	since   time.Time // zero: package rebalance tells how long it took
-	drained <-chan struct{}
-	from    *delivery.Endpoint // where its events came in; nil: nowhere
-	offered bool               // to another instance, and not deleted
-}
-
 // loop owns the proxies of one store. All its fields but the inbox belong to the goroutine that runs it.
 type loop struct {
-	*shared
-	ctx       context.Context // of run
-	store     string
-	inbox     *inbox
-	endpoints *delivery.Endpoints // nil: the proxies receive no events
-	log       *slog.Logger
+	*roster
+	holder     *holder
+	dispatcher *dispatcher
+	watch      *watch
+	reporter   *reporter
+	alerter    *alerter
+	actions    *actions
 
-	items    []*managed
-	byName   map[string]*managed
 	due      dueHeap
 	dueAgain time.Time // not before it is looked again
-
-	ready    []*managed // admitted attempts, not yet handed to the registrar
-	priority []*managed // the same, that operators wait for
-	unheld   []*managed // the same, of subscriptions that nobody holds
-	releases []release
-	flight   int // attempts and releases handed over and not ended
-
-	unreleased []kv.Write // of what is no longer configured: they failed
-	releaseAt  time.Time  // when they are tried again
-
-	transfers *rebalance.Rebalancer // what moves to this instance, and from it
-
-	batches  registrar.Batches
-	launched atomic.Int32 // batches handed over and not ended
-	rounds   int          // attempts not ended that belong to the event round under way
-	limit    *rate.Limiter
-	actions  []*action
-	lost     losses // in this turn
-	watch    watch  // whether the store's events come
-	applied  uint64 // changes of which proxies there are, so far
-	depth    int    // how deep runUrgent is in itself
-	ending   bool   // everything was removed; the loop ends once that is released
-	work     sync.WaitGroup
-
-	// The settings in force, and what they were made from (rules).
-	stretched     proxy.Settings
-	stretchedFrom *proxy.Settings
-	stretchedFor  int64
-
-	report report
-
-	unparked unparked
+	lost     losses    // in this turn
+	applied  uint64    // changes of which proxies there are, so far
+	depth    int       // how deep runUrgent is in itself
+	ending   bool      // everything was removed; the loop ends once that is released
 }
 
 func newLoop(s *shared, store string) *loop {
-	l := &loop{
-		shared: s, store: store, inbox: newInbox(delivery.NewFence(store, s.logger)), log: s.logger.With("store", store),
-		byName: map[string]*managed{}, transfers: rebalance.New(s.owner),
-		limit: rate.NewLimiter(rate.Every(eventInterval), eventBurst),
-	}
+	o := newRoster(s, store)
+	l := &loop{roster: o, watch: &watch{roster: o}}
+	l.dispatcher = newDispatcher(o)
+	l.reporter = &reporter{roster: o, watch: l.watch, yield: l.breathe}
+	l.alerter = &alerter{roster: o, watch: l.watch, reporter: l.reporter}
+	l.actions = &actions{roster: o, reporter: l.reporter}
+	l.holder = &holder{roster: o, alerter: l.alerter}
 	if s.delivery != nil {
-		l.endpoints = s.delivery.Endpoints(l.inbox.fence, l)
+		l.holder.endpoints = s.delivery.Endpoints(o.inbox.fence, l.holder)
 	}
-	l.transfers.Note(rebalance.Input{Kind: rebalance.MembersChanged, Members: s.members.Load().Of(store)}, time.Now())
 	return l
 }
 
 // run is the loop. It ends after stop has released everything, or when ctx ends.
 func (l *loop) run(ctx context.Context) {
-	defer l.work.Wait()
-	l.ctx = ctx
+	defer l.dispatcher.work.Wait()
+	l.dispatcher.ctx = ctx
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
 		now := time.Now()
 		wake := l.turn(ctx, now)
-		if l.ending && l.flight == 0 && len(l.releases) == 0 && l.transfers.Offered() == 0 && len(l.unreleased) == 0 {
+		if l.ending && l.dispatcher.flight == 0 && len(l.dispatcher.releases) == 0 && l.transfers.Offered() == 0 && len(l.dispatcher.unreleased) == 0 {
 			return
 		}
 		timer.Reset(time.Until(wake))
@@ -160,7 +110,7 @@ func (l *loop) turn(ctx context.Context, now time.Time) (wake time.Time) {
 		l.finish(&t.results[i], now)
 		l.breathe(i)
 	}
-	l.tellRegistered(t.results)
+	l.dispatcher.tellRegistered(t.results)
 	if t.voided {
 		for i, it := range l.items {
 			l.step(it, proxy.Input{Kind: proxy.Voided}, now)
@@ -171,7 +121,7 @@ func (l *loop) turn(ctx context.Context, now time.Time) (wake time.Time) {
 		l.seen(&t.news[i], now)
 		l.breathe(i)
 	}
-	if l.mayStartRound(now, &wake) {
+	if l.dispatcher.mayStartRound(now, &wake) {
 		l.event(l.inbox.takeEvents(), now)
 	}
 	for i := range t.tasks {
@@ -179,9 +129,9 @@ func (l *loop) turn(ctx context.Context, now time.Time) (wake time.Time) {
 	}
 	l.runUrgent()
 	l.stepDue(now)
-	l.releaseUnreleased(now, &wake)
+	l.dispatcher.releaseUnreleased(now, &wake)
 	l.transfer(now, &wake)
-	l.launch(ctx) // after transfer, which claims and releases
+	l.dispatcher.launch(ctx) // after transfer, which claims and releases
 	l.tellSuperseded()
 	l.observe(now, &wake)
 	l.publish(now, &wake)
@@ -192,6 +142,19 @@ func (l *loop) turn(ctx context.Context, now time.Time) (wake time.Time) {
 		sooner(&wake, next)
 	}
 	return wake
+}
+
+// publish tells what is due to be told. While there is no connection, alerts are kept and statuses are not: an alert is
+// what happened, a status is what is.
+func (l *loop) publish(now time.Time, wake *time.Time) {
+	l.alerter.alert(now, wake)
+	l.alerter.alertUnparked(now, wake)
+	if !l.connected() {
+		sooner(wake, now.Add(soonDelay))
+		return
+	}
+	l.alerter.publishKept()
+	l.reporter.publish(l.dispatcher.flight > 0, now, wake)
 }
 
 // stepDue steps what is due by time.
@@ -207,25 +170,6 @@ func (l *loop) stepDue(now time.Time) {
 	}
 }
 
-// mayStartRound reports whether pending cluster events may be acted on now: not while a round is under way, and not
-// faster than the limit.
-func (l *loop) mayStartRound(now time.Time, wake *time.Time) bool {
-	if !l.inbox.eventPending() {
-		return false
-	}
-	if l.flight > 0 {
-		sooner(wake, l.batches.GiveUp(now, l.settings.Load().VerificationTimeout/2))
-	}
-	if l.rounds > 0 {
-		return false
-	}
-	if l.limit.AllowN(now, 1) {
-		return true
-	}
-	sooner(wake, now.Add(eventInterval/4))
-	return false
-}
-
 // step applies an input to a proxy and sees to its effects.
 func (l *loop) step(it *managed, in proxy.Input, now time.Time) {
 	in.Jitter = backoff.Jitter()
@@ -234,14 +178,14 @@ func (l *loop) step(it *managed, in proxy.Input, now time.Time) {
 	if fx.Attempt {
 		it.inEvent = isEvent(it.proxy.Cause)
 		if it.inEvent {
-			l.rounds++
+			l.dispatcher.rounds++
 		}
-		l.admit(it)
+		l.dispatcher.admit(it)
 	}
 	from := it.endpoint
-	l.syncEndpoint(it)
+	l.holder.sync(it)
 	if fx.Release {
-		l.release(it, from, in.Kind == proxy.Unassigned, now)
+		l.dispatcher.release(it, from, in.Kind == proxy.Unassigned, now)
 	}
 	if fx.Superseded != nil {
 		l.superseded(it, *fx.Superseded, now)
@@ -250,9 +194,9 @@ func (l *loop) step(it *managed, in proxy.Input, now time.Time) {
 		if l.alerts != nil && fx.Entered == breaker.Healthy && l.alerts.Inherited(l.store, it.proxy.Name) {
 			it.alone = true // another run raised it, and is gone
 		}
-		l.report.entered(it, fx.Entered, now)
+		l.alerter.entered(it, fx.Entered, now)
 	}
-	l.mark(it, fx.Publish)
+	l.reporter.mark(it, fx.Publish)
 	switch p := &it.proxy; {
 	case it.removed:
 	case p.Stopped:
@@ -272,7 +216,7 @@ func isEvent(c registration.Cause) bool {
 }
 
 func (l *loop) finish(r *result, now time.Time) {
-	l.flight--
+	l.dispatcher.flight--
 	if r.release != nil {
 		l.finishRelease(r, now)
 		return
@@ -280,21 +224,21 @@ func (l *loop) finish(r *result, now time.Time) {
 	it := r.item
 	if it.inEvent {
 		it.inEvent = false
-		l.rounds--
+		l.dispatcher.rounds--
 	}
-	l.count(it, r.Result)
+	l.dispatcher.count(it, r.Result)
 	l.transfers.Note(rebalance.Input{
 		Kind: rebalance.Registered, Key: it.key, Began: it.proxy.CauseAt, Took: r.At.Sub(it.proxy.CauseAt), Failed: r.Err != nil || r.Superseded,
 	}, now)
 	l.inbox.fence.Learn(r.Term, now)
 	if it.removed {
 		if it.proxy.Step(proxy.Input{Kind: proxy.Finished, Outcome: outcomeOf(r.Result)}, now, l.rules()).Release {
-			l.release(it, nil, false, now)
+			l.dispatcher.release(it, nil, false, now)
 		}
 		return
 	}
 	l.step(it, proxy.Input{Kind: proxy.Finished, Outcome: outcomeOf(r.Result)}, now)
-	l.settleActions(it, now)
+	l.actions.settle(it, now)
 }
 
 // finishRelease ends a release. Of what is no longer configured here, one that failed is tried again: its record names an
@@ -307,7 +251,7 @@ func (l *loop) finishRelease(r *result, now time.Time) {
 	if it := l.withKey(r.release.Key); it != nil {
 		l.noteStandby(it, now)
 	} else if r.err != nil {
-		l.unreleased, l.releaseAt = append(l.unreleased, r.release.Write), now.Add(releaseAgain)
+		l.dispatcher.unreleased, l.dispatcher.releaseAt = append(l.dispatcher.unreleased, r.release.Write), now.Add(releaseAgain)
 	}
 }
 
@@ -317,24 +261,6 @@ func outcomeOf(r *registrar.Result) proxy.Outcome {
 		Revision: r.Revision, Incarnation: r.Incarnation, Known: r.Known, Written: r.Written, Verified: r.Verified, At: r.At,
 		Err: r.Err, FoundIncarnation: r.FoundIncarnation, Missing: r.Missing, Superseded: r.Superseded, By: r.By,
 	}
-}
-
-// withKey is the item of a registration's key; nil where there is none. A map of keys would cost as much as all else that is
-// kept of a name.
-func (l *loop) withKey(key string) *managed {
-	name, err := nameOf(key)
-	if err != nil {
-		return nil
-	}
-	if it := l.byName[name]; it != nil && it.key == key {
-		return it
-	}
-	return nil
-}
-
-// nameOf is the subscription's name in a registration's key.
-func nameOf(key string) (string, error) {
-	return subscription.DecodeToken(key[strings.LastIndexByte(key, '.')+1:])
 }
 
 // seen takes one entry of the bucket. Only records of others are decoded.
@@ -443,13 +369,4 @@ func (l *loop) tellSuperseded() {
 	}
 	l.log.Log(context.Background(), level, "another instance holds subscriptions now; standing by", "subscriptions", l.lost.n, "first", l.lost.first, "by", l.lost.by.Name, "id", l.lost.by.ID)
 	l.lost = losses{}
-}
-
-// rules are the settings in force, for all that the instance is configured with, in whichever store.
-func (l *loop) rules() *proxy.Settings {
-	base, n := l.settings.Load(), l.configured.Load()
-	if base != l.stretchedFrom || n != l.stretchedFor {
-		l.stretched, l.stretchedFrom, l.stretchedFor = base.Stretched(int(n)), base, n
-	}
-	return &l.stretched
 }

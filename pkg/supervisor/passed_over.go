@@ -31,32 +31,32 @@ func (p *passedOver) standing(now time.Time) *event.PassedOver {
 }
 
 // alertPassedOver raises the store's alert for messages that are no events, or takes that reason back.
-func (l *loop) alertPassedOver(now time.Time) {
-	a := &l.report.store
-	found := l.watch.passedOver.standing(now)
-	if !l.holdsAny() {
+func (al *alerter) alertPassedOver(now time.Time) {
+	a := &al.standing
+	found := al.watch.passedOver.standing(now)
+	if !al.holdsAny() {
 		found = nil
 	}
 	if (found != nil) == a.passedOver {
 		return
 	}
 	a.passedOver = found != nil
-	for _, it := range l.items {
+	for _, it := range al.items {
 		if it.endpoint != nil {
-			l.mark(it, proxy.Soon)
+			al.reporter.mark(it, proxy.Soon)
 		}
 	}
 	if found == nil {
-		l.lowerStore("no message of the store's stream was passed over any more", nil, now)
+		al.lowerStore("no message of the store's stream was passed over any more", nil, now)
 		return
 	}
-	delete(a.inherited, l.owner.Name) // this one is in its place
+	delete(a.inherited, al.owner.Name) // this one is in its place
 	if a.level == "" {
 		a.level = status.Warning
 	}
-	l.raisePassedOver(now)
+	al.raisePassedOver(now)
 }
 
-func (l *loop) raisePassedOver(now time.Time) {
-	l.sendStoreAlert(status.Warning, l.watch.passedOver.last.String(), nil, breaker.Healthy, l.holds(), now)
+func (al *alerter) raisePassedOver(now time.Time) {
+	al.sendStoreAlert(status.Warning, al.watch.passedOver.last.String(), nil, breaker.Healthy, al.holds(), now)
 }

@@ -12,20 +12,20 @@ import (
 // wait for each answer.
 
 // admit queues an attempt that its breaker admitted.
-func (l *loop) admit(it *managed) {
+func (d *dispatcher) admit(it *managed) {
 	it.ready = true
 	switch {
 	case it.asked:
-		l.priority = append(l.priority, it)
+		d.priority = append(d.priority, it)
 	case it.proxy.Cause == registration.Takeover:
-		l.unheld = append(l.unheld, it)
+		d.unheld = append(d.unheld, it)
 	default:
-		l.ready = append(l.ready, it)
+		d.ready = append(d.ready, it)
 	}
 }
 
 // prioritize makes an item's attempts go first until no action waits for them any more. One that is queued already comes forward.
-func (l *loop) prioritize(it *managed) {
+func (d *dispatcher) prioritize(it *managed) {
 	if it.asked {
 		return
 	}
@@ -33,26 +33,26 @@ func (l *loop) prioritize(it *managed) {
 	if !it.ready {
 		return
 	}
-	for _, queue := range []*[]*managed{&l.ready, &l.unheld} {
+	for _, queue := range []*[]*managed{&d.ready, &d.unheld} {
 		if place := slices.Index(*queue, it); place >= 0 {
 			*queue = slices.Delete(*queue, place, place+1)
-			l.priority = append(l.priority, it)
+			d.priority = append(d.priority, it)
 		}
 	}
 }
 
 // launchPriority hands over the attempts that go first.
-func (l *loop) launchPriority(ctx context.Context) {
-	if len(l.priority) == 0 {
+func (d *dispatcher) launchPriority(ctx context.Context) {
+	if len(d.priority) == 0 {
 		return
 	}
-	items, attempts := l.attempts(&l.priority, batchSize)
-	settings := l.settings.Load()
-	l.flight += len(items)
-	l.work.Go(func() {
-		ctx, end := l.batches.Begin(ctx)
-		results := l.register(ctx, items, attempts, settings)
+	items, attempts := d.attempts(&d.priority, batchSize)
+	settings := d.settings.Load()
+	d.flight += len(items)
+	d.work.Go(func() {
+		ctx, end := d.batches.Begin(ctx)
+		results := d.register(ctx, items, attempts, settings)
 		end()
-		l.inbox.finished(results)
+		d.inbox.finished(results)
 	})
 }

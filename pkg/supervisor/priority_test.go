@@ -54,7 +54,7 @@ func TestOperatorsAttemptWaitsForNoOther(t *testing.T) {
 			t.Error("its next attempts go first too")
 		}
 		bucket.full.Store(false)
-		r.loops["s"].batches.GiveUp(time.Now().Add(time.Hour), 0)
+		r.loops["s"].dispatcher.batches.GiveUp(time.Now().Add(time.Hour), 0)
 	})
 }
 

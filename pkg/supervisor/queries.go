@@ -36,7 +36,7 @@ func (s *Supervisor) Ready(ctx context.Context) bool {
 
 // Statuses returns the statuses of the proxies that the request names.
 func (s *Supervisor) Statuses(ctx context.Context, r control.Request) ([]status.Status, error) {
-	statuses, err := gather(ctx, s, r.Store, func(l *loop, now time.Time) []status.Status { return l.statuses(r, now) })
+	statuses, err := gather(ctx, s, r.Store, func(l *loop, now time.Time) []status.Status { return l.reporter.statuses(r, now) })
 	slices.SortFunc(statuses, func(a, b status.Status) int {
 		return cmp.Or(cmp.Compare(a.Store, b.Store), cmp.Compare(a.Name, b.Name))
 	})
@@ -45,7 +45,7 @@ func (s *Supervisor) Statuses(ctx context.Context, r control.Request) ([]status.
 
 // Summaries returns a summary a store.
 func (s *Supervisor) Summaries(ctx context.Context) ([]status.Summary, error) {
-	return gather(ctx, s, "", func(l *loop, now time.Time) []status.Summary { return []status.Summary{l.summary(now)} })
+	return gather(ctx, s, "", func(l *loop, now time.Time) []status.Summary { return []status.Summary{l.reporter.summary(now)} })
 }
 
 // Holds reports how many proxies the request names that this instance holds, that is, which do not stand by.

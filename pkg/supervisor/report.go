@@ -1,13 +1,12 @@
 package supervisor
 
 import (
-	"encoding/json"
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/breaker"
+	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/proxy"
-	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/status"
 )
 
@@ -20,74 +19,47 @@ const (
 	pause = 2 * time.Millisecond
 )
 
-// report is what the loop has to tell the outside and has not told yet.
-type report struct {
+// reporter publishes statuses and summaries. It belongs to the loop's goroutine.
+type reporter struct {
+	*roster
+	watch *watch
+	yield func(stepped int) // the loop's breathe
+
 	atOnce []*managed
 	soon   []*managed
 	soonAt time.Time // when the first of soon may wait no longer
-
-	changed   map[*managed]breaker.Health // entered since changedAt
-	changedAt time.Time
-	store     storeAlert
-	kept      []status.Alert // raised while there was no connection
 
 	beatAt    time.Time // when the next heartbeat slice is due
 	beatPlace int       // the item it begins with
 	summaryAt time.Time
 }
 
-func (r *report) entered(it *managed, h breaker.Health, now time.Time) {
-	if h == breaker.Healthy && !it.alone && !it.covered {
-		delete(r.changed, it)
-		return
-	}
-	if r.changed == nil {
-		r.changed = map[*managed]breaker.Health{}
-	}
-	if len(r.changed) == 0 {
-		r.changedAt = now
-	}
-	r.changed[it] = h
-}
-
-func (l *loop) mark(it *managed, u proxy.Urgency) {
+func (r *reporter) mark(it *managed, u proxy.Urgency) {
 	if u <= it.dirty || it.removed {
 		return
 	}
 	it.dirty = u
 	if u == proxy.AtOnce {
-		l.report.atOnce = append(l.report.atOnce, it)
+		r.atOnce = append(r.atOnce, it)
 		return
 	}
-	if len(l.report.soon) == 0 {
-		l.report.soonAt = time.Now().Add(soonDelay)
+	if len(r.soon) == 0 {
+		r.soonAt = time.Now().Add(soonDelay)
 	}
-	l.report.soon = append(l.report.soon, it)
+	r.soon = append(r.soon, it)
 }
 
-// publish tells what is due to be told. While there is no connection, alerts are kept and statuses are not: an alert is
-// what happened, a status is what is.
-func (l *loop) publish(now time.Time, wake *time.Time) {
-	l.alert(now, wake)
-	l.alertUnparked(now, wake)
-	if !l.connected() {
-		sooner(wake, now.Add(soonDelay))
-		return
-	}
-	r := &l.report
-	for _, a := range r.kept {
-		l.publishAlert(a)
-	}
-	r.kept = nil
+// publish tells what is due to be told of how the proxies are. While a round is under way, details wait.
+func (r *reporter) publish(inRound bool, now time.Time, wake *time.Time) {
 	left := publishSlice
-	l.flush(&r.atOnce, now, &left)
-	if l.flight == 0 || !now.Before(r.soonAt) {
-		l.flush(&r.soon, now, &left)
+	r.flush(&r.atOnce, now, &left)
+	if !inRound || !now.Before(r.soonAt) {
+		r.flush(&r.soon, now, &left)
 	} else if len(r.soon) > 0 {
 		sooner(wake, r.soonAt)
 	}
-	l.heartbeat(now, &left, wake)
-	l.summarize(now, wake)
+	r.heartbeat(now, &left, wake)
+	r.summarize(now, wake)
 	if len(r.atOnce) > 0 || len(r.soon) > 0 && left <= 0 {
 		sooner(wake, now.Add(pause))
 	}
@@ -100,16 +72,16 @@ func sooner(wake *time.Time, at time.Time) {
 }
 
 // flush publishes the statuses of as many items as are left to publish, and leaves the rest queued.
-func (l *loop) flush(queue *[]*managed, now time.Time, left *int) {
+func (r *reporter) flush(queue *[]*managed, now time.Time, left *int) {
 	for n := 0; len(*queue) > 0 && *left > 0; n++ {
 		it := (*queue)[0]
 		*queue = (*queue)[1:]
 		if it.dirty != proxy.NotNow && !it.removed {
 			it.dirty = proxy.NotNow
-			l.send("status", status.StatusSubject(l.store, it.proxy.Name), l.status(it, now))
+			r.send("status", status.StatusSubject(r.store, it.proxy.Name), r.status(it, now))
 			*left--
 		}
-		l.breathe(n)
+		r.yield(n)
 	}
 	if len(*queue) == 0 {
 		*queue = nil
@@ -118,18 +90,17 @@ func (l *loop) flush(queue *[]*managed, now time.Time, left *int) {
 
 // heartbeat repeats every status once an interval, a slice at a time: ten slices a second, each with the share that
 // falls to a tenth of a second, begin where the last one ended.
-func (l *loop) heartbeat(now time.Time, left *int, wake *time.Time) {
+func (r *reporter) heartbeat(now time.Time, left *int, wake *time.Time) {
 	const tick = 100 * time.Millisecond
-	r := &l.report
-	interval := l.settings.Load().HeartbeatInterval
-	if len(l.items) == 0 || *left <= 0 {
+	interval := r.settings.Load().HeartbeatInterval
+	if len(r.items) == 0 || *left <= 0 {
 		return
 	}
 	if now.Before(r.beatAt) {
 		sooner(wake, r.beatAt)
 		return
 	}
-	share := len(l.items)
+	share := len(r.items)
 	wait := interval
 	if slices := int(interval / tick); share > slices && slices > 0 {
 		share, wait = (share+slices-1)/slices, tick
@@ -137,35 +108,34 @@ func (l *loop) heartbeat(now time.Time, left *int, wake *time.Time) {
 		share, wait = 1, interval/time.Duration(share)
 	}
 	for n := range share {
-		l.breathe(n)
-		r.beatPlace = (r.beatPlace + 1) % len(l.items)
-		it := l.items[r.beatPlace]
+		r.yield(n)
+		r.beatPlace = (r.beatPlace + 1) % len(r.items)
+		it := r.items[r.beatPlace]
 		if it.proxy.Standby && it.proxy.Health == breaker.Standby {
 			continue // its holder's is the one to repeat
 		}
 		it.dirty = proxy.NotNow
-		l.send("status", status.StatusSubject(l.store, it.proxy.Name), l.status(it, now))
+		r.send("status", status.StatusSubject(r.store, it.proxy.Name), r.status(it, now))
 	}
 	r.beatAt = now.Add(backoff.Spread(wait, backoff.Jitter()))
 	sooner(wake, r.beatAt)
 }
 
-func (l *loop) summarize(now time.Time, wake *time.Time) {
-	r := &l.report
+func (r *reporter) summarize(now time.Time, wake *time.Time) {
 	if now.Before(r.summaryAt) {
 		sooner(wake, r.summaryAt)
 		return
 	}
-	r.summaryAt = now.Add(backoff.Spread(l.settings.Load().SummaryInterval, backoff.Jitter()))
+	r.summaryAt = now.Add(backoff.Spread(r.settings.Load().SummaryInterval, backoff.Jitter()))
 	sooner(wake, r.summaryAt)
-	l.send("summary", status.SummarySubject(l.store), l.summary(now))
+	r.send("summary", status.SummarySubject(r.store), r.summary(now))
 }
 
-func (l *loop) summary(now time.Time) status.Summary {
-	s := status.Summary{Envelope: status.NewEnvelope(status.SummaryType, now), Store: l.store, Owner: l.owner, Subscriptions: len(l.items)}
+func (r *reporter) summary(now time.Time) status.Summary {
+	s := status.Summary{Envelope: status.NewEnvelope(status.SummaryType, now), Store: r.store, Owner: r.owner, Subscriptions: len(r.items)}
 	furthest := uint64(0)
-	for i, it := range l.items {
-		l.breathe(i)
+	for i, it := range r.items {
+		r.yield(i)
 		s.Add(it.proxy.Health, 1)
 		switch it.proxy.Breaker.State() {
 		case breaker.Open:
@@ -184,38 +154,38 @@ func (l *loop) summary(now time.Time) status.Summary {
 		if it.proxy.Refusal != "" {
 			s.Refusing++
 		}
-		if moving, _ := l.moving(it); moving != "" {
+		if moving, _ := r.moving(it); moving != "" {
 			s.Moving++
 		}
-		if lag := l.lag(it); lag != nil && *lag > 0 {
+		if lag := r.watch.lag(it); lag != nil && *lag > 0 {
 			s.Behind++
 			furthest = max(furthest, *lag)
 		}
-		if l.stalled(it, now) {
+		if r.watch.stalled(it, now) {
 			s.Stalled++
 		}
 	}
-	if s.Trouble, s.ProgressAt = l.watch.trouble, instant(l.watch.at); l.watch.known {
+	if s.Trouble, s.ProgressAt = r.watch.trouble, instant(r.watch.at); r.watch.known {
 		s.Lag = &furthest
 	}
-	s.PassedOver = l.watch.passedOver.standing(now)
-	s.Term, s.Leader = l.inbox.leadership()
+	s.PassedOver = r.watch.passedOver.standing(now)
+	s.Term, s.Leader = r.inbox.leadership()
 	return s
 }
 
-func (l *loop) status(it *managed, now time.Time) status.Status {
+func (r *reporter) status(it *managed, now time.Time) status.Status {
 	p := &it.proxy
-	moving, next := l.moving(it)
+	moving, next := r.moving(it)
 	s := status.Status{
 		Envelope: status.NewEnvelope(status.StatusType, now),
 		Store:    p.Store, Name: p.Name, SubscriptionType: p.Type, Selector: p.Selector,
 		Health: p.Health, Breaker: p.Breaker.State(), Registered: p.Registered, Verified: p.Verified,
 		Verification: "on", ConsecutiveFailures: p.Failures, LastSuccess: instant(p.LastSuccess), LastCause: p.Cause,
-		LastError: l.trouble(it, now), LatencyMS: float64(p.Latency.Microseconds()) / 1000, Revision: p.Revision,
-		Incarnation: p.Incarnation, Owner: l.holder(p), ReportedBy: l.owner, NextAttemptAt: instant(next),
+		LastError: r.trouble(it, now), LatencyMS: float64(p.Latency.Microseconds()) / 1000, Revision: p.Revision,
+		Incarnation: p.Incarnation, Owner: r.holder(p), ReportedBy: r.owner, NextAttemptAt: instant(next),
 		HeldSince: instant(p.HeldSince), Moving: moving,
 	}
-	if !l.settings.Load().Verify {
+	if !r.settings.Load().Verify {
 		s.Verification = "off"
 	}
 	if it.endpoint != nil {
@@ -228,8 +198,8 @@ func (l *loop) status(it *managed, now time.Time) status.Status {
 		case c.Last > 0 || c.Delivered > 0:
 			s.SinkState = status.SinkTaking
 		}
-		s.Lag, s.Stalled, s.PassedOver = l.lag(it), l.stalled(it, now), l.watch.passedOver.standing(now)
-		if g, any := l.watch.gaps[p.Name]; any {
+		s.Lag, s.Stalled, s.PassedOver = r.watch.lag(it), r.watch.stalled(it, now), r.watch.passedOver.standing(now)
+		if g, any := r.watch.gaps[p.Name]; any {
 			s.Gap = &g
 		}
 	}
@@ -237,22 +207,11 @@ func (l *loop) status(it *managed, now time.Time) status.Status {
 }
 
 // trouble is what is wrong with a subscription; empty: nothing.
-func (l *loop) trouble(it *managed, now time.Time) string {
+func (r *reporter) trouble(it *managed, now time.Time) string {
 	if own := it.proxy.Trouble(); own != "" || !it.proxy.Hindered {
 		return own
 	}
-	return l.hindrance(it, now)
-}
-
-// holder is who is known to hold the subscription; nobody where it is not registered.
-func (l *loop) holder(p *proxy.Proxy) registration.Owner {
-	if p.Standby || !p.Started {
-		if p.Holder != nil {
-			return *p.Holder
-		}
-		return registration.Owner{}
-	}
-	return l.owner
+	return r.watch.hindrance(it, now)
 }
 
 func instant(t time.Time) *time.Time {
@@ -263,14 +222,14 @@ func instant(t time.Time) *time.Time {
 	return &t
 }
 
-func (l *loop) send(message, subject string, payload any) {
-	data, err := json.Marshal(payload)
-	if err == nil {
-		err = l.publisher(subject, data)
+func (r *reporter) statuses(of control.Request, now time.Time) []status.Status {
+	items := r.named(of.Name)
+	statuses := make([]status.Status, 0, len(items))
+	for i, it := range items {
+		if !of.Held || !r.idle(it) {
+			statuses = append(statuses, r.status(it, now))
+		}
+		r.yield(i)
 	}
-	if err != nil {
-		l.untold(subject, err)
-		return
-	}
-	l.metrics.Published.WithLabelValues(message).Inc()
+	return statuses
 }

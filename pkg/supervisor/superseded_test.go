@@ -83,7 +83,7 @@ func TestSubscriberThatHasSeenALaterIncarnationMakesTheProxyAskTheBucket(t *test
 			entry = kv.Entry{Key: it.key, Revision: 1, Operation: kv.Deleted, Incarnation: 2}
 		}
 		l.bucket, it.number = &memory{history: []kv.Entry{entry}}, 1
-		l.openEndpoint(it, nil)
+		l.holder.open(it, nil)
 		it.endpoint.SetIncarnation(1)
 		header := nats.Header{event.SequenceHeader: {"1"}}
 		if err := nc.PublishMsg(&nats.Msg{Subject: d.Prefix() + "1", Header: header}); err != nil {
@@ -103,7 +103,7 @@ func TestSubscriberThatHasSeenALaterIncarnationMakesTheProxyAskTheBucket(t *test
 		if again := len(told.tasks) > 0; again != c.again {
 			t.Errorf("%s: the proxy begins anew: %v", c.name, again)
 		}
-		l.closeEndpoint(it)
+		l.holder.close(it)
 		<-it.busy
 		d.Stop()
 	}

@@ -271,7 +271,7 @@ func (s *Supervisor) Inherit(a status.Standing) bool {
 	defer s.mu.RUnlock()
 	l := s.loops[a.Store]
 	if l != nil {
-		l.inbox.post(func(l *loop, now time.Time) { l.inherit(a, now) })
+		l.inbox.post(func(l *loop, now time.Time) { l.alerter.inherit(a, now) })
 	}
 	return l != nil
 }
@@ -365,7 +365,7 @@ func (s *Supervisor) Retire(by registration.Owner) {
 		l.inbox.post(func(l *loop, now time.Time) {
 			for _, it := range l.items {
 				l.step(it, proxy.Input{Kind: proxy.Retired, News: proxy.News{Owner: by}}, now)
-				l.settleActions(it, now)
+				l.actions.settle(it, now)
 			}
 		})
 	}

@@ -2,10 +2,8 @@ package supervisor
 
 import (
 	"encoding/json"
-	"slices"
 	"time"
 
-	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/payload"
 	"github.com/exesdb/subproxy/pkg/placement"
 	"github.com/exesdb/subproxy/pkg/proxy"
@@ -54,31 +52,15 @@ func (l *loop) shareAnew(now time.Time) {
 	}
 }
 
-// noteStandby notes who holds the subscription of a proxy that stands by.
-func (l *loop) noteStandby(it *managed, now time.Time) {
-	if p := &it.proxy; p.Standby && !p.Stopped {
-		l.transfers.Note(rebalance.Input{Kind: rebalance.StoodBy, Key: it.key, Holder: p.Holder}, now)
-	}
-}
-
 // start begins with a proxy: it is registered, or it stands by where another instance should hold the subscription.
 func (l *loop) start(it *managed, now time.Time) {
 	if !l.transfers.MayStart(it.key, it.proxy.Holder) {
 		l.step(it, proxy.Input{Kind: proxy.Unassigned}, now)
-		l.settleActions(it, now)
+		l.actions.settle(it, now)
 		return
 	}
 	l.transfers.Note(rebalance.Input{Kind: rebalance.Held, Key: it.key}, now)
 	l.step(it, proxy.Input{Kind: proxy.Start, SeenAt: now, Level: l.level.Load()}, now)
-}
-
-// requested notes which of the subscriptions that another instance requests it could be given.
-func (l *loop) requested(r *status.HandOver, now time.Time) {
-	for _, name := range r.Names {
-		if it := l.byName[name]; it != nil && it.releasable() {
-			l.transfers.Note(rebalance.Input{Kind: rebalance.Requested, Key: it.key, Holder: &r.To}, now)
-		}
-	}
 }
 
 // releasable reports whether all is well with the registration: only then it is known what it is registered at.
@@ -108,7 +90,7 @@ func (l *loop) acceptOffers(m *status.HandedOver, now time.Time) {
 // transfer does what is to be done now about subscriptions that are on their way.
 func (l *loop) transfer(now time.Time, wake *time.Time) {
 	for {
-		l.noteDrained(now)
+		l.dispatcher.noteDrained(now)
 		fx := l.transfers.Step(now)
 		l.claim(fx.Claim, now)
 		l.releaseFor(fx.Release, now)
@@ -118,7 +100,7 @@ func (l *loop) transfer(now time.Time, wake *time.Time) {
 		for _, o := range fx.Offer {
 			l.sendOffers(o, now)
 		}
-		l.reclaim(fx.Reclaim)
+		l.dispatcher.reclaim(fx.Reclaim)
 		for _, took := range fx.Transferred {
 			l.metrics.MoveSeconds.WithLabelValues("release").Observe(took.Seconds())
 		}
@@ -148,11 +130,11 @@ func (l *loop) claim(keys []string, now time.Time) {
 // releaseFor releases subscriptions for others that requested them.
 func (l *loop) releaseFor(grants []rebalance.Grant, now time.Time) {
 	for _, g := range grants {
-		it, before := l.withKey(g.Key), len(l.releases)
+		it, before := l.withKey(g.Key), len(l.dispatcher.releases)
 		if it != nil && it.releasable() {
 			l.step(it, proxy.Input{Kind: proxy.Unassigned}, now)
 		}
-		if len(l.releases) > before {
+		if len(l.dispatcher.releases) > before {
 			l.metrics.Moves.WithLabelValues("yielded").Inc()
 			continue
 		}
@@ -163,95 +145,43 @@ func (l *loop) releaseFor(grants []rebalance.Grant, now time.Time) {
 	}
 }
 
-// noteDrained takes what is to be offered out of the releases.
-func (l *loop) noteDrained(now time.Time) {
-	if len(l.releases) == 0 || l.retired.Load() {
-		return
-	}
-	l.releases = slices.DeleteFunc(l.releases, func(r release) bool {
-		if !r.offered || !isClosed(r.drained) {
-			return false
-		}
-		offer := rebalance.Offer{Key: r.Key, Revision: r.Revision, Incarnation: r.Incarnation}
-		if r.from != nil {
-			offer.At = r.from.Position()
-		}
-		l.transfers.Note(rebalance.Input{Kind: rebalance.Drained, Offer: offer}, now)
-		return true
-	})
-}
-
-// reclaim deletes the records of what was offered and not accepted.
-func (l *loop) reclaim(offers []rebalance.Offer) {
-	for _, o := range offers {
-		w := kv.Write{Key: o.Key, Revision: o.Revision, Incarnation: o.Incarnation, Term: l.inbox.fence.Term()}
-		l.releases = append(l.releases, release{Write: w})
-	}
-}
-
 // sendRequest asks a holder for subscriptions. One that does not hear it will be asked again.
-func (l *loop) sendRequest(r rebalance.Request, now time.Time) {
+func (o *roster) sendRequest(r rebalance.Request, now time.Time) {
 	names := make([]string, 0, len(r.Keys))
 	for _, key := range r.Keys {
 		if name, err := nameOf(key); err == nil {
 			names = append(names, name)
 		}
 	}
-	for _, part := range payload.Parts(names, len(names), l.room(), func(name *string) int { return payload.Text(*name) }) {
-		l.sendTransfer(r.Holder, status.HandOver{
-			Envelope: status.NewEnvelope(status.HandOverType, now), Store: l.store, Names: part, To: l.owner,
+	for _, part := range payload.Parts(names, len(names), o.room(), func(name *string) int { return payload.Text(*name) }) {
+		o.sendTransfer(r.Holder, status.HandOver{
+			Envelope: status.NewEnvelope(status.HandOverType, now), Store: o.store, Names: part, To: o.owner,
 		})
 	}
 }
 
 // sendOffers tells a member what it may register. What it does not hear of is reclaimed.
-func (l *loop) sendOffers(o rebalance.Offers, now time.Time) {
-	all := make([]status.Handed, 0, len(o.Offers))
-	for _, offer := range o.Offers {
+func (o *roster) sendOffers(offers rebalance.Offers, now time.Time) {
+	all := make([]status.Handed, 0, len(offers.Offers))
+	for _, offer := range offers.Offers {
 		if name, err := nameOf(offer.Key); err == nil {
 			all = append(all, status.Handed{Name: name, Revision: offer.Revision, Incarnation: offer.Incarnation, Position: offer.At})
 		}
 	}
-	for _, part := range payload.Parts(all, rebalance.MaxWindow, l.room(), (*status.Handed).Size) {
-		l.sendTransfer(o.To, status.HandedOver{
-			Envelope: status.NewEnvelope(status.HandedOverType, now), Store: l.store, Subscriptions: part, From: l.owner,
+	for _, part := range payload.Parts(all, rebalance.MaxWindow, o.room(), (*status.Handed).Size) {
+		o.sendTransfer(offers.To, status.HandedOver{
+			Envelope: status.NewEnvelope(status.HandedOverType, now), Store: o.store, Subscriptions: part, From: o.owner,
 		})
 	}
 }
 
-func (l *loop) sendTransfer(to registration.Owner, message any) {
+func (o *roster) sendTransfer(to registration.Owner, message any) {
 	subject := status.HandOverSubject(to.ID)
 	data, err := json.Marshal(message)
 	if err == nil {
-		err = l.publisher(subject, data)
+		err = o.publisher(subject, data)
 	}
 	if err != nil {
-		l.untold(subject, err)
+		o.untold(subject, err)
 	}
-}
-
-// moving says how a subscription is on its way, and when it is looked at again; zero: not.
-func (l *loop) moving(it *managed) (status.Moving, time.Time) {
-	state, next := l.transfers.StateOf(it.key)
-	switch p := &it.proxy; {
-	case state == rebalance.Releasing:
-		return status.Releasing, time.Time{}
-	case p.Standby && state == rebalance.Requesting:
-		return status.Asking, next
-	case p.Standby && state == rebalance.Waiting:
-		return status.Waiting, next
-	case p.Attempting && p.Cause == registration.Takeover && !p.Registered:
-		return status.Claiming, p.Next
-	default:
-		return "", p.Next
-	}
-}
-
-// idle reports whether this instance has nothing to do with the subscription but to stand by.
-func (l *loop) idle(it *managed) bool {
-	if !it.proxy.Standby || it.proxy.Holder == nil {
-		return false
-	}
-	moving, _ := l.moving(it)
-	return moving == ""
 }

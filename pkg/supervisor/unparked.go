@@ -16,28 +16,28 @@ type unparked struct {
 }
 
 // heldUp notes whether an item is one of them.
-func (l *loop) heldUp(it *managed, held bool, now time.Time) {
+func (al *alerter) heldUp(it *managed, held bool, now time.Time) {
 	if it.unparked == held {
 		return
 	}
 	it.unparked = held
-	u := &l.unparked
+	u := &al.unparked
 	if !held {
 		u.held--
 		return
 	}
-	if u.held++; u.held == 1 && !l.report.store.lot {
+	if u.held++; u.held == 1 && !al.standing.lot {
 		u.due = now.Add(alertWindow)
 	}
 }
 
 // alertUnparked raises the alert, and takes it back.
-func (l *loop) alertUnparked(now time.Time, wake *time.Time) {
-	u, a := &l.unparked, &l.report.store
+func (al *alerter) alertUnparked(now time.Time, wake *time.Time) {
+	u, a := &al.unparked, &al.standing
 	switch {
 	case u.held == 0 && a.lot:
 		a.lot = false
-		l.lowerStore("what subscribers refuse is parked again, or accepted", nil, now)
+		al.lowerStore("what subscribers refuse is parked again, or accepted", nil, now)
 	case u.held == 0:
 		u.due = time.Time{}
 	case u.due.IsZero():
@@ -45,20 +45,20 @@ func (l *loop) alertUnparked(now time.Time, wake *time.Time) {
 		sooner(wake, u.due)
 	default:
 		a.lot, u.due = true, time.Time{}
-		l.raiseLot(now)
+		al.raiseLot(now)
 	}
 }
 
 // raiseLot sends the alert, with the reason of one of them.
-func (l *loop) raiseLot(now time.Time) {
-	a := &l.report.store
+func (al *alerter) raiseLot(now time.Time) {
+	a := &al.standing
 	if a.level == "" || a.covered == 0 {
 		a.level = status.Warning
 	}
-	for _, it := range l.items {
+	for _, it := range al.items {
 		if it.unparked {
-			message := fmt.Sprintf("what subscribers refuse can't be parked, and holds up %d of the store's %d subscriptions", l.unparked.held, len(l.items))
-			l.sendStoreAlert(status.Warning, message, it, breaker.Degraded, l.unparked.held, now)
+			message := fmt.Sprintf("what subscribers refuse can't be parked, and holds up %d of the store's %d subscriptions", al.unparked.held, len(al.items))
+			al.sendStoreAlert(status.Warning, message, it, breaker.Degraded, al.unparked.held, now)
 			return
 		}
 	}

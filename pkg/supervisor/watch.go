@@ -2,7 +2,6 @@ package supervisor
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/breaker"
@@ -22,6 +21,7 @@ const (
 
 // watch sees whether a store's events come: whether somebody sends them, and whether those that are behind move. The loop owns it.
 type watch struct {
+	*roster
 	progress
 	presence
 	standstill
@@ -37,7 +37,7 @@ type watch struct {
 // progressed takes over what the store's emitter tells of how far it is. What it tells comes in parts; names that are not held here
 // are no concern.
 func (l *loop) progressed(m *event.Progress, now time.Time) {
-	w := &l.watch
+	w := l.watch
 	w.told = sign{now, m.Emitter}
 	w.passedOver.take(m.PassedOver)
 	before := w.progress
@@ -50,23 +50,23 @@ func (l *loop) progressed(m *event.Progress, now time.Time) {
 			continue
 		}
 		if before.behind[name] == 0 {
-			l.mark(it, proxy.Soon)
+			l.reporter.mark(it, proxy.Soon)
 		}
 		w.stands(name, w.position(name), it.endpoint.Counts().Delivered, now)
 	}
 	for name := range before.behind {
 		if it := l.byName[name]; it != nil && w.behind[name] == 0 {
-			l.mark(it, proxy.Soon)
+			l.reporter.mark(it, proxy.Soon)
 		}
 	}
 	w.keep(w.behind)
-	l.alertGaps(now)
+	l.alerter.alertGaps(now)
 	l.look(now)
 }
 
 // observe looks after the store's events when that is due.
 func (l *loop) observe(now time.Time, wake *time.Time) {
-	w := &l.watch
+	w := l.watch
 	if !now.Before(w.lookAt) {
 		l.look(now)
 	}
@@ -74,7 +74,7 @@ func (l *loop) observe(now time.Time, wake *time.Time) {
 }
 
 func (l *loop) look(now time.Time) {
-	w, s := &l.watch, l.settings.Load()
+	w, s := l.watch, l.settings.Load()
 	w.renewed = l.inbox.renewed()
 	after := s.EmitterSilentAfter
 	if after == 0 {
@@ -91,73 +91,54 @@ func (l *loop) look(now time.Time) {
 	}
 	w.lookAt = now.Add(every)
 	fresh := w.told.within(max(after, staleAfter), now) && !w.at.IsZero()
-	trouble, present := l.storeTrouble(fresh, now)
+	trouble, present := l.watch.storeTrouble(fresh, now)
 	if known := fresh && present; known != w.known {
 		w.known = known
 		for _, it := range l.items {
 			if it.endpoint != nil {
-				l.mark(it, proxy.Soon)
+				l.reporter.mark(it, proxy.Soon)
 			}
 		}
 	}
 	l.hinder(trouble, now)
-	l.alertPassedOver(now)
-	l.lowerInherited(now)
+	l.alerter.alertPassedOver(now)
+	l.alerter.lowerInherited(now)
 }
 
 // storeTrouble is why none of the proxies gets events, and whether the store has an emitter, as far as is known.
-func (l *loop) storeTrouble(fresh bool, now time.Time) (trouble string, present bool) {
-	w, after := &l.watch, l.settings.Load().EmitterSilentAfter
+func (w *watch) storeTrouble(fresh bool, now time.Time) (trouble string, present bool) {
+	after := w.settings.Load().EmitterSilentAfter
 	switch {
-	case !l.holdsAny():
+	case !w.holdsAny():
 		return "", true
-	case !l.connected():
+	case !w.connected():
 		return w.trouble, true // nothing can be heard of it now
 	}
-	if l.hindered != nil {
-		if reason := l.hindered(); reason != "" {
+	if w.roster.hindered != nil {
+		if reason := w.roster.hindered(); reason != "" {
 			return reason, true
 		}
 	}
 	if after > 0 {
-		if absent := w.absent(l.store, now, after, l.spoken); absent != "" {
+		if absent := w.absent(w.store, now, after, w.spoken); absent != "" {
 			return absent, false
 		}
 	}
 	if fresh && w.progress.trouble != "" {
-		return fmt.Sprintf("no event of store %s is sent: %s", l.store, w.progress.trouble), true
+		return fmt.Sprintf("no event of store %s is sent: %s", w.store, w.progress.trouble), true
 	}
 	if fresh && w.hindered != "" {
-		return fmt.Sprintf("events of store %s come late or not at all, for its emitter: %s", l.store, w.hindered), true
+		return fmt.Sprintf("events of store %s come late or not at all, for its emitter: %s", w.store, w.hindered), true
 	}
 	return "", true
 }
 
-func (l *loop) holdsAny() bool {
-	return slices.ContainsFunc(l.items, func(it *managed) bool { return it.endpoint != nil })
-}
-
-// holds is how many proxies take events here.
-func (l *loop) holds() (n int) {
-	for _, it := range l.items {
-		if it.endpoint != nil {
-			n++
-		}
-	}
-	return n
-}
-
-// spoken reports whether any proxy was ever sent anything.
-func (l *loop) spoken() bool {
-	return slices.ContainsFunc(l.items, func(it *managed) bool { return it.endpoint != nil && it.endpoint.Heard() })
-}
-
 // hinder tells the proxies whether their events come, as far as that changed.
 func (l *loop) hinder(trouble string, now time.Time) {
-	w := &l.watch
+	w := l.watch
 	changed := trouble != w.trouble
 	if w.trouble = trouble; changed {
-		l.alertStore(trouble, now)
+		l.alerter.alertStore(trouble, now)
 	}
 	if !changed && !w.hinders && trouble == "" && len(w.waiting) == 0 && len(w.gaps) == 0 && len(w.standstill) == 0 {
 		return
@@ -168,37 +149,36 @@ func (l *loop) hinder(trouble string, now time.Time) {
 	w.walkedAt, w.hinders = now, false
 	for i, it := range l.items {
 		l.breathe(i)
-		reason := l.hindrance(it, now)
+		reason := l.watch.hindrance(it, now)
 		w.hinders = w.hinders || reason != ""
 		switch {
 		case (reason != "") != it.proxy.Hindered:
 			l.step(it, proxy.Input{Kind: proxy.Hindering, Reason: reason}, now)
 		case reason != "" && changed:
-			l.mark(it, proxy.Soon)
+			l.reporter.mark(it, proxy.Soon)
 		}
 		if h := it.proxy.Health; changed && !it.alone && !it.covered && (h == breaker.Degraded || h == breaker.Failed) {
-			l.report.entered(it, h, now) // the store's alert stood for it until now, perhaps
+			l.alerter.entered(it, h, now) // the store's alert stood for it until now, perhaps
 		}
 	}
 }
 
 // hindrance is why a proxy that is registered, and whose sink takes what comes, gets no events; empty: it gets them.
-func (l *loop) hindrance(it *managed, now time.Time) string {
+func (w *watch) hindrance(it *managed, now time.Time) string {
 	if it.endpoint == nil {
 		return ""
 	}
-	if l.watch.trouble != "" {
-		return l.watch.trouble
+	if w.trouble != "" {
+		return w.trouble
 	}
-	if own := l.ownHindrance(it, now); own != "" || !l.watch.known {
+	if own := w.ownHindrance(it, now); own != "" || !w.known {
 		return own
 	}
-	return l.gapOf(it)
+	return w.gapOf(it)
 }
 
 // ownHindrance is why events don't come to the subscription alone. That it lost some, and goes on, has alerts of its own.
-func (l *loop) ownHindrance(it *managed, now time.Time) string {
-	w := &l.watch
+func (w *watch) ownHindrance(it *managed, now time.Time) string {
 	if it.endpoint == nil || !w.known {
 		return ""
 	}
@@ -206,7 +186,7 @@ func (l *loop) ownHindrance(it *managed, now time.Time) string {
 		return "its emitter sends it nothing: " + reason
 	}
 	m, behind := w.standstill[it.proxy.Name]
-	if after := l.settings.Load().StalledAfter; !behind || after == 0 || now.Sub(m.since) < after {
+	if after := w.settings.Load().StalledAfter; !behind || after == 0 || now.Sub(m.since) < after {
 		return ""
 	}
 	c := it.endpoint.Counts()
@@ -227,15 +207,14 @@ func (l *loop) ownHindrance(it *managed, now time.Time) string {
 }
 
 // stalled reports whether a subscription has stood still for too long.
-func (l *loop) stalled(it *managed, now time.Time) bool {
-	m, behind := l.watch.standstill[it.proxy.Name]
-	after := l.settings.Load().StalledAfter
+func (w *watch) stalled(it *managed, now time.Time) bool {
+	m, behind := w.standstill[it.proxy.Name]
+	after := w.settings.Load().StalledAfter
 	return behind && it.endpoint != nil && after > 0 && now.Sub(m.since) >= after
 }
 
 // lag is how many events of the store the subscription has not delivered; nil: that is not known.
-func (l *loop) lag(it *managed) *uint64 {
-	w := &l.watch
+func (w *watch) lag(it *managed) *uint64 {
 	behind := w.behind[it.proxy.Name]
 	if it.endpoint == nil || !w.known || behind == 0 && w.progress.trouble != "" {
 		return nil
