@@ -29,9 +29,6 @@ type Options struct {
 	// UseSelectedContext takes the nats CLI's selected context, if there is one, where neither URL nor Context is given.
 	// It is for commands that a person runs; what a service connects to must not depend on who tried what in a shell.
 	UseSelectedContext bool
-	// RetryOnFailedConnect makes Connect return a connection that is still being looked for. OnReconnect tells when it
-	// is there. What prevents it goes to OnError, once.
-	RetryOnFailedConnect bool
 
 	Name string // of the connection, as the server shows it
 
@@ -153,9 +150,7 @@ func (o *Options) natsOptions() []nats.Option {
 		// A write that fails loses what was buffered for it. On the connection that is made then, nobody believes that it was sent.
 		nats.ReconnectOnFlusherError(),
 		nats.SyncQueueLen(syncQueue),
-		nats.RetryOnFailedConnect(o.RetryOnFailedConnect),
-		nats.ConnectHandler(r.connected), nats.ReconnectHandler(r.reconnected),
-		nats.DisconnectErrHandler(r.disconnected), nats.ReconnectErrHandler(r.stillAway), nats.ErrorHandler(r.failed),
+		nats.ReconnectHandler(r.reconnected), nats.DisconnectErrHandler(r.disconnected), nats.ErrorHandler(r.failed),
 	}
 	if o.Credentials != "" {
 		opts = append(opts, nats.UserCredentials(o.Credentials))
@@ -179,13 +174,6 @@ type reporter struct {
 	refused atomic.Bool
 }
 
-// connected is called at every first connection, also of those that Connect returned.
-func (r *reporter) connected(nc *nats.Conn) {
-	if nc.Stats().Reconnects > 0 {
-		r.reconnected(nc)
-	}
-}
-
 func (r *reporter) reconnected(*nats.Conn) {
 	r.refused.Store(false)
 	if r.o.OnReconnect != nil {
@@ -196,13 +184,6 @@ func (r *reporter) reconnected(*nats.Conn) {
 func (r *reporter) disconnected(nc *nats.Conn, _ error) {
 	if r.o.OnDisconnect != nil && !nc.IsClosed() {
 		r.o.OnDisconnect()
-	}
-}
-
-// stillAway is called for failed attempts. Before the first connection nothing else tells what is wrong.
-func (r *reporter) stillAway(nc *nats.Conn, err error) {
-	if nc.Stats().Reconnects == 0 && r.o.RetryOnFailedConnect && r.refused.CompareAndSwap(false, true) {
-		r.report(nc, nil, r.o.explain(nc.Servers(), err))
 	}
 }
 

@@ -95,26 +95,6 @@ func TestConnectionOutlastsBeingRefused(t *testing.T) {
 	receive(t, back)
 }
 
-func TestFirstConnectionCanComeLate(t *testing.T) {
-	n := start(t, nil)
-	n.Stop()
-	errs, back := make(chan error, 100), make(chan struct{}, 1)
-	nc, _ := dial(t, connect.Options{
-		URL: n.URL(), RetryOnFailedConnect: true, OnReconnect: func() { back <- struct{}{} },
-		OnError: func(_ *nats.Conn, _ *nats.Subscription, err error) { errs <- err },
-	})
-	if err := receive(t, errs); !errors.Is(err, nats.ErrNoServers) || !strings.Contains(err.Error(), n.URL()) {
-		t.Errorf("reported %v", err)
-	}
-	if err := n.Restart(); err != nil {
-		t.Fatal(err)
-	}
-	receive(t, back)
-	if !nc.IsConnected() {
-		t.Error("not connected")
-	}
-}
-
 func TestCancellingEndsConnectAtOnce(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	url := silent(t)

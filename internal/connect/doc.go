@@ -4,5 +4,5 @@
 // It promises that a connection, once made, is kept for ever: it is looked for again until it is closed. And that an
 // error names the setting to change, as it is called in the configuration and on the command line.
 //
-// When to try again after a first connection failed is left to the caller, unless RetryOnFailedConnect is set.
+// When to try again after a first connection failed is left to the caller.
 package connect

@@ -65,7 +65,7 @@ func BenchmarkLive(b *testing.B) {
 		js := connect(b, s)
 		createStream(b, js, eventsConfig())
 		c := &counter{level: make(chan uint64, 1)}
-		f := start(b, js, feed.Config{Stream: "EVENTS", StartSeq: 1, Handler: c, PollInterval: never})
+		f := start(b, js, feed.Config{Stream: "EVENTS", StartSeq: 1, Handler: c}.Polls(never))
 		<-c.level
 		for f.Stats().Polls < 2 {
 			time.Sleep(time.Millisecond)

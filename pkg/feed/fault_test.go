@@ -27,7 +27,7 @@ func TestRecreatedStreamResets(t *testing.T) {
 			for i := range 10 {
 				publish(t, js, "events.a", fmt.Sprint("old", i))
 			}
-			f, rec := run(t, js, feed.Config{StartSeq: 1, PollInterval: 50 * time.Millisecond})
+			f, rec := run(t, js, feed.Config{StartSeq: 1}.Polls(50*time.Millisecond))
 			eventually(t, "level", rec.level(10))
 			if got := f.Stats().Mode; got != mode {
 				t.Fatalf("mode = %s", got)
@@ -54,7 +54,7 @@ func TestRecreatedStreamResets(t *testing.T) {
 func TestLiveMessageOfRecreatedStreamResetsAtOnce(t *testing.T) {
 	js := single(t)
 	createStream(t, js, eventsConfig())
-	f, rec := run(t, js, feed.Config{StartSeq: 1, PollInterval: never})
+	f, rec := run(t, js, feed.Config{StartSeq: 1}.Polls(never))
 	eventually(t, "level", rec.level(0))
 	eventually(t, "second look", func() bool { return f.Stats().Polls >= 2 })
 	publish(t, js, "events.a", "old1")
@@ -73,7 +73,7 @@ func TestStreamThatAppearsLaterIsFollowedFromItsFirst(t *testing.T) {
 	for _, start := range []uint64{0, 1} {
 		t.Run(fmt.Sprint("start ", start), func(t *testing.T) {
 			js := single(t)
-			f, rec := run(t, js, feed.Config{StartSeq: start, PollInterval: 100 * time.Millisecond})
+			f, rec := run(t, js, feed.Config{StartSeq: start}.Polls(100*time.Millisecond))
 			// The feed must have found the stream missing, or "only what comes after the start" means something else.
 			info, err := js.Conn().SubscribeSync("$JS.API.STREAM.INFO.EVENTS")
 			if err != nil {
@@ -172,7 +172,7 @@ func TestStreamRecreatedWhileDisconnectedResets(t *testing.T) {
 	s := runServer(t, dir, -1)
 	js := connect(t, s)
 	createStream(t, js, eventsConfig())
-	_, rec := run(t, js, feed.Config{StartSeq: 1, PollInterval: never})
+	_, rec := run(t, js, feed.Config{StartSeq: 1}.Polls(never))
 	eventually(t, "level", rec.level(0))
 	publish(t, js, "events.a", "old")
 	want(t, rec, "old")

@@ -16,11 +16,12 @@ import (
 )
 
 const (
-	// DefaultPollInterval bounds how long the loss of the very last message goes unseen.
-	DefaultPollInterval = time.Second
-	// DefaultBatchSize is one page of direct get. On one node pages of 100 gave 205,000 messages of 200 bytes a second,
+	// pollInterval is the time between looks at the stream's last sequence: it bounds how long the loss of the very last
+	// message goes unseen.
+	pollInterval = time.Second
+	// batchSize is one page of direct get. On one node pages of 100 gave 205,000 messages of 200 bytes a second,
 	// pages of 1000 325,000, larger ones no more.
-	DefaultBatchSize = 1000
+	batchSize = 1000
 
 	// ModeRepublish: live messages come by republish, missed ones by direct get; no consumer exists.
 	ModeRepublish = "republish"
@@ -28,8 +29,7 @@ const (
 	// asked for, or allows no direct get. It costs one consumer, and a pause of a second or two when its node dies.
 	ModeOrdered = "ordered"
 
-	maxBatchSize = 16384
-	recheck      = time.Second // of a stream whose configuration stands in the way
+	recheck = time.Second // of a stream whose configuration stands in the way
 )
 
 var (
@@ -59,13 +59,7 @@ type Config struct {
 	// StartSeq is the first sequence wanted: 1 for everything that is there, 0 for only what comes after the start.
 	// If the stream ends before StartSeq-1 it is not the stream the caller knew: Reset is called and it is read from 1.
 	StartSeq uint64
-	// Filter is a subject, possibly with wildcards; the handler gets only messages stored under it. Empty means all.
-	Filter string
-	// PollInterval is the time between looks at the stream's last sequence; 0 means DefaultPollInterval.
-	PollInterval time.Duration
-	// BatchSize is the number of messages in one direct get, at most 16384; 0 means DefaultBatchSize.
-	BatchSize int
-	Handler   Handler
+	Handler  Handler
 	// First is optional. It is called with the sequence of the stream's first message after each look at the stream that
 	// found the handler up to date, or nothing that it could still be shown: what lies below is gone, and where it was purged
 	// no message says so. Like the handler's, its calls come from the goroutine that runs Run.
@@ -80,6 +74,9 @@ type Config struct {
 	Trouble func(reason error)
 	// Logger is optional. Only changes of state are logged, never single messages.
 	Logger *slog.Logger
+
+	pollInterval time.Duration // 0: pollInterval
+	batchSize    int           // 0: batchSize
 }
 
 // Handler receives what the stream holds. All calls come from the goroutine that runs Run.
@@ -96,7 +93,7 @@ type Handler interface {
 
 // Stats are counters since New, and the present position.
 type Stats struct {
-	Received   uint64 // messages taken in order, before Filter
+	Received   uint64 // messages taken in order
 	Duplicates uint64 // live messages that had been taken already
 	Gaps       uint64 // times that messages were found missing, by a later message or by a poll
 	Filled     uint64 // messages read to close gaps; those of the first reading are not counted
@@ -144,16 +141,12 @@ func New(js jetstream.JetStream, cfg Config) (*Feed, error) {
 		return nil, fmt.Errorf("%w: stream name %q", ErrConfig, cfg.Stream)
 	case cfg.Handler == nil:
 		return nil, fmt.Errorf("%w: no handler", ErrConfig)
-	case cfg.Filter != "" && !validFilter(cfg.Filter):
-		return nil, fmt.Errorf("%w: filter %q", ErrConfig, cfg.Filter)
-	case cfg.PollInterval < 0 || cfg.BatchSize < 0 || cfg.BatchSize > maxBatchSize:
-		return nil, fmt.Errorf("%w: poll interval %s, batch size %d (at most %d)", ErrConfig, cfg.PollInterval, cfg.BatchSize, maxBatchSize)
 	}
-	if cfg.PollInterval == 0 {
-		cfg.PollInterval = DefaultPollInterval
+	if cfg.pollInterval == 0 {
+		cfg.pollInterval = pollInterval
 	}
-	if cfg.BatchSize == 0 {
-		cfg.BatchSize = DefaultBatchSize
+	if cfg.batchSize == 0 {
+		cfg.batchSize = batchSize
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -182,9 +175,9 @@ func (f *Feed) Run(ctx context.Context) error {
 		if !ok {
 			break
 		}
-		if err := check(info.Config, f.cfg.Filter); err != nil {
+		if err := Check(info.Config); err != nil {
 			f.hindered(err)
-			f.pause(ctx, min(recheck, f.cfg.PollInterval))
+			f.pause(ctx, min(recheck, f.cfg.pollInterval))
 			continue
 		}
 		err := f.place(ctx, info)
@@ -355,7 +348,7 @@ func (f *Feed) reset(reason error) {
 
 // reopening are the waits before a stream that can't be followed is looked at again.
 func (f *Feed) reopening() backoff.Backoff {
-	return backoff.Backoff{First: 50 * time.Millisecond, Max: f.cfg.PollInterval}
+	return backoff.Backoff{First: 50 * time.Millisecond, Max: f.cfg.pollInterval}
 }
 
 // pause waits for d, a poke or a reconnect, whichever is first.

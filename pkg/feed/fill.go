@@ -95,7 +95,7 @@ func (s *follower) read(ctx context.Context) error {
 // readPage delivers the answers to one direct get. It stops before a message older than the stream, and reports then
 // that there is no more.
 func (s *follower) readPage(ctx context.Context) (more bool, err error) {
-	batch := int(min(uint64(s.cfg.BatchSize), s.cur.target-s.cur.last))
+	batch := int(min(uint64(s.cfg.batchSize), s.cur.target-s.cur.last))
 	wait := answering.After(s.failures + 1)
 	stale := false
 	more, err = s.api.page(ctx, s.cur.last+1, batch, 0, wait, func(m Message) bool {

@@ -78,7 +78,7 @@ func (f *Feed) follow(ctx context.Context, info *jetstream.StreamInfo) error {
 
 // open picks the way to follow the stream and subscribes.
 func (f *Feed) open(ctx context.Context, info *jetstream.StreamInfo) (source, error) {
-	subject := republished(info.Config, f.cfg.Filter)
+	subject := republished(info.Config)
 	mode := ModeRepublish
 	if subject == "" {
 		mode = ModeOrdered
@@ -151,9 +151,7 @@ func (s *follower) deliver(m Message) {
 	s.cur.take(m.Sequence, m.Time)
 	s.counts.received.Add(1)
 	s.counts.last.Store(m.Sequence)
-	if s.cfg.Filter == "" || covers(s.cfg.Filter, m.Subject) {
-		s.cfg.Handler.Message(m)
-	}
+	s.cfg.Handler.Message(m)
 	if s.levelSet && !s.level && m.Sequence >= s.levelAt {
 		s.reachLevel(m.Sequence)
 	}
@@ -205,8 +203,8 @@ func (s *follower) lookSoon(in time.Duration) {
 
 // ask sends a poll; its answer, if any, rings. So a stream without a leader holds up nothing.
 func (s *follower) ask(now time.Time) {
-	s.nextPoll = now.Add(s.cfg.PollInterval)
-	if s.settling && s.cfg.PollInterval > settleAfter {
+	s.nextPoll = now.Add(s.cfg.pollInterval)
+	if s.settling && s.cfg.pollInterval > settleAfter {
 		s.nextPoll = now.Add(settleAfter)
 	}
 	if !s.api.nc.IsConnected() {

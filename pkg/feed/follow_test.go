@@ -35,7 +35,6 @@ func TestConfigIsChecked(t *testing.T) {
 	js := single(t)
 	for _, cfg := range []feed.Config{
 		{}, {Stream: "a.b", Handler: &recorder{}}, {Stream: "S"},
-		{Stream: "S", Handler: &recorder{}, Filter: "a..b"}, {Stream: "S", Handler: &recorder{}, BatchSize: 1 << 20},
 	} {
 		if _, err := feed.New(js, cfg); !errors.Is(err, feed.ErrConfig) {
 			t.Errorf("New(%+v) = %v, want ErrConfig", cfg, err)
@@ -52,7 +51,7 @@ func TestStartReadsWhatIsThereThenGoesOnLive(t *testing.T) {
 	if err := stream.DeleteMsg(t.Context(), 7); err != nil {
 		t.Fatal(err)
 	}
-	f, rec := run(t, js, feed.Config{StartSeq: 5, PollInterval: never, BatchSize: 4})
+	f, rec := run(t, js, feed.Config{StartSeq: 5}.Polls(never).Pages(4))
 	eventually(t, "level", rec.level(25))
 	publish(t, js, "events.b", "live")
 
@@ -74,25 +73,10 @@ func TestStartAtTheEndSeesOnlyWhatIsNew(t *testing.T) {
 	js := single(t)
 	createStream(t, js, eventsConfig())
 	publish(t, js, "events.a", "old")
-	_, rec := run(t, js, feed.Config{PollInterval: never})
+	_, rec := run(t, js, feed.Config{}.Polls(never))
 	eventually(t, "level", rec.level(1))
 	publish(t, js, "events.a", "new")
 	want(t, rec, "new")
-}
-
-func TestFilterHidesOthersButFollowsTheWholeStream(t *testing.T) {
-	js := single(t)
-	createStream(t, js, eventsConfig())
-	publish(t, js, "events.a.1", "a1")
-	publish(t, js, "events.b.1", "b1")
-	f, rec := run(t, js, feed.Config{StartSeq: 1, Filter: "events.a.*", PollInterval: never})
-	eventually(t, "level", rec.level(2))
-	publish(t, js, "events.b.2", "b2")
-	publish(t, js, "events.a.2", "a2")
-	want(t, rec, "a1", "a2")
-	if s := f.Stats(); s.Received != 4 || s.Gaps != 0 {
-		t.Errorf("stats = %+v", s)
-	}
 }
 
 // A live message far ahead makes the feed read what it missed: here nothing was stored there, which the leader says.
@@ -100,7 +84,7 @@ func TestForgedGapDeliversNothingAndLosesNothing(t *testing.T) {
 	js := single(t)
 	createStream(t, js, eventsConfig())
 	publish(t, js, "events.a", "1")
-	f, rec := run(t, js, feed.Config{StartSeq: 1, PollInterval: never})
+	f, rec := run(t, js, feed.Config{StartSeq: 1}.Polls(never))
 	eventually(t, "level", rec.level(1))
 	forge(t, js, 40)
 	eventually(t, "gap", func() bool { return f.Stats().Gaps == 1 })
@@ -125,7 +109,7 @@ func deaf(t testing.TB, js jetstream.JetStream, do func()) {
 // unpolled follows a stream, and returns when the feed will not look again by itself.
 func unpolled(t testing.TB, js jetstream.JetStream) (*feed.Feed, *recorder) {
 	t.Helper()
-	f, rec := run(t, js, feed.Config{StartSeq: 1, PollInterval: never})
+	f, rec := run(t, js, feed.Config{StartSeq: 1}.Polls(never))
 	eventually(t, "second look", func() bool { return f.Stats().Polls == 2 })
 	return f, rec
 }
@@ -181,7 +165,7 @@ func TestPollFindsLostLastMessage(t *testing.T) {
 func TestNewRepublishDestinationIsFollowed(t *testing.T) {
 	js := single(t)
 	createStream(t, js, eventsConfig())
-	_, rec := run(t, js, feed.Config{PollInterval: 50 * time.Millisecond})
+	_, rec := run(t, js, feed.Config{}.Polls(50*time.Millisecond))
 	eventually(t, "level", rec.level(0))
 	cfg := eventsConfig()
 	cfg.RePublish.Destination = "elsewhere.>"
@@ -212,7 +196,7 @@ func TestLevelIsReachedThoughTheEndOfTheStreamIsDeleted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, rec := run(t, js, feed.Config{StartSeq: 1, PollInterval: never})
+	_, rec := run(t, js, feed.Config{StartSeq: 1}.Polls(never))
 	eventually(t, "level", rec.level(3))
 	publish(t, js, "events.a", "4")
 	want(t, rec, "1", "4")
@@ -226,7 +210,7 @@ func TestExpiryMarkerIsSeen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rec := run(t, js, feed.Config{Stream: "KV_b", StartSeq: 1, PollInterval: never})
+	_, rec := run(t, js, feed.Config{Stream: "KV_b", StartSeq: 1}.Polls(never))
 	eventually(t, "level", rec.level(0))
 	if _, err := kv.Create(t.Context(), "k", []byte("v"), jetstream.KeyTTL(time.Second)); err != nil {
 		t.Fatal(err)

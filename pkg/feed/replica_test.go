@@ -132,7 +132,7 @@ func TestMirrorIsFollowed(t *testing.T) {
 	cfg := eventsConfig()
 	cfg.Subjects, cfg.Mirror = nil, &jetstream.StreamSource{Name: "ORIGIN"}
 	createStream(t, js, cfg)
-	f, rec := run(t, js, feed.Config{StartSeq: 1, PollInterval: 50 * time.Millisecond})
+	f, rec := run(t, js, feed.Config{StartSeq: 1}.Polls(50*time.Millisecond))
 	want(t, rec, "1", "2", "3")
 	publish(t, js, "events.a", "4")
 	want(t, rec, "1", "2", "3", "4")

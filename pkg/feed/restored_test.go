@@ -50,7 +50,7 @@ func TestRestoredStreamIsFollowedOn(t *testing.T) {
 			}
 			stream := createStream(t, js, cfg)
 			seen := make(chan []feed.Witness, 100)
-			f, rec := run(t, js, feed.Config{StartSeq: 1, PollInterval: 50 * time.Millisecond, Seen: func(w []feed.Witness) { seen <- w }})
+			f, rec := run(t, js, feed.Config{StartSeq: 1, Seen: func(w []feed.Witness) { seen <- w }}.Polls(50*time.Millisecond))
 			for _, d := range []string{"1", "2", "3"} {
 				publish(t, js, "events.a", d)
 			}
@@ -82,7 +82,7 @@ func TestOlderBackupResets(t *testing.T) {
 			for _, d := range []string{"1", "2", "3"} {
 				publish(t, js, "events.a", d)
 			}
-			_, rec := run(t, js, feed.Config{StartSeq: 1, PollInterval: 50 * time.Millisecond})
+			_, rec := run(t, js, feed.Config{StartSeq: 1}.Polls(50*time.Millisecond))
 			want(t, rec, "1", "2", "3")
 			expected := []string{"1", "2", "3"}
 			restored(t, js, stream, func() {
@@ -217,7 +217,7 @@ func TestChangesOfLeaderOfARestoredStreamAreNoReset(t *testing.T) {
 		publish(t, js, "events.a", d)
 	}
 	restored(t, js, stream, func() {})
-	f, rec := run(t, js, feed.Config{StartSeq: 1, PollInterval: 50 * time.Millisecond})
+	f, rec := run(t, js, feed.Config{StartSeq: 1}.Polls(50*time.Millisecond))
 	want(t, rec, "1", "2", "3")
 	led, expected := map[string]bool{}, []string{"1", "2", "3"}
 	created := map[time.Time]bool{}

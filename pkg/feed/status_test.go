@@ -79,7 +79,7 @@ func TestMessageWithAHeaderStatusIsAMessage(t *testing.T) {
 		t.Run("live "+mode, func(t *testing.T) {
 			js := single(t)
 			createStream(t, js, configure())
-			f, rec := run(t, js, feed.Config{StartSeq: 1, PollInterval: never})
+			f, rec := run(t, js, feed.Config{StartSeq: 1}.Polls(never))
 			eventually(t, "second look", func() bool { return f.Stats().Polls == 2 })
 			publishStatuses(t, js)
 			awaitStatuses(t, rec)
@@ -88,7 +88,7 @@ func TestMessageWithAHeaderStatusIsAMessage(t *testing.T) {
 			js := single(t)
 			createStream(t, js, configure())
 			publishStatuses(t, js)
-			_, rec := run(t, js, feed.Config{StartSeq: 1, PollInterval: never})
+			_, rec := run(t, js, feed.Config{StartSeq: 1}.Polls(never))
 			awaitStatuses(t, rec)
 		})
 	}

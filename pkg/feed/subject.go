@@ -23,19 +23,9 @@ func covers(pattern, subject string) bool {
 	}
 }
 
-func validFilter(filter string) bool {
-	tokens := strings.Split(filter, ".")
-	for i, t := range tokens {
-		if t == "" || strings.ContainsAny(t, " \t\r\n") || t == ">" && i < len(tokens)-1 {
-			return false
-		}
-	}
-	return true
-}
-
 // republished tells the subject to subscribe to for live messages. It is empty for a stream that must be followed by a
-// consumer: one that does not republish all of what is wanted, republishes headers only, or allows no direct get.
-func republished(cfg jetstream.StreamConfig, filter string) string {
+// consumer: one that does not republish all of what it stores, republishes headers only, or allows no direct get.
+func republished(cfg jetstream.StreamConfig) string {
 	r := cfg.RePublish
 	if r == nil || r.HeadersOnly || !cfg.AllowDirect {
 		return ""
@@ -44,24 +34,21 @@ func republished(cfg jetstream.StreamConfig, filter string) string {
 	if source == "" {
 		source = ">"
 	}
-	wanted := cfg.Subjects
-	switch {
-	case filter != "":
-		wanted = []string{filter}
-	case cfg.Mirror != nil || len(cfg.Sources) > 0 || cfg.SubjectTransform != nil:
-		wanted = []string{">"}
+	stored := cfg.Subjects
+	if cfg.Mirror != nil || len(cfg.Sources) > 0 || cfg.SubjectTransform != nil {
+		stored = []string{">"}
 	}
-	for _, w := range wanted {
-		if !covers(source, w) {
+	for _, s := range stored {
+		if !covers(source, s) {
 			return ""
 		}
 	}
 	return destinationFilter(r.Destination)
 }
 
-// ModeOf is how a Feed follows all of a stream of that configuration.
+// ModeOf is how a Feed follows a stream of that configuration.
 func ModeOf(cfg jetstream.StreamConfig) string {
-	if republished(cfg, "") == "" {
+	if republished(cfg) == "" {
 		return ModeOrdered
 	}
 	return ModeRepublish

@@ -21,13 +21,11 @@ func (e *RetentionError) Error() string {
 // Check returns a *RetentionError for a stream that a Feed does not follow, and nil for all others. A stream with interest
 // retention stores nothing while nobody consumes it. One with work-queue retention can be followed by its republish, but a
 // consumer would take its messages away.
-func Check(cfg jetstream.StreamConfig) error { return check(cfg, "") }
-
-func check(cfg jetstream.StreamConfig, filter string) error {
+func Check(cfg jetstream.StreamConfig) error {
 	switch {
 	case cfg.Retention == jetstream.LimitsPolicy:
 		return nil
-	case cfg.Retention == jetstream.WorkQueuePolicy && republished(cfg, filter) != "":
+	case cfg.Retention == jetstream.WorkQueuePolicy && republished(cfg) != "":
 		return nil
 	}
 	return &RetentionError{Stream: cfg.Name, Retention: cfg.Retention}
