@@ -132,7 +132,7 @@ func (i *Instance) Start(ctx context.Context, e Events, subs []subscription.Subs
 	o := i.o
 	i.supervisor = supervisor.New(supervisor.Options{
 		Owner: o.Owner, Bucket: i.records.bucket, Delivery: i.delivery, Settings: o.Settings, Publish: i.nc.Publish, Connected: i.nc.IsConnected,
-		Hindered: o.Hindered, MaxPayload: i.nc.MaxPayload, Shares: true, Alerts: i.alerts, OnRetired: i.superseded, Ensure: i.records.ensure,
+		Hindered: o.Hindered, MaxPayload: i.nc.MaxPayload, Shares: true, Alerts: i.alerts, OnRetired: i.announceSuperseded, Ensure: i.records.ensure,
 		Logger: i.log, Metrics: o.Metrics.Proxies, OnRegistered: o.OnRegistered,
 	})
 	subject := event.ProgressPrefix + "*"

@@ -27,12 +27,12 @@ type records struct {
 	first   uint64
 	settled bool
 
-	remaking atomic.Bool    // the bucket was found gone, and is being created again
-	gone     atomic.Bool    // that could not be done, and the proxies were told; until it is there again
-	unmade   rate.Sometimes // told that the bucket could not be created again
+	remaking        atomic.Bool    // the bucket was found gone, and is being created again
+	gone            atomic.Bool    // that could not be done, and the proxies were told; until it is there again
+	recreateWarning rate.Sometimes // told that the bucket could not be created again
 }
 
-func (r *records) init(i *Instance) { r.Instance, r.unmade.Interval = i, time.Minute }
+func (r *records) init(i *Instance) { r.Instance, r.recreateWarning.Interval = i, time.Minute }
 
 // openBuckets opens the two buckets. What is wrong with any that is there, and with what Options.Unfit looks at, is one error, so that it
 // takes one start to know it.
@@ -130,7 +130,7 @@ func (r *records) deleted() {
 			if err == nil {
 				return
 			}
-			r.unmade.Do(func() {
+			r.recreateWarning.Do(func() {
 				r.log.Warn("the registry bucket is gone and could not be created anew yet; it is tried again", "bucket", r.bucket.Name(), "error", err)
 			})
 			if !r.gone.Swap(true) {

@@ -57,7 +57,7 @@ func (s *sessions) join(ctx context.Context) error {
 		return err
 	}
 	for subject, handle := range map[string]nats.MsgHandler{
-		status.HandOverSubject(s.o.Owner.ID): s.handOver, status.SupersededSubject(s.o.Owner.Name): s.supersedes,
+		status.HandOverSubject(s.o.Owner.ID): s.handOver, status.SupersededSubject(s.o.Owner.Name): s.onSuperseded,
 	} {
 		if _, err := s.nc.Subscribe(subject, handle); err != nil {
 			return fmt.Errorf("subscribe to %s: %w", subject, err)
@@ -84,7 +84,7 @@ func (s *sessions) join(ctx context.Context) error {
 	})
 	s.work.Go(func() { _ = s.members.Run(s.followed) }) // it returns nil
 	s.work.Go(func() { s.alerts.run(s.followed) })
-	return s.joined(ctx)
+	return s.awaitSession(ctx)
 }
 
 // leads hears that an emitter renewed its lease.
@@ -127,9 +127,9 @@ func (s *sessions) tellStores(ctx context.Context, stores membership.Stores) {
 	}
 }
 
-// joined waits until the session is open. Where it is not in time, and not because it is forbidden, the instance runs and goes
+// awaitSession waits until the session is open. Where it is not in time, and not because it is forbidden, the instance runs and goes
 // on trying: the others take it for gone until then.
-func (s *sessions) joined(ctx context.Context) error {
+func (s *sessions) awaitSession(ctx context.Context) error {
 	const (
 		patience = 5 * time.Second
 		look     = 50 * time.Millisecond
@@ -219,8 +219,8 @@ func (s *sessions) handOver(m *nats.Msg) {
 	}
 }
 
-// superseded says that another run has this instance's name.
-func (i *Instance) superseded(by registration.Owner) {
+// announceSuperseded says that another run has this instance's name.
+func (i *Instance) announceSuperseded(by registration.Owner) {
 	m := status.Superseded{Envelope: status.NewEnvelope(status.SupersededType, time.Now()), Owner: i.o.Owner, By: by}
 	data, err := json.Marshal(m)
 	if err == nil {
@@ -231,8 +231,8 @@ func (i *Instance) superseded(by registration.Owner) {
 	}
 }
 
-// supersedes hears that a run of this instance's name lives that this one superseded.
-func (s *sessions) supersedes(m *nats.Msg) {
+// onSuperseded hears that a run of this instance's name lives that this one superseded.
+func (s *sessions) onSuperseded(m *nats.Msg) {
 	var r status.Superseded
 	if err := json.Unmarshal(m.Data, &r); err != nil || r.By.ID != s.o.Owner.ID {
 		return

@@ -84,7 +84,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	s.work.Go(s.retireRespelled)
 	s.work.Go(func() { s.hears.run(s.instance.Followed(), s.nc) })
 	s.work.Go(func() { s.operatorsHears.run(s.instance.Followed(), s.operators) })
-	return s, s.tried(starting)
+	return s, s.awaitFirstRegistration(starting)
 }
 
 // giveUp ends a start that failed, and releases what it claimed.
@@ -110,9 +110,9 @@ func (s *Service) tellFirst(next func(string, registration.Cause, int, time.Time
 	}
 }
 
-// tried waits for the first registration, because a missing permission shows when it is used. Where none comes within
+// awaitFirstRegistration waits for the first registration, because a missing permission shows when it is used. Where none comes within
 // patience, the reason is another one: the instance runs, and goes on trying.
-func (s *Service) tried(ctx context.Context) error {
+func (s *Service) awaitFirstRegistration(ctx context.Context) error {
 	const (
 		patience = 2 * time.Second
 		look     = 10 * time.Millisecond

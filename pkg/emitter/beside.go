@@ -39,7 +39,7 @@ func (l *leader) read(t *segment) {
 	t.reading = true
 	from, read := t.high+1, l.reader.Read
 	if t.stretch == nil && t.pages >= shortPass && l.catchUp.tail.low > t.high+shortPass*pageSize {
-		t.stretch = l.reader.Stretch(l.log)
+		t.stretch = l.reader.BulkReader(l.log)
 	}
 	if t.stretch != nil {
 		read = t.stretch.Read

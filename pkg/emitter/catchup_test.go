@@ -96,7 +96,7 @@ func (w *catchingUp) Read(ctx context.Context, _ uint64, _, _ int) ([]feed.Messa
 	}
 }
 
-func (w *catchingUp) Stretch(*slog.Logger) *feed.Stretch { panic("no pass is so long here") }
+func (w *catchingUp) BulkReader(*slog.Logger) *feed.BulkReader { panic("no pass is so long here") }
 
 func (w *catchingUp) First(context.Context) (uint64, error) {
 	for i := range w.stream {

@@ -34,7 +34,7 @@ const (
 // reader reads what the stream has stored; *feed.Reader is one.
 type reader interface {
 	Read(ctx context.Context, from uint64, batch, maxBytes int) ([]feed.Message, error)
-	Stretch(log *slog.Logger) *feed.Stretch
+	BulkReader(log *slog.Logger) *feed.BulkReader
 	First(ctx context.Context) (uint64, error)
 	Last(ctx context.Context) (uint64, error)
 	Compare(ctx context.Context, known []feed.Witness) (feed.Comparison, error)

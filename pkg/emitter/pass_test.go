@@ -51,7 +51,7 @@ func (w *slowWorld) Read(ctx context.Context, from uint64, batch, _ int) ([]feed
 	return page, ctx.Err()
 }
 
-func (*slowWorld) Stretch(*slog.Logger) *feed.Stretch { panic("no pass is so long here") }
+func (*slowWorld) BulkReader(*slog.Logger) *feed.BulkReader { panic("no pass is so long here") }
 
 func (*slowWorld) First(context.Context) (uint64, error) { return 1, nil }
 

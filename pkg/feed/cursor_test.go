@@ -16,7 +16,7 @@ func TestLiveMessagesAreJudgedBySequence(t *testing.T) {
 		c      cursor
 		seq    uint64
 		stored time.Time
-		want   verdict
+		want   action
 	}{
 		"next":                         {cursor{last: 4, live: 4}, 5, storedAt(5), deliver},
 		"jump":                         {cursor{last: 4, live: 4}, 6, storedAt(6), fill},
@@ -25,7 +25,7 @@ func TestLiveMessagesAreJudgedBySequence(t *testing.T) {
 		"back":                         {cursor{last: 4, live: 4}, 1, storedAt(1), suspect},
 		"stored later than the last":   {cursor{last: 4, at: storedAt(4)}, 1, storedAt(5), suspect},
 		"older than the stream":        {cursor{last: 4, live: 4, created: epoch}, 5, epoch.Add(-1), fill},
-		"older, as the leader's are":   {cursor{last: 4, live: 4, created: epoch, asOld: true}, 5, epoch.Add(-1), deliver},
+		"older, as the leader's are":   {cursor{last: 4, live: 4, created: epoch, trustOld: true}, 5, epoch.Add(-1), deliver},
 		"stored as it was created":     {cursor{created: epoch}, 1, epoch, deliver},
 		"first wanted is not there":    {cursor{last: 99}, 1, storedAt(1), drop},
 		"last message a second time":   {cursor{last: 4, live: 4}, 4, storedAt(4), suspect},
@@ -46,10 +46,10 @@ func TestLiveMessagesAreJudgedBySequence(t *testing.T) {
 func TestPollsAreJudgedByTheStreamsEnd(t *testing.T) {
 	now := epoch.Add(time.Hour)
 	for name, tc := range map[string]struct {
-		c     cursor
-		t     tail
-		stood uint64
-		want  verdict
+		c        cursor
+		t        tail
+		lastThen uint64
+		want     action
 	}{
 		"nothing new":                   {cursor{last: 4, at: storedAt(4)}, tail{last: 4, at: storedAt(4)}, 4, settled},
 		"something lost":                {cursor{last: 4}, tail{last: 5}, 4, fill},
@@ -59,14 +59,14 @@ func TestPollsAreJudgedByTheStreamsEnd(t *testing.T) {
 		"shorter, since just now":       {cursor{last: 4, behind: now.Add(-behindFor / 2)}, tail{last: 3}, 4, again},
 		"shorter, twice":                {cursor{last: 4, behind: now.Add(-behindFor)}, tail{last: 3}, 4, wentBack},
 		"same length, other time":       {cursor{last: 4, at: storedAt(4)}, tail{last: 4, at: storedAt(5)}, 4, verify},
-		"end gone, asked enough":        {cursor{last: 4, gone: 6, asked: absentPolls}, tail{last: 6}, 4, settled},
-		"end gone, asked once":          {cursor{last: 4, gone: 6, asked: 1}, tail{last: 6}, 4, fill},
-		"end gone, then more":           {cursor{last: 4, gone: 6, asked: absentPolls}, tail{last: 7}, 4, fill},
-		"ordered source at work":        {cursor{last: 4, stood: 3, ordered: true}, tail{last: 9}, 4, drop},
-		"ordered source stands":         {cursor{last: 4, stood: 4, ordered: true}, tail{last: 9}, 4, fill},
+		"end gone, asked enough":        {cursor{last: 4, absentUpTo: 6, absentPolls: maxAbsentPolls}, tail{last: 6}, 4, settled},
+		"end gone, asked once":          {cursor{last: 4, absentUpTo: 6, absentPolls: 1}, tail{last: 6}, 4, fill},
+		"end gone, then more":           {cursor{last: 4, absentUpTo: 6, absentPolls: maxAbsentPolls}, tail{last: 7}, 4, fill},
+		"ordered source at work":        {cursor{last: 4, lastAtPoll: 3, ordered: true}, tail{last: 9}, 4, drop},
+		"ordered source stands":         {cursor{last: 4, lastAtPoll: 4, ordered: true}, tail{last: 9}, 4, fill},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := tc.c.look(tc.t, now, tc.stood, now); got != tc.want {
+			if got := tc.c.look(tc.t, now, tc.lastThen, now); got != tc.want {
 				t.Errorf("look = %s, want %s", got, tc.want)
 			}
 		})
@@ -117,7 +117,7 @@ func TestEveryRemainingMessageIsDeliveredOnceInOrder(t *testing.T) {
 			if n := len(got); n > 0 && got[n-1] >= seq {
 				t.Fatalf("%d delivered after %d", seq, got[n-1])
 			}
-			c.take(seq, storedAt(seq))
+			c.advance(seq, storedAt(seq))
 			got = append(got, seq)
 		}
 		// read is what the feed does on fill: a page from some replica, then the leader's word.
@@ -135,7 +135,7 @@ func TestEveryRemainingMessageIsDeliveredOnceInOrder(t *testing.T) {
 					continue
 				}
 				late := 0
-				if c.asked == 0 { // a deposed leader may answer, but not for three polls
+				if c.absentPolls == 0 { // a deposed leader may answer, but not for three polls
 					late = lag()
 				}
 				seqs, _ = w.contents(max(0, w.applied-late))
@@ -190,7 +190,7 @@ func TestEveryRemainingMessageIsDeliveredOnceInOrder(t *testing.T) {
 				}
 			}
 		}
-		for range absentPolls + 1 {
+		for range maxAbsentPolls + 1 {
 			if _, last := w.contents(w.applied); c.look(tail{created: epoch, last: last}, epoch, c.last, epoch) == fill {
 				read(func() int { return 0 })
 			}

@@ -22,7 +22,7 @@
 //     all that was stored before s. So what it did not show between last and s was gone by then. That the
 //     server lags behind others, or answers for a moment as a deposed leader, changes nothing: it then shows less, but
 //     no hole. A lost answer would be a hole; each answer names the one before it, and the page ends at a mismatch.
-//     A Stretch's consumer is the work of one server too, and counts what it delivers.
+//     A BulkReader's consumer is the work of one server too, and counts what it delivers.
 //     Mirrors, which may be filtered, can answer direct gets too; their answers name another stream and are not used.
 //
 // That a message is missing is therefore never accepted, only that there is nothing to read yet. When the leader says
@@ -47,7 +47,7 @@
 // A server may serve a stream for a while after it was deleted and created anew elsewhere. Its messages are older than
 // the creation of the new stream, and such are taken only on the leader's word. If the leader itself has one (a mirror, a
 // restored stream, a leader whose clock is behind) a Feed checks no further. A Reader asks the leader for the last such
-// message of each page: pages are of one copy, so with that message those before it are the leader's. A Stretch need not
+// message of each page: pages are of one copy, so with that message those before it are the leader's. A BulkReader need not
 // ask: a consumer ends with its stream, and this one was made on the stream that is there now.
 //
 // Not seen: a stream of the same creation time that went back, grew beyond last, and has nothing at last any more, all
@@ -61,6 +61,6 @@
 // missing messages are read from the leader.
 //
 // Permissions needed: publish to $JS.API.STREAM.INFO, STREAM.MSG.GET and DIRECT.GET of the stream, subscribe to the
-// republish destination and the connection's inboxes; without republish, to create, read and delete consumers. A Stretch
+// republish destination and the connection's inboxes; without republish, to create, read and delete consumers. A BulkReader
 // makes do without the latter.
 package feed

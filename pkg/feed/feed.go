@@ -114,7 +114,7 @@ type Feed struct {
 	api    api
 	log    *slog.Logger
 	counts counters
-	bell   bell
+	waker  waker
 	poked  atomic.Bool
 	back   atomic.Bool // the connection came back, and what was followed must be compared with what is there
 	mail   atomic.Pointer[report]
@@ -152,7 +152,7 @@ func New(js jetstream.JetStream, cfg Config) (*Feed, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	f := &Feed{cfg: cfg, api: newAPI(js, cfg.Stream), log: cfg.Logger.With("stream", cfg.Stream)}
-	f.bell.arm(context.Background())
+	f.waker.reset(context.Background())
 	return f, nil
 }
 
@@ -220,7 +220,7 @@ func (f *Feed) Stats() Stats {
 // blocks, and many calls cost little more than one.
 func (f *Feed) Poke() {
 	f.poked.Store(true)
-	f.bell.ring()
+	f.waker.wake()
 }
 
 // await returns the stream's info as soon as the stream is there and has a leader.
@@ -353,7 +353,7 @@ func (f *Feed) reopening() backoff.Backoff {
 
 // pause waits for d, a poke or a reconnect, whichever is first.
 func (f *Feed) pause(ctx context.Context, d time.Duration) {
-	wait := f.bell.arm(ctx)
+	wait := f.waker.reset(ctx)
 	if f.poked.Swap(false) {
 		return
 	}

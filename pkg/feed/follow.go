@@ -58,7 +58,7 @@ func (f *Feed) follow(ctx context.Context, info *jetstream.StreamInfo) error {
 	answers, err := f.api.nc.Subscribe(inbox+".*", func(m *nats.Msg) {
 		info, err := decodeInfo(m)
 		f.mail.Store(&report{id: m.Subject[len(inbox)+1:], info: info, err: err})
-		f.bell.ring()
+		f.waker.wake()
 	})
 	if err != nil {
 		return fmt.Errorf("subscribe %s.*: %w", inbox, err)
@@ -71,7 +71,7 @@ func (f *Feed) follow(ctx context.Context, info *jetstream.StreamInfo) error {
 	defer src.close()
 
 	s := &follower{Feed: f, src: src, config: info.Config, direct: !f.cur.ordered, inbox: inbox,
-		nextPoll: time.Now(), settling: true, timer: time.AfterFunc(time.Hour, f.bell.ring)}
+		nextPoll: time.Now(), settling: true, timer: time.AfterFunc(time.Hour, f.waker.wake)}
 	defer s.timer.Stop()
 	return s.loop(ctx)
 }
@@ -91,14 +91,14 @@ func (f *Feed) open(ctx context.Context, info *jetstream.StreamInfo) (source, er
 	if !f.cur.ordered {
 		return openRepublish(f.api.nc, f.cfg.Stream, subject)
 	}
-	f.cur.stood = ^uint64(0) // let it come up first
-	f.cur.asOld = true       // consumers end with their stream: this one reads no other
+	f.cur.lastAtPoll = ^uint64(0) // let it come up first
+	f.cur.trustOld = true         // consumers end with their stream: this one reads no other
 	return openOrdered(ctx, f.api, f.cur.last+1)
 }
 
 // loop waits for messages, and is rung out of waiting for all else.
 func (s *follower) loop(ctx context.Context) error {
-	wait := s.bell.arm(ctx)
+	wait := s.waker.reset(ctx)
 	if err := s.attend(ctx); err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func (s *follower) loop(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case wait.Err() != nil:
-			wait = s.bell.arm(ctx) // first, then look who rang
+			wait = s.waker.reset(ctx) // first, then look who woke it
 			if err := s.attend(ctx); err != nil {
 				return err
 			}
@@ -148,7 +148,7 @@ func (s *follower) hear(ctx context.Context, m Message) {
 }
 
 func (s *follower) deliver(m Message) {
-	s.cur.take(m.Sequence, m.Time)
+	s.cur.advance(m.Sequence, m.Time)
 	s.counts.received.Add(1)
 	s.counts.last.Store(m.Sequence)
 	s.cfg.Handler.Message(m)

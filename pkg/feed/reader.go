@@ -25,7 +25,7 @@ type Reader struct {
 	direct    bool
 	keeps     bool // whatever is consumed
 	created   time.Time
-	consumers allowance // of stretches
+	consumers consumerLimit // of bulk readers
 }
 
 // NewReader makes a reader of the stream that the info is of. A stream that does not allow direct get is read message by

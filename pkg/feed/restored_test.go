@@ -149,10 +149,10 @@ func TestMirrorAndRestoredStreamAreReadPageByPage(t *testing.T) {
 			"pages": func(from uint64) ([]feed.Message, error) { return r.Read(t.Context(), from, 1000, 4<<20) },
 		}
 		log := &said{}
-		var stretch *feed.Stretch
+		var stretch *feed.BulkReader
 		read["consumer"] = func(from uint64) ([]feed.Message, error) {
 			if from == 1 {
-				stretch = r.Stretch(log.log())
+				stretch = r.BulkReader(log.log())
 			}
 			return stretch.Read(t.Context(), from, 1000, 4<<20)
 		}

@@ -125,7 +125,7 @@ func TestMessageWithAHeaderStatusIsAMessage(t *testing.T) {
 			"pages": func(from uint64) ([]feed.Message, error) { return r.Read(t.Context(), from, 4, 1<<20) },
 			"one":   func(from uint64) ([]feed.Message, error) { return r.Read(t.Context(), from, 1, 1<<20) },
 			"stretch": func(from uint64) ([]feed.Message, error) {
-				return r.Stretch(new(said).log()).Read(t.Context(), from, n, 1<<20)
+				return r.BulkReader(new(said).log()).Read(t.Context(), from, n, 1<<20)
 			},
 		} {
 			var all []feed.Message

@@ -66,7 +66,7 @@ func fill(t testing.TB, js jetstream.JetStream, stream jetstream.Stream, n int) 
 }
 
 // stretched reads a stretch from a sequence to the one given, and fails unless it shows each message that is there once.
-func stretched(t testing.TB, s *feed.Stretch, from, to uint64, before func(seq uint64)) {
+func stretched(t testing.TB, s *feed.BulkReader, from, to uint64, before func(seq uint64)) {
 	t.Helper()
 	last := from - 1
 	for last < to {
@@ -113,14 +113,14 @@ func reader(t testing.TB, js jetstream.JetStream, stream jetstream.Stream) *feed
 	return feed.NewReader(js, info)
 }
 
-func TestStretchIsReadByAConsumerThatEndsWithIt(t *testing.T) {
+func TestBulkReaderIsReadByAConsumerThatEndsWithIt(t *testing.T) {
 	js := single(t)
 	stream := createStream(t, js, eventsConfig())
 	const n = 1001
 	fill(t, js, stream, n)
 	log := &said{}
 	most := 0
-	stretched(t, reader(t, js, stream).Stretch(log.log()), 3, n, func(uint64) { most = max(most, len(consumers(t, stream))) })
+	stretched(t, reader(t, js, stream).BulkReader(log.log()), 3, n, func(uint64) { most = max(most, len(consumers(t, stream))) })
 	if most != 1 || log.text() != "" {
 		t.Errorf("%d consumers; logged %q", most, log.text())
 	}
@@ -128,14 +128,14 @@ func TestStretchIsReadByAConsumerThatEndsWithIt(t *testing.T) {
 
 	// One that is given up before its end.
 	ctx, cancel := context.WithCancel(t.Context())
-	if _, err := reader(t, js, stream).Stretch(log.log()).Read(ctx, 1, page, 1<<20); err != nil || len(consumers(t, stream)) != 1 {
+	if _, err := reader(t, js, stream).BulkReader(log.log()).Read(ctx, 1, page, 1<<20); err != nil || len(consumers(t, stream)) != 1 {
 		t.Fatalf("%v, %d consumers", err, len(consumers(t, stream)))
 	}
 	cancel()
 	eventually(t, "no consumer", func() bool { return len(consumers(t, stream)) == 0 })
 }
 
-func TestStretchPagesAreBoundedInBytes(t *testing.T) {
+func TestBulkReaderPagesAreBoundedInBytes(t *testing.T) {
 	js := single(t)
 	stream := createStream(t, js, eventsConfig())
 	const n, size = 40, 10_000
@@ -143,7 +143,7 @@ func TestStretchPagesAreBoundedInBytes(t *testing.T) {
 		publish(t, js, "events.a", strings.Repeat("x", size))
 	}
 	log := &said{}
-	s := reader(t, js, stream).Stretch(log.log())
+	s := reader(t, js, stream).BulkReader(log.log())
 	for last := uint64(0); last < n; {
 		messages, err := s.Read(t.Context(), last+1, page, 3*size+size/2)
 		if err != nil || len(messages) > 4 || messages[0].Sequence != last+1 {
@@ -155,19 +155,19 @@ func TestStretchPagesAreBoundedInBytes(t *testing.T) {
 		t.Errorf("logged %s", log.text())
 	}
 	// One message that is more than a page.
-	messages, err := reader(t, js, stream).Stretch(log.log()).Read(t.Context(), 5, page, size/2)
+	messages, err := reader(t, js, stream).BulkReader(log.log()).Read(t.Context(), 5, page, size/2)
 	if err != nil || messages[0].Sequence != 5 {
 		t.Errorf("%d messages, %v", len(messages), err)
 	}
 }
 
-func TestStretchesHaveFourConsumersAtMost(t *testing.T) {
+func TestBulkReadersHaveFourConsumersAtMost(t *testing.T) {
 	js := single(t)
 	stream := createStream(t, js, eventsConfig())
 	fill(t, js, stream, 1001)
 	r, log := reader(t, js, stream), &said{}
 	for range 10 {
-		s := r.Stretch(log.log())
+		s := r.BulkReader(log.log())
 		if messages, err := s.Read(t.Context(), 1, page, 1<<20); err != nil || len(messages) != page {
 			t.Fatalf("%d messages, %v", len(messages), err)
 		}
@@ -177,7 +177,7 @@ func TestStretchesHaveFourConsumersAtMost(t *testing.T) {
 	}
 }
 
-func TestStretchIsReadWithoutAConsumerThatIsRefused(t *testing.T) {
+func TestBulkReaderIsReadWithoutAConsumerThatIsRefused(t *testing.T) {
 	const n = 1001
 	for name, refuse := range map[string]func(*server.Options, *jetstream.StreamConfig){
 		"too many": func(_ *server.Options, c *jetstream.StreamConfig) { c.MaxConsumers = 1 },
@@ -200,7 +200,7 @@ func TestStretchIsReadWithoutAConsumerThatIsRefused(t *testing.T) {
 			fill(t, js, stream, n)
 			r, log := reader(t, dial(t, s.ClientURL(), nats.UserInfo("reader", "p")), stream), &said{}
 			for range 3 { // only the first tries
-				stretched(t, r.Stretch(log.log()), 1, n, func(uint64) {
+				stretched(t, r.BulkReader(log.log()), 1, n, func(uint64) {
 					if all := consumers(t, stream); !slices.Equal(all, []string{"another"}) {
 						t.Fatal(all)
 					}
@@ -213,14 +213,14 @@ func TestStretchIsReadWithoutAConsumerThatIsRefused(t *testing.T) {
 	}
 }
 
-func TestStretchGoesOnAfterItsConsumerIsDeleted(t *testing.T) {
+func TestBulkReaderGoesOnAfterItsConsumerIsDeleted(t *testing.T) {
 	js := single(t)
 	stream := createStream(t, js, eventsConfig())
 	const n = 2001
 	fill(t, js, stream, n)
 	log := &said{}
 	deleted := false
-	stretched(t, reader(t, js, stream).Stretch(log.log()), 1, n, func(seq uint64) {
+	stretched(t, reader(t, js, stream).BulkReader(log.log()), 1, n, func(seq uint64) {
 		if seq > n/2 && !deleted {
 			deleted = true
 			for _, name := range consumers(t, stream) {
@@ -235,7 +235,7 @@ func TestStretchGoesOnAfterItsConsumerIsDeleted(t *testing.T) {
 	}
 }
 
-func TestStretchGoesOnAfterTheNodeOfItsConsumerIsKilled(t *testing.T) {
+func TestBulkReaderGoesOnAfterTheNodeOfItsConsumerIsKilled(t *testing.T) {
 	if testing.Short() {
 		t.Skip("three servers")
 	}
@@ -251,11 +251,11 @@ func TestStretchGoesOnAfterTheNodeOfItsConsumerIsKilled(t *testing.T) {
 	// The reader is connected to a node that stays, wherever the consumer is placed. A reader that was once refused one in time makes
 	// none for a minute, so each attempt has its own.
 	var victim *node
-	var s *feed.Stretch
+	var s *feed.BulkReader
 	var at []time.Time
 	eventually(t, "a consumer on another node than the reader's", func() bool {
 		ctx, cancel := context.WithCancel(t.Context())
-		s = reader(t, js, stream).Stretch(log.log())
+		s = reader(t, js, stream).BulkReader(log.log())
 		if _, err := s.Read(ctx, 1, page, 1<<20); err != nil {
 			t.Fatal(err)
 		}

@@ -13,12 +13,12 @@ import (
 )
 
 const (
-	// maxConsumers is how many of a reader's stretches have a consumer at once.
+	// maxConsumers is how many of a reader's bulk readers have a consumer at once.
 	maxConsumers = 4
 	// consumerWait is how long a consumer may show nothing, though it has something, before direct get takes over; and how
 	// long to wait for one to be created.
 	consumerWait = 500 * time.Millisecond
-	// consumerAgain is how long no stretch makes another after one was refused or stood still.
+	// consumerAgain is how long no bulk reader makes another after one was refused or stood still.
 	consumerAgain = time.Minute
 	// consumerPrefix begins the names of consumers, for whoever finds them.
 	consumerPrefix = "subproxy_catching_up_"
@@ -27,96 +27,96 @@ const (
 // errStalled: the consumer is of no use any more.
 var errStalled = errors.New("the consumer shows nothing more")
 
-// Stretch reads a long stretch of a stream, as Reader.Read does, and for a third of its cost while an ephemeral consumer serves
+// BulkReader reads a long stretch of a stream, as Reader.Read does, and for a third of its cost while an ephemeral consumer serves
 // it: the server puts no headers of its own into what it sends by one. Nothing depends on the consumer. Where it is refused,
 // shows nothing for 500 ms, or leaves something out, the same Read goes on by direct get. It is for one goroutine at a time.
-type Stretch struct {
+type BulkReader struct {
 	reader   *Reader
 	log      *slog.Logger
 	consumer *consumer // nil: direct get serves
 	over     bool      // a consumer has been at the end of the stream
 }
 
-// Stretch begins one. A stream that keeps messages only until they are consumed is read without a consumer.
-func (r *Reader) Stretch(log *slog.Logger) *Stretch {
-	return &Stretch{reader: r, log: log, over: !r.keeps}
+// BulkReader begins to read a long stretch. A stream that keeps messages only until they are consumed is read without a consumer.
+func (r *Reader) BulkReader(log *slog.Logger) *BulkReader {
+	return &BulkReader{reader: r, log: log, over: !r.keeps}
 }
 
 // Read is Reader.Read, from a sequence that is not below those it has returned. A consumer that it makes ends with ctx, which
 // is therefore the same for all of a stretch.
-func (s *Stretch) Read(ctx context.Context, from uint64, batch, maxBytes int) ([]Message, error) {
-	if s.consumer == nil && !s.over {
-		s.open(ctx, from, batch)
+func (b *BulkReader) Read(ctx context.Context, from uint64, batch, maxBytes int) ([]Message, error) {
+	if b.consumer == nil && !b.over {
+		b.open(ctx, from, batch)
 	}
-	if s.consumer == nil {
-		return s.reader.Read(ctx, from, batch, maxBytes)
+	if b.consumer == nil {
+		return b.reader.Read(ctx, from, batch, maxBytes)
 	}
-	messages, err := s.consumer.read(ctx, from, batch, maxBytes)
-	if err != nil || s.consumer.over {
-		s.over = s.consumer.over
-		s.consumer.close()
-		s.consumer = nil
+	messages, err := b.consumer.read(ctx, from, batch, maxBytes)
+	if err != nil || b.consumer.over {
+		b.over = b.consumer.over
+		b.consumer.close()
+		b.consumer = nil
 	}
 	if err != nil && ctx.Err() == nil {
-		s.giveUp(err)
+		b.giveUp(err)
 	}
 	if len(messages) > 0 { // what came before a failure is good
 		return messages, nil
 	}
-	return s.reader.Read(ctx, from, batch, maxBytes)
+	return b.reader.Read(ctx, from, batch, maxBytes)
 }
 
-func (s *Stretch) open(ctx context.Context, from uint64, batch int) {
-	if !s.reader.consumers.take(time.Now()) {
+func (b *BulkReader) open(ctx context.Context, from uint64, batch int) {
+	if !b.reader.consumers.acquire(time.Now()) {
 		return
 	}
-	c, err := s.reader.openConsumer(ctx, from, batch)
+	c, err := b.reader.openConsumer(ctx, from, batch)
 	switch {
 	case err == nil:
-		s.consumer = c
+		b.consumer = c
 		context.AfterFunc(ctx, c.close)
 		return
 	case ctx.Err() == nil:
-		s.giveUp(err)
+		b.giveUp(err)
 	}
-	s.reader.consumers.release()
+	b.reader.consumers.release()
 }
 
-func (s *Stretch) giveUp(reason error) {
-	s.reader.consumers.shun(time.Now().Add(consumerAgain))
-	s.log.Info("old messages are read by direct get, which takes longer than by a consumer", "reason", reason, "for", consumerAgain)
+func (b *BulkReader) giveUp(reason error) {
+	b.reader.consumers.shun(time.Now().Add(consumerAgain))
+	b.log.Info("old messages are read by direct get, which takes longer than by a consumer", "reason", reason, "for", consumerAgain)
 }
 
-// allowance bounds a reader's consumers. It is safe for concurrent use.
-type allowance struct {
+// consumerLimit bounds a reader's consumers. It is safe for concurrent use.
+type consumerLimit struct {
 	mu    sync.Mutex
-	taken int
+	open  int
 	again time.Time // none before
 }
 
-func (a *allowance) take(now time.Time) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.taken == maxConsumers || now.Before(a.again) {
+func (l *consumerLimit) acquire(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open == maxConsumers || now.Before(l.again) {
 		return false
 	}
-	a.taken++
+	l.open++
 	return true
 }
 
-func (a *allowance) release() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.taken--
+func (l *consumerLimit) release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open--
 }
 
-func (a *allowance) shun(until time.Time) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.again = until
+func (l *consumerLimit) shun(until time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.again = until
 }
 
-// consumer is what serves a stretch. It is asked for two pages ahead, so the server does not wait for whoever takes them.
+// consumer is what serves a bulk reader. It is asked for two pages ahead, so the server does not wait for whoever takes them.
 type consumer struct {
 	*puller
 	reader    *Reader
