@@ -174,17 +174,8 @@ func (f *forwarder) reached(m waypoint, next sink.Mark) (tell func()) {
 func (f *forwarder) giveUp(err error) (tell func()) {
 	f.transit.giveUp()
 	f.receiver.Rewind(f.accepted)
-	kept := f.queue[:0]
-	for i := range f.queue {
-		if q := f.queue[i]; q.event.Sequence == 0 {
-			kept = append(kept, q)
-		} else {
-			f.d.memory.release(q)
-		}
-	}
-	clear(f.queue[len(kept):])
-	f.queue = kept
-	if !f.closed && !f.d.memory.silent(f) {
+	f.queue.clearNumbered()
+	if !f.closed && !f.d.memory.silent(&f.queue) {
 		f.d.answer(f.reply, event.Answer{Kind: event.Missing, Number: f.receiver.Last})
 	}
 	return f.failed(err)

@@ -238,8 +238,8 @@ func (d *Delivery) received() {
 // requestAgain asks for events that there was no room for.
 func (d *Delivery) requestAgain() {
 	asked := false
-	for f := d.memory.next(time.Now()); f != nil; f = d.memory.next(time.Now()) {
-		f.requestAgain()
+	for q := d.memory.next(time.Now()); q != nil; q = d.memory.next(time.Now()) {
+		q.forwarder.requestAgain()
 		asked = true
 	}
 	if asked {

@@ -41,7 +41,7 @@ func testSubscriptions(n int) []subscription.Subscription {
 	return subs
 }
 
-func newStage(t *testing.T, kind sink.Kind, budget int64, deliver sinkFunc) *stage {
+func newStage(t testing.TB, kind sink.Kind, budget int64, deliver sinkFunc) *stage {
 	t.Helper()
 	node, err := natsnode.Start(natsnode.Options{})
 	if err != nil {

@@ -35,11 +35,9 @@ type forwarder struct {
 	unsaid   int    // accepted and not acknowledged
 	listed   bool   // in Delivery.unacked
 	overdue  overdue
-	queue    []queued
+	queue    queue
 	working  bool
-	seat     seat   // memory's
 	trying   trying // the worker's
-	dropped  uint64 // sequence of the event that the sink did not accept, and that is not in memory any more; 0: none
 	closed   bool
 	rest     <-chan struct{}    // what close returned
 	idle     chan struct{}      // closed by the worker that close found, at its end
@@ -73,18 +71,11 @@ type Counts struct {
 	Waits     bool   // there is no memory for the next event, or it does not ask for it while the sink takes nothing
 }
 
-type queued struct {
-	event   sink.Event
-	history uint64
-	reply   string // of an event without a sequence
-	load    load
-	part    int // of the waiting room
-}
-
 func newForwarder(e *Endpoint) *forwarder {
 	f := &forwarder{
 		Endpoint: e, d: e.store.delivery, fence: e.store.fence, asOf: ^uint64(0), subscription: e.identity(),
 	}
+	f.queue.room, f.queue.forwarder = f.d.memory, f
 	f.key = []string{f.subscription.Key()}
 	f.target()
 	return f
@@ -163,7 +154,7 @@ func (f *forwarder) receiveHandoff(h event.Handoff) {
 	case Duplicate:
 		f.answerAccepted()
 	case Gap:
-		if !f.d.memory.silent(f) {
+		if !f.d.memory.silent(&f.queue) {
 			f.d.answer(f.reply, event.Answer{Kind: event.Missing, Number: f.receiver.Last})
 		}
 	}
@@ -218,7 +209,7 @@ func (f *forwarder) answerQuestion(m *nats.Msg, term uint64) {
 		f.d.Logger.Error("the store's sequences begin anew: its stream is another, or lost its end", "subscription", f.subscription.Name)
 	}
 	f.reply = m.Reply
-	if f.d.memory.silent(f) { // it would be sent what there is no room for
+	if f.d.memory.silent(&f.queue) { // it would be sent what there is no room for
 		f.answerAccepted()
 		return
 	}
@@ -241,7 +232,7 @@ func (f *forwarder) forward(m *nats.Msg, seq uint64) bool {
 	m.Header[event.IncarnationHeader] = f.incarnationValue(q.event.Incarnation)
 	m.Header[event.SubscriptionHeader] = f.key
 	m.Reply = ""
-	if !f.working && f.dropped == 0 && isClosed(f.after) {
+	if !f.working && f.queue.dropped == 0 && isClosed(f.after) {
 		switch {
 		case f.sender != nil && f.send(q):
 			q.event.Message = nil
@@ -261,16 +252,13 @@ func (f *forwarder) forward(m *nats.Msg, seq uint64) bool {
 	case finds && !f.working: // or thousands whose subscribers are away would stand before those who have somebody
 		otherwise = asks
 	}
-	held := f.d.memory.hold(f, q, otherwise)
-	if held {
-		f.queue = append(f.queue, *q)
-	}
+	held := f.queue.add(q, otherwise)
 	q.load.first, q.event.Message = nil, nil // either would keep the event's data in memory
-	if !held && (otherwise != asks || !f.d.memory.rests(f)) {
+	if !held && (otherwise != asks || !f.d.memory.rests(&f.queue)) {
 		return false
 	}
 	if !held {
-		f.dropped = seq
+		f.queue.dropped = seq
 	}
 	if !f.working {
 		f.working, f.quit = true, make(chan struct{})
@@ -371,7 +359,7 @@ func (f *forwarder) close() <-chan struct{} {
 		return f.rest
 	}
 	f.closed, f.rest = true, f.after
-	f.d.memory.leave(f)
+	f.d.memory.leave(&f.queue)
 	if f.unsaid > 0 {
 		f.sendAck()
 	}
@@ -412,19 +400,15 @@ func (f *forwarder) counted() Counts {
 	defer f.mu.Unlock()
 	c := f.counts
 	c.Last, c.Kind, c.Subject = f.accepted, f.config.Kind, f.config.Subject
-	if len(f.queue) > 0 {
-		c.InHand = f.queue[0].event.Sequence
-	} else {
-		c.InHand = f.dropped
-		c.Waits = f.d.memory.silent(f)
-	}
+	c.InHand = f.queue.inHand()
+	c.Waits = len(f.queue.events) == 0 && f.d.memory.silent(&f.queue)
 	return c
 }
 
 func (f *forwarder) heard() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.reply != "" || f.counts.Delivered > 0 || len(f.queue) > 0
+	return f.reply != "" || f.counts.Delivered > 0 || len(f.queue.events) > 0
 }
 
 // notify tells the holder why the sink takes no events; empty: it takes them.

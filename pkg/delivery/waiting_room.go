@@ -40,7 +40,7 @@ type part struct {
 
 // ticket is a place in a line. It is no good once the endpoint's seat has another number.
 type ticket struct {
-	f      *forwarder
+	of     *queue
 	number uint64
 	until  time.Time // of a promise
 }
@@ -112,10 +112,10 @@ const (
 )
 
 // hold takes up an event, or refuses it.
-func (m *waitingRoom) hold(f *forwarder, q *queued, otherwise refusal) bool {
+func (m *waitingRoom) hold(of *queue, q *queued, otherwise refusal) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := &f.seat
+	s := &of.seat
 	turn := s.stands == promised
 	switch q.part = s.part; {
 	case turn:
@@ -141,7 +141,7 @@ func (m *waitingRoom) hold(f *forwarder, q *queued, otherwise refusal) bool {
 	}
 	s.need = q.load.own + q.load.data
 	if otherwise == queues {
-		m.enqueue(f)
+		m.enqueue(of)
 	} else {
 		s.stands = rests
 	}
@@ -211,33 +211,33 @@ func (m *waitingRoom) wake() {
 
 // retries notes that an endpoint's sink failed, and reports whether the endpoint may keep its events. It may not where there is no room for them
 // in the other part, or others wait for theirs: then it rests.
-func (m *waitingRoom) retries(f *forwarder) bool {
+func (m *waitingRoom) retries(of *queue) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s := &f.seat
+	s := &of.seat
 	h := &m.parts[retrying]
 	if s.stands == waits && s.in == fresh {
 		m.drop(s)
 		s.part = retrying
-		m.enqueue(f)
+		m.enqueue(of)
 	}
 	s.part = retrying
 	others, more := h.waiting, int64(0)
 	if s.stands == waits {
 		others--
 	}
-	for i := range f.queue {
-		if q := &f.queue[i]; q.part != retrying {
+	for i := range of.events {
+		if q := &of.events[i]; q.part != retrying {
 			more += m.cost(retrying, &q.load)
 		}
 	}
-	if others > 0 || more > 0 && h.used+more > h.limit && (h.used > 0 || len(f.queue) > 1) {
+	if others > 0 || more > 0 && h.used+more > h.limit && (h.used > 0 || len(of.events) > 1) {
 		m.drop(s)
-		s.stands, s.need = rests, f.queue[0].load.own+f.queue[0].load.data
+		s.stands, s.need = rests, of.events[0].load.own+of.events[0].load.data
 		return false
 	}
-	for i := range f.queue {
-		if q := &f.queue[i]; more > 0 && q.part != retrying {
+	for i := range of.events {
+		if q := &of.events[i]; more > 0 && q.part != retrying {
 			m.remove(q)
 			q.part = retrying
 			m.add(q)
@@ -250,50 +250,50 @@ func (m *waitingRoom) retries(f *forwarder) bool {
 }
 
 // accepts notes that an endpoint's sink takes events.
-func (m *waitingRoom) accepts(f *forwarder) {
+func (m *waitingRoom) accepts(of *queue) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	f.seat.part = fresh
+	of.seat.part = fresh
 }
 
 // await ends an endpoint's rest: it waits for its turn.
-func (m *waitingRoom) await(f *forwarder) {
+func (m *waitingRoom) await(of *queue) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if f.seat.stands == rests {
-		m.enqueue(f)
+	if of.seat.stands == rests {
+		m.enqueue(of)
 		m.signal()
 	}
 }
 
 // leave is for an endpoint that takes nothing more.
-func (m *waitingRoom) leave(f *forwarder) {
+func (m *waitingRoom) leave(of *queue) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.drop(&f.seat)
+	m.drop(&of.seat)
 	m.signal()
 }
 
 // silent reports whether an endpoint's emitter is not to send it anything: it will be asked.
-func (m *waitingRoom) silent(f *forwarder) bool {
+func (m *waitingRoom) silent(of *queue) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return f.seat.stands == waits || f.seat.stands == rests
+	return of.seat.stands == waits || of.seat.stands == rests
 }
 
 // rests reports whether an endpoint is to find out whether its sink may take an event.
-func (m *waitingRoom) rests(f *forwarder) bool {
+func (m *waitingRoom) rests(of *queue) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return f.seat.stands == rests
+	return of.seat.stands == rests
 }
 
-func (m *waitingRoom) enqueue(f *forwarder) {
-	s := &f.seat
+func (m *waitingRoom) enqueue(of *queue) {
+	s := &of.seat
 	s.stands, s.in = waits, s.part
 	s.number++
 	h := &m.parts[s.in]
-	h.line = append(h.line, ticket{f: f, number: s.number})
+	h.line = append(h.line, ticket{of: of, number: s.number})
 	h.waiting++
 }
 
@@ -310,14 +310,14 @@ func (m *waitingRoom) drop(s *seat) {
 }
 
 // next promises room to an endpoint whose turn it is, and returns that endpoint; nil: there is no room, or none waits.
-func (m *waitingRoom) next(now time.Time) *forwarder {
+func (m *waitingRoom) next(now time.Time) *queue {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range m.parts {
 		h := &m.parts[i]
 		for len(h.promises) > 0 && (h.promises[0].void() || !now.Before(h.promises[0].until)) {
 			if t := h.promises[0]; !t.void() {
-				m.drop(&t.f.seat)
+				m.drop(&t.of.seat)
 			}
 			h.promises[0] = ticket{}
 			h.promises = h.promises[1:]
@@ -331,7 +331,7 @@ func (m *waitingRoom) next(now time.Time) *forwarder {
 			continue
 		}
 		t := h.line[0]
-		s := &t.f.seat
+		s := &t.of.seat
 		if !h.fits(s.need) {
 			continue
 		}
@@ -342,9 +342,9 @@ func (m *waitingRoom) next(now time.Time) *forwarder {
 		s.stands = promised
 		t.until = now.Add(promiseFor)
 		h.promises = append(h.promises, t)
-		return t.f
+		return t.of
 	}
 	return nil
 }
 
-func (t *ticket) void() bool { return t.f.seat.number != t.number }
+func (t *ticket) void() bool { return t.of.seat.number != t.number }

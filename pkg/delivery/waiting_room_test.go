@@ -33,12 +33,13 @@ func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 			data[i] = make([]byte, rapid.IntRange(0, 12000).Draw(t, "size"))
 		}
 		hosted := rapid.Bool().Draw(t, "hosted")
-		endpoints := make([]*forwarder, rapid.IntRange(1, 8).Draw(t, "endpoints"))
+		accepted := map[*queue]uint64{}
+		endpoints := make([]*queue, rapid.IntRange(1, 8).Draw(t, "endpoints"))
 		for i := range endpoints {
-			endpoints[i] = &forwarder{}
+			endpoints[i] = &queue{room: room}
 		}
-		arrives := func(f *forwarder, otherwise refusal) {
-			n := int(f.accepted) + len(f.queue)
+		arrives := func(f *queue, otherwise refusal) {
+			n := int(accepted[f]) + len(f.events)
 			if n == events {
 				return
 			}
@@ -49,19 +50,19 @@ func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 			q := queued{load: loadOf(m)}
 			q.event.Sequence = uint64(n + 1)
 			if room.hold(f, &q, otherwise) {
-				f.queue = append(f.queue, q)
+				f.events = append(f.events, q)
 			}
 		}
-		fails := func(f *forwarder) {
-			if len(f.queue) > 0 && !room.retries(f) {
-				room.release(f.queue...)
-				f.queue = nil
+		fails := func(f *queue) {
+			if len(f.events) > 0 && !room.retries(f) {
+				room.release(f.events...)
+				f.events = nil
 			}
 		}
-		accepts := func(f *forwarder) {
-			if len(f.queue) > 0 {
-				room.release(f.queue[0])
-				f.accepted, f.queue = f.queue[0].event.Sequence, f.queue[1:]
+		accepts := func(f *queue) {
+			if len(f.events) > 0 {
+				room.release(f.events[0])
+				accepted[f], f.events = f.events[0].event.Sequence, f.events[1:]
 				room.accepts(f)
 			}
 		}
@@ -83,7 +84,7 @@ func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 				case waits:
 					waiting[f.seat.in]++
 				}
-				for _, q := range f.queue {
+				for _, q := range f.events {
 					l := q.load
 					used[q.part] += l.own
 					held += l.own
@@ -112,7 +113,7 @@ func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 				t.Fatalf("%d are counted, %d are held", room.held, held)
 			}
 		}
-		one := func(t *rapid.T) *forwarder { return endpoints[rapid.IntRange(0, len(endpoints)-1).Draw(t, "endpoint")] }
+		one := func(t *rapid.T) *queue { return endpoints[rapid.IntRange(0, len(endpoints)-1).Draw(t, "endpoint")] }
 		t.Repeat(map[string]func(*rapid.T){
 			"arrives": func(t *rapid.T) {
 				arrives(one(t), rapid.SampledFrom([]refusal{queues, asks}).Draw(t, "otherwise"))
@@ -130,7 +131,7 @@ func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 		for round := 0; ; round++ {
 			missing := 0
 			for _, f := range endpoints {
-				missing += events - int(f.accepted)
+				missing += events - int(accepted[f])
 			}
 			if missing == 0 {
 				break
@@ -163,15 +164,15 @@ func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 // A small event is taken while large ones wait for their turns, as long as small ones have room; what is behind that waits as well.
 func TestSmallEventsWaitForNoLineOfLargeOnes(t *testing.T) {
 	room := newWaitingRoom(1 << 20)
-	takes := func(f *forwarder, size int) bool {
+	takes := func(f *queue, size int) bool {
 		q := queued{load: loadOf(&nats.Msg{Data: make([]byte, size)})}
 		return room.hold(f, &q, queues)
 	}
-	if !takes(&forwarder{}, 300<<10) || takes(&forwarder{}, 300<<10) {
+	if !takes(&queue{}, 300<<10) || takes(&queue{}, 300<<10) {
 		t.Fatal("there is room for one large event, and no more")
 	}
 	taken := 0
-	for takes(&forwarder{}, 10<<10) {
+	for takes(&queue{}, 10<<10) {
 		taken++
 	}
 	if want := (1 << 20) / 8 / (11 << 10); taken != want {

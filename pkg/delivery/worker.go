@@ -17,7 +17,7 @@ func (f *forwarder) work(ctx context.Context) {
 		<-f.after // of two runs of a subscription the later one waits, or its events would come in between
 	}
 	f.settle(ctx) // what was sent before what is queued
-	if f.d.memory.rests(f) {
+	if f.d.memory.rests(&f.queue) {
 		f.repose(ctx)
 	}
 	for {
@@ -43,19 +43,19 @@ const (
 func (f *forwarder) next() ([]queued, sink.Batcher) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.queue) > 0 && !f.closed {
+	if len(f.queue.events) > 0 && !f.closed {
 		to, _ := f.target()
 		least := leastBatch
 		if f.sender != nil {
 			least = 2
 		}
-		if many, ok := to.(sink.Batcher); ok && len(f.queue) >= least && !f.transit.doubts {
-			return f.queue[:min(len(f.queue), maxBatch)], many
+		if many, ok := to.(sink.Batcher); ok && len(f.queue.events) >= least && !f.transit.doubts {
+			return f.queue.events[:min(len(f.queue.events), maxBatch)], many
 		}
-		return f.queue[:1], nil
+		return f.queue.events[:1], nil
 	}
-	f.d.memory.release(f.queue...)
-	f.queue, f.working = nil, false
+	f.queue.clear()
+	f.working = false
 	f.cancel()
 	if f.unsaid > 0 {
 		f.sendAck()
@@ -86,12 +86,10 @@ func (f *forwarder) deliverBatch(ctx context.Context, to sink.Batcher, batch []q
 func (f *forwarder) finished(q *queued) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.d.memory.release(f.queue[0]) // q itself, or what q was copied to
-	f.unparked, f.dropped = false, 0
+	f.unparked = false
 	f.done(q)
-	f.queue[0] = queued{}
-	f.queue = f.queue[1:]
-	if len(f.queue) == 0 && f.unsaid > 0 {
+	f.queue.removeFirst() // q itself, or what q was copied to
+	if len(f.queue.events) == 0 && f.unsaid > 0 {
 		f.sendAck()
 	}
 }
@@ -177,14 +175,11 @@ func (f *forwarder) pause(wait time.Duration) bool {
 func (f *forwarder) keep() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.queue) == 0 || f.closed || f.queue[0].event.Sequence > 0 && f.queue[0].history != f.history || f.d.memory.retries(f) {
+	if len(f.queue.events) == 0 || f.closed || f.queue.events[0].event.Sequence > 0 && f.queue.events[0].history != f.history || f.d.memory.retries(&f.queue) {
 		return true
 	}
-	f.dropped = f.queue[0].event.Sequence
+	f.queue.drop()
 	f.receiver.Rewind(f.accepted)
-	f.d.memory.release(f.queue...)
-	clear(f.queue)
-	f.queue = nil
 	return false
 }
 
@@ -207,7 +202,7 @@ func (f *forwarder) repose(ctx context.Context) {
 			return
 		}
 	}
-	f.d.memory.await(f)
+	f.d.memory.await(&f.queue)
 }
 
 func (f *forwarder) park(ctx context.Context, q *queued, config sink.Config, reason string, attempts int) bool {
@@ -289,7 +284,7 @@ func (f *forwarder) healthy() (tell func()) {
 		tell = func() { f.notify("") }
 	}
 	if f.failing > 0 {
-		f.d.memory.accepts(f)
+		f.d.memory.accepts(&f.queue)
 	}
 	f.failing, f.told, f.transit.doubts = 0, false, false
 	return tell
