@@ -12,29 +12,29 @@ import (
 )
 
 // answerDrain answers where this instance is meant, once the others can see it. What it holds moves after that.
-func (s *Service) answerDrain(ctx context.Context, r *request) {
+func (c *controlService) answerDrain(ctx context.Context, r *request) {
 	var body control.DrainRequest
 	err := r.read(&body)
 	if err == nil && body.Instance == "" {
 		err = errors.New(`drain needs an "instance"`)
 	}
 	if err != nil {
-		s.fail(r, control.CodeBadRequest, control.BadRequest, err.Error())
+		c.fail(r, control.CodeBadRequest, control.BadRequest, err.Error())
 		return
 	}
-	if body.Instance != s.owner.Name || s.instance.Supervisor().Retired() {
+	if body.Instance != c.owner.Name || c.instance.Supervisor().Retired() {
 		return
 	}
-	session := s.instance.Session()
+	session := c.instance.Session()
 	if session == nil {
-		s.fail(r, control.CodeUnavailable, control.TemporaryFailure, "this instance shares nothing with others")
+		c.fail(r, control.CodeUnavailable, control.TemporaryFailure, "this instance shares nothing with others")
 		return
 	}
 	switch err := session.SetDraining(ctx, !body.Undo); {
 	case errors.Is(err, membership.ErrSuperseded): // the run that has the name answers
 	case err != nil:
-		s.fail(r, control.CodeUnavailable, control.TemporaryFailure, fmt.Sprint(err))
+		c.fail(r, control.CodeUnavailable, control.TemporaryFailure, fmt.Sprint(err))
 	default:
-		s.respond(r, control.DrainAnswer{Envelope: status.NewEnvelope(control.DrainAnswerType, time.Now()), Instance: s.Instance(), Draining: !body.Undo})
+		c.respond(r, control.DrainAnswer{Envelope: status.NewEnvelope(control.DrainAnswerType, time.Now()), Instance: c.describe(), Draining: !body.Undo})
 	}
 }

@@ -10,10 +10,10 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"golang.org/x/time/rate"
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/instance"
+	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/feed"
 	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/sink"
@@ -48,10 +48,9 @@ type Service struct {
 	denials   *sink.Denials // outlet's; there before the connection
 	sinks     *sinks
 	instance  *instance.Instance
-	control   *responder
+	control   *controlService
 
-	running               atomic.Bool    // the instance has begun
-	unanswered            rate.Sometimes // told that an answer could not be sent
+	running               atomic.Bool // the instance has begun
 	violations            *violations
 	hears, operatorsHears *hearing   // of nc and of operators
 	denied                chan error // permission violations while starting
@@ -73,6 +72,9 @@ func (s *Service) Ready(ctx context.Context) error {
 		return nil
 	}
 }
+
+// Instance describes this instance.
+func (s *Service) Instance() control.Instance { return s.control.describe() }
 
 // Supervisor is for what reads statuses: the HTTP server and tests.
 func (s *Service) Supervisor() *supervisor.Supervisor { return s.instance.Supervisor() }

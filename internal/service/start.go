@@ -13,7 +13,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
-	"golang.org/x/time/rate"
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/connect"
@@ -34,7 +33,6 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 		version: o.Version, log: o.Logger, metrics: o.Metrics,
 		owner:   registration.Owner{Name: o.Config.Instance.Name, ID: nuid.Next(), Host: host, PID: os.Getpid()},
 		denials: &sink.Denials{}, denied: make(chan error, 16), registered: make(chan struct{}),
-		unanswered: rate.Sometimes{Interval: time.Minute},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -68,7 +66,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	if err := s.instance.Start(starting, events(o.Config), subscriptions(o.Config)); err != nil {
 		return nil, err
 	}
-	if err := s.serve(); err != nil {
+	if err := s.serveControl(); err != nil {
 		return nil, err
 	}
 	// What is refused so far is found before anything is claimed: a start that fails must not take subscriptions from an

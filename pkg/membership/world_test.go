@@ -80,16 +80,6 @@ func (r *run) done() bool { return r.Over && !r.killed }
 // key is the key of the run's session.
 func (r *run) key() string { return r.Run.Key }
 
-// find is the one of the world's runs that holds a session; nil: it is an observer.
-func (w *world) find(of *leasetest.Run) *run {
-	for _, r := range w.runs {
-		if r.Run == of {
-			return r
-		}
-	}
-	return nil
-}
-
 func (w *world) follow(r *run, fx sessionEffects) { w.Follow(r.Run, &fx.Effects, fx.Done) }
 
 func (w *world) stop(r *run) { w.follow(r, r.rules.stop(w.Now)) }
