@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"slices"
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/proxy"
@@ -16,45 +17,68 @@ type actions struct {
 
 // act applies an operator's input, and replies when the attempts that it caused have ended; of a proxy that has not
 // started yet, when its first one has.
-func (l *loop) act(name string, in proxy.Input, reply chan<- []status.Status, now time.Time) {
-	in.SeenAt = now
-	a := &action{waiting: map[*managed]struct{}{}, items: l.held(name), reply: reply}
-	for _, it := range a.items {
-		if name != "" {
-			l.dispatcher.prioritize(it)
+func (l *loop) act(name string, in proxy.Input, reply chan<- []status.Status) {
+	items := l.held(name)
+	a := &action{waiting: map[*managed]struct{}{}, items: items, filling: true, reply: reply}
+	l.actions.open = append(l.actions.open, a)
+	l.begin(func(now time.Time, left *int) bool {
+		for ; len(items) > 0; items = items[1:] {
+			if *left <= 0 {
+				return true
+			}
+			*left--
+			l.actOn(a, items[0], name != "", in, now)
 		}
-		if in.Kind == proxy.Restart {
-			l.restart(it, now)
-		} else {
-			l.step(it, in, now)
-		}
-		if p := &it.proxy; p.Attempting || it.restarting || !p.Started && !p.Stopped {
-			a.waiting[it] = struct{}{}
-		} else {
-			it.asked = false
-		}
-	}
-	if len(a.waiting) == 0 {
-		l.actions.answer(a, now)
+		a.filling = false
+		l.actions.closeSettled(now)
+		return false
+	})
+}
+
+// actOn applies an operator's input to one proxy. One that was removed meanwhile is not waited for.
+func (l *loop) actOn(a *action, it *managed, first bool, in proxy.Input, now time.Time) {
+	if it.removed {
 		return
 	}
-	l.actions.open = append(l.actions.open, a)
+	if first {
+		l.dispatcher.prioritize(it)
+	}
+	if in.SeenAt = now; in.Kind == proxy.Restart {
+		l.restart(it, now)
+	} else {
+		l.step(it, in, now)
+	}
+	if p := &it.proxy; p.Attempting || it.restarting || !p.Started && !p.Stopped {
+		a.waiting[it] = struct{}{}
+	} else {
+		it.asked = false
+	}
 }
+
+// begin has work for an operator done, a part a turn.
+func (l *loop) begin(w work) { l.urgent = append(l.urgent, w) }
 
 // settle takes an item whose attempts have ended off the waiting lists.
 func (as *actions) settle(it *managed, now time.Time) {
 	if len(as.open) == 0 || (it.proxy.Attempting || it.restarting) && !it.removed {
 		return
 	}
-	open := as.open[:0]
 	for _, a := range as.open {
-		if delete(a.waiting, it); len(a.waiting) == 0 {
-			as.answer(a, now)
-			continue
-		}
-		open = append(open, a)
+		delete(a.waiting, it)
 	}
-	as.open, it.asked = open, false
+	as.closeSettled(now)
+	it.asked = false
+}
+
+// closeSettled answers those that nothing is waited for any more.
+func (as *actions) closeSettled(now time.Time) {
+	as.open = slices.DeleteFunc(as.open, func(a *action) bool {
+		settled := !a.filling && len(a.waiting) == 0
+		if settled {
+			as.answer(a, now)
+		}
+		return settled
+	})
 }
 
 func (as *actions) answer(a *action, now time.Time) {

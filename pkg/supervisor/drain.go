@@ -39,8 +39,8 @@ func (s *Supervisor) Drain(ctx context.Context) {
 // remaining is how many subscriptions this instance holds, or finishes with, or offers to another that has not registered
 // them yet.
 func (s *Supervisor) remaining(ctx context.Context) (n int, err error) {
-	counts, err := gather(ctx, s, "", func(l *loop, _ time.Time) []int {
-		return []int{len(l.held("")) + len(l.dispatcher.releases) + l.transfers.Offered()}
+	counts, err := gather(ctx, s, "", func(l *loop, reply func([]int)) {
+		reply([]int{len(l.held("")) + len(l.dispatcher.releases) + l.transfers.Offered()})
 	})
 	for _, c := range counts {
 		n += c

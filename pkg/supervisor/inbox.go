@@ -38,16 +38,16 @@ type inbox struct {
 
 	fence *delivery.Fence
 
-	mu      sync.Mutex
-	leader  string // named last
-	lease   lease  // renewed last
-	events  merged
-	news    []kv.Entry
-	voided  bool
-	results []result
-	tasks   []task
-	urgent  []urgentTask
-	applies uint64 // tasks so far that urgent ones wait for
+	mu       sync.Mutex
+	leader   string // named last
+	lease    lease  // renewed last
+	events   merged
+	news     []kv.Entry
+	voided   bool
+	results  []result
+	tasks    []task
+	urgent   []task
+	applying int // changes of which proxies there are that were posted, and are not done
 }
 
 func newInbox(f *delivery.Fence) *inbox {
@@ -130,40 +130,40 @@ func (b *inbox) post(t task) {
 	b.signal()
 }
 
-// postApply is post for what changes which proxies there are.
+// postApply is post for what changes which proxies there are. The task sees to it that applied is called once that is done.
 func (b *inbox) postApply(t task) {
 	b.mu.Lock()
-	b.applies++
-	b.tasks = append(b.tasks, func(l *loop, now time.Time) {
-		t(l, now)
-		l.applied++
-	})
+	b.applying++
+	b.tasks = append(b.tasks, t)
 	b.mu.Unlock()
 	b.signal()
 }
 
-// postUrgent is post for what may overtake everything but earlier changes of which proxies there are. It must not change that
-// itself: it is done in the middle of walks over them.
-func (b *inbox) postUrgent(t task) {
-	b.mu.Lock()
-	b.urgent = append(b.urgent, urgentTask{t, b.applies})
-	b.mu.Unlock()
-	b.signal()
-}
-
-// dueUrgent takes out what was posted as urgent and can be done once so many changes were applied.
-func (b *inbox) dueUrgent(applied uint64) []urgentTask {
+// applied notes that a change of which proxies there are is done.
+func (b *inbox) applied() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	n := 0
-	for n < len(b.urgent) && b.urgent[n].after <= applied {
-		n++
+	b.applying--
+}
+
+// postUrgent is post for what may overtake everything but earlier changes of which proxies there are. It must not change that itself.
+func (b *inbox) postUrgent(t task) {
+	b.mu.Lock()
+	if b.applying > 0 {
+		b.tasks = append(b.tasks, t)
+	} else {
+		b.urgent = append(b.urgent, t)
 	}
-	due := b.urgent[:n:n]
-	if b.urgent = b.urgent[n:]; len(b.urgent) == 0 {
-		b.urgent = nil
-	}
-	return due
+	b.mu.Unlock()
+	b.signal()
+}
+
+func (b *inbox) takeUrgent() []task {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	urgent := b.urgent
+	b.urgent = nil
+	return urgent
 }
 
 // leads notes that an emitter renewed its lease. That is no reason to wake the loop, four times a TTL.
@@ -223,15 +223,10 @@ func (b *inbox) takeEvents() merged {
 // task is something that the loop does or tells in its own goroutine.
 type task func(*loop, time.Time)
 
-// urgentTask is one that waits only for changes of which proxies there are.
-type urgentTask struct {
-	do    task
-	after uint64 // how many changes were posted before
-}
-
 // action waits for the attempts that a control request caused.
 type action struct {
 	waiting map[*managed]struct{}
 	items   []*managed
+	filling bool                   // not all of items were stepped
 	reply   chan<- []status.Status // holds one; receives once
 }

@@ -26,9 +26,10 @@ const takeoverBatch = 2000
 // launch hands the admitted attempts and the releases to the registrar, in batches. It hands over no more than can be
 // under way; what is admitted meanwhile gathers for the next. Else, while NATS does not answer, the retries that jitter has
 // spread would each be a batch that waits for its turn, and then for its own time-out.
-func (d *dispatcher) launch(ctx context.Context) {
+func (d *dispatcher) launch() {
 	settings := d.settings.Load()
-	d.launchPriority(ctx)
+	ctx := d.ctx
+	d.launchPriority()
 	// Before what is not waited for: what is released pauses.
 	for len(d.releases) > 0 && d.launched.Load() < maxBatches {
 		releases := d.drained()
@@ -42,6 +43,18 @@ func (d *dispatcher) launch(ctx context.Context) {
 	if len(d.releases) == 0 {
 		d.releases = nil
 	}
+}
+
+// launchFull launches where a batch is full.
+func (d *dispatcher) launchFull() {
+	if len(d.ready) >= batchSize || len(d.unheld) >= takeoverBatch {
+		d.launch()
+	}
+}
+
+// idle reports whether nothing is under way, and no record is to be released.
+func (d *dispatcher) idle() bool {
+	return d.flight == 0 && len(d.releases) == 0 && len(d.unreleased) == 0
 }
 
 // attempt hands over a queue's attempts.

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"context"
 	"log/slog"
+	"runtime"
 	"time"
 	"unsafe"
 
@@ -61,16 +62,17 @@ type loop struct {
 	due      dueHeap
 	dueAgain time.Time // not before it is looked again
 	lost     losses    // in this turn
-	applied  uint64    // changes of which proxies there are, so far
-	depth    int       // how deep runUrgent is in itself
+	wake     time.Time // when the next round is due at the latest
+	agenda   *agenda   // of the round under way
+	urgent   []work    // begun for operators, and not ended
 	ending   bool      // everything was removed; the loop ends once that is released
 }
 
 func newLoop(s *shared, store string) *loop {
 	o := newRoster(s, store)
-	l := &loop{roster: o, watch: &watch{roster: o}}
+	l := &loop{roster: o, watch: &watch{roster: o}, agenda: &agenda{}}
 	l.dispatcher = newDispatcher(o)
-	l.reporter = &reporter{roster: o, watch: l.watch, yield: l.breathe}
+	l.reporter = &reporter{roster: o, watch: l.watch, agenda: l.agenda}
 	l.alerter = &alerter{roster: o, watch: l.watch, reporter: l.reporter}
 	l.actions = &actions{roster: o, reporter: l.reporter}
 	l.holder = &holder{roster: o, alerter: l.alerter}
@@ -80,16 +82,21 @@ func newLoop(s *shared, store string) *loop {
 	return l
 }
 
-// run is the loop. It ends after stop has released everything, or when ctx ends.
+// run is the loop. It ends after everything was removed and released, or when ctx ends.
 func (l *loop) run(ctx context.Context) {
 	defer l.dispatcher.work.Wait()
 	l.dispatcher.ctx = ctx
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	for {
-		now := time.Now()
-		wake := l.turn(ctx, now)
-		if l.ending && l.dispatcher.flight == 0 && len(l.dispatcher.releases) == 0 && l.transfers.Offered() == 0 && len(l.dispatcher.unreleased) == 0 {
+	for ctx.Err() == nil {
+		wake := l.turn(time.Now())
+		if wake.IsZero() {
+			// Who waits for a processor has it before the scheduler would take it from the loop, which is after 10 ms: an operator's
+			// request needs one several times.
+			runtime.Gosched()
+			continue
+		}
+		if l.ending && l.dispatcher.idle() && l.transfers.Offered() == 0 {
 			return
 		}
 		timer.Reset(time.Until(wake))
@@ -97,76 +104,130 @@ func (l *loop) run(ctx context.Context) {
 		case <-l.inbox.wake:
 		case <-timer.C:
 		case <-ctx.Done():
-			return
 		}
 	}
 }
 
-// turn does all there is to do at now, and says when to look again at the latest.
-func (l *loop) turn(ctx context.Context, now time.Time) (wake time.Time) {
-	wake = now.Add(time.Minute)
-	t := l.inbox.empty()
-	for i := range t.results {
-		l.finish(&t.results[i], now)
-		l.breathe(i)
+// turn does a bounded part of what there is to do, and says when the next turn is due at the latest; zero: at once, since more is to
+// do. Nothing is done in the middle of anything else: what is too much for a turn is left to the next ones as pending work.
+//
+// A turn does first what operators wait for. Then it goes on with the round under way, or begins one. A round is, in this order:
+//
+//  1. the results of attempts and releases
+//  2. a bucket that is new
+//  3. entries of the bucket
+//  4. a cluster event, where one may be acted on
+//  5. tasks, in the order in which they were posted
+//  6. proxies that are due by time
+//  7. releases that failed
+//  8. transfers, which claim and release
+//  9. attempts and releases are handed to the registrar, after what causes them
+//  10. what was superseded is logged
+//  11. whether the store's events come
+//  12. alerts, statuses, heartbeats and summaries
+func (l *loop) turn(now time.Time) (wake time.Time) {
+	l.runUrgent(now)
+	if l.agenda.done() {
+		l.beginRound(now)
 	}
-	l.dispatcher.tellRegistered(t.results)
-	if t.voided {
-		for i, it := range l.items {
-			l.step(it, proxy.Input{Kind: proxy.Voided}, now)
-			l.breathe(i)
-		}
+	l.agenda.run(now, stepsPerTurn)
+	if !l.agenda.done() || len(l.urgent) > 0 {
+		l.dispatcher.launchFull() // NATS works on the first batches of a round while the loop is still admitting the others
+		return time.Time{}
 	}
-	for i := range t.news {
-		l.seen(&t.news[i], now)
-		l.breathe(i)
-	}
-	if l.dispatcher.mayStartRound(now, &wake) {
-		l.event(l.inbox.takeEvents(), now)
-	}
-	for i := range t.tasks {
-		t.tasks[i](l, now)
-	}
-	l.runUrgent()
-	l.stepDue(now)
-	l.dispatcher.releaseUnreleased(now, &wake)
-	l.transfer(now, &wake)
-	l.dispatcher.launch(ctx) // after transfer, which claims and releases
-	l.tellSuperseded()
-	l.observe(now, &wake)
-	l.publish(now, &wake)
 	if next := l.due.next(); !next.IsZero() {
 		if next.Before(l.dueAgain) {
 			next = l.dueAgain
 		}
-		sooner(&wake, next)
+		sooner(&l.wake, next)
 	}
-	return wake
+	return l.wake
+}
+
+// beginRound puts on the agenda what a round does.
+func (l *loop) beginRound(now time.Time) {
+	l.wake = now.Add(time.Minute)
+	c, a := l.inbox.empty(), l.agenda
+	a.pending = append(a.pending[:0],
+		a.steps(len(c.results), func(i int, now time.Time) { l.finish(&c.results[i], now) }),
+		once(func(time.Time) {
+			l.dispatcher.tellRegistered(c.results)
+			if c.voided {
+				a.add(l.each(func(it *managed, now time.Time) { l.step(it, proxy.Input{Kind: proxy.Voided}, now) }))
+			}
+		}),
+		a.steps(len(c.news), func(i int, now time.Time) { l.seen(&c.news[i], now) }),
+		once(func(now time.Time) {
+			if l.dispatcher.mayStartRound(now, &l.wake) {
+				l.event(l.inbox.takeEvents())
+			}
+		}),
+		a.steps(len(c.tasks), func(i int, now time.Time) { c.tasks[i](l, now) }),
+		l.stepDue(),
+		once(func(now time.Time) { l.dispatcher.releaseUnreleased(now, &l.wake) }),
+		l.transfer,
+		once(func(time.Time) { l.dispatcher.launch() }),
+		once(func(time.Time) { l.tellSuperseded() }),
+		once(func(now time.Time) { l.observe(now, &l.wake) }),
+		once(l.publish),
+	)
+}
+
+// each is work that steps every proxy of the store.
+func (l *loop) each(step func(*managed, time.Time)) work {
+	items := l.items
+	return l.agenda.steps(len(items), func(i int, now time.Time) { step(items[i], now) })
+}
+
+// runUrgent does what operators wait for, a part of each that is much, and hands over the attempts that it causes.
+func (l *loop) runUrgent(now time.Time) {
+	for _, t := range l.inbox.takeUrgent() {
+		t(l, now)
+	}
+	still := l.urgent[:0]
+	for _, w := range l.urgent {
+		left := stepsPerTurn
+		if w(now, &left) {
+			still = append(still, w)
+		}
+	}
+	clear(l.urgent[len(still):])
+	l.urgent = still
+	l.dispatcher.launchPriority()
 }
 
 // publish tells what is due to be told. While there is no connection, alerts are kept and statuses are not: an alert is
 // what happened, a status is what is.
-func (l *loop) publish(now time.Time, wake *time.Time) {
-	l.alerter.alert(now, wake)
-	l.alerter.alertUnparked(now, wake)
+func (l *loop) publish(now time.Time) {
+	l.alerter.alert(now, &l.wake)
+	l.alerter.alertUnparked(now, &l.wake)
 	if !l.connected() {
-		sooner(wake, now.Add(soonDelay))
+		sooner(&l.wake, now.Add(soonDelay))
 		return
 	}
 	l.alerter.publishKept()
-	l.reporter.publish(l.dispatcher.flight > 0, now, wake)
+	l.agenda.add(l.reporter.publish(l.dispatcher.flight > 0, &l.wake))
 }
 
 // stepDue steps what is due by time.
-func (l *loop) stepDue(now time.Time) {
-	next := l.due.next()
-	if next.IsZero() || now.Before(next) || now.Before(l.dueAgain) {
-		return
-	}
-	l.dueAgain = now.Add(dueInterval)
-	for i, it := 0, l.due.pop(now); it != nil; i, it = i+1, l.due.pop(now) {
-		l.step(it, proxy.Input{Kind: proxy.Due}, now)
-		l.breathe(i)
+func (l *loop) stepDue() work {
+	begun := false
+	return func(now time.Time, left *int) bool {
+		if !begun {
+			next := l.due.next()
+			if next.IsZero() || now.Before(next) || now.Before(l.dueAgain) {
+				return false
+			}
+			begun, l.dueAgain = true, now.Add(dueInterval)
+		}
+		for ; *left > 0; *left-- {
+			it := l.due.pop(now)
+			if it == nil {
+				return false
+			}
+			l.step(it, proxy.Input{Kind: proxy.Due}, now)
+		}
+		return true
 	}
 }
 
@@ -296,29 +357,29 @@ func (l *loop) seen(e *kv.Entry, now time.Time) {
 }
 
 // trimmed voids what was last seen below the revision first. An attempt under way finds out by itself.
-func (l *loop) trimmed(first uint64, now time.Time) {
-	for _, it := range l.items {
+func (l *loop) trimmed(first uint64) {
+	l.agenda.add(l.each(func(it *managed, now time.Time) {
 		if p := &it.proxy; p.Revision < first && (p.Registered || p.Standby) && !p.Attempting {
 			l.step(it, proxy.Input{Kind: proxy.Voided}, now)
 		}
-	}
+	}))
 }
 
-func (l *loop) event(e merged, now time.Time) {
+// event acts on a cluster event.
+func (l *loop) event(e merged) {
 	named := 0
-	for i, it := range l.items {
-		l.breathe(i)
-		if !names(e.topics, it.proxy.Subscription) {
-			continue
+	l.agenda.add(l.each(func(it *managed, now time.Time) {
+		if names(e.topics, it.proxy.Subscription) {
+			named++
+			l.step(it, proxy.Input{Kind: proxy.Event, Cause: e.cause, SeenAt: e.seenAt}, now)
 		}
-		named++
-		l.step(it, proxy.Input{Kind: proxy.Event, Cause: e.cause, SeenAt: e.seenAt}, now)
-	}
-	if named == 0 {
-		l.metrics.Ignored.WithLabelValues("topic").Inc()
-		return
-	}
-	l.log.Info("re-registering", "cause", e.cause, "subscriptions", named)
+	}), once(func(time.Time) {
+		if named == 0 {
+			l.metrics.Ignored.WithLabelValues("topic").Inc()
+			return
+		}
+		l.log.Info("re-registering", "cause", e.cause, "subscriptions", named)
+	}))
 }
 
 func names(topics []string, s subscription.Subscription) bool {

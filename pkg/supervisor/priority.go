@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"context"
 	"slices"
 
 	"github.com/exesdb/subproxy/pkg/registration"
@@ -42,7 +41,7 @@ func (d *dispatcher) prioritize(it *managed) {
 }
 
 // launchPriority hands over the attempts that go first.
-func (d *dispatcher) launchPriority(ctx context.Context) {
+func (d *dispatcher) launchPriority() {
 	if len(d.priority) == 0 {
 		return
 	}
@@ -50,7 +49,7 @@ func (d *dispatcher) launchPriority(ctx context.Context) {
 	settings := d.settings.Load()
 	d.flight += len(items)
 	d.work.Go(func() {
-		ctx, end := d.batches.Begin(ctx)
+		ctx, end := d.batches.Begin(d.ctx)
 		results := d.register(ctx, items, attempts, settings)
 		end()
 		d.inbox.finished(results)

@@ -36,7 +36,7 @@ func (s *Supervisor) Ready(ctx context.Context) bool {
 
 // Statuses returns the statuses of the proxies that the request names.
 func (s *Supervisor) Statuses(ctx context.Context, r control.Request) ([]status.Status, error) {
-	statuses, err := gather(ctx, s, r.Store, func(l *loop, now time.Time) []status.Status { return l.reporter.statuses(r, now) })
+	statuses, err := gather(ctx, s, r.Store, func(l *loop, reply func([]status.Status)) { l.begin(l.reporter.statuses(r, reply)) })
 	slices.SortFunc(statuses, func(a, b status.Status) int {
 		return cmp.Or(cmp.Compare(a.Store, b.Store), cmp.Compare(a.Name, b.Name))
 	})
@@ -45,12 +45,14 @@ func (s *Supervisor) Statuses(ctx context.Context, r control.Request) ([]status.
 
 // Summaries returns a summary a store.
 func (s *Supervisor) Summaries(ctx context.Context) ([]status.Summary, error) {
-	return gather(ctx, s, "", func(l *loop, now time.Time) []status.Summary { return []status.Summary{l.reporter.summary(now)} })
+	return gather(ctx, s, "", func(l *loop, reply func([]status.Summary)) {
+		l.begin(l.reporter.summary(slices.Clone(l.items), func(s status.Summary) { reply([]status.Summary{s}) }))
+	})
 }
 
 // Holds reports how many proxies the request names that this instance holds, that is, which do not stand by.
 func (s *Supervisor) Holds(ctx context.Context, store, name string) (int, error) {
-	counts, err := gather(ctx, s, store, func(l *loop, _ time.Time) []int { return []int{len(l.held(name))} })
+	counts, err := gather(ctx, s, store, func(l *loop, reply func([]int)) { reply([]int{len(l.held(name))}) })
 	n := 0
 	for _, c := range counts {
 		n += c
@@ -60,7 +62,7 @@ func (s *Supervisor) Holds(ctx context.Context, store, name string) (int, error)
 
 // Knows reports whether any proxy that the request names is configured here, held or not. Of a store without a name: any of it.
 func (s *Supervisor) Knows(ctx context.Context, store, name string) (bool, error) {
-	counts, err := gather(ctx, s, store, func(l *loop, _ time.Time) []int { return []int{len(l.named(name))} })
+	counts, err := gather(ctx, s, store, func(l *loop, reply func([]int)) { reply([]int{len(l.named(name))}) })
 	return slices.ContainsFunc(counts, func(n int) bool { return n > 0 }), err
 }
 
@@ -86,7 +88,7 @@ func (s *Supervisor) ResetTerm(ctx context.Context, store string, to uint64) (be
 	l, reply := loops[0], make(chan []status.Status, 1)
 	before = l.inbox.fence.Reset(to, time.Now())
 	l.log.Warn("the count of terms begins again, as an operator asked", "term", to, "before", before)
-	l.inbox.postUrgent(func(l *loop, now time.Time) { l.act("", proxy.Input{Kind: proxy.Restart}, reply, now) })
+	l.inbox.postUrgent(func(l *loop, _ time.Time) { l.act("", proxy.Input{Kind: proxy.Restart}, reply) })
 	statuses, err = collect(ctx, []chan []status.Status{reply})
 	return before, statuses, true, err
 }
@@ -96,7 +98,7 @@ func (s *Supervisor) act(ctx context.Context, store, name string, in proxy.Input
 	for _, l := range s.some(store) {
 		reply := make(chan []status.Status, 1)
 		replies = append(replies, reply)
-		l.inbox.postUrgent(func(l *loop, now time.Time) { l.act(name, in, reply, now) })
+		l.inbox.postUrgent(func(l *loop, _ time.Time) { l.act(name, in, reply) })
 	}
 	return collect(ctx, replies)
 }
@@ -117,13 +119,13 @@ func (s *Supervisor) some(store string) []*loop {
 	return all
 }
 
-// gather asks loops for something that they know at once.
-func gather[T any](ctx context.Context, s *Supervisor, store string, tell func(*loop, time.Time) []T) ([]T, error) {
+// gather has loops tell something.
+func gather[T any](ctx context.Context, s *Supervisor, store string, tell func(l *loop, reply func([]T))) ([]T, error) {
 	var replies []chan []T
 	for _, l := range s.some(store) {
 		reply := make(chan []T, 1)
 		replies = append(replies, reply)
-		l.inbox.postUrgent(func(l *loop, now time.Time) { reply <- tell(l, now) })
+		l.inbox.postUrgent(func(l *loop, _ time.Time) { tell(l, func(part []T) { reply <- part }) })
 	}
 	return collect(ctx, replies)
 }

@@ -10,13 +10,15 @@ import (
 )
 
 // apply makes the store's subscriptions those given.
-func (l *loop) apply(wanted []subscription.Subscription, started bool, now time.Time) {
+func (l *loop) apply(wanted []subscription.Subscription, started bool) {
 	keep := make(map[string]subscription.Subscription, len(wanted))
 	for _, s := range wanted {
 		keep[s.Name] = s
 	}
 	added, restarted, released := 0, 0, 0
-	for _, it := range slices.Clone(l.items) {
+	items := slices.Clone(l.items)
+	l.agenda.add(l.agenda.steps(len(items), func(i int, now time.Time) {
+		it := items[i]
 		s, ok := keep[it.proxy.Name]
 		switch {
 		case !ok || s.Key() != it.key:
@@ -27,17 +29,17 @@ func (l *loop) apply(wanted []subscription.Subscription, started bool, now time.
 			l.restart(it, now)
 			restarted++
 		}
-	}
-	for i, s := range wanted {
-		if l.byName[s.Name] == nil {
+	}), l.agenda.steps(len(wanted), func(i int, now time.Time) {
+		if s := wanted[i]; l.byName[s.Name] == nil {
 			l.add(s, started, now)
 			added++
 		}
-		l.breathe(i)
-	}
-	if added+restarted+released > 0 {
-		l.log.Info("subscriptions", "added", added, "restarted", restarted, "released", released, "now", len(l.items))
-	}
+	}), once(func(time.Time) {
+		l.inbox.applied()
+		if added+restarted+released > 0 {
+			l.log.Info("subscriptions", "added", added, "restarted", restarted, "released", released, "now", len(l.items))
+		}
+	}))
 }
 
 func (l *loop) add(s subscription.Subscription, started bool, now time.Time) {
@@ -119,20 +121,16 @@ func (l *loop) beginAnew(it *managed, now time.Time) {
 }
 
 // reschedule brings the timers of healthy proxies forward to where the interval in force has them at the latest.
-func (l *loop) reschedule(now time.Time) {
-	for i, it := range l.items {
-		l.step(it, proxy.Input{Kind: proxy.Rescheduled}, now)
-		l.breathe(i)
-	}
+func (l *loop) reschedule(time.Time) {
+	l.agenda.add(l.each(func(it *managed, now time.Time) { l.step(it, proxy.Input{Kind: proxy.Rescheduled}, now) }))
 }
 
-func (l *loop) startAll(now time.Time) {
-	for i, it := range l.items {
+func (l *loop) startAll(time.Time) {
+	l.agenda.add(l.each(func(it *managed, now time.Time) {
 		if !it.proxy.Started {
 			l.start(it, now)
 		}
-		l.breathe(i)
-	}
+	}))
 }
 
 // stop asks the loop to end when everything it holds is released; apply has removed the items before.

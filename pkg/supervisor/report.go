@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"slices"
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/backoff"
@@ -22,8 +23,8 @@ const (
 // reporter publishes statuses and summaries. It belongs to the loop's goroutine.
 type reporter struct {
 	*roster
-	watch *watch
-	yield func(stepped int) // the loop's breathe
+	watch  *watch
+	agenda *agenda
 
 	atOnce []*managed
 	soon   []*managed
@@ -50,18 +51,26 @@ func (r *reporter) mark(it *managed, u proxy.Urgency) {
 }
 
 // publish tells what is due to be told of how the proxies are. While a round is under way, details wait.
-func (r *reporter) publish(inRound bool, now time.Time, wake *time.Time) {
-	left := publishSlice
-	r.flush(&r.atOnce, now, &left)
-	if !inRound || !now.Before(r.soonAt) {
-		r.flush(&r.soon, now, &left)
-	} else if len(r.soon) > 0 {
-		sooner(wake, r.soonAt)
-	}
-	r.heartbeat(now, &left, wake)
-	r.summarize(now, wake)
-	if len(r.atOnce) > 0 || len(r.soon) > 0 && left <= 0 {
-		sooner(wake, now.Add(pause))
+func (r *reporter) publish(inRound bool, wake *time.Time) work {
+	slice := publishSlice
+	return func(now time.Time, left *int) bool {
+		r.flush(&r.atOnce, now, &slice, left)
+		if !inRound || !now.Before(r.soonAt) {
+			r.flush(&r.soon, now, &slice, left)
+		} else if len(r.soon) > 0 {
+			sooner(wake, r.soonAt)
+		}
+		if *left <= 0 {
+			return true
+		}
+		if slice > 0 {
+			r.heartbeat(now, wake)
+		}
+		r.summarize(now, wake)
+		if len(r.atOnce) > 0 || len(r.soon) > 0 && slice <= 0 {
+			sooner(wake, now.Add(pause))
+		}
+		return false
 	}
 }
 
@@ -72,16 +81,15 @@ func sooner(wake *time.Time, at time.Time) {
 }
 
 // flush publishes the statuses of as many items as are left to publish, and leaves the rest queued.
-func (r *reporter) flush(queue *[]*managed, now time.Time, left *int) {
-	for n := 0; len(*queue) > 0 && *left > 0; n++ {
+func (r *reporter) flush(queue *[]*managed, now time.Time, slice, left *int) {
+	for ; len(*queue) > 0 && *slice > 0 && *left > 0; *left-- {
 		it := (*queue)[0]
 		*queue = (*queue)[1:]
 		if it.dirty != proxy.NotNow && !it.removed {
 			it.dirty = proxy.NotNow
 			r.send("status", status.StatusSubject(r.store, it.proxy.Name), r.status(it, now))
-			*left--
+			*slice--
 		}
-		r.yield(n)
 	}
 	if len(*queue) == 0 {
 		*queue = nil
@@ -90,10 +98,10 @@ func (r *reporter) flush(queue *[]*managed, now time.Time, left *int) {
 
 // heartbeat repeats every status once an interval, a slice at a time: ten slices a second, each with the share that
 // falls to a tenth of a second, begin where the last one ended.
-func (r *reporter) heartbeat(now time.Time, left *int, wake *time.Time) {
+func (r *reporter) heartbeat(now time.Time, wake *time.Time) {
 	const tick = 100 * time.Millisecond
 	interval := r.settings.Load().HeartbeatInterval
-	if len(r.items) == 0 || *left <= 0 {
+	if len(r.items) == 0 {
 		return
 	}
 	if now.Before(r.beatAt) {
@@ -107,16 +115,15 @@ func (r *reporter) heartbeat(now time.Time, left *int, wake *time.Time) {
 	} else {
 		share, wait = 1, interval/time.Duration(share)
 	}
-	for n := range share {
-		r.yield(n)
+	r.agenda.add(r.agenda.steps(share, func(_ int, now time.Time) {
 		r.beatPlace = (r.beatPlace + 1) % len(r.items)
 		it := r.items[r.beatPlace]
 		if it.proxy.Standby && it.proxy.Health == breaker.Standby {
-			continue // its holder's is the one to repeat
+			return // its holder's is the one to repeat
 		}
 		it.dirty = proxy.NotNow
 		r.send("status", status.StatusSubject(r.store, it.proxy.Name), r.status(it, now))
-	}
+	}))
 	r.beatAt = now.Add(backoff.Spread(wait, backoff.Jitter()))
 	sooner(wake, r.beatAt)
 }
@@ -128,49 +135,65 @@ func (r *reporter) summarize(now time.Time, wake *time.Time) {
 	}
 	r.summaryAt = now.Add(backoff.Spread(r.settings.Load().SummaryInterval, backoff.Jitter()))
 	sooner(wake, r.summaryAt)
-	r.send("summary", status.SummarySubject(r.store), r.summary(now))
+	r.agenda.add(r.summary(r.items, func(s status.Summary) { r.send("summary", status.SummarySubject(r.store), s) }))
 }
 
-func (r *reporter) summary(now time.Time) status.Summary {
-	s := status.Summary{Envelope: status.NewEnvelope(status.SummaryType, now), Store: r.store, Owner: r.owner, Subscriptions: len(r.items)}
-	furthest := uint64(0)
-	for i, it := range r.items {
-		r.yield(i)
-		s.Add(it.proxy.Health, 1)
-		switch it.proxy.Breaker.State() {
-		case breaker.Open:
-			s.Breakers.Open++
-		case breaker.HalfOpen:
-			s.Breakers.HalfOpen++
-		default:
-			s.Breakers.Closed++
+// summary counts the proxies, and tells the summary.
+func (r *reporter) summary(items []*managed, tell func(status.Summary)) work {
+	s, furthest, next := status.Summary{Store: r.store, Owner: r.owner}, uint64(0), 0
+	return func(now time.Time, left *int) bool {
+		for ; next < len(items); next++ {
+			if *left <= 0 {
+				return true
+			}
+			*left--
+			if it := items[next]; !it.removed {
+				furthest = max(furthest, r.countIn(&s, it, now))
+			}
 		}
-		if it.proxy.Registered {
-			s.Registered++
+		s.Envelope = status.NewEnvelope(status.SummaryType, now)
+		if s.Trouble, s.ProgressAt = r.watch.trouble, instant(r.watch.at); r.watch.known {
+			s.Lag = &furthest
 		}
-		if it.proxy.Verified {
-			s.Verified++
-		}
-		if it.proxy.Refusal != "" {
-			s.Refusing++
-		}
-		if moving, _ := r.moving(it); moving != "" {
-			s.Moving++
-		}
-		if lag := r.watch.lag(it); lag != nil && *lag > 0 {
-			s.Behind++
-			furthest = max(furthest, *lag)
-		}
-		if r.watch.stalled(it, now) {
-			s.Stalled++
-		}
+		s.PassedOver = r.watch.passedOver.standing(now)
+		s.Term, s.Leader = r.inbox.leadership()
+		tell(s)
+		return false
 	}
-	if s.Trouble, s.ProgressAt = r.watch.trouble, instant(r.watch.at); r.watch.known {
-		s.Lag = &furthest
+}
+
+// countIn counts a proxy, and returns how far it is behind.
+func (r *reporter) countIn(s *status.Summary, it *managed, now time.Time) (behind uint64) {
+	s.Subscriptions++
+	s.Add(it.proxy.Health, 1)
+	switch it.proxy.Breaker.State() {
+	case breaker.Open:
+		s.Breakers.Open++
+	case breaker.HalfOpen:
+		s.Breakers.HalfOpen++
+	default:
+		s.Breakers.Closed++
 	}
-	s.PassedOver = r.watch.passedOver.standing(now)
-	s.Term, s.Leader = r.inbox.leadership()
-	return s
+	if it.proxy.Registered {
+		s.Registered++
+	}
+	if it.proxy.Verified {
+		s.Verified++
+	}
+	if it.proxy.Refusal != "" {
+		s.Refusing++
+	}
+	if moving, _ := r.moving(it); moving != "" {
+		s.Moving++
+	}
+	if lag := r.watch.lag(it); lag != nil && *lag > 0 {
+		s.Behind++
+		behind = *lag
+	}
+	if r.watch.stalled(it, now) {
+		s.Stalled++
+	}
+	return behind
 }
 
 func (r *reporter) status(it *managed, now time.Time) status.Status {
@@ -222,14 +245,21 @@ func instant(t time.Time) *time.Time {
 	return &t
 }
 
-func (r *reporter) statuses(of control.Request, now time.Time) []status.Status {
-	items := r.named(of.Name)
+// statuses tells the statuses of the proxies that a request names.
+func (r *reporter) statuses(of control.Request, tell func([]status.Status)) work {
+	items := slices.Clone(r.named(of.Name))
 	statuses := make([]status.Status, 0, len(items))
-	for i, it := range items {
-		if !of.Held || !r.idle(it) {
-			statuses = append(statuses, r.status(it, now))
+	return func(now time.Time, left *int) bool {
+		for ; len(items) > 0; items = items[1:] {
+			if *left <= 0 {
+				return true
+			}
+			*left--
+			if it := items[0]; !it.removed && (!of.Held || !r.idle(it)) {
+				statuses = append(statuses, r.status(it, now))
+			}
 		}
-		r.yield(i)
+		tell(statuses)
+		return false
 	}
-	return statuses
 }

@@ -201,7 +201,7 @@ func (s *Supervisor) Apply(subscriptions []subscription.Subscription) {
 	started := s.hasBegun()
 	for store, l := range s.loops {
 		subs := wanted[store]
-		l.inbox.postApply(func(l *loop, now time.Time) { l.apply(subs, started, now) })
+		l.inbox.postApply(func(l *loop, _ time.Time) { l.apply(subs, started) })
 		if len(subs) == 0 {
 			delete(s.loops, store)
 			delete(s.tokens, subscription.EncodeToken(store))
@@ -344,7 +344,7 @@ func (s *Supervisor) Trimmed(first uint64) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, l := range s.loops {
-		l.inbox.post(func(l *loop, now time.Time) { l.trimmed(first, now) })
+		l.inbox.post(func(l *loop, _ time.Time) { l.trimmed(first) })
 	}
 }
 
@@ -362,11 +362,11 @@ func (s *Supervisor) Retire(by registration.Owner) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	for _, l := range s.loops {
-		l.inbox.post(func(l *loop, now time.Time) {
-			for _, it := range l.items {
+		l.inbox.post(func(l *loop, _ time.Time) {
+			l.agenda.add(l.each(func(it *managed, now time.Time) {
 				l.step(it, proxy.Input{Kind: proxy.Retired, News: proxy.News{Owner: by}}, now)
 				l.actions.settle(it, now)
-			}
+			}))
 		})
 	}
 }

@@ -39,17 +39,14 @@ func (s *Supervisor) HandedOver(m status.HandedOver) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if l := s.loops[m.Store]; l != nil {
-		l.inbox.post(func(l *loop, now time.Time) { l.acceptOffers(&m, now) })
+		l.inbox.post(func(l *loop, _ time.Time) { l.acceptOffers(&m) })
 	}
 }
 
 // shareAnew is for when the members are others than before.
 func (l *loop) shareAnew(now time.Time) {
 	l.transfers.Note(rebalance.Input{Kind: rebalance.MembersChanged, Members: l.members.Load().Of(l.store)}, now)
-	for i, it := range l.items {
-		l.noteStandby(it, now)
-		l.breathe(i)
-	}
+	l.agenda.add(l.each(l.noteStandby))
 }
 
 // start begins with a proxy: it is registered, or it stands by where another instance should hold the subscription.
@@ -70,11 +67,12 @@ func (it *managed) releasable() bool {
 }
 
 // acceptOffers registers what another instance offers.
-func (l *loop) acceptOffers(m *status.HandedOver, now time.Time) {
-	for i, h := range m.Subscriptions {
+func (l *loop) acceptOffers(m *status.HandedOver) {
+	l.agenda.add(l.agenda.steps(len(m.Subscriptions), func(i int, now time.Time) {
+		h := m.Subscriptions[i]
 		it := l.byName[h.Name]
 		if it == nil || !it.proxy.Standby || !l.transfers.Accepts(it.key) {
-			continue
+			return
 		}
 		l.step(it, proxy.Input{Kind: proxy.Offered, News: proxy.News{Revision: h.Revision, Incarnation: h.Incarnation, Owner: m.From, Place: h.Position}}, now)
 		if !it.proxy.Standby {
@@ -83,48 +81,42 @@ func (l *loop) acceptOffers(m *status.HandedOver, now time.Time) {
 		if it.proxy.Attempting {
 			l.transfers.Note(rebalance.Input{Kind: rebalance.Accepted, Key: it.key}, now)
 		}
-		l.breathe(i)
-	}
+	}))
 }
 
 // transfer does what is to be done now about subscriptions that are on their way.
-func (l *loop) transfer(now time.Time, wake *time.Time) {
-	for {
-		l.dispatcher.noteDrained(now)
-		fx := l.transfers.Step(now)
-		l.claim(fx.Claim, now)
-		l.releaseFor(fx.Release, now)
-		for _, r := range fx.Request {
-			l.sendRequest(r, now)
-		}
-		for _, o := range fx.Offer {
-			l.sendOffers(o, now)
-		}
-		l.dispatcher.reclaim(fx.Reclaim)
-		for _, took := range fx.Transferred {
-			l.metrics.MoveSeconds.WithLabelValues("release").Observe(took.Seconds())
-		}
-		if fx.HandedOver > 0 {
-			l.log.Info("subscriptions were handed over", "subscriptions", fx.HandedOver, "at_once", fx.AtOnce)
-		}
-		if !fx.Next.IsZero() {
-			sooner(wake, fx.Next)
-		}
-		if !fx.More {
-			return
-		}
+func (l *loop) transfer(now time.Time, _ *int) (more bool) {
+	l.dispatcher.noteDrained(now)
+	fx := l.transfers.Step(now)
+	l.claim(fx.Claim)
+	l.releaseFor(fx.Release, now)
+	for _, r := range fx.Request {
+		l.sendRequest(r, now)
 	}
+	for _, o := range fx.Offer {
+		l.sendOffers(o, now)
+	}
+	l.dispatcher.reclaim(fx.Reclaim)
+	for _, took := range fx.Transferred {
+		l.metrics.MoveSeconds.WithLabelValues("release").Observe(took.Seconds())
+	}
+	if fx.HandedOver > 0 {
+		l.log.Info("subscriptions were handed over", "subscriptions", fx.HandedOver, "at_once", fx.AtOnce)
+	}
+	if !fx.Next.IsZero() {
+		sooner(&l.wake, fx.Next)
+	}
+	return fx.More
 }
 
 // claim registers what nobody holds.
-func (l *loop) claim(keys []string, now time.Time) {
-	for i, key := range keys {
-		if it := l.withKey(key); it != nil && it.proxy.Standby {
+func (l *loop) claim(keys []string) {
+	l.agenda.add(l.agenda.steps(len(keys), func(i int, now time.Time) {
+		if it := l.withKey(keys[i]); it != nil && it.proxy.Standby {
 			l.metrics.Moves.WithLabelValues("claimed").Inc()
 			l.step(it, proxy.Input{Kind: proxy.Assigned}, now)
 		}
-		l.breathe(i)
-	}
+	}))
 }
 
 // releaseFor releases subscriptions for others that requested them.

@@ -147,9 +147,8 @@ func (l *loop) hinder(trouble string, now time.Time) {
 		return
 	}
 	w.walkedAt, w.hinders = now, false
-	for i, it := range l.items {
-		l.breathe(i)
-		reason := l.watch.hindrance(it, now)
+	l.agenda.add(l.each(func(it *managed, now time.Time) {
+		reason := w.hindrance(it, now)
 		w.hinders = w.hinders || reason != ""
 		switch {
 		case (reason != "") != it.proxy.Hindered:
@@ -160,7 +159,7 @@ func (l *loop) hinder(trouble string, now time.Time) {
 		if h := it.proxy.Health; changed && !it.alone && !it.covered && (h == breaker.Degraded || h == breaker.Failed) {
 			l.alerter.entered(it, h, now) // the store's alert stood for it until now, perhaps
 		}
-	}
+	}))
 }
 
 // hindrance is why a proxy that is registered, and whose sink takes what comes, gets no events; empty: it gets them.
