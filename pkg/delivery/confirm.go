@@ -103,16 +103,16 @@ func (c *confirmations) begin() { c.since = c.publisher.Mark() }
 // send sends an event that arrived, or reports false: it has to be queued.
 func (f *forwarder) send(q *queued) bool {
 	d := f.d
-	if q.event.Sequence == 0 || !f.transit.takes(f.sender) { // a sender that keeps no account would not send it again
+	if q.event.Sequence == 0 || !f.transit.takes(f.target.sender) { // a sender that keeps no account would not send it again
 		return false
 	}
 	if len(d.unacked) == 0 {
 		d.confirming.begin()
 	}
-	if f.sender.Send(&q.event) != nil {
+	if f.target.sender.Send(&q.event) != nil {
 		return false
 	}
-	f.transit.note(f.sender, q.event.Sequence, d.confirming.since)
+	f.transit.note(f.target.sender, q.event.Sequence, d.confirming.since)
 	if !f.listed {
 		f.listed = true
 		d.unacked = append(d.unacked, f)
@@ -163,7 +163,7 @@ func nothing() {}
 func (f *forwarder) reached(m waypoint, next sink.Mark) (tell func()) {
 	n := f.transit.confirm(m, next)
 	f.counts.Delivered += n
-	f.forwarded.Add(float64(n))
+	f.target.forwarded.Add(float64(n))
 	f.accepted = m.last
 	f.sendAck()
 	return f.healthy()
@@ -196,8 +196,7 @@ func (f *forwarder) settle(ctx context.Context) {
 // unconfirmedFor says that the server has not answered for so long.
 func (f *forwarder) unconfirmedFor(d time.Duration, m waypoint) {
 	f.mu.Lock()
-	tell := !f.transit.settled(m) && !f.told && !f.closed
-	f.told = f.told || tell
+	tell := !f.transit.settled(m) && !f.closed && f.health.setTold()
 	f.mu.Unlock()
 	if tell {
 		f.notify(fmt.Sprintf("published, and %v for %v", sink.ErrUnconfirmed, d))

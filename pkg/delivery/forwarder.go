@@ -3,12 +3,10 @@ package delivery
 import (
 	"context"
 	"log/slog"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/registration"
@@ -23,7 +21,6 @@ type forwarder struct {
 	*Endpoint
 	d            *Delivery
 	subscription subscription.Subscription // without its start version
-	key          []string                  // the registration's, as the value of a header; changed by nobody
 	fence        *Fence                    // of the store's proxies
 
 	mu       sync.Mutex
@@ -44,19 +41,11 @@ type forwarder struct {
 	quit     chan struct{}      // closed by close: a worker that waits gives up; made with the worker
 	cancel   context.CancelFunc // ends what the worker has in hand
 
-	to        sink.Sink
-	sender    sink.Sender // to, where that sends on the delivery's publisher; nil: it doesn't
-	waits     bool        // a worker delivers, and not whoever brings an event
-	config    sink.Config
-	asOf      uint64 // Delivery.refresh when the sink was made
-	inHand    queued // that of forward: a sink has no use for an event after Deliver returned, and this is one allocation less for each
-	speltAs   uint64 // incarnation
-	spelt     []string
-	forwarded prometheus.Counter
-	failing   int  // attempts in a row that failed
-	told      bool // the holder knows that it fails
-	unparked  bool // and that the event in hand can't be parked
-	counts    Counts
+	label    label
+	target   target
+	health   health
+	arriving queued // that of forward: a sink has no use for an event after Deliver returned, and this is one allocation less for each
+	counts   Counts
 }
 
 // Counts are what an endpoint has seen.
@@ -73,27 +62,12 @@ type Counts struct {
 
 func newForwarder(e *Endpoint) *forwarder {
 	f := &forwarder{
-		Endpoint: e, d: e.store.delivery, fence: e.store.fence, asOf: ^uint64(0), subscription: e.identity(),
+		Endpoint: e, d: e.store.delivery, fence: e.store.fence, subscription: e.identity(),
 	}
 	f.queue.room, f.queue.forwarder = f.d.memory, f
-	f.key = []string{f.subscription.Key()}
-	f.target()
+	f.label.key = []string{f.subscription.Key()}
+	f.target.refresh(f)
 	return f
-}
-
-// target is where events go now.
-func (f *forwarder) target() (sink.Sink, sink.Config) {
-	if asOf := f.d.refresh.Load(); f.asOf != asOf {
-		f.asOf = asOf
-		f.to, f.config = f.d.Sink(f.subscription)
-		sender, sends := f.to.(sink.Sender)
-		if sends && sender.Publisher() != f.d.confirming.publisher {
-			sender = nil
-		}
-		f.sender, f.waits = sender, sends || f.config.Blocks()
-		f.forwarded = f.d.Metrics.Forwarded.WithLabelValues(string(f.config.Kind))
-	}
-	return f.to, f.config
 }
 
 // receive takes one message from an emitter.
@@ -219,25 +193,19 @@ func (f *forwarder) answerQuestion(m *nats.Msg, term uint64) {
 
 // forward delivers an event, or queues it for the worker. It reports false where there is no room for it.
 func (f *forwarder) forward(m *nats.Msg, seq uint64) bool {
-	to, _ := f.target()
-	q := &f.inHand
+	to := f.target.refresh(f)
+	q := &f.arriving
 	*q = queued{history: f.history, reply: m.Reply, event: sink.Event{
-		Store: f.subscription.Store, Subscription: f.subscription.Name, Key: f.key[0], Sequence: seq, Incarnation: f.incarnation.Load(), Epoch: f.receiver.epoch, Message: m,
+		Store: f.subscription.Store, Subscription: f.subscription.Name, Key: f.label.key[0], Sequence: seq, Incarnation: f.incarnation.Load(), Epoch: f.receiver.epoch, Message: m,
 	}}
-	delete(m.Header, event.PrevHeader)
-	delete(m.Header, event.TermHeader)
-	if m.Header == nil {
-		m.Header = nats.Header{}
-	}
-	m.Header[event.IncarnationHeader] = f.incarnationValue(q.event.Incarnation)
-	m.Header[event.SubscriptionHeader] = f.key
+	f.label.attach(m, q.event.Incarnation)
 	m.Reply = ""
 	if !f.working && f.queue.dropped == 0 && isClosed(f.after) {
 		switch {
-		case f.sender != nil && f.send(q):
+		case f.target.sender != nil && f.send(q):
 			q.event.Message = nil
 			return true
-		case !f.waits && to.Deliver(context.Background(), &q.event) == nil:
+		case !f.target.waits && to.Deliver(context.Background(), &q.event) == nil:
 			f.done(q)
 			q.event.Message = nil
 			return true
@@ -269,18 +237,10 @@ func (f *forwarder) forward(m *nats.Msg, seq uint64) bool {
 	return held
 }
 
-// incarnationValue is the same for many events, and changed by nobody.
-func (f *forwarder) incarnationValue(incarnation uint64) []string {
-	if f.spelt == nil || f.speltAs != incarnation {
-		f.speltAs, f.spelt = incarnation, []string{strconv.FormatUint(incarnation, 10)}
-	}
-	return f.spelt
-}
-
 // done notes that the sink accepted an event, or that it is parked.
 func (f *forwarder) done(q *queued) {
 	f.counts.Delivered++
-	f.forwarded.Inc()
+	f.target.forwarded.Inc()
 	switch {
 	case q.event.Sequence == 0:
 		f.d.answer(q.reply, event.Answer{Kind: event.Acked})
@@ -399,7 +359,8 @@ func (f *forwarder) counted() Counts {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := f.counts
-	c.Last, c.Kind, c.Subject = f.accepted, f.config.Kind, f.config.Subject
+	c.Errors = f.health.failures
+	c.Last, c.Kind, c.Subject = f.accepted, f.target.config.Kind, f.target.config.Subject
 	c.InHand = f.queue.inHand()
 	c.Waits = len(f.queue.events) == 0 && f.d.memory.silent(&f.queue)
 	return c

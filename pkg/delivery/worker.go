@@ -44,9 +44,9 @@ func (f *forwarder) next() ([]queued, sink.Batcher) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if len(f.queue.events) > 0 && !f.closed {
-		to, _ := f.target()
+		to := f.target.refresh(f)
 		least := leastBatch
-		if f.sender != nil {
+		if f.target.sender != nil {
 			least = 2
 		}
 		if many, ok := to.(sink.Batcher); ok && len(f.queue.events) >= least && !f.transit.doubts {
@@ -86,7 +86,7 @@ func (f *forwarder) deliverBatch(ctx context.Context, to sink.Batcher, batch []q
 func (f *forwarder) finished(q *queued) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.unparked = false
+	f.health.unparked = false
 	f.done(q)
 	f.queue.removeFirst() // q itself, or what q was copied to
 	if len(f.queue.events) == 0 && f.unsaid > 0 {
@@ -125,7 +125,7 @@ func (f *forwarder) deliver(ctx context.Context, q *queued) bool {
 	}
 	for {
 		f.mu.Lock()
-		to, config := f.target()
+		to, config := f.target.refresh(f), f.target.config
 		f.mu.Unlock()
 		err := to.Deliver(ctx, &q.event)
 		if err == nil {
@@ -187,7 +187,7 @@ func (f *forwarder) keep() bool {
 func (f *forwarder) repose(ctx context.Context) {
 	for {
 		f.mu.Lock()
-		to, _ := f.target()
+		to := f.target.refresh(f)
 		f.mu.Unlock()
 		knows, ok := to.(sink.Prober)
 		if !ok {
@@ -218,8 +218,7 @@ func (f *forwarder) park(ctx context.Context, q *queued, config sink.Config, rea
 		"subscription", of.Name, "sequence", q.event.Sequence, "attempts", attempts, "reason", reason)
 	f.mu.Lock()
 	f.counts.Parked++
-	f.failing++
-	f.told = true
+	f.health.park()
 	f.mu.Unlock()
 	f.notify(reason) // until it accepts one
 	return true
@@ -228,10 +227,7 @@ func (f *forwarder) park(ctx context.Context, q *queued, config sink.Config, rea
 // heldUp tells the holder at once that an event is neither accepted nor parked.
 func (f *forwarder) heldUp(reason string) {
 	f.mu.Lock()
-	tell := !f.unparked && !f.closed
-	if tell {
-		f.unparked, f.told = true, true
-	}
+	tell := !f.closed && f.health.holdUp()
 	f.mu.Unlock()
 	if tell {
 		f.store.holder.Refusing(f.Endpoint, reason, true)
@@ -247,9 +243,6 @@ func (d *Delivery) resent(bytes int) time.Duration {
 	return d.resending.ReserveN(time.Now(), min(bytes, resentPerSecond)).Delay()
 }
 
-// tellAfter is how many attempts in a row fail before it is said.
-const tellAfter = 3
-
 func (f *forwarder) unwell(err error) {
 	f.mu.Lock()
 	tell := f.failed(err)
@@ -264,28 +257,25 @@ func (f *forwarder) well() {
 	tell()
 }
 
-// failed notes an attempt that failed. What it returns is called once f.mu is free. That a permission is missing is said at once.
+// failed notes an attempt that failed. What it returns is called once f.mu is free.
 func (f *forwarder) failed(err error) (tell func()) {
 	f.d.Metrics.Refused.Inc()
-	f.counts.Errors++
-	f.failing++
-	if f.told || f.closed || f.failing < tellAfter && !errors.Is(err, sink.ErrDenied) {
+	if !f.health.fail(err) || f.closed {
 		return nothing
 	}
-	f.told = true
 	reason := err.Error()
 	return func() { f.notify(reason) }
 }
 
 // healthy notes that the sink accepts events. What it returns is called once f.mu is free.
 func (f *forwarder) healthy() (tell func()) {
-	tell = nothing
-	if f.told && !f.closed {
-		tell = func() { f.notify("") }
-	}
-	if f.failing > 0 {
+	f.transit.doubts = false
+	failed, told := f.health.recover()
+	if failed {
 		f.d.memory.accepts(&f.queue)
 	}
-	f.failing, f.told, f.transit.doubts = 0, false, false
-	return tell
+	if !told || f.closed {
+		return nothing
+	}
+	return func() { f.notify("") }
 }
