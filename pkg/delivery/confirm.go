@@ -113,8 +113,8 @@ func (f *forwarder) send(q *queued) bool {
 		return false
 	}
 	f.transit.note(f.target.sender, q.event.Sequence, d.confirming.since)
-	if !f.listed {
-		f.listed = true
+	if !f.ack.listed {
+		f.ack.listed = true
 		d.unacked = append(d.unacked, f)
 	}
 	d.confirming.now = d.confirming.now || f.transit.count-f.transit.asked >= confirmEvery
@@ -164,7 +164,7 @@ func (f *forwarder) reached(m waypoint, next sink.Mark) (tell func()) {
 	n := f.transit.confirm(m, next)
 	f.counts.Delivered += n
 	f.target.forwarded.Add(float64(n))
-	f.accepted = m.last
+	f.ack.accepted = m.last
 	f.sendAck()
 	return f.healthy()
 }
@@ -173,10 +173,10 @@ func (f *forwarder) reached(m waypoint, next sink.Mark) (tell func()) {
 // one is accepted. What is queued comes after it.
 func (f *forwarder) giveUp(err error) (tell func()) {
 	f.transit.giveUp()
-	f.receiver.Rewind(f.accepted)
+	f.receiver.Rewind(f.ack.accepted)
 	f.queue.clearNumbered()
 	if !f.closed && !f.d.memory.silent(&f.queue) {
-		f.d.answer(f.reply, event.Answer{Kind: event.Missing, Number: f.receiver.Last})
+		f.d.answer(f.ack.reply, event.Answer{Kind: event.Missing, Number: f.receiver.Last})
 	}
 	return f.failed(err)
 }

@@ -55,7 +55,7 @@ func (s *Endpoints) Open(at Start) *Endpoint {
 	e := &Endpoint{store: s, subscription: at.Subscription, number: at.Number, after: at.After}
 	if at.At != (registration.Position{}) {
 		f := newForwarder(e)
-		f.accepted, f.receiver = at.At.Accepted, ReceiverAt(at.At)
+		f.ack.accepted, f.receiver = at.At.Accepted, ReceiverAt(at.At)
 		e.flow.Store(f)
 	}
 	d := s.delivery

@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"sync"
-	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -26,20 +25,12 @@ type forwarder struct {
 	mu       sync.Mutex
 	receiver Receiver
 	history  uint64 // counts what the receiver forgot: an event of before is not acknowledged after
-	reply    string // where the emitter heard last waits for answers
 	transit  transit
-	accepted uint64 // sequence that the sink accepted last
-	unsaid   int    // accepted and not acknowledged
-	listed   bool   // in Delivery.unacked
-	overdue  overdue
+	ack      acknowledgement
 	queue    queue
-	working  bool
-	trying   trying // the worker's
+	worker   worker
 	closed   bool
-	rest     <-chan struct{}    // what close returned
-	idle     chan struct{}      // closed by the worker that close found, at its end
-	quit     chan struct{}      // closed by close: a worker that waits gives up; made with the worker
-	cancel   context.CancelFunc // ends what the worker has in hand
+	rest     <-chan struct{} // what close returned
 
 	label    label
 	target   target
@@ -48,22 +39,11 @@ type forwarder struct {
 	counts   Counts
 }
 
-// Counts are what an endpoint has seen.
-type Counts struct {
-	Last      uint64 // sequence that the sink accepted last
-	Delivered uint64 // accepted
-	Errors    uint64 // attempts that failed
-	Parked    uint64
-	Kind      sink.Kind
-	Subject   string // where it delivers to
-	InHand    uint64 // sequence of the event that it has not accepted yet; 0: none
-	Waits     bool   // there is no memory for the next event, or it does not ask for it while the sink takes nothing
-}
-
 func newForwarder(e *Endpoint) *forwarder {
 	f := &forwarder{
 		Endpoint: e, d: e.store.delivery, fence: e.store.fence, subscription: e.identity(),
 	}
+	f.worker.f = f
 	f.queue.room, f.queue.forwarder = f.d.memory, f
 	f.label.key = []string{f.subscription.Key()}
 	f.target.refresh(f)
@@ -117,7 +97,7 @@ func (f *forwarder) receiveHandoff(h event.Handoff) {
 		f.d.answer(m.Reply, event.Answer{Kind: event.StaleTerm, Number: f.receiver.Fence})
 		return
 	}
-	f.reply = m.Reply
+	f.ack.reply = m.Reply
 	switch decision {
 	case Forward:
 		if !f.forward(m, seq) {
@@ -129,7 +109,7 @@ func (f *forwarder) receiveHandoff(h event.Handoff) {
 		f.answerAccepted()
 	case Gap:
 		if !f.d.memory.silent(&f.queue) {
-			f.d.answer(f.reply, event.Answer{Kind: event.Missing, Number: f.receiver.Last})
+			f.d.answer(f.ack.reply, event.Answer{Kind: event.Missing, Number: f.receiver.Last})
 		}
 	}
 	f.d.decisions[decision].Inc()
@@ -150,15 +130,7 @@ func (f *forwarder) requestAgain() {
 		return
 	}
 	f.sendAck()
-	f.d.answer(f.reply, event.Answer{Kind: event.Missing, Number: f.receiver.Last})
-}
-
-// answerAccepted tells what was accepted, also where that is nothing.
-func (f *forwarder) answerAccepted() {
-	if f.accepted == 0 {
-		f.d.answer(f.reply, event.Answer{Kind: event.Unaccepted})
-	}
-	f.sendAck()
+	f.d.answer(f.ack.reply, event.Answer{Kind: event.Missing, Number: f.receiver.Last})
 }
 
 // malformed refuses what can't be read.
@@ -178,17 +150,17 @@ func (f *forwarder) answerQuestion(m *nats.Msg, term uint64) {
 	}
 	if forgot {
 		f.history++
-		f.accepted, f.unsaid = 0, 0
+		f.ack.accepted, f.ack.pending = 0, 0
 		f.transit.forget()
 		f.d.Logger.Error("the store's sequences begin anew: its stream is another, or lost its end", "subscription", f.subscription.Name)
 	}
-	f.reply = m.Reply
+	f.ack.reply = m.Reply
 	if f.d.memory.silent(&f.queue) { // it would be sent what there is no room for
 		f.answerAccepted()
 		return
 	}
 	f.sendAck()
-	f.d.answer(f.reply, event.Answer{Kind: event.Missing, Number: f.receiver.Last})
+	f.d.answer(f.ack.reply, event.Answer{Kind: event.Missing, Number: f.receiver.Last})
 }
 
 // forward delivers an event, or queues it for the worker. It reports false where there is no room for it.
@@ -200,7 +172,7 @@ func (f *forwarder) forward(m *nats.Msg, seq uint64) bool {
 	}}
 	f.label.attach(m, q.event.Incarnation)
 	m.Reply = ""
-	if !f.working && f.queue.dropped == 0 && isClosed(f.after) {
+	if !f.worker.running && f.queue.dropped == 0 && isClosed(f.after) {
 		switch {
 		case f.target.sender != nil && f.send(q):
 			q.event.Message = nil
@@ -217,7 +189,7 @@ func (f *forwarder) forward(m *nats.Msg, seq uint64) bool {
 	switch {
 	case seq == 0:
 		otherwise = stays
-	case finds && !f.working: // or thousands whose subscribers are away would stand before those who have somebody
+	case finds && !f.worker.running: // or thousands whose subscribers are away would stand before those who have somebody
 		otherwise = asks
 	}
 	held := f.queue.add(q, otherwise)
@@ -228,87 +200,8 @@ func (f *forwarder) forward(m *nats.Msg, seq uint64) bool {
 	if !held {
 		f.queue.dropped = seq
 	}
-	if !f.working {
-		f.working, f.quit = true, make(chan struct{})
-		ctx, cancel := context.WithCancel(context.Background())
-		f.cancel = cancel
-		f.d.work.Go(func() { f.work(ctx) })
-	}
+	f.worker.start()
 	return held
-}
-
-// done notes that the sink accepted an event, or that it is parked.
-func (f *forwarder) done(q *queued) {
-	f.counts.Delivered++
-	f.target.forwarded.Inc()
-	switch {
-	case q.event.Sequence == 0:
-		f.d.answer(q.reply, event.Answer{Kind: event.Acked})
-		return
-	case q.history != f.history:
-		return
-	}
-	f.accepted = q.event.Sequence
-	if f.unsaid++; f.unsaid >= ackEvery {
-		f.sendAck()
-		return
-	}
-	switch {
-	case f.working:
-		f.overdue.await(f)
-	case !f.listed:
-		f.listed = true
-		f.d.unacked = append(f.d.unacked, f) // only who holds Delivery.receiving comes here
-	}
-}
-
-// overdue sees to it that what a worker's sink accepted is acknowledged within ackWithin, whatever the sink has in hand by then.
-// The forwarder's mutex guards it.
-type overdue struct {
-	timer *time.Timer
-	armed bool
-}
-
-func (o *overdue) await(f *forwarder) {
-	switch {
-	case o.armed:
-		return
-	case o.timer == nil:
-		o.timer = time.AfterFunc(ackWithin, f.acknowledgeOverdue)
-	default:
-		o.timer.Reset(ackWithin)
-	}
-	o.armed = true
-}
-
-func (f *forwarder) acknowledgeOverdue() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.overdue.armed = false
-	if f.unsaid > 0 {
-		f.sendAck()
-	}
-}
-
-// acknowledge says what was accepted, and adds to marks what has to be confirmed first.
-func (f *forwarder) acknowledge(marks []waypoint) []waypoint {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.listed = false
-	if f.unsaid > 0 {
-		f.sendAck()
-	}
-	if f.transit.count == f.transit.asked || f.closed { // it is asked for where the forwarder was closed
-		return marks
-	}
-	return append(marks, f.transit.ask(f))
-}
-
-func (f *forwarder) sendAck() {
-	f.unsaid = 0
-	if f.accepted > 0 {
-		f.d.answer(f.reply, event.Answer{Kind: event.Acked, Number: f.accepted})
-	}
 }
 
 // close drops what waits, and returns a channel that is closed once what the sink has in hand is done with.
@@ -320,19 +213,16 @@ func (f *forwarder) close() <-chan struct{} {
 	}
 	f.closed, f.rest = true, f.after
 	f.d.memory.leave(&f.queue)
-	if f.unsaid > 0 {
+	if f.ack.pending > 0 {
 		f.sendAck()
 	}
-	if f.working {
-		f.idle = make(chan struct{})
-		f.rest = f.idle
-		close(f.quit)
-		time.AfterFunc(drainWithin, f.cancel)
+	if f.worker.running {
+		f.rest = f.worker.stop()
 	} else if f.transit.underWay() {
-		f.idle = make(chan struct{})
-		f.rest = f.idle
+		settled := make(chan struct{})
+		f.rest = settled
 		f.d.work.Go(func() {
-			defer close(f.idle)
+			defer close(settled)
 			ctx, cancel := context.WithTimeout(context.Background(), drainWithin)
 			defer cancel()
 			f.settle(ctx)
@@ -344,32 +234,21 @@ func (f *forwarder) close() <-chan struct{} {
 func (f *forwarder) forget() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.receiver.Last == f.accepted && f.counts.Delivered == 0 {
-		f.accepted, f.receiver = 0, Receiver{Fence: f.receiver.Fence}
+	if f.receiver.Last == f.ack.accepted && f.counts.Delivered == 0 {
+		f.ack.accepted, f.receiver = 0, Receiver{Fence: f.receiver.Fence}
 	}
 }
 
 func (f *forwarder) position() registration.Position {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return registration.Position{Accepted: f.accepted, Epoch: f.receiver.epoch}
-}
-
-func (f *forwarder) counted() Counts {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	c := f.counts
-	c.Errors = f.health.failures
-	c.Last, c.Kind, c.Subject = f.accepted, f.target.config.Kind, f.target.config.Subject
-	c.InHand = f.queue.inHand()
-	c.Waits = len(f.queue.events) == 0 && f.d.memory.silent(&f.queue)
-	return c
+	return registration.Position{Accepted: f.ack.accepted, Epoch: f.receiver.epoch}
 }
 
 func (f *forwarder) heard() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.reply != "" || f.counts.Delivered > 0 || len(f.queue.events) > 0
+	return f.ack.reply != "" || f.counts.Delivered > 0 || len(f.queue.events) > 0
 }
 
 // notify tells the holder why the sink takes no events; empty: it takes them.

@@ -53,3 +53,26 @@ func (h *health) recover() (failed, tell bool) {
 	h.failing, h.told = 0, false
 	return failed, tell
 }
+
+// failed notes an attempt that failed. What it returns is called once f.mu is free.
+func (f *forwarder) failed(err error) (tell func()) {
+	f.d.Metrics.Refused.Inc()
+	if !f.health.fail(err) || f.closed {
+		return nothing
+	}
+	reason := err.Error()
+	return func() { f.notify(reason) }
+}
+
+// healthy notes that the sink accepts events. What it returns is called once f.mu is free.
+func (f *forwarder) healthy() (tell func()) {
+	f.transit.doubts = false
+	failed, told := f.health.recover()
+	if failed {
+		f.d.memory.accepts(&f.queue)
+	}
+	if !told || f.closed {
+		return nothing
+	}
+	return func() { f.notify("") }
+}

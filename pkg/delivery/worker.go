@@ -11,23 +11,52 @@ import (
 	"github.com/exesdb/subproxy/pkg/sink"
 )
 
-// work hands what is queued to the sink, until nothing is.
-func (f *forwarder) work(ctx context.Context) {
-	if f.after != nil {
-		<-f.after // of two runs of a subscription the later one waits, or its events would come in between
+// worker delivers what is queued, while there is something to do. The forwarder's mutex guards it, but for the attempts.
+type worker struct {
+	f        *forwarder
+	running  bool
+	attempts attempts           // only its goroutine uses them
+	idle     chan struct{}      // closed at its end, where stop was called; made by stop
+	quit     chan struct{}      // closed by stop: a worker that waits gives up; made by start
+	cancel   context.CancelFunc // ends what it has in hand
+}
+
+// start begins to deliver, unless a goroutine does already.
+func (w *worker) start() {
+	if w.running {
+		return
 	}
-	f.settle(ctx) // what was sent before what is queued
-	if f.d.memory.rests(&f.queue) {
-		f.repose(ctx)
+	w.running, w.quit = true, make(chan struct{})
+	ctx, cancel := context.WithCancel(context.Background())
+	w.cancel = cancel
+	w.f.d.work.Go(func() { w.work(ctx) })
+}
+
+// stop ends a worker that runs. What it has in hand has drainWithin; then, or before, idle is closed.
+func (w *worker) stop() (idle <-chan struct{}) {
+	w.idle = make(chan struct{})
+	close(w.quit)
+	time.AfterFunc(drainWithin, w.cancel)
+	return w.idle
+}
+
+// work hands what is queued to the sink, until nothing is.
+func (w *worker) work(ctx context.Context) {
+	if w.f.after != nil {
+		<-w.f.after // of two runs of a subscription the later one waits, or its events would come in between
+	}
+	w.f.settle(ctx) // what was sent before what is queued
+	if w.f.d.memory.rests(&w.f.queue) {
+		w.repose(ctx)
 	}
 	for {
-		batch, to := f.next()
+		batch, to := w.next()
 		switch {
 		case len(batch) == 0:
 			return
-		case to != nil && f.deliverBatch(ctx, to, batch):
-		case f.deliver(ctx, &batch[0]):
-			f.finished(&batch[0])
+		case to != nil && w.deliverBatch(ctx, to, batch):
+		case w.deliver(ctx, &batch[0]):
+			w.finished(&batch[0])
 		}
 	}
 }
@@ -40,57 +69,57 @@ const (
 )
 
 // next are the events to deliver now, more than one only for a sink that takes them together. None ends the worker.
-func (f *forwarder) next() ([]queued, sink.Batcher) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(f.queue.events) > 0 && !f.closed {
-		to := f.target.refresh(f)
+func (w *worker) next() ([]queued, sink.Batcher) {
+	w.f.mu.Lock()
+	defer w.f.mu.Unlock()
+	if len(w.f.queue.events) > 0 && !w.f.closed {
+		to := w.f.target.refresh(w.f)
 		least := leastBatch
-		if f.target.sender != nil {
+		if w.f.target.sender != nil {
 			least = 2
 		}
-		if many, ok := to.(sink.Batcher); ok && len(f.queue.events) >= least && !f.transit.doubts {
-			return f.queue.events[:min(len(f.queue.events), maxBatch)], many
+		if many, ok := to.(sink.Batcher); ok && len(w.f.queue.events) >= least && !w.f.transit.doubts {
+			return w.f.queue.events[:min(len(w.f.queue.events), maxBatch)], many
 		}
-		return f.queue.events[:1], nil
+		return w.f.queue.events[:1], nil
 	}
-	f.queue.clear()
-	f.working = false
-	f.cancel()
-	if f.unsaid > 0 {
-		f.sendAck()
+	w.f.queue.clear()
+	w.running = false
+	w.cancel()
+	if w.f.ack.pending > 0 {
+		w.f.sendAck()
 	}
-	if f.closed {
-		close(f.idle)
+	if w.f.closed {
+		close(w.idle)
 	}
 	return nil, nil
 }
 
 // deliverBatch hands over several events. It reports false where not even the first was accepted: that one has to be
 // delivered by itself, with whatever its refusal entails.
-func (f *forwarder) deliverBatch(ctx context.Context, to sink.Batcher, batch []queued) bool {
+func (w *worker) deliverBatch(ctx context.Context, to sink.Batcher, batch []queued) bool {
 	events := make([]*sink.Event, len(batch))
 	for i := range batch {
 		events[i] = &batch[i].event
 	}
 	accepted, _ := to.DeliverBatch(ctx, events) // what was not accepted is tried again, and tells then why
 	for i := range accepted {
-		f.finished(&batch[i])
+		w.finished(&batch[i])
 	}
 	if accepted > 0 {
-		f.well()
+		w.well()
 	}
 	return accepted > 0
 }
 
-func (f *forwarder) finished(q *queued) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.health.unparked = false
-	f.done(q)
-	f.queue.removeFirst() // q itself, or what q was copied to
-	if len(f.queue.events) == 0 && f.unsaid > 0 {
-		f.sendAck()
+func (w *worker) finished(q *queued) {
+	w.f.mu.Lock()
+	defer w.f.mu.Unlock()
+	w.f.health.unparked = false
+	w.f.done(q)
+	w.f.queue.removeFirst() // q itself, or what q was copied to
+	if len(w.f.queue.events) == 0 && w.f.ack.pending > 0 {
+		w.f.sendAck()
 	}
 }
 
@@ -104,67 +133,67 @@ const (
 	LongestWait = maxRetry * 5 / 4 // more than its jitter adds
 )
 
-// trying is how often the event in hand was tried. It outlasts that the event is dropped and sent again.
-type trying struct {
-	sequence, history  uint64
-	attempts, refusals int
+// attempts is how often the event in hand was tried. It outlasts that the event is dropped and sent again.
+type attempts struct {
+	sequence, history uint64
+	count, refusals   int
 }
 
 // wait is how long to wait after another attempt.
-func (t *trying) wait() time.Duration {
-	t.attempts++
-	return backoff.Spread(redelivering.After(t.attempts), backoff.Jitter())
+func (t *attempts) wait() time.Duration {
+	t.count++
+	return backoff.Spread(redelivering.After(t.count), backoff.Jitter())
 }
 
 // deliver tries until the event is accepted or parked. It reports false where the proxy stopped before, or has dropped the event since
 // there is too little memory to hold it.
-func (f *forwarder) deliver(ctx context.Context, q *queued) bool {
-	t := &f.trying
+func (w *worker) deliver(ctx context.Context, q *queued) bool {
+	t := &w.attempts
 	if t.sequence != q.event.Sequence || t.history != q.history || t.sequence == 0 {
-		*t = trying{sequence: q.event.Sequence, history: q.history}
+		*t = attempts{sequence: q.event.Sequence, history: q.history}
 	}
 	for {
-		f.mu.Lock()
-		to, config := f.target.refresh(f), f.target.config
-		f.mu.Unlock()
+		w.f.mu.Lock()
+		to, config := w.f.target.refresh(w.f), w.f.target.config
+		w.f.mu.Unlock()
 		err := to.Deliver(ctx, &q.event)
 		if err == nil {
-			f.well()
+			w.well()
 			return true
 		}
 		var refused *sink.RefusedError
 		if errors.As(err, &refused) {
 			t.refusals++
-			if (refused.Final || t.refusals >= max(config.MaxDeliver, 1)) && f.park(ctx, q, config, refused.Reason, t.refusals) {
+			if (refused.Final || t.refusals >= max(config.MaxDeliver, 1)) && w.park(ctx, q, config, refused.Reason, t.refusals) {
 				return true
 			}
 		}
 		if errors.Is(err, sink.ErrSuperseded) {
-			f.store.holder.Superseded(ctx, f.Endpoint, q.event.Incarnation)
+			w.f.store.holder.Superseded(ctx, w.f.Endpoint, q.event.Incarnation)
 		}
-		f.unwell(err)
+		w.unwell(err)
 		wait := t.wait()
 		if !errors.Is(err, sink.ErrNotSent) {
-			wait = max(wait, f.d.resent(len(q.event.Message.Data)))
+			wait = max(wait, w.f.d.resent(len(q.event.Message.Data)))
 		}
-		switch kept := f.keep(); {
-		case !f.pause(wait):
+		switch kept := w.keep(); {
+		case !w.pause(wait):
 			return false
 		case !kept:
-			f.repose(ctx)
+			w.repose(ctx)
 			return false
 		}
 	}
 }
 
 // pause waits, and reports false where the proxy stopped before.
-func (f *forwarder) pause(wait time.Duration) bool {
+func (w *worker) pause(wait time.Duration) bool {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 		return true
-	case <-f.quit:
+	case <-w.quit:
 		return false
 	}
 }
@@ -172,23 +201,23 @@ func (f *forwarder) pause(wait time.Duration) bool {
 // keep is called after an attempt that failed, and reports whether its event stays in memory. Where memory is short the forwarder drops all
 // that it has: its emitter is asked for it again, after what was accepted. What the emitter would not send again stays, which are events of
 // a history of the store that is no more.
-func (f *forwarder) keep() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(f.queue.events) == 0 || f.closed || f.queue.events[0].event.Sequence > 0 && f.queue.events[0].history != f.history || f.d.memory.retries(&f.queue) {
+func (w *worker) keep() bool {
+	w.f.mu.Lock()
+	defer w.f.mu.Unlock()
+	if len(w.f.queue.events) == 0 || w.f.closed || w.f.queue.events[0].event.Sequence > 0 && w.f.queue.events[0].history != w.f.history || w.f.d.memory.retries(&w.f.queue) {
 		return true
 	}
-	f.queue.drop()
-	f.receiver.Rewind(f.accepted)
+	w.f.queue.drop()
+	w.f.receiver.Rewind(w.f.ack.accepted)
 	return false
 }
 
 // repose waits, with nothing in memory, until the sink may take the event that was dropped, and then for its turn to ask for it.
-func (f *forwarder) repose(ctx context.Context) {
+func (w *worker) repose(ctx context.Context) {
 	for {
-		f.mu.Lock()
-		to := f.target.refresh(f)
-		f.mu.Unlock()
+		w.f.mu.Lock()
+		to := w.f.target.refresh(w.f)
+		w.f.mu.Unlock()
 		knows, ok := to.(sink.Prober)
 		if !ok {
 			break
@@ -197,40 +226,40 @@ func (f *forwarder) repose(ctx context.Context) {
 		if err == nil {
 			break
 		}
-		f.unwell(err)
-		if !f.pause(f.trying.wait()) {
+		w.unwell(err)
+		if !w.pause(w.attempts.wait()) {
 			return
 		}
 	}
-	f.d.memory.await(&f.queue)
+	w.f.d.memory.await(&w.f.queue)
 }
 
-func (f *forwarder) park(ctx context.Context, q *queued, config sink.Config, reason string, attempts int) bool {
-	of := f.subscription
-	if err := f.d.Park(ctx, &q.event, config, reason, attempts); err != nil {
-		f.d.digest.Add(slog.LevelError, of.Store, "events that are refused can't be parked; they are tried again, and hold their subscriptions",
+func (w *worker) park(ctx context.Context, q *queued, config sink.Config, reason string, attempts int) bool {
+	of := w.f.subscription
+	if err := w.f.d.Park(ctx, &q.event, config, reason, attempts); err != nil {
+		w.f.d.digest.Add(slog.LevelError, of.Store, "events that are refused can't be parked; they are tried again, and hold their subscriptions",
 			"subscription", of.Name, "sequence", q.event.Sequence, "error", err)
-		f.heldUp(fmt.Sprintf("an event is refused (%s) and can't be parked: %v", reason, err))
+		w.heldUp(fmt.Sprintf("an event is refused (%s) and can't be parked: %v", reason, err))
 		return false
 	}
-	f.d.Metrics.Parked.Inc()
-	f.d.digest.Add(slog.LevelWarn, of.Store, "events were refused and are parked",
+	w.f.d.Metrics.Parked.Inc()
+	w.f.d.digest.Add(slog.LevelWarn, of.Store, "events were refused and are parked",
 		"subscription", of.Name, "sequence", q.event.Sequence, "attempts", attempts, "reason", reason)
-	f.mu.Lock()
-	f.counts.Parked++
-	f.health.park()
-	f.mu.Unlock()
-	f.notify(reason) // until it accepts one
+	w.f.mu.Lock()
+	w.f.counts.Parked++
+	w.f.health.park()
+	w.f.mu.Unlock()
+	w.f.notify(reason) // until it accepts one
 	return true
 }
 
 // heldUp tells the holder at once that an event is neither accepted nor parked.
-func (f *forwarder) heldUp(reason string) {
-	f.mu.Lock()
-	tell := !f.closed && f.health.holdUp()
-	f.mu.Unlock()
+func (w *worker) heldUp(reason string) {
+	w.f.mu.Lock()
+	tell := !w.f.closed && w.f.health.holdUp()
+	w.f.mu.Unlock()
 	if tell {
-		f.store.holder.Refusing(f.Endpoint, reason, true)
+		w.f.store.holder.Refusing(w.f.Endpoint, reason, true)
 	}
 }
 
@@ -243,39 +272,16 @@ func (d *Delivery) resent(bytes int) time.Duration {
 	return d.resending.ReserveN(time.Now(), min(bytes, resentPerSecond)).Delay()
 }
 
-func (f *forwarder) unwell(err error) {
-	f.mu.Lock()
-	tell := f.failed(err)
-	f.mu.Unlock()
+func (w *worker) unwell(err error) {
+	w.f.mu.Lock()
+	tell := w.f.failed(err)
+	w.f.mu.Unlock()
 	tell()
 }
 
-func (f *forwarder) well() {
-	f.mu.Lock()
-	tell := f.healthy()
-	f.mu.Unlock()
+func (w *worker) well() {
+	w.f.mu.Lock()
+	tell := w.f.healthy()
+	w.f.mu.Unlock()
 	tell()
-}
-
-// failed notes an attempt that failed. What it returns is called once f.mu is free.
-func (f *forwarder) failed(err error) (tell func()) {
-	f.d.Metrics.Refused.Inc()
-	if !f.health.fail(err) || f.closed {
-		return nothing
-	}
-	reason := err.Error()
-	return func() { f.notify(reason) }
-}
-
-// healthy notes that the sink accepts events. What it returns is called once f.mu is free.
-func (f *forwarder) healthy() (tell func()) {
-	f.transit.doubts = false
-	failed, told := f.health.recover()
-	if failed {
-		f.d.memory.accepts(&f.queue)
-	}
-	if !told || f.closed {
-		return nothing
-	}
-	return func() { f.notify("") }
 }
