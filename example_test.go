@@ -16,8 +16,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/registration"
 )
 
-// A program takes a subscription's events in a Go function. Returning an error refuses the event: it comes again and, once refused
-// five times, is parked.
+// A program takes a subscription's events in a Go function. Returning an error refuses the event: it comes
+// again and, once refused five times, is parked.
 func Example() {
 	node, err := natsnode.Start(natsnode.Options{}) // yours is somewhere already
 	if err != nil {

@@ -1,15 +1,16 @@
-// Package subproxy embeds an instance of subproxy in a Go program: it keeps event-store subscriptions attached to a leader that
-// moves, and hands their events to a function, once and in order for each run.
+// Package subproxy embeds an instance of subproxy in a Go program: it keeps event-store subscriptions
+// attached to a leader that moves, and hands their events to a function, once and in order for each run.
 //
-// An instance registers each subscription in a JetStream KV bucket, reads the registration back, and registers again the moment
-// the store's leader changes, its emitters restart, or the record is lost. Instances of different names share the subscriptions
-// that they have in common, whether they are embedded or processes of their own (cmd/subproxy). Subjects, records and messages
-// are those of subjects.md.
+// An instance registers each subscription in a JetStream KV bucket, reads the registration back, and
+// registers again the moment the store's leader changes, its emitters restart, or the record is lost.
+// Instances of different names share the subscriptions that they have in common, whether they are embedded
+// or processes of their own (cmd/subproxy). Subjects, records and messages are those of subjects.md.
 //
-// It promises that an event is acknowledged only when it was taken (see Options), and that Stop hands over what it holds.
+// It promises that an event is acknowledged only when it was taken (see Options), and that Stop hands over
+// what it holds.
 //
-// It leaves to the program the connection and its permissions, and to somebody else the other side: an emitter per store
-// (pkg/emitter, subproxy emitter, or one by subjects.md).
+// It leaves to the program the connection and its permissions, and to somebody else the other side: an
+// emitter per store (pkg/emitter, subproxy emitter, or one by subjects.md).
 package subproxy
 
 import (
@@ -42,7 +43,8 @@ import (
 
 // The words of a subscription.
 type (
-	// Subscription says which events of which store are wanted. Store, Type, Selector and Name are required.
+	// Subscription says which events of which store are wanted. Store, Type, Selector and Name are
+	// required.
 	Subscription = subscription.Subscription
 	// Event is what a Handler gets. Others may have it too: it must not be changed.
 	Event = event.Event
@@ -61,8 +63,8 @@ const (
 	AllStreams     = subscription.AllStreams
 )
 
-// ErrUnavailable is for handlers: an error that wraps it says that the event is good and can't be taken now. It comes again, and does
-// not count as refused.
+// ErrUnavailable is for handlers: an error that wraps it says that the event is good and can't be taken
+// now. It comes again, and does not count as refused.
 var ErrUnavailable = sink.ErrUnavailable
 
 // DefaultMaxDeliver is how many times an event is refused before it is parked.
@@ -73,17 +75,21 @@ func DefaultSettings() Settings { return proxy.DefaultSettings() }
 
 // Options are how an instance runs. The zero value is good for a program of which one run a host is up.
 type Options struct {
-	// Name is the instance's, which a restart keeps: the last run of a name is superseded by the next. Default: the host's name.
+	// Name is the instance's, which a restart keeps: the last run of a name is superseded by the next.
+	// Default: the host's name.
 	Name string
-	// Handler takes the events, one subscription's one after the other, those of different ones at once. An error refuses the event: it
-	// comes again, and is parked after MaxDeliver refusals (see ErrUnavailable). The handler should heed ctx, which ends when the event
-	// is no longer this instance's to take. Without a Handler events are published on exesdb.delivered.<store>.<name>.
+	// Handler takes the events, one subscription's one after the other, those of different ones at once. An
+	// error refuses the event: it comes again, and is parked after MaxDeliver refusals (see
+	// ErrUnavailable). The handler should heed ctx, which ends when the event is no longer this instance's
+	// to take. Without a Handler events are published on exesdb.delivered.<store>.<name>.
 	Handler func(ctx context.Context, s Subscription, e *Event) error
-	// MaxDeliver is how many times an event is refused before it is parked, from 1. Default: DefaultMaxDeliver.
+	// MaxDeliver is how many times an event is refused before it is parked, from 1. Default:
+	// DefaultMaxDeliver.
 	MaxDeliver int
 	// Weight is this instance's share of the subscriptions beside others, 1 to 100. Default: 1.
 	Weight int
-	// SessionTTL is how long the instance may be silent before others take over, 500 ms or more. Default: 3 s.
+	// SessionTTL is how long the instance may be silent before others take over, 500 ms or more. Default: 3
+	// s.
 	SessionTTL time.Duration
 	// Replicas are those of the buckets, where they are created: 1, 3 or 5. Default: 1.
 	Replicas int
@@ -106,11 +112,12 @@ type Instance struct {
 	ended   chan struct{}
 }
 
-// Open begins to hold the subscriptions. It creates the buckets where they are absent, waits until ctx ends for a JetStream that is only
-// starting, and returns when the other instances can see this one; its first registrations may still be under way.
+// Open begins to hold the subscriptions. It creates the buckets where they are absent, waits until ctx ends
+// for a JetStream that is only starting, and returns when the other instances can see this one; its first
+// registrations may still be under way.
 //
-// The connection should have nats.MaxReconnects(-1) and nats.ReconnectBufSize(-1), so that it outlasts any outage and tells at once what
-// can't be sent. It stays the caller's to close, after Stop.
+// The connection should have nats.MaxReconnects(-1) and nats.ReconnectBufSize(-1), so that it outlasts any
+// outage and tells at once what can't be sent. It stays the caller's to close, after Stop.
 func Open(ctx context.Context, nc *nats.Conn, o Options, subs ...Subscription) (*Instance, error) {
 	canonical, err := check(subs)
 	if err != nil {
@@ -223,8 +230,8 @@ func (i *Instance) reconnected() {
 	}
 }
 
-// Apply makes these the subscriptions: those added start, those removed are released, those changed restart, the rest don't notice. An error
-// says which one is wrong; then nothing is changed.
+// Apply makes these the subscriptions: those added start, those removed are released, those changed
+// restart, the rest don't notice. An error says which one is wrong; then nothing is changed.
 func (i *Instance) Apply(ctx context.Context, subs ...Subscription) error {
 	canonical, err := check(subs)
 	if err == nil {
@@ -251,13 +258,14 @@ func check(subs []Subscription) ([]Subscription, error) {
 	return canonical, nil
 }
 
-// Statuses are the subscriptions' as this instance sees them, those that other instances hold too, by store and name.
+// Statuses are the subscriptions' as this instance sees them, those that other instances hold too, by store
+// and name.
 func (i *Instance) Statuses(ctx context.Context) ([]Status, error) {
 	return i.run.Supervisor().Statuses(ctx, control.Request{})
 }
 
-// Stop hands over and releases: the others take over what they know, every registration that is left is deleted. When ctx ends first it
-// stops where it is.
+// Stop hands over and releases: the others take over what they know, every registration that is left is
+// deleted. When ctx ends first it stops where it is.
 func (i *Instance) Stop(ctx context.Context) {
 	i.run.Stop(ctx)
 	i.end()

@@ -14,7 +14,8 @@ import (
 	"github.com/exesdb/subproxy/internal/natsnode"
 )
 
-// checkConnected runs check --connect against a server that was prepared, and returns what it prints and what is there afterwards.
+// checkConnected runs check --connect against a server that was prepared, and returns what it prints and
+// what is there afterwards.
 func checkConnected(t *testing.T, extra string, prepare func(jetstream.JetStream) error) (out string, streams []string, err error) {
 	t.Helper()
 	node, err := natsnode.Start(natsnode.Options{StoreDir: t.TempDir()})
@@ -116,7 +117,8 @@ func TestCheckConnectKnowsWhatCannotBeCreated(t *testing.T) {
 	}
 }
 
-// An account in which every stream needs a size: nothing can be created without one, and each command that is named has one.
+// An account in which every stream needs a size: nothing can be created without one, and each command that
+// is named has one.
 func TestCheckConnectKnowsThatEveryStreamNeedsASize(t *testing.T) {
 	dir := t.TempDir()
 	const accounts = "no_auth_user: a\naccounts {A: {users: [{user: a, password: a}], jetstream: {max_bytes_required: true, max_file: 64GB}}}\n"

@@ -51,7 +51,8 @@ selector, and then is another one. These commands list checkpoints, and drop tho
 	return cmd
 }
 
-// withCheckpoints connects and reads the checkpoints of a store, or of one name in it, for as long as do runs.
+// withCheckpoints connects and reads the checkpoints of a store, or of one name in it, for as long as do
+// runs.
 func withCheckpoints(ctx context.Context, nf *natsFlags, bucket, store, name string, do func(js jetstream.JetStream, rows []checkpointRow) error) error {
 	nc, js, err := nf.connect(ctx)
 	if err != nil {

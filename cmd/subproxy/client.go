@@ -23,8 +23,8 @@ type natsFlags struct {
 	refused                atomic.Pointer[connect.PermissionError] // the first that connect's connection was told of
 }
 
-// add gives a command, whose RunE is set, the flags. Where it fails and the server refused something before, that is why: requests
-// that are refused are just not answered.
+// add gives a command, whose RunE is set, the flags. Where it fails and the server refused something
+// before, that is why: requests that are refused are just not answered.
 func (f *natsFlags) add(cmd *cobra.Command) {
 	if run := cmd.RunE; run != nil {
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {

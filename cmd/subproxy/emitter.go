@@ -105,8 +105,9 @@ func hostEmitter(ctx context.Context, o service.EmitterOptions) (*hostedEmitter,
 // Connected reports whether there is a NATS connection.
 func (h *hostedEmitter) Connected() bool { return h.running.Load().Connected() }
 
-// replace takes over another configuration's stores: the next emitter contends before the one of now gives its leases back, so
-// that it leads at once. The connection and the numbers stay what they were at the start.
+// replace takes over another configuration's stores: the next emitter contends before the one of now gives
+// its leases back, so that it leads at once. The connection and the numbers stay what they were at the
+// start.
 func (h *hostedEmitter) replace(ctx context.Context, c *config.Config) error {
 	o := h.options
 	next := *o.Config

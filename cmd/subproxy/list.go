@@ -21,7 +21,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// unreachable is shown in place of a health where a subscription is registered and no running instance answers for it.
+// unreachable is shown in place of a health where a subscription is registered and no running instance
+// answers for it.
 const unreachable = "unreachable"
 
 // row is a subscription as the registry and the instances together show it.

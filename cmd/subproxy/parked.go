@@ -24,8 +24,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/sink"
 )
 
-// parkedRow is a parked event as it is printed. Data stands there as CloudEvents has it in JSON: as it is, or in base64
-// where it is neither JSON nor text.
+// parkedRow is a parked event as it is printed. Data stands there as CloudEvents has it in JSON: as it is,
+// or in base64 where it is neither JSON nor text.
 type parkedRow struct {
 	Sequence      uint64          `json:"seq"`
 	Store         string          `json:"store"`

@@ -46,7 +46,8 @@ Where subproxy's own emitter leads the store, its term is the one in its lease, 
 	return cmd
 }
 
-// resets is how often instances are asked: a registration that was under way in one of them may bring the old term back.
+// resets is how often instances are asked: a registration that was under way in one of them may bring the
+// old term back.
 const resets = 3
 
 func (f *resetTermFlags) run(cmd *cobra.Command, store string) error {

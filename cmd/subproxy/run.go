@@ -26,7 +26,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/emitter"
 )
 
-// stopTimeout bounds draining and releasing at the end: long enough for an attempt under way and 100,000 releases.
+// stopTimeout bounds draining and releasing at the end: long enough for an attempt under way and 100,000
+// releases.
 const stopTimeout = 20 * time.Second
 
 type runFlags struct {

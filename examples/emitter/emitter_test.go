@@ -121,7 +121,8 @@ func (w *world) append(n int) {
 	}
 }
 
-// complete waits until each subscriber has heard, once and in order, exactly what it wants of what was appended.
+// complete waits until each subscriber has heard, once and in order, exactly what it wants of what was
+// appended.
 func (w *world) complete() (want map[string][]uint64) {
 	w.Helper()
 	want = map[string][]uint64{}
@@ -260,7 +261,8 @@ func TestEveryEventOnceAndInOrder(t *testing.T) {
 	}
 	end, ended := w.emit(6)
 
-	// Another start of one proxy, and of all. What was forwarded and not acknowledged would come again, so that is waited for.
+	// Another start of one proxy, and of all. What was forwarded and not acknowledged would come again, so
+	// that is waited for.
 	w.settled()
 	reply, err := w.nc.Request("exesdb.proxy.control.restart", []byte(`{"store":"greenhouse","name":"initialized"}`), limit)
 	if err != nil || reply.Header.Get("Nats-Service-Error") != "" {

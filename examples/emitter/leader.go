@@ -10,16 +10,17 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// wanted says which message of a stream: the first from Seq on whose subject fits NextFor, or the last with subject LastFor.
+// wanted says which message of a stream: the first from Seq on whose subject fits NextFor, or the last with
+// subject LastFor.
 type wanted struct {
 	Seq     uint64 `json:"seq,omitempty"`
 	NextFor string `json:"next_by_subj,omitempty"`
 	LastFor string `json:"last_by_subj,omitempty"`
 }
 
-// get asks the stream's leader for a message; jetstream.ErrMsgNotFound: there is none. nats.go's GetMsg and its key-value Get are
-// answered by any replica, which may lag, or by a mirror, which may be filtered; and they take a message without data and with a
-// header Status for an error ("Events").
+// get asks the stream's leader for a message; jetstream.ErrMsgNotFound: there is none. nats.go's GetMsg and
+// its key-value Get are answered by any replica, which may lag, or by a mirror, which may be filtered; and
+// they take a message without data and with a header Status for an error ("Events").
 func (e *emitter) get(ctx context.Context, stream string, w wanted) (*jetstream.RawStreamMsg, error) {
 	body, err := json.Marshal(w)
 	if err != nil {
@@ -54,7 +55,8 @@ func (e *emitter) get(ctx context.Context, stream string, w wanted) (*jetstream.
 	return found, err
 }
 
-// checkpointOf reads the record under a key of exesdb_checkpoints; jetstream.ErrKeyNotFound: there is none, or it was deleted.
+// checkpointOf reads the record under a key of exesdb_checkpoints; jetstream.ErrKeyNotFound: there is none,
+// or it was deleted.
 func (e *emitter) checkpointOf(ctx context.Context, key string) (data []byte, revision uint64, err error) {
 	m, err := e.get(ctx, "KV_exesdb_checkpoints", wanted{LastFor: "$KV.exesdb_checkpoints." + key})
 	if err == jetstream.ErrMsgNotFound || err == nil && (m.Header.Get("KV-Operation") != "" || m.Header.Get("Nats-Marker-Reason") != "") {

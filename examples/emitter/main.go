@@ -1,11 +1,12 @@
-// Command emitter sends the events of a store to whoever registered for them, by the contract in subjects.md and with
-// nothing but nats.go. It is to be read, and to be the beginning of an emitter of your own.
+// Command emitter sends the events of a store to whoever registered for them, by the contract in
+// subjects.md and with nothing but nats.go. It is to be read, and to be the beginning of an emitter of your
+// own.
 //
-// It does without an election ("Leases and checkpoints"): run one for a store, and no `subproxy emitter` beside it. Who starts
-// it gives the term, and gives a higher one whenever another takes over.
+// It does without an election ("Leases and checkpoints"): run one for a store, and no `subproxy emitter`
+// beside it. Who starts it gives the term, and gives a higher one whenever another takes over.
 //
-// Of selectors ("Selectors") it knows by_stream and by_event_type; registrations of other types are skipped, with a line in
-// the log. It sends no progress, which is what `lag` in a status comes from.
+// Of selectors ("Selectors") it knows by_stream and by_event_type; registrations of other types are
+// skipped, with a line in the log. It sends no progress, which is what `lag` in a status comes from.
 package main
 
 import (
@@ -68,7 +69,8 @@ type emitter struct {
 	fail        context.CancelCauseFunc // ends Run
 }
 
-// Run sends the store's events until ctx is done, and then returns nil, or until it can't go on, and then says why.
+// Run sends the store's events until ctx is done, and then returns nil, or until it can't go on, and then
+// says why.
 func Run(ctx context.Context, nc *nats.Conn, store, name string, term uint64) error {
 	if store == "" {
 		return errors.New("no store")
@@ -80,12 +82,14 @@ func Run(ctx context.Context, nc *nats.Conn, store, name string, term uint64) er
 	if err != nil {
 		return err
 	}
-	// "Events": the stream's name. Its creation time is the epoch, as it is for subproxy's own emitter ("Epochs").
+	// "Events": the stream's name. Its creation time is the epoch, as it is for subproxy's own emitter
+	// ("Epochs").
 	if e.events, err = js.Stream(ctx, "EXESDB_"+token(store)); err != nil {
 		return fmt.Errorf("stream of store %s: %w", store, err)
 	}
 	e.epoch = strconv.FormatInt(e.events.CachedInfo().Created.UnixNano(), 10)
-	// "Checkpoints": history 1 and direct get are what nats.go asks for anyway. A bucket that is there already stays as it is.
+	// "Checkpoints": history 1 and direct get are what nats.go asks for anyway. A bucket that is there
+	// already stays as it is.
 	e.checkpoints, err = js.CreateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: "exesdb_checkpoints"})
 	if errors.Is(err, jetstream.ErrBucketExists) {
 		e.checkpoints, err = js.KeyValue(ctx, "exesdb_checkpoints")
@@ -103,8 +107,9 @@ func Run(ctx context.Context, nc *nats.Conn, store, name string, term uint64) er
 		return fmt.Errorf("registrations: %w", err)
 	}
 	defer func() { _ = watch.Stop() }()
-	// "Leases and checkpoints": a new leader publishes leader_changed with its term, and an emitter that starts
-	// emitter.restarted ("Cluster events"). This one is both at once, and the first has every proxy register again already.
+	// "Leases and checkpoints": a new leader publishes leader_changed with its term, and an emitter that
+	// starts emitter.restarted ("Cluster events"). This one is both at once, and the first has every proxy
+	// register again already.
 	body, _ := json.Marshal(map[string]any{"store": store, "leader": name, "term": term, "reason": "emitter started"})
 	if err := nc.Publish("exesdb.cluster.leader_changed", body); err != nil {
 		return err
@@ -116,10 +121,11 @@ func Run(ctx context.Context, nc *nats.Conn, store, name string, term uint64) er
 	return nil
 }
 
-// follow keeps a session for each registration ("Delivery", "What changes of a subscription mean"). Every revision of a record
-// begins a new session, be it another start of the proxy or not: a session begins with a question, and the answer tells. Each
-// has an inbox of its own, which ends with it: what a superseded proxy acknowledges is not heard ("Answers"). A deletion does
-// not end it: what was accepted before may be acknowledged after.
+// follow keeps a session for each registration ("Delivery", "What changes of a subscription mean"). Every
+// revision of a record begins a new session, be it another start of the proxy or not: a session begins with
+// a question, and the answer tells. Each has an inbox of its own, which ends with it: what a superseded
+// proxy acknowledges is not heard ("Answers"). A deletion does not end it: what was accepted before may be
+// acknowledged after.
 func (e *emitter) follow(ctx context.Context, updates <-chan jetstream.KeyValueEntry) {
 	sessions := map[string]serving{} // by key
 	defer func() {

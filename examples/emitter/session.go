@@ -56,7 +56,8 @@ func (s *session) run(ctx context.Context) error {
 		}
 		return err
 	}
-	// "Sending": each event has a reply subject. One inbox for all will do, as answers name the sequence that they mean.
+	// "Sending": each event has a reply subject. One inbox for all will do, as answers name the sequence
+	// that they mean.
 	answers := make(chan *nats.Msg, 4*window) // an answer that finds it full is lost, which a question makes up for
 	replies, err := s.nc.ChanSubscribe(s.inbox, answers)
 	if err != nil {
@@ -117,8 +118,8 @@ func (s *session) run(ctx context.Context) error {
 func (s *session) send(ctx context.Context) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	// The first event from a sequence on with a subject that fits. A consumer would be faster, and would have to be put back
-	// at every -NAK.
+	// The first event from a sequence on with a subject that fits. A consumer would be faster, and would
+	// have to be put back at every -NAK.
 	event, err := s.get(ctx, s.events.CachedInfo().Config.Name, wanted{Seq: s.read + 1, NextFor: "exesdb.events." + s.filter})
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return false, nil
@@ -142,8 +143,8 @@ func (s *session) send(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// headers are the event's own, all CloudEvents attributes among them ("Events", the last column). What JetStream added, or the
-// append asked of it, is not the event's.
+// headers are the event's own, all CloudEvents attributes among them ("Events", the last column). What
+// JetStream added, or the append asked of it, is not the event's.
 func headers(store string, event *jetstream.RawStreamMsg) nats.Header {
 	h := nats.Header{}
 	if event.Header != nil {
@@ -181,8 +182,8 @@ func percentEncode(value string) string {
 	return b.String()
 }
 
-// question asks what the proxy took last ("Questions"), unless everything sent was acknowledged. Nothing is sent until it
-// has answered, so that the answer is about everything sent.
+// question asks what the proxy took last ("Questions"), unless everything sent was acknowledged. Nothing is
+// sent until it has answered, so that the answer is about everything sent.
 func (s *session) question() {
 	s.ask.Reset(patience)
 	if s.ready && s.taken <= s.acked {
@@ -220,8 +221,8 @@ func (s *session) answer(m *nats.Msg) error {
 			s.ask.Reset(patience)
 		}
 	case says("-NAK %d"):
-		// What comes after n is sent again, with n as Exesdb-Prev. But nothing at or below the checkpoint: a proxy that has
-		// just started has taken nothing (0), and wants what comes after the checkpoint.
+		// What comes after n is sent again, with n as Exesdb-Prev. But nothing at or below the checkpoint:
+		// a proxy that has just started has taken nothing (0), and wants what comes after the checkpoint.
 		for i := len(s.inFlight); i > 0 && s.inFlight[i-1] > n; i-- {
 			s.inFlight = s.inFlight[:i-1]
 		}
@@ -236,8 +237,9 @@ func (s *session) answer(m *nats.Msg) error {
 	return nil
 }
 
-// hold is for a deliver subject that nobody listens on: nothing is dropped, and the checkpoint stays ("What an emitter does"). A newer
-// revision of the registration ends the session and so the holding. Each event in flight gets its 503, and only the first counts.
+// hold is for a deliver subject that nobody listens on: nothing is dropped, and the checkpoint stays ("What
+// an emitter does"). A newer revision of the registration ends the session and so the holding. Each event
+// in flight gets its 503, and only the first counts.
 func (s *session) hold() {
 	if !s.ready && !s.asked {
 		return
@@ -247,8 +249,8 @@ func (s *session) hold() {
 	s.pause = min(2*s.pause, maxPause)
 }
 
-// load finds where the subscription goes on: at its checkpoint or, without one of this stream, where start_version says
-// ("Registrations", "Checkpoints").
+// load finds where the subscription goes on: at its checkpoint or, without one of this stream, where
+// start_version says ("Registrations", "Checkpoints").
 func (s *session) load(ctx context.Context) error {
 	data, revision, err := s.checkpointOf(ctx, s.key)
 	if err != nil && !errors.Is(err, jetstream.ErrKeyNotFound) {
@@ -301,8 +303,8 @@ func (s *session) save() error {
 		s.dirty, s.revision = false, revision
 		return nil
 	}
-	// Who wrote instead? A later leader: stop. Else it is a write of its own whose acknowledgement was lost, or an older emitter's,
-	// or it was deleted: the next tick writes over that.
+	// Who wrote instead? A later leader: stop. Else it is a write of its own whose acknowledgement was
+	// lost, or an older emitter's, or it was deleted: the next tick writes over that.
 	var c checkpoint
 	data, revision, err := s.checkpointOf(ctx, s.key)
 	switch {

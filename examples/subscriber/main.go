@@ -1,10 +1,12 @@
-// Command subscriber takes the events of a subscription with sink `request`, by the contract in subjects.md ("Forwarding",
-// "Fencing") and with nothing but nats.go. It is to be read, and to be the beginning of a subscriber of your own.
+// Command subscriber takes the events of a subscription with sink `request`, by the contract in subjects.md
+// ("Forwarding", "Fencing") and with nothing but nats.go. It is to be read, and to be the beginning of a
+// subscriber of your own.
 //
-// Its work is to count events by type. How far it is stands in the same record of a KV bucket as the counts, written with them by
-// one conditional write: so neither can be there without the other, an event that comes again is not counted again, after a
-// restart neither, and of several subscribers on one subject, which share its events, none writes over another. In memory
-// both would be gone together too; but then an instance that was superseded before the restart could be believed after it.
+// Its work is to count events by type. How far it is stands in the same record of a KV bucket as the
+// counts, written with them by one conditional write: so neither can be there without the other, an event
+// that comes again is not counted again, after a restart neither, and of several subscribers on one
+// subject, which share its events, none writes over another. In memory both would be gone together too; but
+// then an instance that was superseded before the restart could be believed after it.
 package main
 
 import (
@@ -81,8 +83,8 @@ type subscriber struct {
 	key     string
 }
 
-// receive answers an event ("Forwarding", what a subscriber of request replies). Where it can't, it says nothing: the proxy
-// sends the event again, for as long as it takes, and that is not counted as a refusal.
+// receive answers an event ("Forwarding", what a subscriber of request replies). Where it can't, it says
+// nothing: the proxy sends the event again, for as long as it takes, and that is not counted as a refusal.
 func (s *subscriber) receive(m *nats.Msg) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -132,7 +134,8 @@ func (s *subscriber) take(ctx context.Context, header nats.Header) (answer strin
 	return answer, err
 }
 
-// record is the work, and how far it is with each subscription, by its key: one with another selector is another subscription.
+// record is the work, and how far it is with each subscription, by its key: one with another selector is
+// another subscription.
 type record struct {
 	Places map[string]place `json:"places"`
 	Counts map[string]int   `json:"counts"` // by event type
@@ -154,7 +157,8 @@ func (r *record) take(header nats.Header) (answer string, changed bool) {
 		return "+TERM no ce-type", false // it would be refused again: parked at once
 	}
 	if header.Get("Exesdb-Incarnation") == "" {
-		// Replayed by hand after it was parked: it comes from no proxy, and after events that come after it.
+		// Replayed by hand after it was parked: it comes from no proxy, and after events that come after
+		// it.
 		r.count(kind)
 		return accepted, true
 	}

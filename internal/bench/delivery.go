@@ -39,7 +39,8 @@ type delivery struct {
 	surplus int64
 }
 
-// Delivery measures how fast a store's events get to subscribers, beside bare nats.go consumers of the same stream.
+// Delivery measures how fast a store's events get to subscribers, beside bare nats.go consumers of the same
+// stream.
 func Delivery(ctx context.Context, o DeliveryOptions) (*Report, error) {
 	servers, err := testbed.StartNodes(ctx, o.Servers, natsnode.Options{})
 	if err != nil {
@@ -97,8 +98,8 @@ func (d *delivery) fill(ctx context.Context, store string) (*filledStore, error)
 	return &filledStore{stream, w}, w.fill(ctx, d.Events)
 }
 
-// one measures a single subscription for all events. A store has one leader, so emitter and instance that are apart have a
-// store of their own, with the same in it.
+// one measures a single subscription for all events. A store has one leader, so emitter and instance that
+// are apart have a store of their own, with the same in it.
 func (d *delivery) one(ctx context.Context) error {
 	if err := createTarget(ctx, d.nc, d.Servers); err != nil {
 		return err
@@ -196,7 +197,8 @@ func (d *delivery) baselines(at *filledStore) ([]*pipeline, error) {
 	return all, nil
 }
 
-// settle is what is left behind by one measurement before the next: acknowledgements, checkpoints, deleted consumers.
+// settle is what is left behind by one measurement before the next: acknowledgements, checkpoints, deleted
+// consumers.
 const settle = 300 * time.Millisecond
 
 // taken is what each round of a pipeline came to.
@@ -233,7 +235,8 @@ const (
 	ownFrom   = 5
 )
 
-// compare notes the rates, and the ratios round by round: the target is one to the faster durable consumer that only reads.
+// compare notes the rates, and the ratios round by round: the target is one to the faster durable consumer
+// that only reads.
 func (d *delivery) compare(prefix string, all []*pipeline, took []taken) {
 	median := func(samples []float64) float64 { return quantile(slices.Clone(samples), 0.5) }
 	for i, c := range all {

@@ -18,8 +18,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/event"
 )
 
-// An event's data begins with when it was written, by this process's clock, at a fixed place: reading it must not cost
-// what is measured.
+// An event's data begins with when it was written, by this process's clock, at a fixed place: reading it
+// must not cost what is measured.
 const (
 	stampAt   = len(`{"at":`)
 	stampSize = 19 // digits of nanoseconds since 1970, until the year 2286

@@ -92,13 +92,15 @@ func (f *failover) prepare(ctx context.Context) error {
 	return err
 }
 
-// dial connects as quickly again as makes sense; subproxy's own connections wait 100 to 200 ms between attempts.
+// dial connects as quickly again as makes sense; subproxy's own connections wait 100 to 200 ms between
+// attempts.
 func (f *failover) dial(urls string) (*nats.Conn, error) {
 	return nats.Connect(urls, nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond), nats.ReconnectJitter(0, 0), nats.PingInterval(time.Second))
 }
 
-// node kills the server that leads the stream. With says whether the clients under test are connected to that one; the
-// publisher and subproxy's subscribers are not, ever: what core NATS loses with a subscriber's connection is not subproxy's.
+// node kills the server that leads the stream. With says whether the clients under test are connected to
+// that one; the publisher and subproxy's subscribers are not, ever: what core NATS loses with a
+// subscriber's connection is not subproxy's.
 func (f *failover) node(ctx context.Context, round int, with bool) (err error) {
 	admin, err := f.dial(f.cluster.URLs())
 	if err != nil {

@@ -100,7 +100,8 @@ func (r *faultRound) proxied(ctx context.Context, near, tag string, emits bool) 
 	return h.hold(held)
 }
 
-// placing is how often a consumer is made anew until the server wanted leads it. One of a cluster of three does at random.
+// placing is how often a consumer is made anew until the server wanted leads it. One of a cluster of three
+// does at random.
 const placing = 40
 
 var errPlacing = errors.New("no consumer came to be led by the stream's leader")
@@ -179,7 +180,8 @@ const (
 	recovery = 45 * time.Second
 )
 
-// measure publishes, lets the fault happen, goes on until everybody gets events again, and notes what each saw.
+// measure publishes, lets the fault happen, goes on until everybody gets events again, and notes what each
+// saw.
 func (r *faultRound) measure(ctx context.Context, fault string, happen func() error) error {
 	publishing, stop := context.WithCancel(ctx)
 	defer stop()
@@ -214,7 +216,8 @@ func (r *faultRound) measure(ctx context.Context, fault string, happen func() er
 		return err
 	}
 	end := r.first + r.pub.count()
-	// What a killed server had counted as delivered, and had not sent, a consumer delivers again when its AckWait of 30 s is over.
+	// What a killed server had counted as delivered, and had not sent, a consumer delivers again when its
+	// AckWait of 30 s is over.
 	if err := notAllIsFine(until(ctx, recovery, func() bool { return r.complete(end) })); err != nil {
 		return err
 	}

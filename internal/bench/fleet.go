@@ -23,8 +23,8 @@ import (
 
 const instancesStore = "bench_instances"
 
-// fleet is a server, an emitter, and instances that share subscriptions, as processes; a publisher, and a subscriber of some of
-// the subscriptions.
+// fleet is a server, an emitter, and instances that share subscriptions, as processes; a publisher, and a
+// subscriber of some of the subscriptions.
 type fleet struct {
 	InstancesOptions
 	dir       string
@@ -246,7 +246,8 @@ const (
 
 var errInstanceEnded = errors.New("an instance ended by itself")
 
-// balanced waits until everything is held as wanted and nothing moves any more, and returns when something moved last.
+// balanced waits until everything is held as wanted and nothing moves any more, and returns when something
+// moved last.
 func (f *fleet) balanced(ctx context.Context, wanted map[string]string) (last time.Time, err error) {
 	f.ownership.want(wanted)
 	err = until(ctx, balanceWithin, func() bool {

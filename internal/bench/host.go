@@ -21,8 +21,9 @@ type host struct {
 	service *service.Service
 }
 
-// startHost returns when the emitter leads the store. Beside is how subproxy run hosts them: what the emitter sends to its own
-// process's proxies does not go over NATS. Otherwise they are as if in two processes.
+// startHost returns when the emitter leads the store. Beside is how subproxy run hosts them: what the
+// emitter sends to its own process's proxies does not go over NATS. Otherwise they are as if in two
+// processes.
 func startHost(ctx context.Context, nc *nats.Conn, urls, store string, replicas int, beside bool) (*host, error) {
 	h, err := newInstance(ctx, urls, store, replicas)
 	if err == nil {

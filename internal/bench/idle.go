@@ -23,12 +23,12 @@ type IdleOptions struct {
 	Progress      io.Writer
 }
 
-// idleSettle is how long an instance is left alone before it is measured: what its start left behind is collected by
-// then, and its memory given back to the system.
+// idleSettle is how long an instance is left alone before it is measured: what its start left behind is
+// collected by then, and its memory given back to the system.
 const idleSettle = 10 * time.Second
 
-// Idle measures what an instance with idle subscriptions takes more than one with a single one: resident memory and
-// goroutines of a real `subproxy run` process, with the server in another one.
+// Idle measures what an instance with idle subscriptions takes more than one with a single one: resident
+// memory and goroutines of a real `subproxy run` process, with the server in another one.
 func Idle(ctx context.Context, o IdleOptions) (*Report, error) {
 	program, err := testbed.Subproxy(o.Subproxy)
 	if err != nil {

@@ -17,12 +17,14 @@ import (
 	"github.com/exesdb/subproxy/pkg/registration"
 )
 
-// InstanceCommand is the hidden sub-command with which Scale runs its own executable: an instance, or a bare connection, in
-// a process of its own, so that what it takes is not mixed with what the server and the bench take. A program, or a TestMain,
-// whose first argument it is calls RunInstance with its standard input and output.
+// InstanceCommand is the hidden sub-command with which Scale runs its own executable: an instance, or a
+// bare connection, in a process of its own, so that what it takes is not mixed with what the server and the
+// bench take. A program, or a TestMain, whose first argument it is calls RunInstance with its standard
+// input and output.
 const InstanceCommand = "bench-instance"
 
-// instanceConfig goes to the child as one line of JSON on its standard input. Every line that follows asks for its usage.
+// instanceConfig goes to the child as one line of JSON on its standard input. Every line that follows asks
+// for its usage.
 type instanceConfig struct {
 	URL           string `json:"url"`
 	Subscriptions int    `json:"subscriptions"` // 0: a bare connection
@@ -37,8 +39,8 @@ type instanceReport struct {
 	Error      string      `json:"error,omitempty"`
 }
 
-// usageSoFar is what the child used since it began. Messages are counted by the instance's connections: all that it sent or
-// got, whatever for.
+// usageSoFar is what the child used since it began. Messages are counted by the instance's connections: all
+// that it sent or got, whatever for.
 type usageSoFar struct {
 	CPU      time.Duration `json:"cpu"` // user and system
 	In       uint64        `json:"in"`
@@ -46,7 +48,8 @@ type usageSoFar struct {
 	Verified int           `json:"verified"` // proxies that are, now
 }
 
-// RunInstance runs what its standard input says until that is closed, or ctx ends; then it stops as on SIGTERM.
+// RunInstance runs what its standard input says until that is closed, or ctx ends; then it stops as on
+// SIGTERM.
 func RunInstance(ctx context.Context, in io.Reader, out io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -134,7 +137,8 @@ func begin(ctx context.Context, c *instanceConfig, reports chan<- instanceReport
 	}, func() { stopService(s) }, nil
 }
 
-// scaleConfig is the default configuration but for the subscriptions: timers and heartbeats are what an idle instance does.
+// scaleConfig is the default configuration but for the subscriptions: timers and heartbeats are what an
+// idle instance does.
 func scaleConfig(url string, n, replicas int) *config.Config {
 	c, b := config.Default(), benchConfig(url, n, replicas)
 	c.NATS, c.Instance.Name, c.Registry.Replicas, c.Stores = b.NATS, b.Instance.Name, replicas, b.Stores

@@ -26,8 +26,8 @@ type InstancesOptions struct {
 // pauseBound is the longest that a subscription may pause when it is handed over.
 const pauseBound = 100 * time.Millisecond
 
-// Instances measures what it costs that subscriptions move among instances: how long until they are where they should be, how
-// long each pauses, and what is lost.
+// Instances measures what it costs that subscriptions move among instances: how long until they are where
+// they should be, how long each pauses, and what is lost.
 func Instances(ctx context.Context, o InstancesOptions) (*Report, error) {
 	r := &Report{Bench: "instances", Setup: fmt.Sprintf("%d subscriptions, of which %d get an event every %v; %d nats-server(s), an emitter and each instance as processes, publisher and "+
 		"subscribers in another; %d CPU(s), %s", o.Subscriptions, o.Sampled, instanceEvery, o.Servers, runtime.NumCPU(), runtime.Version())}

@@ -99,8 +99,8 @@ func (s *scale) loadRound(ctx context.Context, o *operator, n int, cold, change,
 	return backoff.Sleep(ctx, scaleCalm)
 }
 
-// recovered returns when all are registered again after a restart, and verified: by the reconnect, by what failed and was
-// tried again, or by the news of a leader.
+// recovered returns when all are registered again after a restart, and verified: by the reconnect, by what
+// failed and was tried again, or by the news of a leader.
 func (s *scale) recovered(ctx context.Context, in *instance, n int) (time.Time, error) {
 	last, err := in.verified(ctx, func(r registered) bool { return r.Cause != registration.Manual }, n)
 	if err != nil {

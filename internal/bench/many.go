@@ -24,7 +24,8 @@ const (
 	manyConsumers = 1000
 )
 
-// many measures n subscriptions: each gets the events of a type of its own; then each gets all of fewer events.
+// many measures n subscriptions: each gets the events of a type of its own; then each gets all of fewer
+// events.
 func (d *delivery) many(ctx context.Context, n int) error {
 	if err := d.spread(ctx, n, true, max(d.Events, n)); err != nil {
 		return err
@@ -94,7 +95,8 @@ func (d *delivery) spread(ctx context.Context, n int, apart bool, events int) er
 	return nil
 }
 
-// measureMany returns deliveries a second, from before the first subscription is there until the last delivery.
+// measureMany returns deliveries a second, from before the first subscription is there until the last
+// delivery.
 func (d *delivery) measureMany(ctx context.Context, deliveries int, start func(*counter) (stop func(), err error)) (float64, error) {
 	t := newCounter(deliveries)
 	runtime.GC()

@@ -14,8 +14,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/status"
 )
 
-// ownership is who holds which subscription, as the registry's feed shows it, against who should. Times are the server's, of
-// when it stored an entry.
+// ownership is who holds which subscription, as the registry's feed shows it, against who should. Times are
+// the server's, of when it stored an entry.
 type ownership struct {
 	bucket *kv.Bucket
 	prefix string            // of the store's keys

@@ -15,8 +15,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/backoff"
 )
 
-// publisher appends events one after the other, each until it is acknowledged: it retries with the same message id, which
-// JetStream stores once.
+// publisher appends events one after the other, each until it is acknowledged: it retries with the same
+// message id, which JetStream stores once.
 type publisher struct {
 	w     *writer
 	js    jetstream.JetStream
@@ -29,7 +29,8 @@ type publisher struct {
 const (
 	// publishEvery is failover's interval, which bounds how exactly a pause is seen from below.
 	publishEvery = 2 * time.Millisecond
-	// publishPatience is how long an acknowledgement is waited for: what was on its way to a killed server has none.
+	// publishPatience is how long an acknowledgement is waited for: what was on its way to a killed server
+	// has none.
 	publishPatience = 250 * time.Millisecond
 	publishAgain    = 10 * time.Millisecond
 )
@@ -86,8 +87,8 @@ func longestPause(at []time.Time, from time.Time) (longest time.Duration) {
 	return longest
 }
 
-// longestBeyond is the longest of the pauses in at, each less the longest of those in other that overlap it. What holds up
-// both at once is not counted, and what holds up other at another time is no excuse.
+// longestBeyond is the longest of the pauses in at, each less the longest of those in other that overlap
+// it. What holds up both at once is not counted, and what holds up other at another time is no excuse.
 func longestBeyond(at, other []time.Time, from time.Time) (longest time.Duration) {
 	for i := len(at) - 1; i > 0 && at[i].After(from); i-- {
 		began, ended := at[i-1], at[i]
@@ -165,7 +166,8 @@ func (a *arrivals) beyond(p *publisher, from time.Time) time.Duration {
 	return longestBeyond(a.at, acked, from)
 }
 
-// account is how many events of those from first to before end did not come, came more than once, or after a later one.
+// account is how many events of those from first to before end did not come, came more than once, or after
+// a later one.
 type account struct{ lost, twice, late int }
 
 func (a *arrivals) account(first, end int) (c account) {

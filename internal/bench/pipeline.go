@@ -21,11 +21,12 @@ var Sinks = []string{"publish", "request", "stream", "handler"}
 type pipeline struct {
 	name string
 	at   *filledStore
-	// share: it gets one in so many of the events where the others get all. One that waits for an answer to each event is
-	// many times slower.
+	// share: it gets one in so many of the events where the others get all. One that waits for an answer to
+	// each event is many times slower.
 	share    int
 	targeted bool // the design has a target for it
-	// start begins with the event of that sequence, new each time. got is called for each event, one at a time.
+	// start begins with the event of that sequence, new each time. got is called for each event, one at a
+	// time.
 	start func(ctx context.Context, from uint64, got func(data []byte)) (stop func(), err error)
 }
 
@@ -56,7 +57,8 @@ const (
 	tunedAckPending = 20_000
 )
 
-// durable is bare nats.go, a durable consumer with explicit acknowledgement that only reads, as it comes or tuned.
+// durable is bare nats.go, a durable consumer with explicit acknowledgement that only reads, as it comes or
+// tuned.
 func durable(js jetstream.JetStream, stream string, tuned bool) *pipeline {
 	name := "durable"
 	if tuned {
@@ -72,10 +74,10 @@ func durable(js jetstream.JetStream, stream string, tuned bool) *pipeline {
 	}}
 }
 
-// passing is bare nats.go that does the work of emitter, proxy and sink publish as most workers are written: a durable
-// consumer that publishes each event on, headers and all, to a subscriber on another connection, and acknowledges it then.
-// Nothing is waited for: the connection keeps the order of the two. It is tuned; acknowledging in batches is not for
-// explicit acknowledgement.
+// passing is bare nats.go that does the work of emitter, proxy and sink publish as most workers are
+// written: a durable consumer that publishes each event on, headers and all, to a subscriber on another
+// connection, and acknowledges it then. Nothing is waited for: the connection keeps the order of the two.
+// It is tuned; acknowledging in batches is not for explicit acknowledgement.
 func passing(js jetstream.JetStream, stream string, nc *nats.Conn) *pipeline {
 	started := 0
 	return &pipeline{name: "durable, passing on", share: 1, start: func(ctx context.Context, from uint64, got func([]byte)) (func(), error) {
@@ -130,7 +132,8 @@ func consume(ctx context.Context, js jetstream.JetStream, stream, name string, t
 	}, nil
 }
 
-// relay is the least that passing on costs, with no guarantee at all: an ordered consumer that publishes each event on.
+// relay is the least that passing on costs, with no guarantee at all: an ordered consumer that publishes
+// each event on.
 func relay(js jetstream.JetStream, stream string, nc *nats.Conn) *pipeline {
 	started := 0
 	return &pipeline{name: "relay", share: 1, start: func(ctx context.Context, from uint64, got func([]byte)) (func(), error) {
@@ -159,7 +162,8 @@ func relay(js jetstream.JetStream, stream string, nc *nats.Conn) *pipeline {
 // outPrefix begins the subjects that sinks forward to.
 const outPrefix = "bench.out."
 
-// proxied is emitter, proxy and sink, and a subscriber that does what the sink asks of it, in plain nats.go.
+// proxied is emitter, proxy and sink, and a subscriber that does what the sink asks of it, in plain
+// nats.go.
 func proxied(h *host, nc *nats.Conn, name, kind string) *pipeline {
 	started := 0
 	share := 1
@@ -202,8 +206,8 @@ func proxied(h *host, nc *nats.Conn, name, kind string) *pipeline {
 	}}
 }
 
-// storedPrefix begins the subjects on which the stream that sink stream forwards to republishes what it has stored, which
-// is when the event counts.
+// storedPrefix begins the subjects on which the stream that sink stream forwards to republishes what it has
+// stored, which is when the event counts.
 const storedPrefix = "bench.stored."
 
 func createTarget(ctx context.Context, nc *nats.Conn, replicas int) error {

@@ -21,16 +21,20 @@ const (
 	echoSubject     = "bench.echo"
 	statusEvery     = 5 * time.Millisecond
 	reregisterEvery = 50 * time.Millisecond
-	// probeWait is how long answers are waited for once a storm is over. What is not answered by then counts with its age.
+	// probeWait is how long answers are waited for once a storm is over. What is not answered by then
+	// counts with its age.
 	probeWait = 5 * time.Second
 )
 
-// operator asks an instance what an operator would, on a connection of its own, and times the answers. Requests for a status
-// go out at their times whether or not those before are answered: one that waits in a queue has waited.
+// operator asks an instance what an operator would, on a connection of its own, and times the answers.
+// Requests for a status go out at their times whether or not those before are answered: one that waits in a
+// queue has waited.
 //
-// Beside it somebody else answers requests over the same servers at once: what that takes is NATS's and the machine's.
+// Beside it somebody else answers requests over the same servers at once: what that takes is NATS's and the
+// machine's.
 //
-// Not counted are requests that nobody was there for, and those whose connection broke before they were answered.
+// Not counted are requests that nobody was there for, and those whose connection broke before they were
+// answered.
 type operator struct {
 	nc      *nats.Conn
 	echo    *nats.Conn // answers raw requests

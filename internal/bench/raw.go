@@ -17,7 +17,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// raw is bare nats.go (and orbit's batched get) on a bucket like the registry's, with records like the registry's.
+// raw is bare nats.go (and orbit's batched get) on a bucket like the registry's, with records like the
+// registry's.
 type raw struct {
 	js        jetstream.JetStream
 	kv        jetstream.KeyValue
@@ -123,7 +124,8 @@ func (r *raw) pipelined(ctx context.Context) (put, read time.Duration, err error
 	return put, time.Since(start), nil
 }
 
-// readBack reads with batched direct gets of 1,000 keys, the fastest that bare nats.go and orbit offer for given keys.
+// readBack reads with batched direct gets of 1,000 keys, the fastest that bare nats.go and orbit offer for
+// given keys.
 func (r *raw) readBack(ctx context.Context) error {
 	read := 0
 	for from := 0; from < len(r.subjects); from += kv.MaxGetLast {

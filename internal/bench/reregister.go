@@ -87,7 +87,8 @@ type registered struct {
 	At    time.Time          `json:"at"`
 }
 
-// start runs an instance with n subscriptions and returns when all are verified. Its timers don't get in the way.
+// start runs an instance with n subscriptions and returns when all are verified. Its timers don't get in
+// the way.
 func (b *reregister) start(ctx context.Context, n int, change func(*config.Config)) (*service.Service, <-chan registered, error) {
 	c := benchConfig(b.urls, n, b.Servers)
 	if change != nil {
@@ -176,7 +177,8 @@ func (b *reregister) one(ctx context.Context) error {
 	defer stopService(s)
 	var puts, gets, changes []time.Duration
 	for range b.Samples {
-		// Turn by turn, and each after the same pause: what follows an idle time takes longer than in a tight loop.
+		// Turn by turn, and each after the same pause: what follows an idle time takes longer than in a
+		// tight loop.
 		put, get, err := r.single(ctx)
 		if err != nil {
 			return err
@@ -201,8 +203,8 @@ func (b *reregister) one(ctx context.Context) error {
 	return b.tight(ctx, r, s, events)
 }
 
-// tight measures the same without pauses between, where the processors don't fall asleep: cluster events at this rate are
-// taken for a flood, so it is an operator's requests that cause the registrations.
+// tight measures the same without pauses between, where the processors don't fall asleep: cluster events at
+// this rate are taken for a flood, so it is an operator's requests that cause the registrations.
 func (b *reregister) tight(ctx context.Context, r *raw, s *service.Service, events <-chan registered) error {
 	var puts, gets, changes []time.Duration
 	for range 20 * b.Samples {
@@ -226,8 +228,8 @@ func (b *reregister) tight(ctx context.Context, r *raw, s *service.Service, even
 	return nil
 }
 
-// timerOnly shows what the old way costs: no events, only the timer. Its interval is a second here, to get samples; the
-// default is 15 of them.
+// timerOnly shows what the old way costs: no events, only the timer. Its interval is a second here, to get
+// samples; the default is 15 of them.
 func (b *reregister) timerOnly(ctx context.Context) error {
 	const interval = time.Second
 	s, events, err := b.start(ctx, 1, func(c *config.Config) {

@@ -106,8 +106,8 @@ func (s *scale) instance(n int, profile string) (*instance, error) {
 	return startInstance(instanceConfig{URL: s.servers.URLs(), Subscriptions: n, Replicas: s.Servers, CPUProfile: profile})
 }
 
-// caused tells the registrations of a cause, with those that mend what failed or was lost of them: on a machine that is busy with
-// something else some do.
+// caused tells the registrations of a cause, with those that mend what failed or was lost of them: on a
+// machine that is busy with something else some do.
 func caused(cause registration.Cause) func(registered) bool {
 	return func(r registered) bool {
 		return r.Cause == cause || r.Cause == registration.Retry || r.Cause == registration.Lost
@@ -123,7 +123,8 @@ func (s *scale) change() (time.Time, error) {
 // scaleCalm is how long the instance, and the server, are left alone between two rounds.
 const scaleCalm = 2 * time.Second
 
-// measure takes the figures of n subscriptions. The last instance of its rounds is the one that is watched while idle.
+// measure takes the figures of n subscriptions. The last instance of its rounds is the one that is watched
+// while idle.
 func (s *scale) measure(ctx context.Context, n int, most bool) error {
 	fmt.Fprintf(s.Progress, "measuring %d subscriptions, %d rounds…\n", n, s.Rounds)
 	baseline, err := s.baseline(ctx, n)

@@ -65,8 +65,8 @@ func (s *scale) measureBare(ctx context.Context) error {
 	return nil
 }
 
-// idle watches an instance once what its last round left behind is gone. The default is as long as its timers' interval, in
-// which each proxy has its turn once: a shorter time says something about the moment.
+// idle watches an instance once what its last round left behind is gone. The default is as long as its
+// timers' interval, in which each proxy has its turn once: a shorter time says something about the moment.
 func (s *scale) idle(ctx context.Context, in *instance, n int) (idleUsage, error) {
 	d, settle := s.Idle, min(s.Idle, idleSettle)
 	if d == 0 {

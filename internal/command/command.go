@@ -1,5 +1,5 @@
-// Package command is what this module's programs have in common on their command lines: exit codes, mistakes in usage, the
-// version. What a program does is its own.
+// Package command is what this module's programs have in common on their command lines: exit codes,
+// mistakes in usage, the version. What a program does is its own.
 package command
 
 import (
@@ -36,8 +36,8 @@ func Usagef(format string, args ...any) error {
 	return &UsageError{fmt.Errorf(format, args...)}
 }
 
-// Root makes a program's root command: it refuses unknown commands and flags as mistakes in usage, and shows its help without a
-// command. Errors are for Run to print.
+// Root makes a program's root command: it refuses unknown commands and flags as mistakes in usage, and
+// shows its help without a command. Errors are for Run to print.
 func Root(root *cobra.Command) *cobra.Command {
 	root.Version = Version()
 	root.SilenceUsage, root.SilenceErrors = true, true
@@ -55,7 +55,8 @@ func Root(root *cobra.Command) *cobra.Command {
 	return root
 }
 
-// Run runs the program until it is done, or SIGINT or SIGTERM ends it, and is its exit code. An error goes to standard error.
+// Run runs the program until it is done, or SIGINT or SIGTERM ends it, and is its exit code. An error goes
+// to standard error.
 func Run(root *cobra.Command) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

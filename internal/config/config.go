@@ -2,8 +2,9 @@ package config
 
 import "time"
 
-// Config is the whole configuration. The fields' tags say the rest: default, min, max and oneof are as written in the
-// file, format is one of formats, required refuses an empty value, and doc and example are for WriteDefaults.
+// Config is the whole configuration. The fields' tags say the rest: default, min, max and oneof are as
+// written in the file, format is one of formats, required refuses an empty value, and doc and example are
+// for WriteDefaults.
 type Config struct {
 	NATS              NATS              `yaml:"nats" doc:"How to reach the NATS cluster."`
 	Instance          Instance          `yaml:"instance" doc:"This run of the process, as others see it."`

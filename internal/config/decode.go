@@ -9,8 +9,8 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// decoder walks the schema, the syntax tree and the environment side by side and collects what is wrong instead of
-// stopping at it.
+// decoder walks the schema, the syntax tree and the environment side by side and collects what is wrong
+// instead of stopping at it.
 type decoder struct {
 	file     string
 	getenv   func(string) (string, bool)
@@ -52,8 +52,8 @@ func (d *decoder) warn(at place, path, format string, args ...any) {
 	d.warnings = append(d.warnings, p)
 }
 
-// group reads a map into a struct that holds its defaults. Where the file has none, n is nil, and the environment still
-// counts.
+// group reads a map into a struct that holds its defaults. Where the file has none, n is nil, and the
+// environment still counts.
 func (d *decoder) group(fields []field, n ast.Node, path string, v reflect.Value) {
 	entries := d.entries(fields, n, path)
 	for _, f := range fields {
@@ -82,7 +82,8 @@ func (d *decoder) field(f field, e entry, path string, v, around reflect.Value) 
 	}
 }
 
-// optional makes the struct if the file has it, an element started with it, or the environment sets one of its fields.
+// optional makes the struct if the file has it, an element started with it, or the environment sets one of
+// its fields.
 func (d *decoder) optional(f field, n ast.Node, path string, v reflect.Value) {
 	wasThere := !v.IsNil()
 	if !wasThere {
@@ -136,7 +137,8 @@ func copyFields(to, from reflect.Value) {
 	}
 }
 
-// scalar takes the environment's value over the file's. A mistake in the file is one even where it is overridden.
+// scalar takes the environment's value over the file's. A mistake in the file is one even where it is
+// overridden.
 func (d *decoder) scalar(f field, n ast.Node, path string, v reflect.Value) {
 	if n != nil {
 		if s, ok := d.text(f, n, path); ok {
@@ -166,8 +168,8 @@ func (d *decoder) set(f field, s string, at place, path string, v reflect.Value)
 	v.Set(value.Convert(v.Type()))
 }
 
-// text is a scalar as it is written. A quoted number is text, and a text that looks like a number has to be quoted, so
-// that nobody finds 1e3 or 010 turned into something else.
+// text is a scalar as it is written. A quoted number is text, and a text that looks like a number has to be
+// quoted, so that nobody finds 1e3 or 010 turned into something else.
 func (d *decoder) text(f field, n ast.Node, path string) (string, bool) {
 	at := d.places[path]
 	switch n := n.(type) {

@@ -78,7 +78,8 @@ func TestExampleIsSharedByNobody(t *testing.T) {
 	}
 }
 
-// TestWhatIsWrittenIsRead: whatever text a name or selector is, quoting it and parsing it are each other's inverse.
+// TestWhatIsWrittenIsRead: whatever text a name or selector is, quoting it and parsing it are each other's
+// inverse.
 func TestWhatIsWrittenIsRead(t *testing.T) {
 	name := rapid.StringMatching(`[\x21-\x7eäß€ \\"'#:{}\[\],&*!|>%@-]{1,40}`).Filter(func(s string) bool {
 		return strings.TrimSpace(s) == s && s != ""

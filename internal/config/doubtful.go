@@ -7,8 +7,9 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// doubtful says why a selector probably picks no event, as what follows the selector in a sentence; empty: it may pick some. Selectors of
-// both types are compared as they are written, and any text can be a name: so this is no mistake.
+// doubtful says why a selector probably picks no event, as what follows the selector in a sentence; empty:
+// it may pick some. Selectors of both types are compared as they are written, and any text can be a name:
+// so this is no mistake.
 func doubtful(t subscription.Type, selector string) string {
 	if t.IsJSON() {
 		return ""

@@ -10,11 +10,13 @@ import (
 // maxFile is how many bytes a file may have: 100,000 subscriptions have some 15 MiB.
 const maxFile = 64 << 20
 
-// folds says where each line of a text that was folded begins in the file. A nil one is a text that was not.
+// folds says where each line of a text that was folded begins in the file. A nil one is a text that was
+// not.
 type folds []place
 
-// fold breaks lines that are longer than the parser copes with (it takes the square of their length), where they are JSON: after the
-// commas between values. So a file that a program wrote on one line is read as quickly as one with line breaks.
+// fold breaks lines that are longer than the parser copes with (it takes the square of their length), where
+// they are JSON: after the commas between values. So a file that a program wrote on one line is read as
+// quickly as one with line breaks.
 func fold(data []byte) ([]byte, folds) {
 	if longest(data) <= maxLine {
 		return data, nil
@@ -66,7 +68,8 @@ func longest(data []byte) (n int) {
 	return n
 }
 
-// embedded is where in a long line of YAML a value in JSON begins that goes to its end; -1 where there is none.
+// embedded is where in a long line of YAML a value in JSON begins that goes to its end; -1 where there is
+// none.
 func embedded(line []byte) int {
 	if len(line) <= maxLine {
 		return -1

@@ -8,7 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// generated is what a program writes: as much as it likes on one line. The last subscription has the mistake.
+// generated is what a program writes: as much as it likes on one line. The last subscription has the
+// mistake.
 func generated(n int, mistake string) string {
 	var b strings.Builder
 	b.WriteString(`{"stores":[{"id":"é","subscriptions":[`)

@@ -14,7 +14,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/event"
 )
 
-// formats are what the format tag can name. An empty value has been dealt with before. The errors say what would be right.
+// formats are what the format tag can name. An empty value has been dealt with before. The errors say what
+// would be right.
 var formats = map[string]func(string) error{
 	"bucket":   bucketName,
 	"file":     readableFile,
@@ -60,8 +61,8 @@ func literalSubject(s string) error {
 	return nil
 }
 
-// outsideName lets every name through that a person can have meant: white space around it, as a YAML block leaves behind
-// it, would become part of the registration's key.
+// outsideName lets every name through that a person can have meant: white space around it, as a YAML block
+// leaves behind it, would become part of the registration's key.
 func outsideName(s string) error {
 	if strings.TrimSpace(s) != s {
 		return fmt.Errorf("%s begins or ends with white space; take it away (a YAML block ends without it after |- or >-)", quote(s))

@@ -14,7 +14,8 @@ func Default() *Config {
 	return &c
 }
 
-// Greenhouse is the built-in example, and what WriteDefaults writes: Default with the store greenhouse_tycoon.
+// Greenhouse is the built-in example, and what WriteDefaults writes: Default with the store
+// greenhouse_tycoon.
 func Greenhouse() *Config {
 	c := Default()
 	c.Stores = []Store{{

@@ -7,7 +7,8 @@ import (
 	"github.com/agnivade/levenshtein"
 )
 
-// suggest is `; did you mean "x"?` for the known word nearest to a wrong one, or nothing where none is near.
+// suggest is `; did you mean "x"?` for the known word nearest to a wrong one, or nothing where none is
+// near.
 func suggest(wrong string, known []string) string {
 	if near := nearest(wrong, known); near != "" {
 		return "; did you mean " + strconv.Quote(near) + "?"
@@ -15,8 +16,8 @@ func suggest(wrong string, known []string) string {
 	return ""
 }
 
-// nearest compares without case, - and _, so that heartbeatInterval finds heartbeat_interval. Beyond a third of its letters
-// (two, in a short one: two letters that changed places) a word is another word.
+// nearest compares without case, - and _, so that heartbeatInterval finds heartbeat_interval. Beyond a
+// third of its letters (two, in a short one: two letters that changed places) a word is another word.
 func nearest(wrong string, known []string) string {
 	plain := strings.NewReplacer("-", "", "_", "")
 	fold := func(s string) string { return strings.ToLower(plain.Replace(s)) }

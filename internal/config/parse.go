@@ -13,8 +13,8 @@ import (
 	"github.com/goccy/go-yaml/parser"
 )
 
-// Load reads and parses a file. An error of the configuration is Problems; one of reading the file matches the errors of
-// package fs and names the file.
+// Load reads and parses a file. An error of the configuration is Problems; one of reading the file matches
+// the errors of package fs and names the file.
 func Load(path string, getenv func(string) (string, bool)) (*Config, error) {
 	c, _, err := LoadWithWarnings(path, getenv)
 	return c, err
@@ -29,8 +29,8 @@ func LoadWithWarnings(path string, getenv func(string) (string, bool)) (*Config,
 	return parse(path, data, getenv)
 }
 
-// Parse reads a configuration, puts the environment over it and checks the result. Every error it returns is Problems.
-// getenv is os.LookupEnv or like it; nil stands for an empty environment.
+// Parse reads a configuration, puts the environment over it and checks the result. Every error it returns
+// is Problems. getenv is os.LookupEnv or like it; nil stands for an empty environment.
 func Parse(filename string, data []byte, getenv func(string) (string, bool)) (*Config, error) {
 	c, _, err := parse(filename, data, getenv)
 	return c, err
@@ -104,7 +104,8 @@ func (d *decoder) read(data []byte) (ast.Node, bool) {
 	return root, true
 }
 
-// parseYAML turns a panic of the parser into an error: a file must never take down a running service on reload.
+// parseYAML turns a panic of the parser into an error: a file must never take down a running service on
+// reload.
 func parseYAML(data []byte) (file *ast.File, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -135,8 +136,8 @@ func invalidUTF8(data []byte) (place, bool) {
 	return place{}, false
 }
 
-// The parser recurses into brackets and into each "- " of a line, and nothing recovers from the end of the stack. No real
-// file comes near these limits.
+// The parser recurses into brackets and into each "- " of a line, and nothing recovers from the end of the
+// stack. No real file comes near these limits.
 const (
 	maxBrackets = 1000
 	maxLine     = 16 << 10

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Problem is one mistake, or a warning. Line and Column count from 1; Line is 0 where the mistake is in no place of the file. File is
-// "environment" where a variable is at fault, which Message then names.
+// Problem is one mistake, or a warning. Line and Column count from 1; Line is 0 where the mistake is in no
+// place of the file. File is "environment" where a variable is at fault, which Message then names.
 type Problem struct {
 	File         string
 	Line, Column int

@@ -11,7 +11,8 @@ import (
 	"unicode/utf8"
 )
 
-// parse reads a value as it stands in the file, in the environment and in the tags. The error says what would be right.
+// parse reads a value as it stands in the file, in the environment and in the tags. The error says what
+// would be right.
 func (f field) parse(s string) (reflect.Value, error) {
 	switch f.kind {
 	case boolean:

@@ -13,7 +13,8 @@ import (
 	"github.com/exesdb/subproxy/internal/natsnode"
 )
 
-// TestRequestThatIsNeverAnsweredIsMadeAgain has a responder in place of JetStream, which answers the second request only.
+// TestRequestThatIsNeverAnsweredIsMadeAgain has a responder in place of JetStream, which answers the second
+// request only.
 func TestRequestThatIsNeverAnsweredIsMadeAgain(t *testing.T) {
 	t.Parallel()
 	node, err := natsnode.Start(natsnode.Options{})

@@ -26,8 +26,9 @@ type Options struct {
 	TLSCA, TLSCert, TLSKey string // files; go before the context's
 	TLSHandshakeFirst      bool   // before the server's greeting
 
-	// UseSelectedContext takes the nats CLI's selected context, if there is one, where neither URL nor Context is given.
-	// It is for commands that a person runs; what a service connects to must not depend on who tried what in a shell.
+	// UseSelectedContext takes the nats CLI's selected context, if there is one, where neither URL nor
+	// Context is given. It is for commands that a person runs; what a service connects to must not depend
+	// on who tried what in a shell.
 	UseSelectedContext bool
 
 	Name string // of the connection, as the server shows it
@@ -40,19 +41,21 @@ type Options struct {
 }
 
 const (
-	// A server that came back is found within 200 ms, plus the time to connect; one that stays away costs five to ten
-	// refused connections a second. The jitter keeps many instances from coming back in the same instant.
+	// A server that came back is found within 200 ms, plus the time to connect; one that stays away costs
+	// five to ten refused connections a second. The jitter keeps many instances from coming back in the
+	// same instant.
 	reconnectWait   = 100 * time.Millisecond
 	reconnectJitter = 100 * time.Millisecond
-	// A server that hangs without closing its connections (SIGSTOP, a machine that lost its network) is given up when a
-	// third ping is due while two are unanswered: after 10 to 15 s.
+	// A server that hangs without closing its connections (SIGSTOP, a machine that lost its network) is
+	// given up when a third ping is due while two are unanswered: after 10 to 15 s.
 	pingInterval = 5 * time.Second
 	pingsMissed  = 2
 	// connectTimeout is for each server of the list.
 	connectTimeout = 2 * time.Second
-	// syncQueue is how many messages a synchronous subscription queues. Each batch of records that is read has one of its own, of
-	// at most 1,001 messages, and at the client's default of 65,536 (512 KiB) half of all that an instance allocates would be these
-	// queues. A feed whose handler is further behind than that reads from the stream what it missed.
+	// syncQueue is how many messages a synchronous subscription queues. Each batch of records that is read
+	// has one of its own, of at most 1,001 messages, and at the client's default of 65,536 (512 KiB) half
+	// of all that an instance allocates would be these queues. A feed whose handler is further behind than
+	// that reads from the stream what it missed.
 	syncQueue = 8192
 )
 
@@ -62,14 +65,15 @@ type connection struct {
 	err error
 }
 
-// Connect connects, and returns when it is connected, has failed, or ctx has ended. The JetStream handle has the context's
-// domain or API prefix. Errors of connecting are *Error.
+// Connect connects, and returns when it is connected, has failed, or ctx has ended. The JetStream handle
+// has the context's domain or API prefix. Errors of connecting are *Error.
 func Connect(ctx context.Context, o Options) (*nats.Conn, jetstream.JetStream, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, &Error{Target: o.target(nil), Problem: err.Error(), Err: err}
 	}
 	dialed := make(chan connection, 1)
-	// nats.Connect takes no context. An attempt that nobody waits for any more ends by itself: connectTimeout bounds it.
+	// nats.Connect takes no context. An attempt that nobody waits for any more ends by itself:
+	// connectTimeout bounds it.
 	go func() { dialed <- dial(o) }()
 	select {
 	case c := <-dialed:
@@ -141,13 +145,15 @@ func (o *Options) natsOptions() []nats.Option {
 		nats.Name(o.Name), nats.Timeout(connectTimeout),
 		nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(pingsMissed),
 		nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait), nats.ReconnectJitter(reconnectJitter, reconnectJitter),
-		// Without this, a connection is closed for good when a server refuses it twice: credentials that expired are
-		// renewed in their file, which is read again at every attempt, and a server may be up before its accounts are.
+		// Without this, a connection is closed for good when a server refuses it twice: credentials that
+		// expired are renewed in their file, which is read again at every attempt, and a server may be up
+		// before its accounts are.
 		nats.IgnoreAuthErrorAbort(),
-		// What is published while there is no connection must fail, and not be sent late: a status that was true
-		// seconds ago, or a registration that was overtaken since, is worse than none.
+		// What is published while there is no connection must fail, and not be sent late: a status that was
+		// true seconds ago, or a registration that was overtaken since, is worse than none.
 		nats.ReconnectBufSize(-1),
-		// A write that fails loses what was buffered for it. On the connection that is made then, nobody believes that it was sent.
+		// A write that fails loses what was buffered for it. On the connection that is made then, nobody
+		// believes that it was sent.
 		nats.ReconnectOnFlusherError(),
 		nats.SyncQueueLen(syncQueue),
 		nats.ReconnectHandler(r.reconnected), nats.DisconnectErrHandler(r.disconnected), nats.ErrorHandler(r.failed),
@@ -170,7 +176,8 @@ func (o *Options) natsOptions() []nats.Option {
 // reporter turns the connection's callbacks into those of Options.
 type reporter struct {
 	o Options
-	// refused is set when an outage's first refusal was reported. The others, five to ten a second, say the same.
+	// refused is set when an outage's first refusal was reported. The others, five to ten a second, say the
+	// same.
 	refused atomic.Bool
 }
 

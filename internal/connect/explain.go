@@ -67,8 +67,8 @@ func (e *Error) Unwrap() error { return e.Err }
 // … Publish with Reply of "a.b".
 var matchPermission = regexp.MustCompile(`(?i)permissions violation for (publish to|subscription to|publish with reply of) "([^"]+)"(?: using queue "([^"]+)")?`)
 
-// Explain makes an error of NATS or JetStream say what to change, where that is known. Others are returned as they are.
-// What the error matched, it still matches.
+// Explain makes an error of NATS or JetStream say what to change, where that is known. Others are returned
+// as they are. What the error matched, it still matches.
 func Explain(err error) error {
 	var connecting *Error
 	var denied *PermissionError

@@ -26,14 +26,16 @@ const (
 	store     = "greenhouse_tycoon"
 	timerOnly = "greenhouse_by_timer" // the store of the set to compare with
 	nodes     = 3
-	// timer is the interval of the set to compare with: a third of the default, so that a fault takes no minute.
+	// timer is the interval of the set to compare with: a third of the default, so that a fault takes no
+	// minute.
 	timer = 5 * time.Second
 
 	// startTimeout bounds how long the servers and the first registrations take, which is a few seconds.
 	startTimeout = 2 * time.Minute
 	// quiet is how long the last events may take to be delivered before they are lost.
 	quiet = 20 * time.Second
-	// mendTimeout bounds starting again what broke. A node that comes back takes up to ten seconds to have everything.
+	// mendTimeout bounds starting again what broke. A node that comes back takes up to ten seconds to have
+	// everything.
 	mendTimeout = time.Minute
 	// lastFault is how long before the end the last fault may begin.
 	lastFault = 3 * time.Second
@@ -91,8 +93,8 @@ type world struct {
 	appended sync.WaitGroup // the publishers
 }
 
-// Run shows it, until Duration is over or ctx ends; either way what is under way is delivered, and the summary printed. The
-// error is for what could not be shown, and not for what was lost.
+// Run shows it, until Duration is over or ctx ends; either way what is under way is delivered, and the
+// summary printed. The error is for what could not be shown, and not for what was lost.
 func Run(ctx context.Context, o Options) (*Result, error) {
 	running, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
@@ -192,7 +194,8 @@ func (w *world) startPrograms(ctx context.Context) error {
 	return nil
 }
 
-// connect connects to the node that is spared: what is counted in this process must not be lost with its connection.
+// connect connects to the node that is spared: what is counted in this process must not be lost with its
+// connection.
 func (w *world) connect(name string) (*nats.Conn, jetstream.JetStream, error) {
 	nc, err := nats.Connect(w.nodes.Servers[0].URL(), nats.Name(name), nats.MaxReconnects(-1), nats.IgnoreDiscoveredServers())
 	if err != nil {
@@ -218,8 +221,8 @@ func (w *world) publish(interval time.Duration) error {
 	return nil
 }
 
-// readSink counts what is stored in the sinks' stream, when it was stored. It asks again and again, because no consumer
-// would come through the death of its node as soon.
+// readSink counts what is stored in the sinks' stream, when it was stored. It asks again and again, because
+// no consumer would come through the death of its node as soon.
 func (w *world) readSink(ctx context.Context) {
 	const (
 		batch   = 1000

@@ -34,7 +34,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// built is a program of this module under a file name of this test's own: other tests run it at the same time.
+// built is a program of this module under a file name of this test's own: other tests run it at the same
+// time.
 func built(t *testing.T, name string) string {
 	t.Helper()
 	if testing.Short() {

@@ -34,7 +34,8 @@ const (
 	kindCount
 )
 
-// inTurn are the first faults. What comes after is random: one of later, where the one that takes the least time stands twice.
+// inTurn are the first faults. What comes after is random: one of later, where the one that takes the least
+// time stands twice.
 var (
 	inTurn = []kind{emitterStopped, registrationDeleted, emitterKilled, nodeKilled, nodeStopped}
 	later  = append(inTurn[:len(inTurn):len(inTurn)], registrationDeleted)
@@ -74,8 +75,8 @@ type outcome struct {
 // patience is how long a set may take to come back.
 const patience = 40 * time.Second
 
-// prepare has the node that is to fail lead what matters, so that its death is felt. What the sinks deliver to is not part of
-// that: the time that its own election takes would be taken for subproxy's.
+// prepare has the node that is to fail lead what matters, so that its death is felt. What the sinks deliver
+// to is not part of that: the time that its own election takes would be taken for subproxy's.
 func (f *fault) prepare(ctx context.Context) error {
 	if !f.kind.ofNode() {
 		return nil
@@ -239,7 +240,8 @@ func (f *fault) aimAtNode() (strike func() error) {
 	}
 }
 
-// current reports whether every stream has a leader, and every replica what the leader has: then any node may fail.
+// current reports whether every stream has a leader, and every replica what the leader has: then any node
+// may fail.
 func (f *fault) current(ctx context.Context) bool {
 	const timeout = 2 * time.Second
 	ctx, cancel := context.WithTimeout(ctx, timeout)
@@ -268,8 +270,8 @@ func isCurrent(info *jetstream.StreamInfo) bool {
 	return true
 }
 
-// recovered waits until a set is as before: a leader, every registration in question verified anew, every subscriber level
-// with what was appended meanwhile.
+// recovered waits until a set is as before: a leader, every registration in question verified anew, every
+// subscriber level with what was appended meanwhile.
 func (f *fault) recovered(ctx context.Context, s *set) (outcome, error) {
 	waiting, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

@@ -32,7 +32,8 @@ type subscription struct {
 	wants    func(kind int) bool
 }
 
-// kinds is how many kinds of event there are. They follow each other, so that each subscription's come at a steady rate.
+// kinds is how many kinds of event there are. They follow each other, so that each subscription's come at a
+// steady rate.
 const kinds = 20
 
 // mostApart is how far apart the events of the subscription are that wants the fewest.
@@ -96,7 +97,8 @@ func (s *subscription) subject(store string) string {
 	return prefix + types.EncodeToken(store) + "." + types.EncodeToken(s.name)
 }
 
-// configuration is the file of one process: of an emitter, or of the instance that holds those subscriptions.
+// configuration is the file of one process: of an emitter, or of the instance that holds those
+// subscriptions.
 func configuration(urls, name, store string, timerOnly bool, held []subscription) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "nats: {url: %q}\ninstance: {name: %s}\nregistry: {replicas: %d}\n", urls, name, nodes)

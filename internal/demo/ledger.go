@@ -7,7 +7,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/sink"
 )
 
-// ledger holds what was appended to a store against what each of its subscribers got, by the store's sequence.
+// ledger holds what was appended to a store against what each of its subscribers got, by the store's
+// sequence.
 type ledger struct {
 	mu      sync.Mutex
 	kinds   []uint8 // by sequence: the event's kind, plus one; 0: its append is not acknowledged
@@ -98,8 +99,9 @@ func (l *ledger) progress() (sent int, last uint64) {
 	return l.sent, l.last
 }
 
-// settled reports whether every subscriber has had all events up to a sequence that it wants. What core NATS lost on the way
-// to a subscriber of sink publish does not come any more; it is enough there that later events came.
+// settled reports whether every subscriber has had all events up to a sequence that it wants. What core
+// NATS lost on the way to a subscriber of sink publish does not come any more; it is enough there that
+// later events came.
 func (l *ledger) settled(upTo uint64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -156,8 +158,8 @@ func (l *ledger) totals(upTo uint64) totals {
 	return t
 }
 
-// pauses are the longest that a subscriber, and the publisher, stood still since the reset. That of a subscriber who does not
-// have everything up to a sequence is not over.
+// pauses are the longest that a subscriber, and the publisher, stood still since the reset. That of a
+// subscriber who does not have everything up to a sequence is not over.
 func (l *ledger) pauses(upTo uint64, now time.Time) (delivery, publisher time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -8,7 +8,8 @@ import (
 	types "github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// What the ledger takes for wanted is what the product's own selectors pick, and comes as often as pauses are measured by.
+// What the ledger takes for wanted is what the product's own selectors pick, and comes as often as pauses
+// are measured by.
 func TestSubscriptionsWantWhatTheirSelectorsPick(t *testing.T) {
 	for _, s := range greenhouse() {
 		full := types.Subscription{Store: store, Type: s.typ, Selector: s.selector, Name: s.name}

@@ -59,7 +59,8 @@ func TestSpreadIsMedianAndMaximum(t *testing.T) {
 	}
 }
 
-// A store's id is one token everywhere, so that what the demo subscribes to has no wildcard in the wrong place.
+// A store's id is one token everywhere, so that what the demo subscribes to has no wildcard in the wrong
+// place.
 func TestStoresAreTokens(t *testing.T) {
 	for _, id := range []string{store, timerOnly} {
 		if types.EncodeToken(id) != id {

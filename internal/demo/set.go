@@ -24,7 +24,8 @@ import (
 	types "github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// set is a store with everything of its own: emitters, instances that hold its subscriptions, a publisher, subscribers.
+// set is a store with everything of its own: emitters, instances that hold its subscriptions, a publisher,
+// subscribers.
 type set struct {
 	store         string
 	prefix        string // of its processes' names
@@ -48,7 +49,8 @@ func newSet(store, prefix string, timerOnly bool, interval time.Duration) *set {
 	}
 }
 
-// listen hears what the set's proxies and emitters tell, and is the subscriber of its sinks publish and request.
+// listen hears what the set's proxies and emitters tell, and is the subscriber of its sinks publish and
+// request.
 func (s *set) listen(nc *nats.Conn) error {
 	token := types.EncodeToken(s.store)
 	if _, err := nc.Subscribe(status.StatusPrefix+token+".*", s.status); err != nil {
@@ -103,8 +105,8 @@ func (s *set) leads(m *nats.Msg) {
 	s.leader, s.ledAt = e, envelope.Timestamp
 }
 
-// verifiedSince is when the last of these subscriptions was verified, each for the first time after since; ok is false while
-// one was not.
+// verifiedSince is when the last of these subscriptions was verified, each for the first time after since;
+// ok is false while one was not.
 func (s *set) verifiedSince(since time.Time, names []string) (last time.Time, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -26,10 +26,11 @@ const (
 	alertsAgain = time.Second
 )
 
-// alertBook publishes alerts, and keeps those that stand in the cluster bucket, so that each is resolved also where the run that
-// raised it was killed: an alert is written down before it is published, and deleted after its resolved was. The deletion's
-// acknowledgement says that the server has the resolved too, which was sent before on the same connection; until it comes both are
-// sent again. So a resolved can come twice, and none is missing.
+// alertBook publishes alerts, and keeps those that stand in the cluster bucket, so that each is resolved
+// also where the run that raised it was killed: an alert is written down before it is published, and
+// deleted after its resolved was. The deletion's acknowledgement says that the server has the resolved too,
+// which was sent before on the same connection; until it comes both are sent again. So a resolved can come
+// twice, and none is missing.
 type alertBook struct {
 	bucket    *kv.Bucket
 	owner     registration.Owner
@@ -147,7 +148,8 @@ func (b *alertBook) run(ctx context.Context) {
 	}
 }
 
-// handle writes down what was raised, publishes, and deletes what was resolved. Again says that something of it could not be done.
+// handle writes down what was raised, publishes, and deletes what was resolved. Again says that something
+// of it could not be done.
 func (b *alertBook) handle(ctx context.Context) (again bool) {
 	b.handling.Lock()
 	defer b.handling.Unlock()
@@ -282,8 +284,9 @@ func (i *Instance) watchAlerts(follower *lease.Follower) error {
 	}, i.alerts.voided)
 }
 
-// inherit takes over an alert that another run raised. That of a subscription is resolved by whoever holds it and finds it well. One
-// of a store is each instance's own, and taken over where that run is gone: by the next run of its name, or by all others that live.
+// inherit takes over an alert that another run raised. That of a subscription is resolved by whoever holds
+// it and finds it well. One of a store is each instance's own, and taken over where that run is gone: by
+// the next run of its name, or by all others that live.
 func (i *Instance) inherit(a status.Standing) {
 	former := a.Owner.Name == i.o.Owner.Name
 	if a.Scope == "store" && !former && i.sessions.members.Snapshot().Alive(a.Owner) {

@@ -148,7 +148,8 @@ func TestAlertsThatCannotBePublishedKeepTheirOrder(t *testing.T) {
 	w.expect("b", "warning a", "warning b", "resolved a")
 }
 
-// Whoever is killed between the two leaves the record; the next run resolves it, and Inherited says that it has to.
+// Whoever is killed between the two leaves the record; the next run resolves it, and Inherited says that it
+// has to.
 func TestAlertOfAnotherRunIsInheritedAndEndsWithItsResolved(t *testing.T) {
 	bucket := bookBucket(t)
 	killed := newWritten(t, bucket, "ONE")
@@ -189,8 +190,8 @@ func TestAlertOfAnotherRunIsInheritedAndEndsWithItsResolved(t *testing.T) {
 	next.expect("", "resolved a", "warning b", "resolved b")
 }
 
-// However writing and publishing fail, in the end each subscription's last word has been published, the order of its alerts is kept but
-// for a resolved that comes twice, and the bucket has what stands.
+// However writing and publishing fail, in the end each subscription's last word has been published, the
+// order of its alerts is kept but for a resolved that comes twice, and the bucket has what stands.
 func TestEveryAlertIsFollowedByItsResolved(t *testing.T) {
 	bucket := bookBucket(t)
 	canceled, cancel := context.WithCancel(t.Context())

@@ -13,7 +13,8 @@ const (
 	everything   = bucketLevel | membersKnown | sessionOpen
 )
 
-// barrierPatience is how long the proxies wait at the most: what can't be read must not keep them from trying.
+// barrierPatience is how long the proxies wait at the most: what can't be read must not keep them from
+// trying.
 const barrierPatience = 5 * time.Second
 
 // barrier calls begin once all is known, or when its patience has ended.

@@ -12,8 +12,8 @@ import (
 // ErrStopping is returned where an instance that stops is to hear other events.
 var ErrStopping = errors.New("the instance is stopping")
 
-// Listen makes these the cluster events that are heard. The new listener is there before the old one goes, so that no event falls
-// between them; one heard by both merges.
+// Listen makes these the cluster events that are heard. The new listener is there before the old one goes,
+// so that no event falls between them; one heard by both merges.
 func (i *Instance) Listen(e Events) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -71,7 +71,8 @@ func (i *Instance) event(e cluster.Event) {
 	i.supervisor.Tell(e.Store, supervisor.Cluster{Cause: registration.Cause(e.Kind), Topic: e.Topic, Term: e.Term, Jumps: e.Enveloped, Leader: e.Leader, SeenAt: e.SeenAt})
 }
 
-// Reconnected is to be called when the connection is back after it was lost: cluster events may have been missed.
+// Reconnected is to be called when the connection is back after it was lost: cluster events may have been
+// missed.
 func (i *Instance) Reconnected() {
 	if !i.running.Load() {
 		return

@@ -31,7 +31,8 @@ type Options struct {
 	Version   string              // told in the session
 	Weight    int                 // share of the subscriptions, 1 to 100; default 1
 	TTL       time.Duration       // of the session; default membership's
-	// Registry is the bucket of registrations. Its replicas and storage are those of the other bucket, and of the parked stream.
+	// Registry is the bucket of registrations. Its replicas and storage are those of the other bucket, and
+	// of the parked stream.
 	Registry kv.Config
 	Settings proxy.Settings
 	// Sink is where a subscription's events go (see delivery.Options).
@@ -40,11 +41,13 @@ type Options struct {
 	Publisher *sink.Publisher
 	Memory    int64 // bytes of events that wait for their sinks, in all; default delivery.DefaultBudget
 
-	// Unfit looks at what else must be as it should at the start; nil: nothing. Its error is told with the registry's own.
+	// Unfit looks at what else must be as it should at the start; nil: nothing. Its error is told with the
+	// registry's own.
 	Unfit func(context.Context) error
 	// Permitted is a permission that the server has refused so far; nil: none is known.
 	Permitted func() error
-	// Hindered is why the instance can't do its work, whatever the subscription; empty: it can. It may be nil.
+	// Hindered is why the instance can't do its work, whatever the subscription; empty: it can. It may be
+	// nil.
 	Hindered func() string
 	// OnRegistered is the supervisor's (see supervisor.Options).
 	OnRegistered func(store string, cause registration.Cause, n int, at time.Time)
@@ -63,7 +66,8 @@ type Metrics struct {
 type Events struct {
 	Off                                           bool   // it hears none
 	LeaderChangedSubject, EmitterRestartedSubject string // empty: the standard ones
-	// Bridge is of elections of these streams; that of the registry itself is bridged where BridgeRegistry is set.
+	// Bridge is of elections of these streams; that of the registry itself is bridged where BridgeRegistry
+	// is set.
 	Bridge         []cluster.Bridged
 	BridgeRegistry bool
 }
@@ -93,8 +97,8 @@ type Instance struct {
 	ended    sync.Once
 }
 
-// Open opens the buckets and makes the instance. It waits, until ctx ends, for a JetStream that is only starting. Nothing is heard,
-// taken or claimed before Start and Begin; Close ends the instance.
+// Open opens the buckets and makes the instance. It waits, until ctx ends, for a JetStream that is only
+// starting. Nothing is heard, taken or claimed before Start and Begin; Close ends the instance.
 func Open(ctx context.Context, o Options) (*Instance, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -123,8 +127,8 @@ func Open(ctx context.Context, o Options) (*Instance, error) {
 	return i, nil
 }
 
-// Start takes what is sent to the instance, and knows its subscriptions: who asks from here on is answered. Nothing is claimed before
-// Begin.
+// Start takes what is sent to the instance, and knows its subscriptions: who asks from here on is answered.
+// Nothing is claimed before Begin.
 func (i *Instance) Start(ctx context.Context, e Events, subs []subscription.Subscription) error {
 	if err := i.delivery.Start(); err != nil {
 		return err
@@ -148,8 +152,8 @@ func (i *Instance) Start(ctx context.Context, e Events, subs []subscription.Subs
 	return err
 }
 
-// Begin follows the registry and the other instances, and lets the proxies begin once both are known. It returns when the others can
-// see this instance, or when that takes long.
+// Begin follows the registry and the other instances, and lets the proxies begin once both are known. It
+// returns when the others can see this instance, or when that takes long.
 func (i *Instance) Begin(ctx context.Context) error {
 	i.barrier = newBarrier(i.supervisor.Begin)
 	if err := i.records.follow(); err != nil {
@@ -162,8 +166,8 @@ func (i *Instance) Begin(ctx context.Context) error {
 	return nil
 }
 
-// Apply makes these the instance's subscriptions: those added start, those removed are released, those changed restart, the rest don't
-// notice.
+// Apply makes these the instance's subscriptions: those added start, those removed are released, those
+// changed restart, the rest don't notice.
 func (i *Instance) Apply(ctx context.Context, subs []subscription.Subscription) {
 	i.sessions.tellStores(ctx, i.sessions.storesOf(subs))
 	i.supervisor.Apply(subs)
@@ -194,8 +198,8 @@ func (i *Instance) progress(m *nats.Msg) {
 	}
 }
 
-// Stop hands over and releases: the others take over what they know, every registration that is left is deleted, and the session is given
-// back. When ctx ends first it stops where it is.
+// Stop hands over and releases: the others take over what they know, every registration that is left is
+// deleted, and the session is given back. When ctx ends first it stops where it is.
 func (i *Instance) Stop(ctx context.Context) {
 	i.stopping.Store(true)
 	i.stopListening()

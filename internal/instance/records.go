@@ -22,8 +22,8 @@ type records struct {
 	bucket *kv.Bucket
 	feed   *feed.Feed
 
-	// first is what the proxies were told last of the bucket's first revision, and settled whether they were told twice.
-	// The feed's goroutine owns them.
+	// first is what the proxies were told last of the bucket's first revision, and settled whether they
+	// were told twice. The feed's goroutine owns them.
 	first   uint64
 	settled bool
 
@@ -34,8 +34,8 @@ type records struct {
 
 func (r *records) init(i *Instance) { r.Instance, r.recreateWarning.Interval = i, time.Minute }
 
-// openBuckets opens the two buckets. What is wrong with any that is there, and with what Options.Unfit looks at, is one error, so that it
-// takes one start to know it.
+// openBuckets opens the two buckets. What is wrong with any that is there, and with what Options.Unfit
+// looks at, is one error, so that it takes one start to know it.
 func (i *Instance) openBuckets(ctx context.Context) error {
 	var err error
 	i.records.bucket, err = i.openBucket(ctx, i.o.Registry)
@@ -100,8 +100,9 @@ func (r *records) ensure(ctx context.Context) error {
 	return nil
 }
 
-// proveAgain looks a while after the bucket was created again whether it still takes writes: at rest nothing is written for long, and what
-// was written before reads as verified. Where it does not, the bucket is treated as one that is gone.
+// proveAgain looks a while after the bucket was created again whether it still takes writes: at rest
+// nothing is written for long, and what was written before reads as verified. Where it does not, the bucket
+// is treated as one that is gone.
 func (r *records) proveAgain() {
 	const again = 2 * time.Second
 	if backoff.Sleep(r.followed, again) == nil {
@@ -110,15 +111,17 @@ func (r *records) proveAgain() {
 	}
 }
 
-// remakes is how often in a row the bucket is created again, and remakeAgain the time between. A server that is not done with removing the
-// old one may refuse to, or take the new one down with it. The feed's next look tells once more.
+// remakes is how often in a row the bucket is created again, and remakeAgain the time between. A server
+// that is not done with removing the old one may refuse to, or take the new one down with it. The feed's
+// next look tells once more.
 const (
 	remakes     = 4
 	remakeAgain = 250 * time.Millisecond
 )
 
-// deleted is told when the bucket's stream was deleted: by an advisory, which a server does not always send, or by the feed that does not
-// find it. The bucket is created again now, and not when the next attempt finds out.
+// deleted is told when the bucket's stream was deleted: by an advisory, which a server does not always
+// send, or by the feed that does not find it. The bucket is created again now, and not when the next
+// attempt finds out.
 func (r *records) deleted() {
 	if !r.running.Load() || r.stopping.Load() || r.supervisor.Retired() || !r.remaking.CompareAndSwap(false, true) {
 		return
@@ -174,8 +177,8 @@ func (r *records) Reset(reason error) {
 	r.supervisor.Void()
 }
 
-// trimmed tells the proxies where the bucket begins now: at each change, and at the next look once more, for those whose
-// attempts were under way.
+// trimmed tells the proxies where the bucket begins now: at each change, and at the next look once more,
+// for those whose attempts were under way.
 func (r *records) trimmed(first uint64) {
 	if first == r.first && r.settled {
 		return

@@ -42,8 +42,9 @@ func (s *sessions) config() kv.Config {
 	return c
 }
 
-// join opens this instance's session, and follows those of the others until the instance ends. It waits, for a while, until the
-// others can see the session: from then on this run's registrations live, and those of the name's last run do not.
+// join opens this instance's session, and follows those of the others until the instance ends. It waits,
+// for a while, until the others can see the session: from then on this run's registrations live, and those
+// of the name's last run do not.
 func (s *sessions) join(ctx context.Context) error {
 	follower, err := lease.NewFollower(s.o.JetStream, s.bucket, s.log)
 	if err != nil {
@@ -127,8 +128,8 @@ func (s *sessions) tellStores(ctx context.Context, stores membership.Stores) {
 	}
 }
 
-// awaitSession waits until the session is open. Where it is not in time, and not because it is forbidden, the instance runs and goes
-// on trying: the others take it for gone until then.
+// awaitSession waits until the session is open. Where it is not in time, and not because it is forbidden,
+// the instance runs and goes on trying: the others take it for gone until then.
 func (s *sessions) awaitSession(ctx context.Context) error {
 	const (
 		patience = 5 * time.Second
@@ -158,7 +159,8 @@ func (s *sessions) awaitSession(ctx context.Context) error {
 func (s *sessions) share(v *membership.View) {
 	var members []placement.Member
 	for i := range v.Peers {
-		// This instance counts for itself from its first session on; the others wait whether more come with it.
+		// This instance counts for itself from its first session on; the others wait whether more come with
+		// it.
 		if p := &v.Peers[i]; p.Eligible || p.Alive && p.ID == s.o.Owner.ID {
 			members = append(members, placement.Member{Name: p.Name, Weight: p.Weight, Draining: p.Draining, Has: p.Stores.Has})
 		}
@@ -181,7 +183,8 @@ func (s *sessions) share(v *membership.View) {
 	s.barrier.pass(membersKnown)
 }
 
-// Members counts the instances that live, by what they are to do, and tells whether this one is known to the others.
+// Members counts the instances that live, by what they are to do, and tells whether this one is known to
+// the others.
 func (i *Instance) Members() (sharing, draining int, session bool) {
 	view := i.sessions.members.Snapshot()
 	for at := range view.Peers {

@@ -219,7 +219,8 @@ func (w *World) Purge() {
 	w.log = append(w.log, lease.Input{Kind: lease.KeysTrimmed, Revision: w.Revision + 1})
 }
 
-// Replace empties the bucket, and has its revisions go on above another one. What is on its way to it fails.
+// Replace empties the bucket, and has its revisions go on above another one. What is on its way to it
+// fails.
 func (w *World) Replace(first uint64) {
 	w.Losses++
 	w.Revision = first

@@ -8,7 +8,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// serverLog is the logger of a server: it passes warnings and errors on, and keeps the first fatal error for Start.
+// serverLog is the logger of a server: it passes warnings and errors on, and keeps the first fatal error
+// for Start.
 type serverLog struct {
 	logger *slog.Logger
 	fatal  chan string // one place; never closed

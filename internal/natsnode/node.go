@@ -21,7 +21,8 @@ type Options struct {
 	StoreDir string // default: a temporary directory, removed by Shutdown
 	Host     string // default 127.0.0.1
 	Port     int    // default: a free one, kept until Shutdown
-	// Configure has the last word on the server's options, before every start: users, permissions, TLS, limits.
+	// Configure has the last word on the server's options, before every start: users, permissions, TLS,
+	// limits.
 	Configure func(*server.Options)
 	// Logger takes the server's warnings and errors; nil: nobody does.
 	Logger *slog.Logger
@@ -120,8 +121,8 @@ func (n *Node) serverOptions() *server.Options {
 	return so
 }
 
-// awaitListening waits until the server accepts clients and routes, or has said why it won't. A server that runs inside
-// another program reports a fatal error to its logger and nowhere else.
+// awaitListening waits until the server accepts clients and routes, or has said why it won't. A server that
+// runs inside another program reports a fatal error to its logger and nowhere else.
 func awaitListening(s *server.Server, fatal <-chan string) error {
 	deadline := time.Now().Add(listenTimeout)
 	for !s.ReadyForConnections(time.Millisecond) {
@@ -166,7 +167,8 @@ func (n *Node) Restart() error {
 	return n.start()
 }
 
-// Reload makes the running server take over what Configure sets now, as far as a server can without a restart: permissions, for one.
+// Reload makes the running server take over what Configure sets now, as far as a server can without a
+// restart: permissions, for one.
 func (n *Node) Reload() error {
 	if err := n.Server().ReloadOptions(n.serverOptions()); err != nil {
 		return fmt.Errorf("reload nats-server: %w", err)
@@ -195,12 +197,13 @@ func stop(s *server.Server) {
 	}
 }
 
-// DisableJetStream takes JetStream away from the account where clients without credentials are, and leaves core NATS:
-// requests are answered with "not enabled for account", streams take nothing more, and what is stored stays. It is for a
-// single server; the nodes of a cluster would not get their streams back.
+// DisableJetStream takes JetStream away from the account where clients without credentials are, and leaves
+// core NATS: requests are answered with "not enabled for account", streams take nothing more, and what is
+// stored stays. It is for a single server; the nodes of a cluster would not get their streams back.
 //
-// The account loses it, and not the server, because a server (2.15) that disables and enables JetStream keeps its old API
-// subscription beside the new one, answers every request twice, and has a data race with any request in between.
+// The account loses it, and not the server, because a server (2.15) that disables and enables JetStream
+// keeps its old API subscription beside the new one, answers every request twice, and has a data race with
+// any request in between.
 func (n *Node) DisableJetStream() error { return n.Server().GlobalAccount().DisableJetStream() }
 
 // EnableJetStream brings JetStream back, with what is stored.

@@ -13,9 +13,10 @@ type Port struct {
 	fd     int
 }
 
-// Reserve picks a free port. It is held by a socket that is bound and never listens: the kernel gives such a port to
-// nobody who asks for any port, be it to listen or to connect; whoever asks for it by Number, with SO_REUSEADDR as Go
-// does, may listen on it; and while nobody does, connecting to it is refused, as it is for any server that is down.
+// Reserve picks a free port. It is held by a socket that is bound and never listens: the kernel gives such
+// a port to nobody who asks for any port, be it to listen or to connect; whoever asks for it by Number,
+// with SO_REUSEADDR as Go does, may listen on it; and while nobody does, connecting to it is refused, as it
+// is for any server that is down.
 func Reserve(host string) (*Port, error) {
 	addr, err := net.ResolveTCPAddr("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {

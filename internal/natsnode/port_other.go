@@ -4,7 +4,8 @@ package natsnode
 
 import "net"
 
-// Port is a TCP port that was free when it was picked. Other systems than Linux don't let a bound socket reserve it.
+// Port is a TCP port that was free when it was picked. Other systems than Linux don't let a bound socket
+// reserve it.
 type Port struct{ Number int }
 
 // Reserve picks a free port.

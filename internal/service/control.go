@@ -15,8 +15,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// An action waits for the attempts it causes, which take no longer than a write's acknowledgement and a read-back; a
-// status is known at once.
+// An action waits for the attempts it causes, which take no longer than a write's acknowledgement and a
+// read-back; a status is known at once.
 const (
 	statusTimeout = 2 * time.Second
 	actionTimeout = 10 * time.Second
@@ -122,8 +122,8 @@ func (c *controlService) answerList(ctx context.Context, r *request, body contro
 	}
 }
 
-// statuses are those that the request names. Where it names what is not configured here, this instance has none to tell of; and
-// where nobody has that registered either, the request is refused, and ok is false.
+// statuses are those that the request names. Where it names what is not configured here, this instance has
+// none to tell of; and where nobody has that registered either, the request is refused, and ok is false.
 func (c *controlService) statuses(ctx context.Context, r *request, body control.Request) (statuses []status.Status, ok bool) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
@@ -158,8 +158,8 @@ func (c *controlService) notFound(r *request, body control.Request) {
 	c.fail(r, control.CodeNotFound, control.ProxyNotFound, what+" is registered, or configured here")
 }
 
-// room is how many bytes of statuses one message of an answer may have. Nothing to tell is one empty part, so that the asker knows
-// that this instance is there.
+// room is how many bytes of statuses one message of an answer may have. Nothing to tell is one empty part,
+// so that the asker knows that this instance is there.
 func (c *controlService) room() int {
 	i := c.describe()
 	return payload.Room(c.operators.MaxPayload()) - i.Size()
@@ -173,8 +173,8 @@ func (c *controlService) answerReregister(ctx context.Context, r *request, body 
 	c.act(ctx, r, body, c.instance.Supervisor().Reregister)
 }
 
-// act performs an action on the proxies that this instance holds. Where it holds none it is silent if another instance
-// may hold them, which the registry tells; where nobody does it says so.
+// act performs an action on the proxies that this instance holds. Where it holds none it is silent if
+// another instance may hold them, which the registry tells; where nobody does it says so.
 func (c *controlService) act(ctx context.Context, r *request, body control.Request, do func(context.Context, string, string) ([]status.Status, error)) {
 	held, err := c.instance.Supervisor().Holds(ctx, body.Store, body.Name)
 	if err == nil && held == 0 {
@@ -214,7 +214,8 @@ func (c *controlService) describe() control.Instance {
 	return control.Instance{Owner: c.owner, Version: c.version, Superseded: c.instance.Supervisor().Retired()}
 }
 
-// respond answers. Where that can't be sent, the asker is told so: without a word it would take this instance for gone.
+// respond answers. Where that can't be sent, the asker is told so: without a word it would take this
+// instance for gone.
 func (c *controlService) respond(r *request, answer any) {
 	err := r.respond(answer)
 	if err == nil {

@@ -15,7 +15,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// sinks are where subscriptions' events go, by configuration. One that many subscriptions share is made once.
+// sinks are where subscriptions' events go, by configuration. One that many subscriptions share is made
+// once.
 type sinks struct {
 	outlet sink.Outlet
 
@@ -30,9 +31,9 @@ func newSinks(o sink.Outlet, c *config.Config) *sinks {
 	return s
 }
 
-// configure takes over a configuration. What a subscription that is no longer in it still has in hand goes where it went: it would
-// count as accepted wherever it went, and whoever has the subscription next would not get it. One with another selector is
-// another subscription.
+// configure takes over a configuration. What a subscription that is no longer in it still has in hand goes
+// where it went: it would count as accepted wherever it went, and whoever has the subscription next would
+// not get it. One with another selector is another subscription.
 func (s *sinks) configure(c *config.Config) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -51,8 +52,8 @@ func (s *sinks) configure(c *config.Config) {
 	}
 }
 
-// configured is a subscription as its proxy has it, but for the start version, and what it does on a gap: a selector that is JSON as everybody writes it who
-// means the same.
+// configured is a subscription as its proxy has it, but for the start version, and what it does on a gap: a
+// selector that is JSON as everybody writes it who means the same.
 func configured(store string, s *config.Subscription) subscription.Subscription {
 	return subscription.Subscription{Store: store, Type: subscription.Type(s.Type), Selector: s.Selector, Name: s.Name}.Canonical()
 }
@@ -126,8 +127,9 @@ func (s *Service) checkSink(ctx context.Context, to sink.Config) error {
 	}
 }
 
-// warnOfWindow says where a stream forgets message ids before all that may be sent again was: an attempt takes the timeout, the next one may come
-// after the longest wait, and it may be another instance's, which has the subscription when the session of the first has ended.
+// warnOfWindow says where a stream forgets message ids before all that may be sent again was: an attempt
+// takes the timeout, the next one may come after the longest wait, and it may be another instance's, which
+// has the subscription when the session of the first has ended.
 func (s *Service) warnOfWindow(target sink.Target, to sink.Config) {
 	least := leastWindow(to.Timeout, s.cfg.Load().Instance.SessionTTL)
 	if target.Window == 0 || target.Window >= least {

@@ -12,8 +12,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A reload takes a subscription away, which another instance goes on with. The events that wait here must not be accepted by
-// a sink that is not the subscription's: nobody would get them.
+// A reload takes a subscription away, which another instance goes on with. The events that wait here must
+// not be accepted by a sink that is not the subscription's: nobody would get them.
 func TestRemovedSubscriptionKeepsItsSinkForWhatItHasInHand(t *testing.T) {
 	node, err := natsnode.Start(natsnode.Options{StoreDir: t.TempDir()})
 	if err != nil {

@@ -35,7 +35,8 @@ type EmitterOptions struct {
 	StartTimeout time.Duration
 }
 
-// Emitter is a running emitter: a candidate for every store of the configuration, on a connection of its own.
+// Emitter is a running emitter: a candidate for every store of the configuration, on a connection of its
+// own.
 type Emitter struct {
 	*emitter.Emitter
 	nc     *nats.Conn
@@ -138,8 +139,8 @@ func (e *Emitter) Owner() registration.Owner { return e.owner }
 // Connected reports whether there is a NATS connection.
 func (e *Emitter) Connected() bool { return e.nc.IsConnected() }
 
-// Stop writes the checkpoints, gives the leases back and disconnects. When ctx ends first it says so, and goes on to the end.
-// Again is fine.
+// Stop writes the checkpoints, gives the leases back and disconnects. When ctx ends first it says so, and
+// goes on to the end. Again is fine.
 func (e *Emitter) Stop(ctx context.Context) error {
 	e.cancel()
 	var err error

@@ -19,18 +19,21 @@ const (
 	regainCalm = 2 * time.Minute
 	// regainWithin bounds one attempt.
 	regainWithin = 10 * time.Second
-	// maxLost bounds what is noted. A connection that is made again sends every subscription again, those not noted too.
+	// maxLost bounds what is noted. A connection that is made again sends every subscription again, those
+	// not noted too.
 	maxLost = 64
 )
 
-// regaining are the waits before the server is asked again for a subscription that it took away: it logs each refusal.
+// regaining are the waits before the server is asked again for a subscription that it took away: it logs
+// each refusal.
 var regaining = backoff.Backoff{First: time.Second, Max: 30 * time.Second}
 
 // refusal is a subscription that the server does not permit.
 type refusal struct{ subject, queue string }
 
-// lost are the subscriptions of a connection that the server took away, or refused. It drops what a client is subscribed to when it takes
-// the permission away, and the client sends it again only on its next connection.
+// lost are the subscriptions of a connection that the server took away, or refused. It drops what a client
+// is subscribed to when it takes the permission away, and the client sends it again only on its next
+// connection.
 type lost map[refusal]loss
 
 type loss struct {
@@ -90,8 +93,9 @@ func nextAttempt(last int, idle time.Duration) int {
 	return last + 1
 }
 
-// hearing gets back what a connection is subscribed to, when the server permits it again. Whether it does is asked on a connection of its
-// own, which has the permissions that a new one gets, so that the other goes on with what it may do until then.
+// hearing gets back what a connection is subscribed to, when the server permits it again. Whether it does
+// is asked on a connection of its own, which has the permissions that a new one gets, so that the other
+// goes on with what it may do until then.
 type hearing struct {
 	permitted  func(context.Context, refusal) error // nil: it may subscribe to that
 	violations *violations
@@ -187,7 +191,8 @@ func (h *hearing) regain(ctx context.Context, nc *nats.Conn) {
 	if nc.FlushWithContext(ctx) != nil {
 		return
 	}
-	// The server has read all subscriptions by now. One that it refused again is reported with this connection's number.
+	// The server has read all subscriptions by now. One that it refused again is reported with this
+	// connection's number.
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if regained := h.lost.regain(connection); len(regained) > 0 {

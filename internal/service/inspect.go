@@ -33,8 +33,8 @@ type Finding struct {
 // inspectTimeout bounds each look.
 const inspectTimeout = 3 * time.Second
 
-// Inspect connects as the configuration says and looks at all that the configuration needs, and starts, creates and changes nothing.
-// The error is that it could not connect.
+// Inspect connects as the configuration says and looks at all that the configuration needs, and starts,
+// creates and changes nothing. The error is that it could not connect.
 func Inspect(ctx context.Context, c *config.Config) ([]Finding, error) {
 	i := inspection{ctx: ctx, cfg: c}
 	n := c.NATS
@@ -66,7 +66,8 @@ type inspection struct {
 	findings []Finding
 }
 
-// look does one thing within its time. An answer that does not come is explained by what the server refused meanwhile.
+// look does one thing within its time. An answer that does not come is explained by what the server refused
+// meanwhile.
 func (i *inspection) look(what, name string, do func(context.Context) (state string, err error)) {
 	ctx, cancel := context.WithTimeout(i.ctx, inspectTimeout)
 	defer cancel()
@@ -222,7 +223,8 @@ func lookAtBridge(ctx context.Context, js jetstream.JetStream, name string) (sta
 	}
 }
 
-// warnOfBridges logs at the start, and where the configuration changes, which bridged streams nothing will be heard of. It may take a while.
+// warnOfBridges logs at the start, and where the configuration changes, which bridged streams nothing will
+// be heard of. It may take a while.
 func (s *Service) warnOfBridges(c *config.Config) {
 	for _, b := range c.Bridge.Streams {
 		ctx, cancel := context.WithTimeout(s.instance.Followed(), inspectTimeout)

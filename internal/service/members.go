@@ -11,7 +11,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/status"
 )
 
-// answerDrain answers where this instance is meant, once the others can see it. What it holds moves after that.
+// answerDrain answers where this instance is meant, once the others can see it. What it holds moves after
+// that.
 func (c *controlService) answerDrain(ctx context.Context, r *request) {
 	var body control.DrainRequest
 	err := r.read(&body)

@@ -9,8 +9,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// sayOthers says which names of the configuration stand for another subscription than before. Its subscriber gets events that it had
-// from the one before; Exesdb-Subscription tells it which is which.
+// sayOthers says which names of the configuration stand for another subscription than before. Its
+// subscriber gets events that it had from the one before; Exesdb-Subscription tells it which is which.
 func (s *Service) sayOthers(old, now *config.Config) {
 	type name struct{ store, name string }
 	before := map[name]subscription.Subscription{}
@@ -27,8 +27,9 @@ func (s *Service) sayOthers(old, now *config.Config) {
 	}
 }
 
-// retireRespelled deletes registrations that a version of before wrote, with the selector's JSON spelt in another way, of subscriptions that this
-// instance has by now. One that an instance holds which lives is left to it.
+// retireRespelled deletes registrations that a version of before wrote, with the selector's JSON spelt in
+// another way, of subscriptions that this instance has by now. One that an instance holds which lives is
+// left to it.
 func (s *Service) retireRespelled() {
 	select {
 	case <-s.registered:

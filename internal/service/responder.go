@@ -19,10 +19,11 @@ import (
 // maxAnswers is how many requests are answered at once. More wait for their turn, in NATS's queue.
 const maxAnswers = 64
 
-// responder answers operators as a NATS micro service: to requests on its endpoints, and to PING, INFO and STATS (ADR-32). It answers
-// requests side by side, each in a goroutine of its own: were they answered one after the other, many that are asked while all
-// subscriptions register would wait for each other. The service of nats.go's micro (1.55) counts a request as done, and as without
-// an error, when its handler returns; so it could do one or the other, and this counts when the answer is there. It has no queue
+// responder answers operators as a NATS micro service: to requests on its endpoints, and to PING, INFO and
+// STATS (ADR-32). It answers requests side by side, each in a goroutine of its own: were they answered one
+// after the other, many that are asked while all subscriptions register would wait for each other. The
+// service of nats.go's micro (1.55) counts a request as done, and as without an error, when its handler
+// returns; so it could do one or the other, and this counts when the answer is there. It has no queue
 // groups: every instance hears every request, and those that it does not concern stay silent.
 type responder struct {
 	nc          *nats.Conn
@@ -196,7 +197,8 @@ func (q *request) refuse(code, description, detail string) error {
 	return q.msg.RespondMsg(&nats.Msg{Data: body, Header: nats.Header{micro.ErrorHeader: {description}, micro.ErrorCodeHeader: {code}}})
 }
 
-// read reads the request's body, which is JSON. Empty is nothing. The error is in the words of the contract.
+// read reads the request's body, which is JSON. Empty is nothing. The error is in the words of the
+// contract.
 func (q *request) read(body any) error {
 	if len(q.msg.Data) == 0 {
 		return nil

@@ -59,7 +59,8 @@ type Service struct {
 	work       sync.WaitGroup
 }
 
-// Ready reports whether NATS is connected and every subscription's first registration was tried; else why not.
+// Ready reports whether NATS is connected and every subscription's first registration was tried; else why
+// not.
 func (s *Service) Ready(ctx context.Context) error {
 	switch {
 	case !s.Connected():
@@ -112,11 +113,12 @@ func (s *Service) connections() (all []*nats.Conn) {
 	return all
 }
 
-// Members counts the instances that live, by what they are to do, and tells whether this one is known to the others.
+// Members counts the instances that live, by what they are to do, and tells whether this one is known to
+// the others.
 func (s *Service) Members() (sharing, draining int, session bool) { return s.instance.Members() }
 
-// Stop drains and releases: the others take over what they know, every registration that is left is deleted, the session is
-// given back and the connection drained. When ctx ends first it stops where it is.
+// Stop drains and releases: the others take over what they know, every registration that is left is
+// deleted, the session is given back and the connection drained. When ctx ends first it stops where it is.
 func (s *Service) Stop(ctx context.Context) {
 	s.control.stop()
 	s.instance.Stop(ctx)

@@ -47,8 +47,9 @@ func subscriptions(c *config.Config) []subscription.Subscription {
 // reloadTimeout bounds the look for the streams that stream sinks need.
 const reloadTimeout = 5 * time.Second
 
-// Reload takes over a configuration, already checked: added subscriptions start, removed ones are released, changed ones
-// restart, the rest don't notice. What can only be set at the start must be as it was, or nothing changes.
+// Reload takes over a configuration, already checked: added subscriptions start, removed ones are released,
+// changed ones restart, the rest don't notice. What can only be set at the start must be as it was, or
+// nothing changes.
 func (s *Service) Reload(c *config.Config) error {
 	old := s.cfg.Load()
 	for _, fixed := range []struct {

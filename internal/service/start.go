@@ -25,8 +25,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/sink"
 )
 
-// Start connects, opens the bucket, and begins to hold the configured subscriptions. It returns when the instance runs;
-// its first registrations may still be under way (see Ready).
+// Start connects, opens the bucket, and begins to hold the configured subscriptions. It returns when the
+// instance runs; its first registrations may still be under way (see Ready).
 func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	host, _ := os.Hostname()
 	s := &Service{
@@ -69,8 +69,8 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	if err := s.serveControl(); err != nil {
 		return nil, err
 	}
-	// What is refused so far is found before anything is claimed: a start that fails must not take subscriptions from an
-	// instance that works.
+	// What is refused so far is found before anything is claimed: a start that fails must not take
+	// subscriptions from an instance that works.
 	if err := s.permitted(); err != nil {
 		return nil, err
 	}
@@ -108,8 +108,8 @@ func (s *Service) tellFirst(next func(string, registration.Cause, int, time.Time
 	}
 }
 
-// awaitFirstRegistration waits for the first registration, because a missing permission shows when it is used. Where none comes within
-// patience, the reason is another one: the instance runs, and goes on trying.
+// awaitFirstRegistration waits for the first registration, because a missing permission shows when it is
+// used. Where none comes within patience, the reason is another one: the instance runs, and goes on trying.
 func (s *Service) awaitFirstRegistration(ctx context.Context) error {
 	const (
 		patience = 2 * time.Second
@@ -179,8 +179,8 @@ func dialOptions(cfg *config.Config, o connect.Options) connect.Options {
 	return o
 }
 
-// isTransient reports whether waiting may help: nobody listens yet, or a server went away while it was greeted. Wrong
-// credentials don't mend themselves.
+// isTransient reports whether waiting may help: nobody listens yet, or a server went away while it was
+// greeted. Wrong credentials don't mend themselves.
 func isTransient(err error) bool {
 	for _, passes := range []error{nats.ErrNoServers, nats.ErrTimeout, nats.ErrConnectionClosed, io.EOF, syscall.ECONNRESET, syscall.EPIPE} {
 		if errors.Is(err, passes) {
@@ -203,8 +203,8 @@ func (s *Service) open(ctx context.Context, onRegistered func(string, registrati
 	return err
 }
 
-// unfit is what is wrong with the other buckets and the parked stream, as far as they can be looked at. Where they can't, their
-// opening tells.
+// unfit is what is wrong with the other buckets and the parked stream, as far as they can be looked at.
+// Where they can't, their opening tells.
 func (s *Service) unfit(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -250,8 +250,8 @@ func (s *Service) permitted() error {
 		if err := nc.FlushTimeout(2 * time.Second); err != nil {
 			return nil // a connection that is just down is not refused
 		}
-		// NATS tells the handler of an error after the flush has returned, perhaps, but keeps the last error before.
-		// What sinks may not do degrades their subscriptions and nothing else.
+		// NATS tells the handler of an error after the flush has returned, perhaps, but keeps the last
+		// error before. What sinks may not do degrades their subscriptions and nothing else.
 		var denied *connect.PermissionError
 		if errors.As(connect.Explain(nc.LastError()), &denied) && !s.denials.Concern(denied.Subject) {
 			return denied

@@ -57,7 +57,8 @@ func startService(t *testing.T, name string) *Service {
 	return s
 }
 
-// Where the bucket may not be created, statuses say that nothing is registered, and do not wait for a timer to find out.
+// Where the bucket may not be created, statuses say that nothing is registered, and do not wait for a timer
+// to find out.
 func TestStatusesSayThatTheBucketIsGone(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes longer than the rest together")

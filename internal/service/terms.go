@@ -12,7 +12,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/status"
 )
 
-// answerResetTerm answers where the store is configured here, once what this instance holds is registered with the new term.
+// answerResetTerm answers where the store is configured here, once what this instance holds is registered
+// with the new term.
 func (c *controlService) answerResetTerm(ctx context.Context, r *request) {
 	var body control.ResetTermRequest
 	err := r.read(&body)
@@ -49,8 +50,8 @@ func (c *controlService) answerResetTerm(ctx context.Context, r *request) {
 	c.respond(r, a)
 }
 
-// lowerMarkers has the markers of the store's released registrations, and of a lease that was given back, say the new term. Of
-// a lease that somebody holds the term stays: its holder proves with it that it leads.
+// lowerMarkers has the markers of the store's released registrations, and of a lease that was given back,
+// say the new term. Of a lease that somebody holds the term stays: its holder proves with it that it leads.
 func (c *controlService) lowerMarkers(ctx context.Context, store string, term uint64) error {
 	if err := c.instance.Registry().LowerTerms(ctx, store, term); err != nil {
 		return err

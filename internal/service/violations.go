@@ -23,7 +23,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/status"
 )
 
-// stops is what a missing permission stops, by what the subject begins with, and whether all that the instance is for is hindered by it.
+// stops is what a missing permission stops, by what the subject begins with, and whether all that the
+// instance is for is hindered by it.
 var stops = []struct {
 	prefix, part string
 	hinders      bool
@@ -61,8 +62,8 @@ func stopped(subject string) (part string, hinders bool) {
 // sayAgain is how often it is logged that the same part lacks a permission.
 const sayAgain = time.Minute
 
-// violations log what a server says it does not permit: of each part one line a minute, however many messages it is of. Other errors are
-// logged as they come.
+// violations log what a server says it does not permit: of each part one line a minute, however many
+// messages it is of. Other errors are logged as they come.
 type violations struct {
 	log  *slog.Logger
 	slow rate.Sometimes // says that messages were dropped
@@ -117,7 +118,8 @@ func (v *violations) report(subject string, err error, now time.Time) {
 	was.saidAt, was.since = now, 0
 }
 
-// hindering is what can't be sent at present, as far as that was tried in the last minute. What can't be heard, a hearing tells.
+// hindering is what can't be sent at present, as far as that was tried in the last minute. What can't be
+// heard, a hearing tells.
 func (v *violations) hindering(now time.Time) (reasons []string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -98,8 +98,8 @@ func (b *Backup) Restore(ctx context.Context, nc *nats.Conn) error {
 
 const heardWithin = 20 * time.Second
 
-// sendChunk sends a chunk, again where nobody listens: in a cluster, the client's server may hear later than the client that the server which
-// restores does.
+// sendChunk sends a chunk, again where nobody listens: in a cluster, the client's server may hear later
+// than the client that the server which restores does.
 func sendChunk(ctx context.Context, nc *nats.Conn, subject string, chunk []byte) (*nats.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, heardWithin)
 	defer cancel()

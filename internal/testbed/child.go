@@ -14,13 +14,15 @@ type Child[R any] struct {
 	lines *json.Encoder
 }
 
-// childEnv is set for a child. A program that does not know the command would start children of its own, for ever.
+// childEnv is set for a child. A program that does not know the command would start children of its own,
+// for ever.
 const childEnv = "SUBPROXY_TESTBED_CHILD"
 
 var errNested = errors.New("this is a child itself; does its main, or TestMain, know the command?")
 
-// StartChild runs a program with that command (for no file: the one that runs now) and tells it the first thing. Each of its
-// reports is heard, in order, before it counts as gone. What it says on standard error goes to stderr; nil: to its log alone.
+// StartChild runs a program with that command (for no file: the one that runs now) and tells it the first
+// thing. Each of its reports is heard, in order, before it counts as gone. What it says on standard error
+// goes to stderr; nil: to its log alone.
 func StartChild[R any](file, command string, first any, stderr io.Writer, heard func(R)) (*Child[R], error) {
 	if os.Getenv(childEnv) != "" {
 		return nil, errNested

@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// A new cluster elects its first leader within 0.8 s of its start. If two candidates split that vote, which one
-	// start in some twenty saw, the next is 4 to 9 s away; starting all over is faster.
+	// A new cluster elects its first leader within 0.8 s of its start. If two candidates split that vote,
+	// which one start in some twenty saw, the next is 4 to 9 s away; starting all over is faster.
 	firstElection  = 1200 * time.Millisecond
 	firstElections = 5
 	clusterTimeout = time.Minute
@@ -43,10 +43,10 @@ type Cluster[M member] struct {
 	ports []*natsnode.Port // of the routes
 }
 
-// StartNodes starts that many servers in this process, routed to each other, and returns when they accept streams with that many
-// replicas. The options are each node's: to a name its number is added, to a store directory its name, to a port its
-// index. A new cluster takes about a quarter of a second, one that finds its stores again 4 to 9 s: NATS lets an
-// election timeout pass there.
+// StartNodes starts that many servers in this process, routed to each other, and returns when they accept
+// streams with that many replicas. The options are each node's: to a name its number is added, to a store
+// directory its name, to a port its index. A new cluster takes about a quarter of a second, one that finds
+// its stores again 4 to 9 s: NATS lets an election timeout pass there.
 func StartNodes(ctx context.Context, size int, o natsnode.Options) (*Cluster[*natsnode.Node], error) {
 	return startCluster(ctx, size, o.StoreDir == "", nodeState, func(i int, c *clusterConfig) (*natsnode.Node, error) {
 		each := o
@@ -174,8 +174,8 @@ func (c *Cluster[M]) elects(ctx context.Context) bool {
 	}) == nil
 }
 
-// WaitReady waits until the servers that run have a meta leader, are current with it, and accept streams with as many
-// replicas. What a paused process said last counts.
+// WaitReady waits until the servers that run have a meta leader, are current with it, and accept streams
+// with as many replicas. What a paused process said last counts.
 func (c *Cluster[M]) WaitReady(ctx context.Context) error {
 	if err := Until(ctx, func() bool { return ready(c.running()) }); err != nil {
 		return fmt.Errorf("wait for the NATS cluster: %w", err)

@@ -25,8 +25,9 @@ type Command struct {
 	Ended  func(*Process) // called when it has ended, before End and Gone tell
 }
 
-// Process is a child of this program. It is in a process group of its own, so that Ctrl-C reaches only the parent, which ends its
-// children in its own order; on Linux the kernel kills it when its parent dies. Its methods can be called from any goroutine.
+// Process is a child of this program. It is in a process group of its own, so that Ctrl-C reaches only the
+// parent, which ends its children in its own order; on Linux the kernel kills it when its parent dies. Its
+// methods can be called from any goroutine.
 type Process struct {
 	Name string
 	Log  *Log
@@ -108,8 +109,8 @@ func (p *Process) Pause() error { return pause(p) }
 // Continue lets a paused process go on.
 func (p *Process) Continue() error { return resume(p) }
 
-// End signals the process, lets it go on where it is paused, and returns when it is gone. One that is not gone within that time is
-// killed, and that is the error.
+// End signals the process, lets it go on where it is paused, and returns when it is gone. One that is not
+// gone within that time is killed, and that is the error.
 func (p *Process) End(how os.Signal, within time.Duration) error {
 	err := p.Signal(how)
 	if err != nil {
@@ -129,10 +130,12 @@ func (p *Process) End(how os.Signal, within time.Duration) error {
 	return fmt.Errorf("%s did not end within %v of %v", p.Name, within, how)
 }
 
-// StopTimeout is what a process that is asked to end is given before it is killed: an instance releases what it holds.
+// StopTimeout is what a process that is asked to end is given before it is killed: an instance releases
+// what it holds.
 const StopTimeout = 30 * time.Second
 
-// Stop ends the process in good order, and Kill as a crash does. Both return when it is gone, and do nothing where it is gone.
+// Stop ends the process in good order, and Kill as a crash does. Both return when it is gone, and do
+// nothing where it is gone.
 func (p *Process) Stop() error { return p.stop(syscall.SIGTERM) }
 
 // Kill ends the process with SIGKILL.

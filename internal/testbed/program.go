@@ -9,7 +9,8 @@ import (
 	"path/filepath"
 )
 
-// Subproxy is the subproxy program to run: the file that is named or, for none, the one beside this program, or in PATH.
+// Subproxy is the subproxy program to run: the file that is named or, for none, the one beside this
+// program, or in PATH.
 func Subproxy(file string) (string, error) {
 	if file != "" {
 		return file, nil
@@ -35,8 +36,8 @@ const (
 	ServesHTTP   = "serving HTTP"
 )
 
-// Program is a subproxy command with a configuration of its own, started again after each end. Its methods are called by one
-// goroutine at a time.
+// Program is a subproxy command with a configuration of its own, started again after each end. Its methods
+// are called by one goroutine at a time.
 type Program struct {
 	File    string   // the subproxy program
 	Dir     string   // of its configuration and its log
@@ -45,7 +46,8 @@ type Program struct {
 	Args    []string // more of them
 	Ready   string   // what it logs once it runs; empty: it is not waited for
 
-	// Unexpected is called, from a goroutine of its own, where a run ends that was not told to; nil: nobody is.
+	// Unexpected is called, from a goroutine of its own, where a run ends that was not told to; nil: nobody
+	// is.
 	Unexpected func(error)
 
 	*Process // the run of now; nil before the first
@@ -54,7 +56,8 @@ type Program struct {
 // LogFile is where the logs of all its runs are.
 func (p *Program) LogFile() string { return filepath.Join(p.Dir, p.Name+".log") }
 
-// Configure writes the configuration that the next start, or the next SIGHUP, reads. Who reads it meanwhile reads the one before.
+// Configure writes the configuration that the next start, or the next SIGHUP, reads. Who reads it meanwhile
+// reads the one before.
 func (p *Program) Configure(text string) error {
 	if err := os.WriteFile(p.configFile()+".new", []byte(text), 0o600); err != nil {
 		return err

@@ -27,8 +27,8 @@ var (
 	errEnded = errors.New("it ended before it accepted connections")
 )
 
-// ServerOptions of a server that runs as a child process on loopback. The zero value is a single one on a free port with
-// a temporary store.
+// ServerOptions of a server that runs as a child process on loopback. The zero value is a single one on a
+// free port with a temporary store.
 type ServerOptions struct {
 	Program  string // whose ServerCommand is run; default: this one
 	Name     string // default: a unique one
@@ -42,8 +42,9 @@ type ServerOptions struct {
 	Stderr io.Writer // takes what the child says on standard error; nil: nobody does
 }
 
-// Server is a nats-server in a child process, which can be killed (SIGKILL) and paused (SIGSTOP) as a machine would be. It keeps its
-// name, ports and store from one start to the next. Its methods can be called from any goroutine.
+// Server is a nats-server in a child process, which can be killed (SIGKILL) and paused (SIGSTOP) as a
+// machine would be. It keeps its name, ports and store from one start to the next. Its methods can be
+// called from any goroutine.
 type Server struct {
 	program string
 	config  serverConfig
@@ -220,7 +221,8 @@ func (s *Server) Restart(ctx context.Context) error {
 	return s.start(ctx)
 }
 
-// Reload makes the running server take over these users, as SIGHUP makes it take over a changed configuration. It returns when it has.
+// Reload makes the running server take over these users, as SIGHUP makes it take over a changed
+// configuration. It returns when it has.
 func (s *Server) Reload(ctx context.Context, users []*server.User) error {
 	s.lifecycle.Lock()
 	defer s.lifecycle.Unlock()

@@ -16,12 +16,12 @@ import (
 	"github.com/exesdb/subproxy/internal/natsnode"
 )
 
-// ServerCommand is the hidden sub-command that a Server's program is run with. A program, or a TestMain, whose first argument it is
-// calls RunServer with its standard input and output.
+// ServerCommand is the hidden sub-command that a Server's program is run with. A program, or a TestMain,
+// whose first argument it is calls RunServer with its standard input and output.
 const ServerCommand = "nats-server-node"
 
-// serverConfig goes to the child as one line of JSON on its standard input, which then stays open. Each line after it is an access
-// that the server is to take over.
+// serverConfig goes to the child as one line of JSON on its standard input, which then stays open. Each
+// line after it is an access that the server is to take over.
 type serverConfig struct {
 	Name      string         `json:"name"`
 	StoreDir  string         `json:"store_dir"`
@@ -45,16 +45,16 @@ type access struct {
 	NoAuthUser string         `json:"no_auth_user,omitempty"` // whom it takes a client for that does not say
 }
 
-// serverReport is a line of JSON from the child: the first when the server accepts connections or has failed to start,
-// then one at every change of its state.
+// serverReport is a line of JSON from the child: the first when the server accepts connections or has
+// failed to start, then one at every change of its state.
 type serverReport struct {
 	Error   string `json:"error,omitempty"`
 	Reloads int    `json:"reloads,omitempty"` // changes of access that were taken over, or failed with Error
 	state
 }
 
-// RunServer runs a server until ctx ends, SIGTERM or SIGINT comes, or in is closed: a parent that is gone, however it
-// went, leaves no child behind.
+// RunServer runs a server until ctx ends, SIGTERM or SIGINT comes, or in is closed: a parent that is gone,
+// however it went, leaves no child behind.
 func RunServer(ctx context.Context, in io.Reader, out io.Writer) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -127,8 +127,9 @@ func (c *serverConfig) configure(so *server.Options) {
 	so.Cluster.NoAdvertise = c.Alone
 }
 
-// join makes a server one of the cluster. The routes are all servers', its own too: it knows that for itself, and
-// the number of routes is the number of servers that the meta group expects before its first election.
+// join makes a server one of the cluster. The routes are all servers', its own too: it knows that for
+// itself, and the number of routes is the number of servers that the meta group expects before its first
+// election.
 func (c *clusterConfig) join(so *server.Options) {
 	so.Cluster = server.ClusterOpts{Name: c.Name, Host: so.Host, Port: c.Port}
 	so.Routes = make([]*url.URL, len(c.Routes))

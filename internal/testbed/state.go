@@ -27,8 +27,8 @@ func (s state) equal(t state) bool {
 	return s.Name == t.Name && s.Current == t.Current && s.Leader == t.Leader && slices.Equal(s.Peers, t.Peers)
 }
 
-// ready reports whether these servers are a cluster that accepts streams with as many replicas: they have one leader,
-// each is current with it, and it can place streams on each.
+// ready reports whether these servers are a cluster that accepts streams with as many replicas: they have
+// one leader, each is current with it, and it can place streams on each.
 func ready(servers []state) bool {
 	leader := -1
 	for i, s := range servers {

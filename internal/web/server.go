@@ -1,4 +1,5 @@
-// Package web is what an instance shows over HTTP: Prometheus metrics, liveness, readiness and the statuses as JSON.
+// Package web is what an instance shows over HTTP: Prometheus metrics, liveness, readiness and the statuses
+// as JSON.
 package web
 
 import (
@@ -27,7 +28,8 @@ type Server struct {
 	ended    chan struct{} // closed when the serving goroutine has ended
 }
 
-// Listen takes the address, so that a port in use is an error at the start. Host:port; port 0 picks a free one.
+// Listen takes the address, so that a port in use is an error at the start. Host:port; port 0 picks a free
+// one.
 func Listen(addr string) (net.Listener, error) {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -53,8 +55,8 @@ func ServeEmitter(l net.Listener, e interface{ Connected() bool }, gatherer prom
 	}, func(context.Context) string { return "" }, gatherer, withPProf), log)
 }
 
-// troubles are the stores whose events don't come, a line each: that is no reason to send nobody here, since no other instance gets
-// them either.
+// troubles are the stores whose events don't come, a line each: that is no reason to send nobody here,
+// since no other instance gets them either.
 func troubles(ctx context.Context, s *service.Service) (lines string) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()

@@ -1,7 +1,7 @@
 // Package backoff says how long to wait before what failed is tried again, and waits.
 //
-// A Backoff is a function of the number of failures: it has no state and reads no clock, so that rules that are given
-// their time use it as loops do. Whoever waits beside many others varies the wait with Spread.
+// A Backoff is a function of the number of failures: it has no state and reads no clock, so that rules that
+// are given their time use it as loops do. Whoever waits beside many others varies the wait with Spread.
 package backoff
 
 import (
@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Backoff are the waits between tries: First after the first failure, twice as long after each further one, Max at the
-// most.
+// Backoff are the waits between tries: First after the first failure, twice as long after each further one,
+// Max at the most.
 type Backoff struct {
 	First time.Duration // above 0
 	Max   time.Duration
@@ -29,7 +29,8 @@ func (b Backoff) After(failures int) time.Duration {
 // Share is how far, at the most, Spread moves an interval: a tenth of it, to either side.
 const Share = 0.1
 
-// Spread lengthens or shortens an interval by up to Share of it; jitter is in [-1, 1), and 0 leaves it as it is.
+// Spread lengthens or shortens an interval by up to Share of it; jitter is in [-1, 1), and 0 leaves it as
+// it is.
 func Spread(interval time.Duration, jitter float64) time.Duration {
 	return interval + time.Duration(Share*jitter*float64(interval))
 }

@@ -1,10 +1,11 @@
-// Package breaker guards registration attempts: when one may be made, how long to wait after a failure, and what the
-// failures in a row mean for health.
+// Package breaker guards registration attempts: when one may be made, how long to wait after a failure, and
+// what the failures in a row mean for health.
 //
-// The breaker's states are gobreaker's. It trips at Settings.MaxFailures failures in a row, stays open for the backoff
-// interval, then lets one probe pass. Two things gobreaker has no call for are added around it: its time-out is fixed
-// when it is made, so each time it opens it is made anew with the next interval; and a cluster event lets a probe
-// through at once (Probe), which is a new breaker that trips on its first failure.
+// The breaker's states are gobreaker's. It trips at Settings.MaxFailures failures in a row, stays open for
+// the backoff interval, then lets one probe pass. Two things gobreaker has no call for are added around it:
+// its time-out is fixed when it is made, so each time it opens it is made anew with the next interval; and
+// a cluster event lets a probe through at once (Probe), which is a new breaker that trips on its first
+// failure.
 package breaker
 
 import (
@@ -62,7 +63,8 @@ func (s *Settings) Health(failures int) Health {
 // firstBackoff is the first interval of the exponential backoff.
 const firstBackoff = time.Second
 
-// Backoff is how long to wait after that many failures in a row. Jitter in [-1, 1) spreads it, within MaxBackoff.
+// Backoff is how long to wait after that many failures in a row. Jitter in [-1, 1) spreads it, within
+// MaxBackoff.
 func (s *Settings) Backoff(failures int, jitter float64) time.Duration {
 	wait := s.Retry
 	if s.Exponential {
@@ -71,9 +73,9 @@ func (s *Settings) Backoff(failures int, jitter float64) time.Duration {
 	return min(backoff.Spread(wait, jitter), max(s.MaxBackoff, s.Retry))
 }
 
-// Breaker is one proxy's circuit breaker. The zero value is closed and takes no memory beyond itself: gobreaker's is
-// made with the first failure and dropped with the next success, since most of 100,000 proxies never fail. It is owned
-// by one goroutine.
+// Breaker is one proxy's circuit breaker. The zero value is closed and takes no memory beyond itself:
+// gobreaker's is made with the first failure and dropped with the next success, since most of 100,000
+// proxies never fail. It is owned by one goroutine.
 type Breaker struct {
 	cb      *gobreaker.TwoStepCircuitBreaker[struct{}]
 	done    func(error) // of the attempt under way
@@ -127,8 +129,8 @@ func (b *Breaker) trip(wait time.Duration) {
 	}
 }
 
-// Probe lets one attempt through an open breaker before its time is over, because there is news that the cluster is
-// alive. A breaker that is not open is left alone.
+// Probe lets one attempt through an open breaker before its time is over, because there is news that the
+// cluster is alive. A breaker that is not open is left alone.
 func (b *Breaker) Probe() {
 	if b.cb != nil && b.cb.State() == gobreaker.StateOpen {
 		b.cb, b.probing = newBreaker(1, time.Hour), true
@@ -153,8 +155,9 @@ func (b *Breaker) State() State {
 	}
 }
 
-// newBreaker trips at that many failures in a row and then stays open a millisecond less than wait, so that an attempt
-// that is due exactly then is not refused for the microseconds by which the two clocks were read apart.
+// newBreaker trips at that many failures in a row and then stays open a millisecond less than wait, so that
+// an attempt that is due exactly then is not refused for the microseconds by which the two clocks were read
+// apart.
 func newBreaker(failures uint32, wait time.Duration) *gobreaker.TwoStepCircuitBreaker[struct{}] {
 	return gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
 		MaxRequests: 1,

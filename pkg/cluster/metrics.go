@@ -8,7 +8,8 @@ type Metrics struct {
 	malformed prometheus.Counter
 }
 
-// NewMetrics registers the metrics. A nil registerer leaves them unregistered, for tests and short-lived commands.
+// NewMetrics registers the metrics. A nil registerer leaves them unregistered, for tests and short-lived
+// commands.
 func NewMetrics(registerer prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{

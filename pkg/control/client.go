@@ -53,8 +53,9 @@ func (e *RefusedError) Unwrap() error {
 // ErrIncomplete is returned with what was received, where an instance's answer lacks parts.
 var ErrIncomplete = errors.New("parts of an answer are missing")
 
-// Statuses returns what every running instance has of the request's proxies. No instance running is no error: the
-// answer is empty. Where all that run say that nobody has what the request names, the error matches ErrProxyNotFound.
+// Statuses returns what every running instance has of the request's proxies. No instance running is no
+// error: the answer is empty. Where all that run say that nobody has what the request names, the error
+// matches ErrProxyNotFound.
 func (c *Client) Statuses(ctx context.Context, r Request) (instances []Instance, statuses []status.Status, err error) {
 	missing := map[string]int{} // parts by instance id
 	err = c.ask(ctx, GetStatus, r, 0, func(data []byte) error {
@@ -81,8 +82,9 @@ func (c *Client) Statuses(ctx context.Context, r Request) (instances []Instance,
 	return instances, statuses, err
 }
 
-// Request sends restart or reregister, and returns the answers of the instances that hold any of the proxies. Where nobody
-// answers within the client's FirstAnswerTimeout, and for an unknown proxy, the error matches ErrProxyNotFound.
+// Request sends restart or reregister, and returns the answers of the instances that hold any of the
+// proxies. Where nobody answers within the client's FirstAnswerTimeout, and for an unknown proxy, the error
+// matches ErrProxyNotFound.
 func (c *Client) Request(ctx context.Context, verb Verb, r Request) (answers []ActionAnswer, err error) {
 	instances, holders, err := c.holders(ctx, r)
 	if err != nil {
@@ -92,7 +94,8 @@ func (c *Client) Request(ctx context.Context, verb Verb, r Request) (answers []A
 	if instances == 0 {
 		return nil, fmt.Errorf("%w: no running instance holds it", ErrProxyNotFound)
 	}
-	// Who answers is known beforehand, so that a slow one is waited for; where it is nobody, a refusal may come.
+	// Who answers is known beforehand, so that a slow one is waited for; where it is nobody, a refusal may
+	// come.
 	err = c.ask(ctx, verb, r, holders, func(data []byte) error {
 		var a ActionAnswer
 		if err := json.Unmarshal(data, &a); err != nil {
@@ -107,8 +110,8 @@ func (c *Client) Request(ctx context.Context, verb Verb, r Request) (answers []A
 	return answers, err
 }
 
-// Drain tells the instance of that name to hold nothing, or with undo to take its share again. Where none answers within the
-// client's FirstAnswerTimeout the error is ErrNoInstance.
+// Drain tells the instance of that name to hold nothing, or with undo to take its share again. Where none
+// answers within the client's FirstAnswerTimeout the error is ErrNoInstance.
 func (c *Client) Drain(ctx context.Context, instance string, undo bool) (answer DrainAnswer, err error) {
 	got := false
 	err = c.ask(ctx, Drain, DrainRequest{Instance: instance, Undo: undo}, 1, func(data []byte) error {
@@ -124,8 +127,8 @@ func (c *Client) Drain(ctx context.Context, instance string, undo bool) (answer 
 	return answer, nil
 }
 
-// ResetTerm begins a store's count of terms again, and returns the answers of all instances that have the store. Where none has
-// it the error matches ErrProxyNotFound.
+// ResetTerm begins a store's count of terms again, and returns the answers of all instances that have the
+// store. Where none has it the error matches ErrProxyNotFound.
 func (c *Client) ResetTerm(ctx context.Context, store string, term uint64) (answers []ResetTermAnswer, err error) {
 	_, statuses, err := c.Statuses(ctx, Request{Store: store})
 	if err != nil {
@@ -167,8 +170,9 @@ func (c *Client) holders(ctx context.Context, r Request) (instances, holders int
 // longest bounds an answer of many parts from many instances.
 const longest = time.Minute
 
-// ask publishes a request and hands on each answer: that many, or where want is 0, until none came for the AnswerGap. The last
-// refusal is the error; proxy_not_found is one only where no answer is wanted from anybody who holds the proxy.
+// ask publishes a request and hands on each answer: that many, or where want is 0, until none came for the
+// AnswerGap. The last refusal is the error; proxy_not_found is one only where no answer is wanted from
+// anybody who holds the proxy.
 func (c *Client) ask(ctx context.Context, verb Verb, r any, want int, answer func([]byte) error) error {
 	body, err := json.Marshal(r)
 	if err != nil {

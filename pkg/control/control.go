@@ -54,11 +54,13 @@ var ErrNoInstance = errors.New("no running instance has that name")
 // ErrProxyNotFound is the client's side of ProxyNotFound.
 var ErrProxyNotFound = errors.New(ProxyNotFound)
 
-// Request is the body of every other control request. Store and Name narrow it; empty means all, which restart refuses.
+// Request is the body of every other control request. Store and Name narrow it; empty means all, which
+// restart refuses.
 type Request struct {
 	Store string `json:"store,omitempty"`
 	Name  string `json:"name,omitempty"`
-	// Held leaves out of status and list what the instance has nothing to do with but to stand by, while another holds it.
+	// Held leaves out of status and list what the instance has nothing to do with but to stand by, while
+	// another holds it.
 	Held bool `json:"held,omitempty"`
 }
 
@@ -68,7 +70,8 @@ type DrainRequest struct {
 	Undo     bool   `json:"undo,omitempty"`
 }
 
-// DrainAnswer answers drain, once the others can see it in the instance's session. What it holds moves after that.
+// DrainAnswer answers drain, once the others can see it in the instance's session. What it holds moves
+// after that.
 type DrainAnswer struct {
 	status.Envelope
 	Instance Instance `json:"instance"`
@@ -92,7 +95,8 @@ type ResetTermAnswer struct {
 	Verified int      `json:"verified"` // of these, registered and verified since
 }
 
-// StatusAnswer is one message of an instance's answer to status. An answer of more than one message counts its parts.
+// StatusAnswer is one message of an instance's answer to status. An answer of more than one message counts
+// its parts.
 type StatusAnswer struct {
 	status.Envelope
 	Instance Instance        `json:"instance"`

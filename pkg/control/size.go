@@ -2,7 +2,8 @@ package control
 
 import "github.com/exesdb/subproxy/pkg/payload"
 
-// What an answer has beside its texts, in bytes of JSON, at the most: the names of its fields, numbers and times.
+// What an answer has beside its texts, in bytes of JSON, at the most: the names of its fields, numbers and
+// times.
 const (
 	listedFields   = 120
 	instanceFields = 400 // those of the answer around it included

@@ -11,7 +11,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/status"
 )
 
-// TestSizeIsNeverBelowTheJSON fills every field that there is, so that a new one which Size does not count is found.
+// TestSizeIsNeverBelowTheJSON fills every field that there is, so that a new one which Size does not count
+// is found.
 func TestSizeIsNeverBelowTheJSON(t *testing.T) {
 	for _, text := range []string{"", strings.Repeat("a", 2000), strings.Repeat("\x00<>&\"\\\u2028\xffé", 200)} {
 		var s status.Status

@@ -13,8 +13,9 @@ import (
 	"github.com/exesdb/subproxy/pkg/feed"
 )
 
-// marks are up to where a subscription's events were parked, by message id without the sequence. JetStream drops what is repeated
-// within its duplicate window; an instance may be away for longer between parking an event and being delivered it again.
+// marks are up to where a subscription's events were parked, by message id without the sequence. JetStream
+// drops what is repeated within its duplicate window; an instance may be away for longer between parking an
+// event and being delivered it again.
 type marks struct {
 	mu      sync.Mutex
 	last    map[string]uint64
@@ -80,7 +81,8 @@ func (p *marks) has(ctx context.Context, s *Store, subject, id string, sequence 
 	return found
 }
 
-// lastParked is the sequence of the subscription's event that was parked last; 0: none, or of another selector or history.
+// lastParked is the sequence of the subscription's event that was parked last; 0: none, or of another
+// selector or history.
 func (s *Store) lastParked(ctx context.Context, subject, of string) (uint64, error) {
 	m, err := s.direct.LeaderLast(ctx, subject)
 	if errors.Is(err, feed.ErrNothing) {
@@ -98,7 +100,8 @@ func (s *Store) lastParked(ctx context.Context, subject, of string) (uint64, err
 	return n, nil
 }
 
-// find reports whether an event with the id, or with one that begins with it since it was parked before, is there.
+// find reports whether an event with the id, or with one that begins with it since it was parked before, is
+// there.
 func (s *Store) find(ctx context.Context, subject, id string) (bool, error) {
 	for from := uint64(1); ; {
 		page, err := s.page(ctx, from, subject)

@@ -19,7 +19,8 @@ const (
 	Prefix = "exesdb.parked." // <store>.<subscription> follows, each as one token
 )
 
-// Headers of a parked event, beside its own, event.SequenceHeader, event.IncarnationHeader and event.SubscriptionHeader.
+// Headers of a parked event, beside its own, event.SequenceHeader, event.IncarnationHeader and
+// event.SubscriptionHeader.
 const (
 	ReasonHeader    = "Exesdb-Parked-Reason"    // one line, at most 512 bytes
 	AttemptsHeader  = "Exesdb-Parked-Attempts"  // how often it was refused
@@ -64,15 +65,16 @@ func (p *Parked) EventID() string { return event.AttributeIn(p.Header, "id") }
 // Key is that of the subscription's registration, empty where the event's headers don't tell.
 func (p *Parked) Key() string { return p.Header.Get(event.SubscriptionHeader) }
 
-// Message is what is replayed. It is marked with no incarnation: it comes from none, after events that come after it, and a
-// subscriber that refuses what is older than what it has seen must not refuse it.
+// Message is what is replayed. It is marked with no incarnation: it comes from none, after events that come
+// after it, and a subscriber that refuses what is older than what it has seen must not refuse it.
 func (p *Parked) Message() *nats.Msg {
 	header := maps.Clone(p.Header)
 	delete(header, event.IncarnationHeader)
 	return &nats.Msg{Header: header, Data: p.Data}
 }
 
-// Refused is one event that is to be parked. Message has the event's own headers and data, and stays as it is.
+// Refused is one event that is to be parked. Message has the event's own headers and data, and stays as it
+// is.
 type Refused struct {
 	ID                  string // what has the same is parked once; where the store's sequence is known the ID ends in a slash and that; empty: unknown
 	Store, Subscription string
@@ -90,8 +92,8 @@ func subjectOf(store, name string) string {
 	return Prefix + subscription.TokenOrStar(store) + "." + subscription.TokenOrStar(name)
 }
 
-// message is the event as the stream stores it: headers and data as they came, and why it is there. The event's own
-// headers stay as they are.
+// message is the event as the stream stores it: headers and data as they came, and why it is there. The
+// event's own headers stay as they are.
 func message(e *Refused, now time.Time) *nats.Msg {
 	h := make(nats.Header, len(e.Message.Header)+9)
 	for k, v := range e.Message.Header {
@@ -144,7 +146,8 @@ func reserved(header string) bool {
 	return strings.HasPrefix(header, headerPrefix) || strings.HasPrefix(header, natsHeaders)
 }
 
-// parseParked reads a message of the stream. It never fails: whatever is there must be seen, and can be dropped.
+// parseParked reads a message of the stream. It never fails: whatever is there must be seen, and can be
+// dropped.
 func parseParked(sequence uint64, subject string, stored time.Time, header nats.Header, data []byte) Parked {
 	p := Parked{
 		Sequence: sequence, Sink: header.Get(SinkHeader), Subject: header.Get(SubjectHeader), Reason: header.Get(ReasonHeader),
@@ -173,7 +176,8 @@ func decoded(token string) string {
 	return token
 }
 
-// OneLine makes what a subscriber said fit for a header, a log line and a table: at most 512 bytes of valid UTF-8.
+// OneLine makes what a subscriber said fit for a header, a log line and a table: at most 512 bytes of valid
+// UTF-8.
 func OneLine(s string) string {
 	s = strings.ToValidUTF8(s[:min(len(s), oversized)], "\uFFFD")
 	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }), " ")

@@ -10,8 +10,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// Inspect looks whether the stream is there, and whether it is as Open needs it, and changes nothing: where it is not, the
-// error is ErrWrongStream, with all that is wrong and the command that mends it.
+// Inspect looks whether the stream is there, and whether it is as Open needs it, and changes nothing: where
+// it is not, the error is ErrWrongStream, with all that is wrong and the command that mends it.
 func Inspect(ctx context.Context, js jetstream.JetStream) (there bool, err error) {
 	stream, err := js.Stream(ctx, Stream)
 	switch {
@@ -23,7 +23,8 @@ func Inspect(ctx context.Context, js jetstream.JetStream) (there bool, err error
 	return true, check(stream)
 }
 
-// check finds what would lose what is parked, or make it unreadable. How long it is kept, and how much, is the user's choice.
+// check finds what would lose what is parked, or make it unreadable. How long it is kept, and how much, is
+// the user's choice.
 func check(stream jetstream.Stream) error {
 	cfg := stream.CachedInfo().Config
 	listens := slices.ContainsFunc(cfg.Subjects, func(s string) bool {

@@ -22,7 +22,8 @@ var (
 	ErrNotParked = errors.New("not parked")
 	// ErrTruncated is returned by Replay for an event whose data or headers did not fit into the stream.
 	ErrTruncated = errors.New("parked without all of its data or headers")
-	// ErrWrongStream is returned for a stream of this name that exists and would lose parked events, or hide them.
+	// ErrWrongStream is returned for a stream of this name that exists and would lose parked events, or
+	// hide them.
 	ErrWrongStream = errors.New("stream " + Stream + " can't hold parked events")
 	// ErrFull is returned by Park where the stream has reached a limit and discards what is new.
 	ErrFull = errors.New("stream " + Stream + " is full")
@@ -57,8 +58,8 @@ type Store struct {
 	marks  marks
 }
 
-// Open opens the stream, creating it where it is absent. An existing stream is the user's and stays as it is; one that
-// can't hold parked events is ErrWrongStream.
+// Open opens the stream, creating it where it is absent. An existing stream is the user's and stays as it
+// is; one that can't hold parked events is ErrWrongStream.
 func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Store, error) {
 	s := &Store{js: js, cfg: cfg, direct: feed.NewDirect(js, Stream)}
 	stream, err := s.ensure(ctx)
@@ -69,7 +70,8 @@ func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Store, erro
 	return s, nil
 }
 
-// OpenExisting opens the stream to look at it. A stream that is not there is read as an empty one, and nothing can be parked in it.
+// OpenExisting opens the stream to look at it. A stream that is not there is read as an empty one, and
+// nothing can be parked in it.
 func OpenExisting(ctx context.Context, js jetstream.JetStream) (*Store, error) {
 	stream, err := js.Stream(ctx, Stream)
 	switch {
@@ -103,10 +105,10 @@ func (s *Store) ensure(ctx context.Context) (jetstream.Stream, error) {
 	return stream, check(stream)
 }
 
-// Park stores the event with the reason and how often it was refused, and returns once that is acknowledged. What a kill repeats,
-// whichever instance parks it again, is stored once: an event goes by its ID.
-// Where the event is too large for the stream, what can be kept of it is kept, and marked.
-// Any error is one of the stream, and passes: the event is not parked.
+// Park stores the event with the reason and how often it was refused, and returns once that is
+// acknowledged. What a kill repeats, whichever instance parks it again, is stored once: an event goes by
+// its ID. Where the event is too large for the stream, what can be kept of it is kept, and marked. Any
+// error is one of the stream, and passes: the event is not parked.
 func (s *Store) Park(ctx context.Context, e *Refused) error {
 	err := s.park(ctx, e)
 	if err != nil {
@@ -143,11 +145,12 @@ func unstorable(err error) bool {
 	return TooLarge(err) || errors.Is(err, nats.ErrMaxPayload) || errors.Is(err, nats.ErrBadHeaderMsg)
 }
 
-// errCodeHeaderExceedsMaximum has no name in nats.go. JetStream stores 64 KiB of headers; core NATS takes more.
+// errCodeHeaderExceedsMaximum has no name in nats.go. JetStream stores 64 KiB of headers; core NATS takes
+// more.
 const errCodeHeaderExceedsMaximum jetstream.ErrorCode = 10097
 
-// TooLarge reports whether JetStream refuses a message because of its size. All its other refusals are the stream's (full, no leader, wrong
-// configuration), and pass.
+// TooLarge reports whether JetStream refuses a message because of its size. All its other refusals are the
+// stream's (full, no leader, wrong configuration), and pass.
 func TooLarge(err error) bool {
 	var api *jetstream.APIError
 	return errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamMessageExceedsMaximum || api.ErrorCode == errCodeHeaderExceedsMaximum)
@@ -170,12 +173,14 @@ func (s *Store) store(ctx context.Context, m *nats.Msg, id string) error {
 		case !ack.Duplicate || s.holds(ctx, ack.Sequence):
 			return nil
 		}
-		// JetStream remembers ids of events that were dropped since. One that comes again after that is refused anew.
+		// JetStream remembers ids of events that were dropped since. One that comes again after that is
+		// refused anew.
 		id += "/" + strconv.FormatUint(ack.Sequence, 10)
 	}
 }
 
-// holds reports whether an event is still in the stream. One of which nobody says so in time is not taken to be.
+// holds reports whether an event is still in the stream. One of which nobody says so in time is not taken
+// to be.
 func (s *Store) holds(ctx context.Context, sequence uint64) bool {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
@@ -183,7 +188,8 @@ func (s *Store) holds(ctx context.Context, sequence uint64) bool {
 	return err == nil
 }
 
-// errCodeStoreFailed has no name in nats.go. The stream has reached one of its limits, and discards what is new.
+// errCodeStoreFailed has no name in nats.go. The stream has reached one of its limits, and discards what is
+// new.
 const errCodeStoreFailed jetstream.ErrorCode = 10077
 
 // full says what to do about a stream that takes no more.
@@ -196,8 +202,8 @@ func full(err error) error {
 		ErrFull, api.Description, Stream)
 }
 
-// List yields what is parked when it is called, in the order of parking. Store and name narrow it; empty means all of them.
-// After an error it ends.
+// List yields what is parked when it is called, in the order of parking. Store and name narrow it; empty
+// means all of them. After an error it ends.
 func (s *Store) List(ctx context.Context, store, name string) iter.Seq2[Parked, error] {
 	return func(yield func(Parked, error) bool) {
 		if s.stream == nil {
@@ -274,8 +280,9 @@ func (s *Store) Drop(ctx context.Context, sequence uint64) error {
 	return nil
 }
 
-// Replay delivers a parked event, and drops it once it is accepted. It is delivered after events that came later in its
-// store. What it returns is deliver's error, or one of dropping it: then it was delivered and is still there.
+// Replay delivers a parked event, and drops it once it is accepted. It is delivered after events that came
+// later in its store. What it returns is deliver's error, or one of dropping it: then it was delivered and
+// is still there.
 func (s *Store) Replay(ctx context.Context, p Parked, deliver func(context.Context) error) error {
 	if p.Truncated {
 		return ErrTruncated

@@ -384,8 +384,8 @@ func TestReasonIsOneLineOfText(t *testing.T) {
 	})
 }
 
-// TestEventIsParkedOnceHoweverLongAgo: the next instance parks again what the one before parked and did not acknowledge, after JetStream
-// has forgotten its message id.
+// TestEventIsParkedOnceHoweverLongAgo: the next instance parks again what the one before parked and did not
+// acknowledge, after JetStream has forgotten its message id.
 func TestEventIsParkedOnceHoweverLongAgo(t *testing.T) {
 	w := start(t, nil)
 	if _, err := w.js.CreateStream(w.ctx, jetstream.StreamConfig{
@@ -443,7 +443,8 @@ func TestFullStreamSaysWhatToDo(t *testing.T) {
 	w.park(l, newEvent(2, ""), c)
 }
 
-// An event without data and with a header Status looks like an answer of the server; it is one like any other.
+// An event without data and with a header Status looks like an answer of the server; it is one like any
+// other.
 func TestParkedEventWithAHeaderStatusIsListedShownReplayedAndDropped(t *testing.T) {
 	w := start(t, nil)
 	l, c := w.open(), sink.Config{Kind: sink.Publish, Subject: "in"}

@@ -6,8 +6,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/event"
 )
 
-// acknowledgement is what the sink of an endpoint has accepted, and how much of that its emitter was not told yet. The forwarder's mutex
-// guards it.
+// acknowledgement is what the sink of an endpoint has accepted, and how much of that its emitter was not
+// told yet. The forwarder's mutex guards it.
 type acknowledgement struct {
 	reply    string // where the emitter heard last waits for answers
 	accepted uint64 // sequence that the sink accepted last
@@ -41,8 +41,8 @@ func (f *forwarder) done(q *queued) {
 	}
 }
 
-// overdue sees to it that what a worker's sink accepted is acknowledged within ackWithin, whatever the sink has in hand by then.
-// The forwarder's mutex guards it.
+// overdue sees to it that what a worker's sink accepted is acknowledged within ackWithin, whatever the sink
+// has in hand by then. The forwarder's mutex guards it.
 type overdue struct {
 	timer *time.Timer
 	armed bool

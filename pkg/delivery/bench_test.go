@@ -14,7 +14,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// An event of an emitter in the same process until its sink has accepted it, by the kinds of sinks; run with -bench . -run ^$.
+// An event of an emitter in the same process until its sink has accepted it, by the kinds of sinks; run
+// with -bench . -run ^$.
 func BenchmarkReceive(b *testing.B) {
 	accept := sinkFunc(func(context.Context, *sink.Event) error { return nil })
 	b.Run("accepted at once", func(b *testing.B) {

@@ -10,8 +10,9 @@ import (
 	"github.com/exesdb/subproxy/pkg/sink"
 )
 
-// transit is what an forwarder's sink has on its way to the server, and what a confirmation is worth when it comes. The events are not kept: the
-// emitter has them until they are acknowledged. It is a plain value; the zero value has nothing under way.
+// transit is what an forwarder's sink has on its way to the server, and what a confirmation is worth when
+// it comes. The events are not kept: the emitter has them until they are acknowledged. It is a plain value;
+// the zero value has nothing under way.
 type transit struct {
 	to     sink.Sender
 	since  sink.Mark // from before the oldest was sent
@@ -34,7 +35,8 @@ type waypoint struct {
 
 func (t *transit) underWay() bool { return t.count > t.known }
 
-// takes reports whether the sink may send at once: what was sent to another, and what is in doubt, comes first.
+// takes reports whether the sink may send at once: what was sent to another, and what is in doubt, comes
+// first.
 func (t *transit) takes(to sink.Sender) bool {
 	return to != nil && !t.doubts && (to == t.to || !t.underWay())
 }
@@ -57,8 +59,8 @@ func (t *transit) ask(f *forwarder) waypoint {
 // settled reports whether what a waypoint stands for is confirmed or given up already.
 func (t *transit) settled(m waypoint) bool { return m.turn != t.turn || m.count <= t.known }
 
-// confirm notes that what a waypoint stands for is with the server, and returns how many more events than before. What was sent after it, was
-// after next.
+// confirm notes that what a waypoint stands for is with the server, and returns how many more events than
+// before. What was sent after it, was after next.
 func (t *transit) confirm(m waypoint, next sink.Mark) (events uint64) {
 	events = m.count - t.known
 	t.known, t.since = m.count, next
@@ -78,7 +80,8 @@ func (t *transit) forget() {
 	t.doubts = false
 }
 
-// confirmations are what a delivery asks the server for, for all forwarders that sent something, with one PING.
+// confirmations are what a delivery asks the server for, for all forwarders that sent something, with one
+// PING.
 type confirmations struct {
 	publisher *sink.Publisher // nil: there is none, and each event of a Sender waits for its own
 	since     sink.Mark       // from before what is not asked for was sent
@@ -87,11 +90,11 @@ type confirmations struct {
 }
 
 const (
-	// confirmEvery is how many events of an forwarder one PING is for, while they come without a pause: a quarter of the largest window that an
-	// emitter has for it.
+	// confirmEvery is how many events of an forwarder one PING is for, while they come without a pause: a
+	// quarter of the largest window that an emitter has for it.
 	confirmEvery = 256
-	// maxConfirmations is how many PINGs are under way. On a long way to the server there are several, ackAfter or confirmEvery events apart;
-	// where the server does not answer they would only pile up.
+	// maxConfirmations is how many PINGs are under way. On a long way to the server there are several,
+	// ackAfter or confirmEvery events apart; where the server does not answer they would only pile up.
 	maxConfirmations = 32
 	// tellUnconfirmed is how long the server may take to answer before it is said.
 	tellUnconfirmed = 3 * time.Second
@@ -169,8 +172,8 @@ func (f *forwarder) reached(m waypoint, next sink.Mark) (tell func()) {
 	return f.healthy()
 }
 
-// giveUp goes back to what the server has. The emitter is asked for the rest, which is delivered with a confirmation for each batch until
-// one is accepted. What is queued comes after it.
+// giveUp goes back to what the server has. The emitter is asked for the rest, which is delivered with a
+// confirmation for each batch until one is accepted. What is queued comes after it.
 func (f *forwarder) giveUp(err error) (tell func()) {
 	f.transit.giveUp()
 	f.receiver.Rewind(f.ack.accepted)
@@ -181,7 +184,8 @@ func (f *forwarder) giveUp(err error) (tell func()) {
 	return f.failed(err)
 }
 
-// settle waits for what was sent, before anything else is delivered, or before the proxy's place is told to others.
+// settle waits for what was sent, before anything else is delivered, or before the proxy's place is told to
+// others.
 func (f *forwarder) settle(ctx context.Context) {
 	f.mu.Lock()
 	if !f.transit.underWay() {

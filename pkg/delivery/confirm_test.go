@@ -8,8 +8,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/sink"
 )
 
-// Confirmations that come in any order, and some of which fail, never count an event as accepted before one that is not known to be
-// with the server, and none twice.
+// Confirmations that come in any order, and some of which fail, never count an event as accepted before one
+// that is not known to be with the server, and none twice.
 func TestWhatIsOnItsWayIsCountedOnceAndInOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var way transit

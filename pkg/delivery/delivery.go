@@ -25,16 +25,17 @@ import (
 // DeliverPrefix begins every deliver subject: <instance id>.<n> follows.
 const DeliverPrefix = "exesdb.proxy.deliver."
 
-// Options are what an instance receives and forwards events with. Every field but Logger, Metrics and Budget is
-// required.
+// Options are what an instance receives and forwards events with. Every field but Logger, Metrics and
+// Budget is required.
 type Options struct {
 	Conn  *nats.Conn
 	Owner registration.Owner
-	// Sink returns where a subscription's events go. It is called when its first event arrives, and again after Refresh, by
-	// several goroutines at once.
+	// Sink returns where a subscription's events go. It is called when its first event arrives, and again
+	// after Refresh, by several goroutines at once.
 	Sink func(s subscription.Subscription) (sink.Sink, sink.Config)
-	// Publisher is the one that its publish sinks send on, so that one confirmation serves all that they have under way. Without it, or
-	// where a sink has another, events wait for their confirmations one after the other.
+	// Publisher is the one that its publish sinks send on, so that one confirmation serves all that they
+	// have under way. Without it, or where a sink has another, events wait for their confirmations one
+	// after the other.
 	Publisher *sink.Publisher
 	// Park keeps an event that was refused too often. It is tried until it returns nil.
 	Park    func(ctx context.Context, e *sink.Event, c sink.Config, reason string, attempts int) error
@@ -43,8 +44,9 @@ type Options struct {
 	Metrics *Metrics
 }
 
-// Delivery is the receiving end of an instance: one NATS subscription on all its deliver subjects, and behind it an endpoint for
-// each proxy. The supervisor opens and closes endpoints; an endpoint that never had an event, and was not handed over, costs a map entry.
+// Delivery is the receiving end of an instance: one NATS subscription on all its deliver subjects, and
+// behind it an endpoint for each proxy. The supervisor opens and closes endpoints; an endpoint that never
+// had an event, and was not handed over, costs a map entry.
 type Delivery struct {
 	Options
 	sub     *nats.Subscription
@@ -75,15 +77,16 @@ type Delivery struct {
 }
 
 const (
-	// DefaultBudget is what events that wait for their sinks may take. An event that is larger than its part of a budget may wait alone there.
+	// DefaultBudget is what events that wait for their sinks may take. An event that is larger than its
+	// part of a budget may wait alone there.
 	DefaultBudget = 256 << 20
-	// pendingBytes is how much may wait to be received from the connection, or two of the largest messages. More is dropped, which is a
-	// gap like any other.
+	// pendingBytes is how much may wait to be received from the connection, or two of the largest messages.
+	// More is dropped, which is a gap like any other.
 	pendingBytes = 32 << 20
 	// pendingLocal is how many from an emitter in the same process may; it waits while there are more.
 	pendingLocal = 1 << 12
-	// ackEvery is how many events that a sink accepted one by one are acknowledged together, and ackAfter how long fewer wait for more;
-	// ackWithin where more are waiting for their sink.
+	// ackEvery is how many events that a sink accepted one by one are acknowledged together, and ackAfter
+	// how long fewer wait for more; ackWithin where more are waiting for their sink.
 	ackEvery  = 100
 	ackAfter  = time.Millisecond
 	ackWithin = 100 * time.Millisecond
@@ -115,8 +118,8 @@ func New(o Options) *Delivery {
 	return d
 }
 
-// Start subscribes to the instance's deliver subjects. It returns when the server knows, so that a registration that is
-// written afterwards names a subject that somebody listens on.
+// Start subscribes to the instance's deliver subjects. It returns when the server knows, so that a
+// registration that is written afterwards names a subject that somebody listens on.
 func (d *Delivery) Start() error {
 	subject := DeliverPrefix + d.Owner.ID + ".*"
 	sub, err := d.Conn.Subscribe(subject, d.receive)
@@ -134,8 +137,8 @@ func (d *Delivery) Start() error {
 	return nil
 }
 
-// Stop ends receiving, closes the endpoints that a supervisor which was cut short left open, and waits for what their sinks have
-// in hand.
+// Stop ends receiving, closes the endpoints that a supervisor which was cut short left open, and waits for
+// what their sinks have in hand.
 func (d *Delivery) Stop() {
 	if d.sub == nil {
 		return
@@ -164,8 +167,9 @@ func (d *Delivery) Queued() int64 { return d.memory.bytes() }
 // Prefix begins the deliver subjects of this instance.
 func (d *Delivery) Prefix() string { return DeliverPrefix + d.Owner.ID + "." }
 
-// Offer takes a message on a deliver subject of this instance from an emitter in the same process, which spares it the way
-// over the server. The message is the delivery's from then on. False means that the delivery has ended.
+// Offer takes a message on a deliver subject of this instance from an emitter in the same process, which
+// spares it the way over the server. The message is the delivery's from then on. False means that the
+// delivery has ended.
 func (d *Delivery) Offer(h event.Handoff) bool {
 	select {
 	case d.local <- h:
@@ -180,7 +184,8 @@ func (d *Delivery) Offer(h event.Handoff) bool {
 	}
 }
 
-// dispatch takes what an emitter in this process hands over, and acknowledges in time what comes on either way.
+// dispatch takes what an emitter in this process hands over, and acknowledges in time what comes on either
+// way.
 func (d *Delivery) dispatch() {
 	defer close(d.done)
 	pause := time.NewTimer(time.Hour)
@@ -224,7 +229,8 @@ func (d *Delivery) receive(m *nats.Msg) {
 	d.received()
 }
 
-// received sees to it that what was accepted is acknowledged: now where that is much, and else after a pause.
+// received sees to it that what was accepted is acknowledged: now where that is much, and else after a
+// pause.
 func (d *Delivery) received() {
 	if d.confirming.now {
 		d.acknowledge()
@@ -247,7 +253,8 @@ func (d *Delivery) requestAgain() {
 	}
 }
 
-// atOnce is how many handoffs are received in a row: looking after everything else for each would cost more than some take.
+// atOnce is how many handoffs are received in a row: looking after everything else for each would cost more
+// than some take.
 const atOnce = 64
 
 func (d *Delivery) receiveLocal(h event.Handoff) {

@@ -17,7 +17,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// stage is a delivery whose sink is the test's, and one subscription's endpoints, of which one is open at a time.
+// stage is a delivery whose sink is the test's, and one subscription's endpoints, of which one is open at a
+// time.
 type stage struct {
 	*Delivery
 	endpoints *Endpoints

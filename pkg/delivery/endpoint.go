@@ -8,13 +8,15 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// Holder is the side that keeps the registrations of a store. Its methods are called by workers, and must not wait for an endpoint.
+// Holder is the side that keeps the registrations of a store. Its methods are called by workers, and must
+// not wait for an endpoint.
 type Holder interface {
-	// Refusing says why the endpoint's sink takes no events; empty: it takes them again. Unparked says that an event which is
-	// refused can't be parked either, and holds up those after it.
+	// Refusing says why the endpoint's sink takes no events; empty: it takes them again. Unparked says that
+	// an event which is refused can't be parked either, and holds up those after it.
 	Refusing(e *Endpoint, reason string, unparked bool)
-	// Superseded says that the subscriber has accepted events of a later incarnation than the one given. Only the bucket tells who
-	// holds the subscription: where that is another instance, the endpoint is to be closed. Until then its event is tried again.
+	// Superseded says that the subscriber has accepted events of a later incarnation than the one given.
+	// Only the bucket tells who holds the subscription: where that is another instance, the endpoint is to
+	// be closed. Until then its event is tried again.
 	Superseded(ctx context.Context, e *Endpoint, incarnation uint64)
 }
 
@@ -25,22 +27,24 @@ type Endpoints struct {
 	holder   Holder
 }
 
-// Endpoints are those of a store: its leaders are fenced by f, and what its endpoints find out is told to h.
+// Endpoints are those of a store: its leaders are fenced by f, and what its endpoints find out is told to
+// h.
 func (d *Delivery) Endpoints(f *Fence, h Holder) *Endpoints {
 	return &Endpoints{delivery: d, fence: f, holder: h}
 }
 
 // Start is what an endpoint begins with.
 type Start struct {
-	// Subscription is whose events they are. Its store, type, selector and name must not change; nothing else of it is read.
+	// Subscription is whose events they are. Its store, type, selector and name must not change; nothing
+	// else of it is read.
 	Subscription *subscription.Subscription
 	Number       uint64                // of the deliver subject, unique in the instance
 	At           registration.Position // where the holder before stopped; zero: not known
 	After        <-chan struct{}       // closed when the endpoint before this one has nothing in hand; nil: there was none
 }
 
-// Endpoint is one start of a proxy as a receiver of events. Its forwarder is made with the first message, or when it is known where
-// the holder before stopped. It is safe for concurrent use.
+// Endpoint is one start of a proxy as a receiver of events. Its forwarder is made with the first message,
+// or when it is known where the holder before stopped. It is safe for concurrent use.
 type Endpoint struct {
 	store        *Endpoints
 	subscription *subscription.Subscription
@@ -77,8 +81,8 @@ func (e *Endpoint) identity() subscription.Subscription {
 	return subscription.Subscription{Store: s.Store, Type: s.Type, Selector: s.Selector, Name: s.Name}
 }
 
-// SetIncarnation tells which registration names the endpoint, before that is written: an emitter may send before the write is
-// acknowledged.
+// SetIncarnation tells which registration names the endpoint, before that is written: an emitter may send
+// before the write is acknowledged.
 func (e *Endpoint) SetIncarnation(n uint64) { e.incarnation.Store(n) }
 
 func (e *Endpoint) forwarder() *forwarder {
@@ -89,8 +93,8 @@ func (e *Endpoint) forwarder() *forwarder {
 	return e.flow.Load()
 }
 
-// Finish receives nothing more, as Close, but that what comes is dropped and no emitter is told that the endpoint is gone: the next
-// run of the proxy begins where this one stops.
+// Finish receives nothing more, as Close, but that what comes is dropped and no emitter is told that the
+// endpoint is gone: the next run of the proxy begins where this one stops.
 func (e *Endpoint) Finish() (drained <-chan struct{}) {
 	f := e.flow.Load()
 	if f == nil {
@@ -99,8 +103,9 @@ func (e *Endpoint) Finish() (drained <-chan struct{}) {
 	return f.close()
 }
 
-// Close receives nothing more. What waits is dropped, since it is not acknowledged; the channel is closed once what the sink had in
-// hand, of this endpoint or of one before, is done with, and acknowledged. It is nil where there never was anything.
+// Close receives nothing more. What waits is dropped, since it is not acknowledged; the channel is closed
+// once what the sink had in hand, of this endpoint or of one before, is done with, and acknowledged. It is
+// nil where there never was anything.
 func (e *Endpoint) Close() (drained <-chan struct{}) {
 	d := e.store.delivery
 	d.mu.Lock()

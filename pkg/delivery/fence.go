@@ -9,8 +9,9 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Fence is the highest term of a store's leaders that its proxies heard of: in cluster events, in records, in events that were
-// sent to them. A lower one is refused. It only rises, but for Reset. It is safe for concurrent use.
+// Fence is the highest term of a store's leaders that its proxies heard of: in cluster events, in records,
+// in events that were sent to them. A lower one is refused. It only rises, but for Reset. It is safe for
+// concurrent use.
 type Fence struct {
 	store   string
 	log     *slog.Logger
@@ -24,11 +25,11 @@ type Fence struct {
 }
 
 const (
-	// jump is how much higher than the last a term is that is warned of: leaders follow one by one. Terms of subproxy's own
-	// emitters are revisions of a bucket, and jump.
+	// jump is how much higher than the last a term is that is warned of: leaders follow one by one. Terms
+	// of subproxy's own emitters are revisions of a bucket, and jump.
 	jump = 1000
-	// voidFor is how long after a reset a record may still have the term of before: one of another instance that is reset
-	// later, or of a write that was under way. By then all are written again.
+	// voidFor is how long after a reset a record may still have the term of before: one of another instance
+	// that is reset later, or of a write that was under way. By then all are written again.
 	voidFor = time.Minute
 	// warnEvery is how often each kind of warning is logged at the most.
 	warnEvery = time.Minute

@@ -7,8 +7,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Between resets the term only rises; right after one no record of before brings the old term back, and a leader that is heard
-// of does.
+// Between resets the term only rises; right after one no record of before brings the old term back, and a
+// leader that is heard of does.
 func TestTermsOnlyRiseBetweenResets(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f, now := &Fence{}, time.Unix(1, 0)

@@ -13,9 +13,9 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// forwarder takes a proxy's events in order, hands them to the sink one after the other, and acknowledges what that accepted. A
-// sink that never waits is served where the event arrives; any other, and one that fails, by a worker that lives
-// while there is something to do.
+// forwarder takes a proxy's events in order, hands them to the sink one after the other, and acknowledges
+// what that accepted. A sink that never waits is served where the event arrives; any other, and one that
+// fails, by a worker that lives while there is something to do.
 type forwarder struct {
 	*Endpoint
 	d            *Delivery

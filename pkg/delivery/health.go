@@ -6,7 +6,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/sink"
 )
 
-// health is whether a sink accepts events, and whether the holder was told that it doesn't. It is a plain value; the zero value is well.
+// health is whether a sink accepts events, and whether the holder was told that it doesn't. It is a plain
+// value; the zero value is well.
 type health struct {
 	failures uint64 // attempts that failed, in all
 	failing  int    // attempts in a row that failed, or whose events are parked
@@ -17,7 +18,8 @@ type health struct {
 // tellAfter is how many attempts in a row fail before it is said.
 const tellAfter = 3
 
-// fail notes an attempt that failed, and reports whether to tell the holder. That a permission is missing is said at once.
+// fail notes an attempt that failed, and reports whether to tell the holder. That a permission is missing
+// is said at once.
 func (h *health) fail(err error) (tell bool) {
 	h.failures++
 	h.failing++
@@ -34,7 +36,8 @@ func (h *health) setTold() (tell bool) {
 	return tell
 }
 
-// holdUp notes that an event is neither accepted nor parked, and reports whether to tell the holder, which is once for each event.
+// holdUp notes that an event is neither accepted nor parked, and reports whether to tell the holder, which
+// is once for each event.
 func (h *health) holdUp() (tell bool) {
 	tell = !h.unparked
 	h.unparked, h.told = true, true
@@ -47,7 +50,8 @@ func (h *health) park() {
 	h.told = true
 }
 
-// recover notes that the sink accepted an event. It reports whether it failed before, and whether to tell the holder that it doesn't now.
+// recover notes that the sink accepted an event. It reports whether it failed before, and whether to tell
+// the holder that it doesn't now.
 func (h *health) recover() (failed, tell bool) {
 	failed, tell = h.failing > 0, h.told
 	h.failing, h.told = 0, false

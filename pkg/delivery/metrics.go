@@ -10,7 +10,8 @@ type Metrics struct {
 	Parked    prometheus.Counter
 }
 
-// NewMetrics registers the metrics. A nil registerer leaves them unregistered, for tests and short-lived commands.
+// NewMetrics registers the metrics. A nil registerer leaves them unregistered, for tests and short-lived
+// commands.
 func NewMetrics(registerer prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		Received:  counterVec("events_received_total", "Events from emitters, by what was made of them.", "verdict"),

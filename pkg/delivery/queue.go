@@ -2,8 +2,8 @@ package delivery
 
 import "github.com/exesdb/subproxy/pkg/sink"
 
-// queue is the events of one endpoint that wait for its sink, in order, and the endpoint's seat in the waiting room, where the events take
-// memory. The forwarder's mutex guards it, but for the seat.
+// queue is the events of one endpoint that wait for its sink, in order, and the endpoint's seat in the
+// waiting room, where the events take memory. The forwarder's mutex guards it, but for the seat.
 type queue struct {
 	room      *waitingRoom
 	forwarder *forwarder // requests the events that there was no room for

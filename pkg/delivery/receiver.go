@@ -2,13 +2,14 @@ package delivery
 
 import "github.com/exesdb/subproxy/pkg/registration"
 
-// Receiver is the proxy's side of the hand-off: it decides which of the events that arrive on a deliver subject are forwarded. It is
-// a plain value; the zero value has forwarded nothing.
+// Receiver is the proxy's side of the hand-off: it decides which of the events that arrive on a deliver
+// subject are forwarded. It is a plain value; the zero value has forwarded nothing.
 //
-// Each start of a proxy has a deliver subject of its own. So an emitter that sends there knows of this start, and begins at the
-// subscription's checkpoint. The first event it sends has no predecessor (prev 0), and is the only one that a receiver forwards
-// which has forwarded nothing. From then on an event is forwarded only if its predecessor is the event forwarded last. So no event
-// is skipped and none is forwarded twice, whatever the network does, and however many emitters believe that they lead: the fence
+// Each start of a proxy has a deliver subject of its own. So an emitter that sends there knows of this
+// start, and begins at the subscription's checkpoint. The first event it sends has no predecessor (prev 0),
+// and is the only one that a receiver forwards which has forwarded nothing. From then on an event is
+// forwarded only if its predecessor is the event forwarded last. So no event is skipped and none is
+// forwarded twice, whatever the network does, and however many emitters believe that they lead: the fence
 // refuses those that do not know the latest term.
 type Receiver struct {
 	Fence uint64 // highest term seen
@@ -18,8 +19,8 @@ type Receiver struct {
 	epoch string // the history of the store that Last is of, where an emitter has told
 }
 
-// ReceiverAt is the receiver of a proxy that another one handed its subscription over to: it goes on after what the sink of the
-// other one accepted.
+// ReceiverAt is the receiver of a proxy that another one handed its subscription over to: it goes on after
+// what the sink of the other one accepted.
 func ReceiverAt(p registration.Position) Receiver {
 	return Receiver{Last: p.Accepted, begun: p.Accepted > 0, epoch: p.Epoch}
 }
@@ -60,8 +61,8 @@ func (r *Receiver) Receive(term, sequence, prev uint64) Decision {
 	}
 }
 
-// Answer prepares the answer to an emitter's question, which is Last. Where the question is about another history of the store, the
-// receiver forgets what was forwarded: the same sequences are other events now.
+// Answer prepares the answer to an emitter's question, which is Last. Where the question is about another
+// history of the store, the receiver forgets what was forwarded: the same sequences are other events now.
 func (r *Receiver) Answer(term uint64, epoch string) (forgot, stale bool) {
 	if r.stale(term) {
 		return false, true
@@ -77,8 +78,9 @@ func (r *Receiver) Answer(term uint64, epoch string) (forgot, stale bool) {
 	return forgot, false
 }
 
-// Rewind goes back to what was accepted, and may be 0: what came after it is lost, and its sender is asked for it. What is under way
-// from that sender is a gap that it knows of. So an event that was to be forwarded, and can't be, is given back with those before it.
+// Rewind goes back to what was accepted, and may be 0: what came after it is lost, and its sender is asked
+// for it. What is under way from that sender is a gap that it knows of. So an event that was to be
+// forwarded, and can't be, is given back with those before it.
 func (r *Receiver) Rewind(accepted uint64) {
 	r.gapAt = r.Last
 	r.Last, r.begun = accepted, accepted > 0

@@ -7,12 +7,14 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// waitingRoom is the memory for events that wait for their sinks, of all endpoints together, in three parts. One half of it is for endpoints whose
-// sink failed last, so that subscribers who are away hold up nobody else; an eighth is for small events of all others, so that these wait for
-// no line of large ones. An event without room is not taken. Its endpoint waits for its turn, and its emitter is asked for the event then: there
-// is room promised for it.
+// waitingRoom is the memory for events that wait for their sinks, of all endpoints together, in three
+// parts. One half of it is for endpoints whose sink failed last, so that subscribers who are away hold up
+// nobody else; an eighth is for small events of all others, so that these wait for no line of large ones.
+// An event without room is not taken. Its endpoint waits for its turn, and its emitter is asked for the
+// event then: there is room promised for it.
 //
-// Invariant: what a part holds and has promised is no more than the part, or one event. It is safe for concurrent use.
+// Invariant: what a part holds and has promised is no more than the part, or one event. It is safe for
+// concurrent use.
 type waitingRoom struct {
 	freed chan struct{} // holds one signal: an endpoint that waits may have its turn; never closed
 
@@ -71,13 +73,15 @@ type load struct {
 }
 
 const (
-	// eventBytes and headerBytes are what an event, and each of its headers, takes beside what it is on the wire.
+	// eventBytes and headerBytes are what an event, and each of its headers, takes beside what it is on the
+	// wire.
 	eventBytes  = 1024
 	headerBytes = 100
 	// smallEvent is the most that a small one takes.
 	smallEvent = 16 << 10
-	// promiseFor is how long room is kept for an event that was asked for. Then its emitter has to ask. Hundreds of large events that
-	// are asked for at once take seconds to come, and one that comes too late is sent in vain.
+	// promiseFor is how long room is kept for an event that was asked for. Then its emitter has to ask.
+	// Hundreds of large events that are asked for at once take seconds to come, and one that comes too late
+	// is sent in vain.
 	promiseFor = 10 * time.Second
 )
 
@@ -209,8 +213,8 @@ func (m *waitingRoom) wake() {
 	}
 }
 
-// retries notes that an endpoint's sink failed, and reports whether the endpoint may keep its events. It may not where there is no room for them
-// in the other part, or others wait for theirs: then it rests.
+// retries notes that an endpoint's sink failed, and reports whether the endpoint may keep its events. It
+// may not where there is no room for them in the other part, or others wait for theirs: then it rests.
 func (m *waitingRoom) retries(of *queue) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -309,7 +313,8 @@ func (m *waitingRoom) drop(s *seat) {
 	s.number++
 }
 
-// next promises room to an endpoint whose turn it is, and returns that endpoint; nil: there is no room, or none waits.
+// next promises room to an endpoint whose turn it is, and returns that endpoint; nil: there is no room, or
+// none waits.
 func (m *waitingRoom) next(now time.Time) *queue {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -20,8 +20,9 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// Whatever endpoints take, fail with, drop and are asked for: no part holds and promises more than it may, or more than one event; what
-// is counted is what is there; and once the sinks accept, each endpoint gets all its events.
+// Whatever endpoints take, fail with, drop and are asked for: no part holds and promises more than it may,
+// or more than one event; what is counted is what is there; and once the sinks accept, each endpoint gets
+// all its events.
 func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		budget := rapid.Int64Range(2000, 30000).Draw(t, "budget")
@@ -127,7 +128,8 @@ func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 				check()
 			},
 		})
-		// The sinks accept from now on, and emitters send what they are asked for, and ask where they hear nothing.
+		// The sinks accept from now on, and emitters send what they are asked for, and ask where they hear
+		// nothing.
 		for round := 0; ; round++ {
 			missing := 0
 			for _, f := range endpoints {
@@ -161,7 +163,8 @@ func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 	})
 }
 
-// A small event is taken while large ones wait for their turns, as long as small ones have room; what is behind that waits as well.
+// A small event is taken while large ones wait for their turns, as long as small ones have room; what is
+// behind that waits as well.
 func TestSmallEventsWaitForNoLineOfLargeOnes(t *testing.T) {
 	room := newWaitingRoom(1 << 20)
 	takes := func(f *queue, size int) bool {
@@ -399,8 +402,9 @@ func (s absentSink) Ready(context.Context) error {
 	return sink.ErrNotSent
 }
 
-// TestSubscribersWhoAreAwayDoNotStandInLine: where there is no room for an event, it is asked for once somebody listens, and not before. So
-// it is sent to each endpoint at most twice, and an endpoint whose subscriber is there never waits for those of the others.
+// TestSubscribersWhoAreAwayDoNotStandInLine: where there is no room for an event, it is asked for once
+// somebody listens, and not before. So it is sent to each endpoint at most twice, and an endpoint whose
+// subscriber is there never waits for those of the others.
 func TestSubscribersWhoAreAwayDoNotStandInLine(t *testing.T) {
 	const endpoints, size, budget = 50, 200 << 10, 1 << 20
 	a := newAbsent(t, endpoints, budget)
@@ -432,7 +436,8 @@ func TestSubscribersWhoAreAwayDoNotStandInLine(t *testing.T) {
 	}
 }
 
-// TestRefusedEventIsParkedThoughMemoryIsShort: attempts count over the times that the event is dropped and sent again.
+// TestRefusedEventIsParkedThoughMemoryIsShort: attempts count over the times that the event is dropped and
+// sent again.
 func TestRefusedEventIsParkedThoughMemoryIsShort(t *testing.T) {
 	const endpoints, size, budget = 10, 400 << 10, 1 << 20
 	a := newAbsent(t, endpoints, budget)

@@ -11,7 +11,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/sink"
 )
 
-// worker delivers what is queued, while there is something to do. The forwarder's mutex guards it, but for the attempts.
+// worker delivers what is queued, while there is something to do. The forwarder's mutex guards it, but for
+// the attempts.
 type worker struct {
 	f        *forwarder
 	running  bool
@@ -61,14 +62,15 @@ func (w *worker) work(ctx context.Context) {
 	}
 }
 
-// A sink that takes several events at once is handed so many. For each batch a nats-server (2.15) makes a store of its own, 5 ms,
-// in which it takes 25 to 40 events one by one.
+// A sink that takes several events at once is handed so many. For each batch a nats-server (2.15) makes a
+// store of its own, 5 ms, in which it takes 25 to 40 events one by one.
 const (
 	leastBatch = 64
 	maxBatch   = 256
 )
 
-// next are the events to deliver now, more than one only for a sink that takes them together. None ends the worker.
+// next are the events to deliver now, more than one only for a sink that takes them together. None ends the
+// worker.
 func (w *worker) next() ([]queued, sink.Batcher) {
 	w.f.mu.Lock()
 	defer w.f.mu.Unlock()
@@ -95,8 +97,8 @@ func (w *worker) next() ([]queued, sink.Batcher) {
 	return nil, nil
 }
 
-// deliverBatch hands over several events. It reports false where not even the first was accepted: that one has to be
-// delivered by itself, with whatever its refusal entails.
+// deliverBatch hands over several events. It reports false where not even the first was accepted: that one
+// has to be delivered by itself, with whatever its refusal entails.
 func (w *worker) deliverBatch(ctx context.Context, to sink.Batcher, batch []queued) bool {
 	events := make([]*sink.Event, len(batch))
 	for i := range batch {
@@ -145,8 +147,8 @@ func (t *attempts) wait() time.Duration {
 	return backoff.Spread(redelivering.After(t.count), backoff.Jitter())
 }
 
-// deliver tries until the event is accepted or parked. It reports false where the proxy stopped before, or has dropped the event since
-// there is too little memory to hold it.
+// deliver tries until the event is accepted or parked. It reports false where the proxy stopped before, or
+// has dropped the event since there is too little memory to hold it.
 func (w *worker) deliver(ctx context.Context, q *queued) bool {
 	t := &w.attempts
 	if t.sequence != q.event.Sequence || t.history != q.history || t.sequence == 0 {
@@ -198,9 +200,9 @@ func (w *worker) pause(wait time.Duration) bool {
 	}
 }
 
-// keep is called after an attempt that failed, and reports whether its event stays in memory. Where memory is short the forwarder drops all
-// that it has: its emitter is asked for it again, after what was accepted. What the emitter would not send again stays, which are events of
-// a history of the store that is no more.
+// keep is called after an attempt that failed, and reports whether its event stays in memory. Where memory
+// is short the forwarder drops all that it has: its emitter is asked for it again, after what was accepted.
+// What the emitter would not send again stays, which are events of a history of the store that is no more.
 func (w *worker) keep() bool {
 	w.f.mu.Lock()
 	defer w.f.mu.Unlock()
@@ -212,7 +214,8 @@ func (w *worker) keep() bool {
 	return false
 }
 
-// repose waits, with nothing in memory, until the sink may take the event that was dropped, and then for its turn to ask for it.
+// repose waits, with nothing in memory, until the sink may take the event that was dropped, and then for
+// its turn to ask for it.
 func (w *worker) repose(ctx context.Context) {
 	for {
 		w.f.mu.Lock()
@@ -263,8 +266,8 @@ func (w *worker) heldUp(reason string) {
 	}
 }
 
-// What is sent again is bounded in bytes a second, for all sinks together: thousands of large events for subscribers that hang would
-// take from all others what a server can carry.
+// What is sent again is bounded in bytes a second, for all sinks together: thousands of large events for
+// subscribers that hang would take from all others what a server can carry.
 const resentPerSecond = 32 << 20
 
 // resent takes an attempt that failed, and returns how long the next one has to wait for its turn.

@@ -1,5 +1,6 @@
-// Package digest logs what may happen to thousands of events of a store, such as being refused and parked, as few lines: each
-// message at once the first time, and then once an interval, with how many there were meanwhile.
+// Package digest logs what may happen to thousands of events of a store, such as being refused and parked,
+// as few lines: each message at once the first time, and then once an interval, with how many there were
+// meanwhile.
 package digest
 
 import (

@@ -49,7 +49,8 @@ func (r *rules) write(now time.Time, fx *effects) {
 	r.lease.Keep(r.mine, !r.wins, now, &fx.Effects)
 }
 
-// contend waits for the lease to be free, and takes it. A lease of this candidate that leads nobody is free.
+// contend waits for the lease to be free, and takes it. A lease of this candidate that leads nobody is
+// free.
 func (r *rules) contend(now time.Time, fx *effects) {
 	at := r.holdOff
 	switch k := &r.lease; {

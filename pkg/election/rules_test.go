@@ -185,8 +185,8 @@ func TestWhateverHappensOneLeadsAndTermsGrow(t *testing.T) {
 		}
 		if purge := actions["purge"]; w.lossy {
 			actions["purge"] = func(t *rapid.T) {
-				// Terms that are ahead of the bucket's revisions are safe from a write that has overtaken a purge
-				// only by luck.
+				// Terms that are ahead of the bucket's revisions are safe from a write that has overtaken a
+				// purge only by luck.
 				w.ForgetLate()
 				if w.Writing() {
 					t.Skip("a write is on its way")

@@ -18,19 +18,22 @@ import (
 var (
 	// ErrWrongVersion is returned where a stream id is not at the version that an append expects.
 	ErrWrongVersion = errors.New("wrong expected version")
-	// ErrOtherEvent is returned where another event was stored under the id within the duplicate window: nothing was stored.
+	// ErrOtherEvent is returned where another event was stored under the id within the duplicate window:
+	// nothing was stored.
 	ErrOtherEvent = errors.New("the id is that of another event")
 )
 
 // AnyVersion is the expected version of an append that expects nothing.
 const AnyVersion = -1
 
-// Append stores an event and returns its sequence in the store. Expected, unless it is AnyVersion, is the store's sequence
-// of the stream id's last event, 0 where there must be none; otherwise the error is ErrWrongVersion.
+// Append stores an event and returns its sequence in the store. Expected, unless it is AnyVersion, is the
+// store's sequence of the stream id's last event, 0 where there must be none; otherwise the error is
+// ErrWrongVersion.
 //
-// The event's id makes the append idempotent within the stream's duplicate window: the same event again is not stored, and
-// its first sequence is returned. With an expected version it is idempotent for as long as the event is there, on any
-// number of replicas. (A stream of one replica looks at the version before it looks at the id, one of three at the id first.)
+// The event's id makes the append idempotent within the stream's duplicate window: the same event again is
+// not stored, and its first sequence is returned. With an expected version it is idempotent for as long as
+// the event is there, on any number of replicas. (A stream of one replica looks at the version before it
+// looks at the id, one of three at the id first.)
 func Append(ctx context.Context, js jetstream.JetStream, e *event.Event, expected int64) (sequence uint64, err error) {
 	m := e.Message(event.Subject(e.Store, e.Stream, e.Type))
 	m.Header[jetstream.MsgIDHeader] = []string{e.ID}
@@ -62,7 +65,8 @@ func isWrongVersion(err *jetstream.APIError) bool {
 	return err.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || err.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant
 }
 
-// isStored looks whether what the server takes for a duplicate is one. A message that is gone by now is taken for the event.
+// isStored looks whether what the server takes for a duplicate is one. A message that is gone by now is
+// taken for the event.
 func isStored(ctx context.Context, js jetstream.JetStream, stream string, sequence uint64, m *nats.Msg) error {
 	id := m.Header.Get(jetstream.MsgIDHeader)
 	there, err := feed.NewDirect(js, stream).Get(ctx, sequence)
@@ -77,8 +81,8 @@ func isStored(ctx context.Context, js jetstream.JetStream, stream string, sequen
 	return nil
 }
 
-// storedAfter returns the sequence of the event where it is the one that follows the expected one in its stream id: an
-// append of it that succeeded before moved the version on. 0: it is another.
+// storedAfter returns the sequence of the event where it is the one that follows the expected one in its
+// stream id: an append of it that succeeded before moved the version on. 0: it is another.
 func storedAfter(ctx context.Context, js jetstream.JetStream, expected uint64, m *nats.Msg) (uint64, error) {
 	stream, err := js.StreamNameBySubject(ctx, m.Subject)
 	if err != nil {
@@ -97,7 +101,8 @@ func storedAfter(ctx context.Context, js jetstream.JetStream, expected uint64, m
 	return 0, nil
 }
 
-// isSame reports whether a stored message is the event that the other one would store. The time is when an append was tried.
+// isSame reports whether a stored message is the event that the other one would store. The time is when an
+// append was tried.
 func isSame(there *feed.Message, m *nats.Msg) bool {
 	return there.Subject == m.Subject && there.Header.Get(jetstream.MsgIDHeader) == m.Header.Get(jetstream.MsgIDHeader) && bytes.Equal(there.Data, m.Data)
 }

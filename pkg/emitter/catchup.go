@@ -24,11 +24,12 @@ type eventReader interface {
 	read(t *segment)
 }
 
-// catchUp is who is shown which events: the tail, to which those are attached that have everything, and passes, which read old events for
-// the others. It starts no goroutine, asks no clock, and knows no NATS.
+// catchUp is who is shown which events: the tail, to which those are attached that have everything, and
+// passes, which read old events for the others. It starts no goroutine, asks no clock, and knows no NATS.
 //
-// Invariant: a subscription that runs, has room for an event and is attached to no segment waits here. What is attached is attached to the tail or to one
-// of these passes. So where anybody waits, somebody reads, or a pass begins as soon as there may be another.
+// Invariant: a subscription that runs, has room for an event and is attached to no segment waits here. What
+// is attached is attached to the tail or to one of these passes. So where anybody waits, somebody reads, or
+// a pass begins as soon as there may be another.
 type catchUp struct {
 	sender  eventSender
 	reader  eventReader
@@ -58,8 +59,8 @@ func (c *catchUp) waits(s *sub) bool {
 // forget is for a subscription that is served, or is no longer to be.
 func (c *catchUp) forget(s *sub) { delete(c.waiting, s) }
 
-// begin begins a pass where the one furthest behind is. Those further on get on when it comes by. It is nil where nobody waits, or
-// there are passes enough.
+// begin begins a pass where the one furthest behind is. Those further on get on when it comes by. It is nil
+// where nobody waits, or there are passes enough.
 func (c *catchUp) begin(ctx context.Context) *segment {
 	if len(c.waiting) == 0 || len(c.passes) >= maxPasses {
 		return nil
@@ -100,7 +101,8 @@ func (c *catchUp) end(t *segment) {
 	}
 }
 
-// over notes that the stream has nothing between the segment's end and a sequence, and shows that to those that are attached.
+// over notes that the stream has nothing between the segment's end and a sequence, and shows that to those
+// that are attached.
 func (c *catchUp) over(t *segment, to uint64) {
 	if to <= t.high {
 		return
@@ -134,7 +136,8 @@ func (c *catchUp) judged(h *hole, first uint64) {
 		}
 	}
 	for _, s := range h.waiting {
-		// By now the segment may have forgotten it. The next one has a hole of its own there, of which nothing is to be asked again.
+		// By now the segment may have forgotten it. The next one has a hole of its own there, of which
+		// nothing is to be asked again.
 		if s.loss.stopped == h && c.gaps.pass(s, h) {
 			s.loss.stopped = nil
 			c.gaps.clear(s, h.span)

@@ -21,8 +21,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// catchingUp is a leader with its passes, windows and tail, a stream that it reads when the test says so, and a proxy for each of its
-// subscriptions. Only NATS is not there.
+// catchingUp is a leader with its passes, windows and tail, a stream that it reads when the test says so,
+// and a proxy for each of its subscriptions. Only NATS is not there.
 type catchingUp struct {
 	reader  // what is not asked for here
 	t       *rapid.T
@@ -118,7 +118,8 @@ func (w *catchingUp) turn() {
 	w.check()
 }
 
-// data are shared: a big event counts as much as it is long, and costs nothing. The tail holds 64 of the middle ones.
+// data are shared: a big event counts as much as it is long, and costs nothing. The tail holds 64 of the
+// middle ones.
 var data = make([]byte, 1<<20)
 
 func (w *catchingUp) append(typ string, size int) {
@@ -277,7 +278,8 @@ func (p *proxyEnd) listen() {
 	}
 }
 
-// check holds the invariant: where a subscription runs and has room, it is served, or somebody reads for it, or will.
+// check holds the invariant: where a subscription runs and has room, it is served, or somebody reads for
+// it, or will.
 func (w *catchingUp) check() {
 	l := w.leader
 	for _, p := range w.order {
@@ -391,7 +393,8 @@ func (w *catchingUp) verify() {
 	}
 }
 
-// TestNobodyWaitsWhereNobodyReads drives the real leader's passes, windows, arrivals, acknowledgements and pages in any order.
+// TestNobodyWaitsWhereNobodyReads drives the real leader's passes, windows, arrivals, acknowledgements and
+// pages in any order.
 func TestNobodyWaitsWhereNobodyReads(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

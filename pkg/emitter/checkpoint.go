@@ -22,8 +22,8 @@ type Checkpoint struct {
 }
 
 const (
-	// skipAfter is how many events of no interest a checkpoint lets pass before it moves over them, so that a new leader need
-	// not look at them again.
+	// skipAfter is how many events of no interest a checkpoint lets pass before it moves over them, so that
+	// a new leader need not look at them again.
 	skipAfter    = 10_000
 	checkpointIO = 5 * time.Second
 	// finishWithin bounds the writing of checkpoints at the end: 10,000 take a tenth of a second.
@@ -73,7 +73,8 @@ func (l *leader) bucketEmptied(anew bool) {
 	l.checkpoints.writeAll(l.subs.byKey, anew)
 }
 
-// lookForBucket finds out whether the bucket of checkpoints is there, and writes all of them again where it was not.
+// lookForBucket finds out whether the bucket of checkpoints is there, and writes all of them again where it
+// was not.
 func (l *leader) lookForBucket(now time.Time) {
 	if !l.checkpoints.isBucketDue(now) {
 		return
@@ -147,7 +148,8 @@ func (l *leader) sayOthers(got []loaded) {
 	}
 }
 
-// dropFormer deletes the checkpoint that another has taken the place of, unless a subscription is registered under its key.
+// dropFormer deletes the checkpoint that another has taken the place of, unless a subscription is
+// registered under its key.
 func (l *leader) dropFormer(s *sub) {
 	was := s.checkpoint.former
 	s.checkpoint.former = former{}

@@ -8,21 +8,24 @@ import (
 )
 
 const (
-	// DefaultCheckpointInterval is how often checkpoints are written: what was acknowledged since is sent again after a leader
-	// was killed, and dropped by proxies that live.
+	// DefaultCheckpointInterval is how often checkpoints are written: what was acknowledged since is sent
+	// again after a leader was killed, and dropped by proxies that live.
 	DefaultCheckpointInterval = 200 * time.Millisecond
 	// maxWrites bounds how many are written together; with the interval it bounds the rate.
 	maxWrites = 2000
-	// pointsInterval is how often it is looked whether the bucket of checkpoints is there: nothing may be written to it for long.
+	// pointsInterval is how often it is looked whether the bucket of checkpoints is there: nothing may be
+	// written to it for long.
 	pointsInterval = 5 * time.Second
 )
 
-// checkpoints says which checkpoints of a leader's subscriptions are to be read, which have moved and are to be written, and what
-// follows from a write's results. It is a plain value: it reads and writes nothing, and knows no clock. The leader does what due,
-// isBucketDue and toRead say, one write and one read at a time, and tells what came of it. The leader's loop owns it.
+// checkpoints says which checkpoints of a leader's subscriptions are to be read, which have moved and are
+// to be written, and what follows from a write's results. It is a plain value: it reads and writes nothing,
+// and knows no clock. The leader does what due, isBucketDue and toRead say, one write and one read at a
+// time, and tells what came of it. The leader's loop owns it.
 //
-// Invariant: a checkpoint is written on the condition that the bucket holds what was seen there last, and never while a later
-// term is suspected. So a leader that is deposed writes over no checkpoint of the leader after it.
+// Invariant: a checkpoint is written on the condition that the bucket holds what was seen there last, and
+// never while a later term is suspected. So a leader that is deposed writes over no checkpoint of the
+// leader after it.
 type checkpoints struct {
 	dirty     map[*sub]struct{} // moved since they were written
 	unread    []*sub            // to be read
@@ -83,7 +86,8 @@ type batch struct {
 	writes []kv.Write
 }
 
-// due takes what is to be written next, at most maxWrites of it; it is empty while a write is under way, or a later term suspected.
+// due takes what is to be written next, at most maxWrites of it; it is empty while a write is under way, or
+// a later term suspected.
 func (c *checkpoints) due(now time.Time, by stamp) (b batch) {
 	if c.writing || c.suspended {
 		return b
@@ -134,8 +138,8 @@ type outcome struct {
 	later   uint64
 }
 
-// wrote takes the results of a batch; anew says that the bucket was gone and is made anew. A later term in the outcome is one that a
-// checkpoint in the bucket has: the leader may be deposed.
+// wrote takes the results of a batch; anew says that the bucket was gone and is made anew. A later term in
+// the outcome is one that a checkpoint in the bucket has: the leader may be deposed.
 func (c *checkpoints) wrote(b batch, results []written, anew bool, term uint64) (o outcome) {
 	c.writing = false
 	o.emptied = anew
@@ -148,7 +152,8 @@ func (c *checkpoints) wrote(b batch, results []written, anew bool, term uint64) 
 			o.stored = append(o.stored, s)
 			continue
 		case r.found != nil && r.found.err == nil:
-			// A later leader's, this one's own of which the acknowledgement was lost, or somebody's by hand.
+			// A later leader's, this one's own of which the acknowledgement was lost, or somebody's by
+			// hand.
 			s.checkpoint.revision = r.found.at
 			o.emptied = o.emptied || r.found.at == 0 && b.writes[i].Revision > 0 // not deleted, which leaves a marker
 			if r.found.ok && r.found.by.Term > term {
@@ -164,10 +169,12 @@ func (c *checkpoints) wrote(b batch, results []written, anew bool, term uint64) 
 	return o
 }
 
-// abandonWrite is for the end: what is under way is not waited for. It is conditional, as what is written after it.
+// abandonWrite is for the end: what is under way is not waited for. It is conditional, as what is written
+// after it.
 func (c *checkpoints) abandonWrite() { c.writing = false }
 
-// isBucketDue reports whether it is time to look whether the bucket is there, and begins that; looked ends it.
+// isBucketDue reports whether it is time to look whether the bucket is there, and begins that; looked ends
+// it.
 func (c *checkpoints) isBucketDue(now time.Time) bool {
 	if c.writing || now.Sub(c.lookedAt) < pointsInterval {
 		return false
@@ -178,8 +185,8 @@ func (c *checkpoints) isBucketDue(now time.Time) bool {
 
 func (c *checkpoints) looked() { c.writing = false }
 
-// writeAll marks every checkpoint: of those that rest nothing else would be written for a long time. Of a bucket that was made anew no
-// revision is known.
+// writeAll marks every checkpoint: of those that rest nothing else would be written for a long time. Of a
+// bucket that was made anew no revision is known.
 func (c *checkpoints) writeAll(subs map[string]*sub, anew bool) {
 	for _, s := range subs {
 		if anew {
@@ -209,8 +216,8 @@ func (c *checkpoints) toRead() []loaded {
 
 func (c *checkpoints) readEnded() { c.reading = false }
 
-// isNews reports whether a checkpoint that was read is another than this leader knows: somebody wrote or deleted it. One that
-// is missing without a trace was lost, and what is known stands for it.
+// isNews reports whether a checkpoint that was read is another than this leader knows: somebody wrote or
+// deleted it. One that is missing without a trace was lost, and what is known stands for it.
 func (c *checkpoints) isNews(got *loaded, by stamp) bool {
 	own := got.found && got.point.Term == by.term && got.point.Emitter == by.emitter
 	return got.revision > got.sub.checkpoint.revision && !own && !got.sub.checkpoint.writing

@@ -14,8 +14,9 @@ import (
 	"github.com/exesdb/subproxy/pkg/kv"
 )
 
-// pointsWorld is a bucket of checkpoints that loses writes and answers, is deleted and made anew, and leaders that succeed one another; one
-// that is deposed goes on until it learns of it. The values are the leaders' own; only NATS and the loop are not there.
+// pointsWorld is a bucket of checkpoints that loses writes and answers, is deleted and made anew, and
+// leaders that succeed one another; one that is deposed goes on until it learns of it. The values are the
+// leaders' own; only NATS and the loop are not there.
 type pointsWorld struct {
 	t       *rapid.T
 	records map[string]kv.Entry
@@ -180,8 +181,9 @@ func (l *pointsLeader) end() {
 	}
 }
 
-// TestCheckpointsAreNeverBeyondWhatWasAcknowledged drives the leaders' checkpoints against such a bucket: none is ever beyond what was
-// acknowledged, none is written over a later leader's, and in the end each is what was acknowledged.
+// TestCheckpointsAreNeverBeyondWhatWasAcknowledged drives the leaders' checkpoints against such a bucket:
+// none is ever beyond what was acknowledged, none is written over a later leader's, and in the end each is
+// what was acknowledged.
 func TestCheckpointsAreNeverBeyondWhatWasAcknowledged(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &pointsWorld{t: t, records: map[string]kv.Entry{}, acked: map[string]uint64{}, loses: rapid.Bool().Draw(t, "the bucket loses")}

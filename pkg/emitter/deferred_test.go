@@ -13,7 +13,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// questioned counts the questions to proxies of this process, and keeps in which session each subscription was asked last.
+// questioned counts the questions to proxies of this process, and keeps in which session each subscription
+// was asked last.
 type questioned struct {
 	n        int
 	sessions map[uint64]uint64

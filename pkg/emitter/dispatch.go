@@ -34,7 +34,8 @@ func (c *catchUp) dispatch(t *segment, e *entry) {
 	}
 }
 
-// replay shows a subscription what the segment has after its position. It is attached then, unless its window is full before.
+// replay shows a subscription what the segment has after its position. It is attached then, unless its
+// window is full before.
 func (c *catchUp) replay(s *sub, t *segment) {
 	for i := t.after(s.pos); i < len(t.events); i++ {
 		e := t.events[i]
@@ -71,7 +72,8 @@ func (c *catchUp) replay(s *sub, t *segment) {
 	t.attached[s] = struct{}{}
 }
 
-// resume goes on with a subscription that is not attached: on a segment that has what it wants next, or it waits for one.
+// resume goes on with a subscription that is not attached: on a segment that has what it wants next, or it
+// waits for one.
 func (c *catchUp) resume(s *sub) {
 	if s.phase != running || s.segment != nil || s.loss.stopped != nil || !s.hasRoom() {
 		return

@@ -30,7 +30,8 @@ type Store struct {
 	Layout Layout
 }
 
-// Config says what an emitter is a candidate for, and where it finds things. Stores and Candidate are required.
+// Config says what an emitter is a candidate for, and where it finds things. Stores and Candidate are
+// required.
 type Config struct {
 	Stores    []Store
 	Candidate registration.Owner // this run; its ID is new at each start
@@ -42,9 +43,8 @@ type Config struct {
 	LeaderChangedSubject    string    // default cluster.LeaderChangedSubject
 	EmitterRestartedSubject string    // default cluster.EmitterRestartedSubject
 
-	// Park keeps an event that can't be sent to a subscription, ever: it is too large with its headers. Without it such an
-	// event holds its subscription.
-	// Epoch names the history that its sequence is of.
+	// Park keeps an event that can't be sent to a subscription, ever: it is too large with its headers.
+	// Without it such an event holds its subscription. Epoch names the history that its sequence is of.
 	Park func(ctx context.Context, r *registration.Registration, e *event.Event, epoch, reason string) error
 	// Hindered is the permission that the emitter lacks, and what it stops; empty: none. It may be nil.
 	Hindered func() string
@@ -54,7 +54,8 @@ type Config struct {
 	Metrics *Metrics
 }
 
-// Local takes messages for the deliver subjects that begin with a prefix, without the way over NATS; *delivery.Delivery is one.
+// Local takes messages for the deliver subjects that begin with a prefix, without the way over NATS;
+// *delivery.Delivery is one.
 type Local interface {
 	Prefix() string
 	Offer(h event.Handoff) bool // the message is the taker's then; false: send it

@@ -93,7 +93,8 @@ func runWith(t *testing.T, js jetstream.JetStream, c Config) (*log, func()) {
 	return said, stop
 }
 
-// holder is a proxy as the contract has it, by hand: it takes what its receiver takes, and says what it is told to say.
+// holder is a proxy as the contract has it, by hand: it takes what its receiver takes, and says what it is
+// told to say.
 type holder struct {
 	t      *testing.T
 	js     jetstream.JetStream
@@ -273,7 +274,8 @@ func TestStartVersionSaysWhereToBegin(t *testing.T) {
 	zero, new, two, ten := from(0), from(-1), from(2), from(10)
 	zero.awaits(1, 2, 3)
 	two.awaits(2, 3)
-	// Where "new" began is written before anything was acknowledged, so that the next leader begins there too.
+	// Where "new" began is written before anything was acknowledged, so that the next leader begins there
+	// too.
 	eventually(t, "the place where new ones begin is kept", func() bool { return new.checkpoint() == 3 })
 	stop()
 	appendEvents(t, js, one)
@@ -437,7 +439,8 @@ func TestEventsAreSentAgainWithTheTermThatIsInForce(t *testing.T) {
 	first.awaits(1)
 	appendEvents(t, js, one) // the emitter follows the stream by now
 	first.awaits(1, 2)
-	// The other heard of a later term, such as one from before the bucket was lost; the event is in memory with its headers.
+	// The other heard of a later term, such as one from before the bucket was lost; the event is in memory
+	// with its headers.
 	late := by(subscription.ByEventType, "t")
 	late.StartVersion = 2
 	second := hold(t, js, late, func(h *holder) { h.receiver.Fence = 1000 })

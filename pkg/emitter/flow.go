@@ -1,8 +1,8 @@
 package emitter
 
-// The window is how many events of one subscription are in flight at the most. It begins small, so that 10,000 subscribers
-// that never answer hold little, doubles with each window that is acknowledged, and is halved where nothing is for a while.
-// The largest hides a round trip of 2 ms at 200,000 events a second.
+// The window is how many events of one subscription are in flight at the most. It begins small, so that
+// 10,000 subscribers that never answer hold little, doubles with each window that is acknowledged, and is
+// halved where nothing is for a while. The largest hides a round trip of 2 ms at 200,000 events a second.
 const (
 	firstWindow = 32
 	leastWindow = 1

@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	// judgeAgain is the least time between two questions where the stream begins: one whose subjects are limited is full of holes.
+	// judgeAgain is the least time between two questions where the stream begins: one whose subjects are
+	// limited is full of holes.
 	judgeAgain = 50 * time.Millisecond
 	// gapToldFor is how long a gap is told that a subscription went over.
 	gapToldFor = time.Hour
@@ -41,8 +42,9 @@ func (s span) with(o span) span {
 	return span{min(s.from, o.from), max(s.to, o.to)}
 }
 
-// hole is a span of sequences that the stream did not show to whoever read on behind it. What of it lies before the stream's first
-// message was removed by a limit or a purge; the rest was deleted on purpose, or dropped by a limit per subject: nobody can tell.
+// hole is a span of sequences that the stream did not show to whoever read on behind it. What of it lies
+// before the stream's first message was removed by a limit or a purge; the rest was deleted on purpose, or
+// dropped by a limit per subject: nobody can tell.
 type hole struct {
 	span
 	judged bool
@@ -58,7 +60,8 @@ type passage struct {
 	from uint64
 }
 
-// judge says what of the hole is gone, by the sequence of the stream's first message. It was looked up after the hole was seen.
+// judge says what of the hole is gone, by the sequence of the stream's first message. It was looked up
+// after the hole was seen.
 func (h *hole) judge(first uint64) {
 	h.judged, h.gone = true, h.from-1
 	if first > h.from {
@@ -166,7 +169,8 @@ func (g *gaps) clear(s *sub, nothing span) {
 	s.loss.passed = max(s.loss.passed, nothing.to)
 }
 
-// tellLoss counts what a subscription lost, and keeps it to be told. What was told before does not count again.
+// tellLoss counts what a subscription lost, and keeps it to be told. What was told before does not count
+// again.
 func (g *gaps) tellLoss(s *sub, gone span) {
 	if n := gone.events() - gone.and(s.loss.told).events(); n > 0 {
 		s.loss.told = s.loss.told.with(gone)
@@ -197,7 +201,8 @@ func (g *gaps) tellHold(s *sub) {
 	}
 }
 
-// toJudge takes the holes that are to be judged; none while others are. What came of it is told to catchUp.judged, or to judgeLater.
+// toJudge takes the holes that are to be judged; none while others are. What came of it is told to
+// catchUp.judged, or to judgeLater.
 func (g *gaps) toJudge(now time.Time) []*hole {
 	if len(g.open) == 0 || g.asking || now.Sub(g.askedAt) < judgeAgain {
 		return nil
@@ -217,7 +222,8 @@ func (g *gaps) wentOver(s *sub) {
 	g.over[s] = struct{}{}
 }
 
-// permit is for an operator's restart of a subscription: what it lost is seen to, and it may go on where it holds.
+// permit is for an operator's restart of a subscription: what it lost is seen to, and it may go on where it
+// holds.
 func (g *gaps) permit(s *sub, cause registration.Cause) {
 	if cause != registration.Manual {
 		return

@@ -27,8 +27,8 @@ type claimant struct {
 	deposed         bool
 }
 
-// start is one start of the proxy, with a deliver subject and an incarnation of its own. One that is superseded goes on for a
-// while with what it has in hand.
+// start is one start of the proxy, with a deliver subject and an incarnation of its own. One that is
+// superseded goes on for a while with what it has in hand.
 type start struct {
 	receiver delivery.Receiver
 	hand     []uint64 // taken, and not with the subscriber yet
@@ -42,8 +42,8 @@ type start struct {
 // forwarded is an event that the subscriber got, and from which start.
 type forwarded struct{ sequence, incarnation uint64 }
 
-// handoff is one subscription: the events that match it, the checkpoint, leaders, the proxy's starts, the channel between, and a
-// subscriber that drops what an older incarnation sends than it has seen.
+// handoff is one subscription: the events that match it, the checkpoint, leaders, the proxy's starts, the
+// channel between, and a subscriber that drops what an older incarnation sends than it has seen.
 type handoff struct {
 	t          *rapid.T
 	events     []uint64
@@ -92,7 +92,8 @@ func (h *handoff) send(l *claimant) {
 	h.packets = append(h.packets, packet{l.id, l.proxy, l.session, l.term, sequence, l.sender.Send(sequence)})
 }
 
-// ask begins a session: what was sent is forgotten, and nothing is sent before the proxy has said what it took.
+// ask begins a session: what was sent is forgotten, and nothing is sent before the proxy has said what it
+// took.
 func (h *handoff) ask(l *claimant) {
 	if l.deposed {
 		return
@@ -134,8 +135,8 @@ func (h *handoff) arrive(p packet) {
 	}
 }
 
-// forward hands the subscriber the next event that a start has in hand. The proxy takes it for accepted, also where the
-// subscriber knows better: it has no word from it.
+// forward hands the subscriber the next event that a start has in hand. The proxy takes it for accepted,
+// also where the subscriber knows better: it has no word from it.
 func (h *handoff) forward(incarnation uint64) {
 	s := h.starts[incarnation-1]
 	if len(s.hand) == 0 {
@@ -178,9 +179,9 @@ func (h *handoff) answered(a reply) {
 	}
 }
 
-// check holds what was delivered against the events: every start of the proxy gets them in order, without a gap, and begins
-// no later than after the last one that any start was given; none comes after one of a later start; and the checkpoint has
-// not passed any that was not delivered.
+// check holds what was delivered against the events: every start of the proxy gets them in order, without a
+// gap, and begins no later than after the last one that any start was given; none comes after one of a
+// later start; and the checkpoint has not passed any that was not delivered.
 func (h *handoff) check() {
 	delivered, last := map[uint64]bool{}, forwarded{}
 	for _, d := range h.delivered {
@@ -204,9 +205,10 @@ func (h *handoff) check() {
 	}
 }
 
-// TestEveryEventOnceAndInOrder puts a channel between emitters and a proxy that loses, repeats and reorders, restarts either
-// side, and lets deposed leaders and superseded proxies go on. Within one start of the proxy each event is delivered once and
-// in order; over its starts none is lost; and once the channel behaves, everything arrives.
+// TestEveryEventOnceAndInOrder puts a channel between emitters and a proxy that loses, repeats and
+// reorders, restarts either side, and lets deposed leaders and superseded proxies go on. Within one start
+// of the proxy each event is delivered once and in order; over its starts none is lost; and once the
+// channel behaves, everything arrives.
 func TestEveryEventOnceAndInOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		h := &handoff{t: t, starts: []*start{{}}, known: 1}
@@ -259,7 +261,8 @@ func TestEveryEventOnceAndInOrder(t *testing.T) {
 				}
 			},
 			"skip": func(*rapid.T) {
-				// What is level and idle moves its checkpoint over what nobody wants, up to the stream's end.
+				// What is level and idle moves its checkpoint over what nobody wants, up to the stream's
+				// end.
 				l := h.leaders[len(h.leaders)-1]
 				if n := len(h.events); l.sender.Idle() && (n == 0 || l.sender.Acked >= h.events[n-1]) {
 					l.sender.Skip(sequence)

@@ -26,8 +26,8 @@ type history struct {
 	heard     feed.Witness // the last message of the tail, since the feed said last that the stream is another
 }
 
-// ends are the witnesses for a checkpoint: the first one known, and the last message, since a checkpoint must not be beyond what
-// proves it.
+// ends are the witnesses for a checkpoint: the first one known, and the last message, since a checkpoint
+// must not be beyond what proves it.
 func (h *history) ends(doubtful bool) []feed.Witness {
 	known := h.known
 	if !doubtful {
@@ -40,7 +40,8 @@ func (h *history) ends(doubtful bool) []feed.Witness {
 	return all
 }
 
-// see takes messages that the stream has. While it is in doubt which history that is, they prove nothing of this one.
+// see takes messages that the stream has. While it is in doubt which history that is, they prove nothing of
+// this one.
 func (h *history) see(seen []feed.Witness, doubtful bool) {
 	if doubtful {
 		h.unsure.Add(seen...)
@@ -75,8 +76,9 @@ func (h *history) begin(epoch string, upTo uint64) {
 	h.epoch, h.first = epoch, 0
 }
 
-// successor is the epoch to go on with where one is recorded, and up to where it has the events of that one. Where nothing is proven the creation
-// time decides, as it does for what versions before have recorded.
+// successor is the epoch to go on with where one is recorded, and up to where it has the events of that
+// one. Where nothing is proven the creation time decides, as it does for what versions before have
+// recorded.
 func successor(recorded, created string, c feed.Comparison) (epoch string, upTo uint64) {
 	switch {
 	case recorded == "":
@@ -91,13 +93,15 @@ func successor(recorded, created string, c feed.Comparison) (epoch string, upTo 
 	return created, 0
 }
 
-// creationIn is the creation time that an epoch begins with: the stream's when the first epoch of its kind began.
+// creationIn is the creation time that an epoch begins with: the stream's when the first epoch of its kind
+// began.
 func creationIn(epoch string) string {
 	created, _, _ := strings.Cut(epoch, "-")
 	return created
 }
 
-// witnessText is how witnesses stand in leases and checkpoints: sequence@nanoseconds since 1970, ascending, a blank between.
+// witnessText is how witnesses stand in leases and checkpoints: sequence@nanoseconds since 1970, ascending,
+// a blank between.
 func witnessText(all []feed.Witness) string {
 	var text []byte
 	for i, w := range all {
@@ -125,13 +129,14 @@ func parseWitness(texts ...string) []feed.Witness {
 	return all.List(0)
 }
 
-// ofStream reports whether an epoch is of the stream of that creation: the creation itself or, after the stream went back
-// to an earlier state, that and something new.
+// ofStream reports whether an epoch is of the stream of that creation: the creation itself or, after the
+// stream went back to an earlier state, that and something new.
 func ofStream(epoch, created string) bool {
 	return epoch == created || strings.HasPrefix(epoch, created+"-")
 }
 
-// laterEpoch is an epoch of the same stream, after it went back to an earlier state that ended with that sequence.
+// laterEpoch is an epoch of the same stream, after it went back to an earlier state that ended with that
+// sequence.
 func laterEpoch(created string, last uint64) string {
 	return created + "-" + strconv.FormatUint(last, 10) + "-" + nuid.Next()
 }
@@ -146,8 +151,8 @@ func shared(epoch, created string) uint64 {
 	return math.MaxUint64
 }
 
-// placeIn is up to where a checkpoint counts in the history of an epoch, of which least is the start of its subscription; false:
-// its history is no more, and everything is new.
+// placeIn is up to where a checkpoint counts in the history of an epoch, of which least is the start of its
+// subscription; false: its history is no more, and everything is new.
 func (c *Checkpoint) placeIn(epoch string, compared feed.Comparison, least uint64) (at uint64, ok bool) {
 	created := creationIn(epoch)
 	switch {

@@ -104,7 +104,8 @@ func TestWitnessIsReadAsItWasWritten(t *testing.T) {
 	}
 }
 
-// While it is in doubt which history the stream holds, what is seen proves nothing of the one that was delivered.
+// While it is in doubt which history the stream holds, what is seen proves nothing of the one that was
+// delivered.
 func TestWhatIsSeenInDoubtIsOfTheNextHistory(t *testing.T) {
 	at := func(seq uint64) feed.Witness {
 		return feed.Witness{Sequence: seq, Time: time.Unix(int64(seq), 0).UTC()}

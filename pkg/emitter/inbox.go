@@ -11,8 +11,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/feed"
 )
 
-// inbox is where the loop is told things, by any goroutine. The stream's events are bounded: while the loop is behind, the
-// feed waits, and reads later what it then missed.
+// inbox is where the loop is told things, by any goroutine. The stream's events are bounded: while the loop
+// is behind, the feed waits, and reads later what it then missed.
 type inbox struct {
 	wake   chan struct{}   // holds one signal; never closed
 	stream chan streamItem // never closed

@@ -21,8 +21,8 @@ type selector struct {
 	text string
 }
 
-// index finds the subscriptions that an event is for: by stream id and by type with one look-up each, by pattern and by
-// payload with one look at each different selector.
+// index finds the subscriptions that an event is for: by stream id and by type with one look-up each, by
+// pattern and by payload with one look at each different selector.
 type index struct {
 	groups  map[selector]*group
 	looking []*group // by pattern and by payload

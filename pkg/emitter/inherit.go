@@ -8,18 +8,19 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// former is the checkpoint of a subscription under another spelling of its selector: other white space or order in its JSON, as a
-// version of before, or somebody else's program, wrote it into the key.
+// former is the checkpoint of a subscription under another spelling of its selector: other white space or
+// order in its JSON, as a version of before, or somebody else's program, wrote it into the key.
 type former struct {
 	key      string
 	revision uint64
 }
 
-// inherit finds the places of subscriptions that have no checkpoint under their key, and one under another spelling of it. Of several
-// the one that was written last is where the subscription is. A checkpoint that was deleted by hand is no such one: the subscription is to
-// begin anew.
+// inherit finds the places of subscriptions that have no checkpoint under their key, and one under another
+// spelling of it. Of several the one that was written last is where the subscription is. A checkpoint that
+// was deleted by hand is no such one: the subscription is to begin anew.
 //
-// Where the name has a checkpoint that is another subscription's, with another type or selector, it is said where the new one begins.
+// Where the name has a checkpoint that is another subscription's, with another type or selector, it is said
+// where the new one begins.
 func (p *savedPlaces) inherit(ctx context.Context, got []loaded) error {
 	byName := map[string][]*loaded{}
 	for i := range got {

@@ -11,8 +11,9 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// Layout says where the messages of a stream that is not laid out as ours have stream id and event type. The zero value is
-// ours: headers ce-subject and ce-type or, where they are missing, the last two tokens of the subject.
+// Layout says where the messages of a stream that is not laid out as ours have stream id and event type.
+// The zero value is ours: headers ce-subject and ce-type or, where they are missing, the last two tokens of
+// the subject.
 type Layout struct {
 	StreamToken  int    // token of the subject, from 1; 0: none
 	TypeToken    int    // token of the subject, from 1; 0: none
@@ -31,8 +32,8 @@ func (l Layout) Validate() error {
 	return nil
 }
 
-// apply writes what the layout finds to the headers that an event is read from, once these are in binary mode, and returns the data. What it
-// does not find stays as it is.
+// apply writes what the layout finds to the headers that an event is read from, once these are in binary
+// mode, and returns the data. What it does not find stays as it is.
 func (l Layout) apply(subject string, h nats.Header, data []byte) ([]byte, error) {
 	if l == (Layout{}) {
 		return data, nil

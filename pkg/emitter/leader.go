@@ -17,8 +17,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/feed"
 )
 
-// leadership is what a leader needs of the lease that it leads by; *election.Lease is one. The context that the leader runs with
-// ends when another holds it.
+// leadership is what a leader needs of the lease that it leads by; *election.Lease is one. The context that
+// the leader runs with ends when another holds it.
 type leadership interface {
 	Term() uint64
 	// Epoch is what the lease's record says of the store's history; empty: nothing.
@@ -32,7 +32,8 @@ type leadership interface {
 	RaiseTerm(ctx context.Context, above uint64) error
 }
 
-// outside is what a leader talks to, and what it is told when it begins. Nothing of it changes while it leads.
+// outside is what a leader talks to, and what it is told when it begins. Nothing of it changes while it
+// leads.
 type outside struct {
 	store    string
 	stream   string
@@ -52,10 +53,12 @@ type outside struct {
 	lacks    func() string // the emitter's Hindered; nil: nothing is known
 }
 
-// leader sends a store's events to the subscriptions that want them, for as long as it leads. What is to be done is decided by plain
-// values: catchUp (who is shown which events), subs (what passes between the subscriptions and their proxies, with their sessions and
-// outlets), checkpoints (what is read and written) and history (which events the sequences are of). The leader is the loop around them,
-// which owns them all: what takes time (reads of the stream and of checkpoints, writes) is done beside it, and posted to its inbox.
+// leader sends a store's events to the subscriptions that want them, for as long as it leads. What is to be
+// done is decided by plain values: catchUp (who is shown which events), subs (what passes between the
+// subscriptions and their proxies, with their sessions and outlets), checkpoints (what is read and written)
+// and history (which events the sequences are of). The leader is the loop around them, which owns them all:
+// what takes time (reads of the stream and of checkpoints, writes) is done beside it, and posted to its
+// inbox.
 type leader struct {
 	outside
 	inbox *inbox
@@ -103,14 +106,14 @@ func newLeader(o outside) *leader {
 	return l
 }
 
-// movesWithin is how long a subscription may be nobody's on its way from one instance to another. Nobody means it to begin
-// anew then, and its checkpoint is not read, which would be most of its pause.
+// movesWithin is how long a subscription may be nobody's on its way from one instance to another. Nobody
+// means it to begin anew then, and its checkpoint is not read, which would be most of its pause.
 const movesWithin = time.Second
 
 const (
 	tickInterval = 50 * time.Millisecond
-	// maxEvents and maxBytes bound the tail; a pass has half of that. A subscription that falls further behind is caught up by
-	// a pass.
+	// maxEvents and maxBytes bound the tail; a pass has half of that. A subscription that falls further
+	// behind is caught up by a pass.
 	maxEvents = 8192
 	maxBytes  = 32 << 20
 )
@@ -177,8 +180,8 @@ func (l *leader) run(ctx context.Context) error {
 	}
 }
 
-// adoptTerm takes over a term of the lease that is higher than what was sent with: it was raised, or the lease had vanished and
-// was written again.
+// adoptTerm takes over a term of the lease that is higher than what was sent with: it was raised, or the
+// lease had vanished and was written again.
 func (l *leader) adoptTerm(now time.Time) {
 	if l.lease.Term() == l.subs.outbox.term.number {
 		return
@@ -265,8 +268,8 @@ func (l *leader) initTail(end uint64) {
 	}
 }
 
-// entryOf reads a message of the stream; nil where it is no event, but a marker or a schedule of the server's, or nothing that
-// can be read.
+// entryOf reads a message of the stream; nil where it is no event, but a marker or a schedule of the
+// server's, or nothing that can be read.
 func (l *leader) entryOf(m feed.Message) *entry {
 	header := m.Header
 	if header == nil {

@@ -11,7 +11,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// TestLongCatchUpHasAConsumerWhileItLasts: and where there may be none it is the same, but for the time it takes.
+// TestLongCatchUpHasAConsumerWhileItLasts: and where there may be none it is the same, but for the time it
+// takes.
 func TestLongCatchUpHasAConsumerWhileItLasts(t *testing.T) {
 	for name, most := range map[string]int{"unlimited": -1, "none left": 1} {
 		t.Run(name, func(t *testing.T) {

@@ -2,9 +2,10 @@ package emitter
 
 import "time"
 
-// obstacles are what keeps a leader from sending: the whole store's events, or those of one subscription. Each is a sentence for an
-// operator, says what to do about it, and stands until it is removed. Instances turn it into health, alerts and an exit status, so it
-// names the cause alone: "stream EXESDB_s has interest retention: …; mend it with: nats stream edit …". The leader's loop owns them.
+// obstacles are what keeps a leader from sending: the whole store's events, or those of one subscription.
+// Each is a sentence for an operator, says what to do about it, and stands until it is removed. Instances
+// turn it into health, alerts and an exit status, so it names the cause alone: "stream EXESDB_s has
+// interest retention: …; mend it with: nats stream edit …". The leader's loop owns them.
 type obstacles struct {
 	store   string            // of the whole store; empty: none
 	lacks   string            // the permission that the emitter lacks, and what it stops; empty: none
@@ -27,7 +28,8 @@ func (o *obstacles) lack(reason string) {
 	}
 }
 
-// say reports whether it is time to log why nobody gets events of the store: once, and each minute that it stands.
+// say reports whether it is time to log why nobody gets events of the store: once, and each minute that it
+// stands.
 func (o *obstacles) say(now time.Time) bool {
 	if o.store == "" || now.Sub(o.saidAt) < sayTroubleAgain {
 		return false

@@ -10,7 +10,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/event"
 )
 
-// outbox sends to proxies: questions, events, and marks behind them. It never waits. The leader's loop owns it.
+// outbox sends to proxies: questions, events, and marks behind them. It never waits. The leader's loop owns
+// it.
 type outbox struct {
 	*outside
 	replies string   // prefix of reply subjects
@@ -57,7 +58,8 @@ func (o *outbox) mark(to *outlet, now time.Time) {
 	}}) // one that is lost is sent again by remark
 }
 
-// arrived takes the answer to a mark, whatever it says: also that nobody listens. It returns the outlet that has room for it; nil: none.
+// arrived takes the answer to a mark, whatever it says: also that nobody listens. It returns the outlet
+// that has room for it; nil: none.
 func (o *outbox) arrived(number uint64, now time.Time) *outlet {
 	to := o.outlets.byMark[number]
 	if to == nil {
@@ -108,7 +110,8 @@ func (o *outbox) question(s *sub, epoch string) bool {
 	return s.local && o.local.Offer(event.Handoff{Message: m, Term: o.term.number}) || o.nc.PublishMsg(m) == nil
 }
 
-// give hands an event to a proxy in this process. What nobody else wants goes with its headers, and is gone for the emitter.
+// give hands an event to a proxy in this process. What nobody else wants goes with its headers, and is gone
+// for the emitter.
 func (o *outbox) give(s *sub, e *entry, prev uint64) bool {
 	if !s.local {
 		return false
@@ -129,7 +132,8 @@ func (o *outbox) give(s *sub, e *entry, prev uint64) bool {
 	return true
 }
 
-// outgoing are an event's headers as they are sent to every subscription, but for the term and what it is sent after.
+// outgoing are an event's headers as they are sent to every subscription, but for the term and what it is
+// sent after.
 func outgoing(e *entry) nats.Header {
 	h := e.event.Complete()
 	h[event.SequenceHeader] = []string{strconv.FormatUint(e.event.Sequence, 10)}

@@ -5,19 +5,21 @@ import (
 )
 
 const (
-	// maxUnheard bounds the bytes that are on their way to one instance, over all of its subscriptions; one event may always be. The
-	// instance's client takes 32 MiB before it drops messages, and the server 64 MiB before it ends the connection. What goes to a
-	// subscription that has little to get waits behind these bytes.
+	// maxUnheard bounds the bytes that are on their way to one instance, over all of its subscriptions; one
+	// event may always be. The instance's client takes 32 MiB before it drops messages, and the server 64
+	// MiB before it ends the connection. What goes to a subscription that has little to get waits behind
+	// these bytes.
 	maxUnheard = 8 << 20
 	// markEvery is how many bytes are sent before the instance is asked whether they have arrived.
 	markEvery = maxUnheard / 4
 )
 
-// outlet is what is on its way to one instance. It bounds bytes that travel, and not what the instance holds: that an event has arrived
-// says nothing about whether it is accepted. The leader's loop owns it.
+// outlet is what is on its way to one instance. It bounds bytes that travel, and not what the instance
+// holds: that an event has arrived says nothing about whether it is accepted. The leader's loop owns it.
 //
-// To know what has arrived, the leader sends a mark behind it: a question on the instance's deliver subject number 0, which is no proxy's.
-// Messages of one connection arrive in order, and each is answered when those before it were dealt with.
+// To know what has arrived, the leader sends a mark behind it: a question on the instance's deliver subject
+// number 0, which is no proxy's. Messages of one connection arrive in order, and each is answered when
+// those before it were dealt with.
 type outlet struct {
 	subject string // of marks
 
@@ -90,7 +92,8 @@ func (o *outlet) next() *sub {
 	return nil
 }
 
-// due reports whether a mark is to be sent: none is under way and enough was sent since the last, or the one that is was lost.
+// due reports whether a mark is to be sent: none is under way and enough was sent since the last, or the
+// one that is was lost.
 func (o *outlet) due(now time.Time) bool {
 	if o.marked > o.heard {
 		return now.Sub(o.markedAt) >= stallAfter

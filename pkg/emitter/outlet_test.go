@@ -13,8 +13,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// Whatever is sent, answered and moved to another instance: no more is under way than the bound and one event, whoever waits has its turn
-// in order and once, and those that moved don't.
+// Whatever is sent, answered and moved to another instance: no more is under way than the bound and one
+// event, whoever waits has its turn in order and once, and those that moved don't.
 func TestOutletBoundsWhatIsUnderWay(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		o := &outlet{}
@@ -77,8 +77,9 @@ func TestOutletBoundsWhatIsUnderWay(t *testing.T) {
 	})
 }
 
-// TestEventForManySubscriptionsDoesNotFloodTheirInstance: one large event that all subscriptions of an instance want is sent to no more of
-// them than the bound allows, until the instance says that it has arrived; others are not held up.
+// TestEventForManySubscriptionsDoesNotFloodTheirInstance: one large event that all subscriptions of an
+// instance want is sent to no more of them than the bound allows, until the instance says that it has
+// arrived; others are not held up.
 func TestEventForManySubscriptionsDoesNotFloodTheirInstance(t *testing.T) {
 	_, js := startJetStream(t)
 	run(t, js, Store{Stream: StreamConfig{Store: "s"}})

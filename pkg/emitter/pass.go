@@ -12,22 +12,25 @@ import (
 )
 
 const (
-	// maxPasses is how many passes read old events at once. Each has its own pace: those that can't keep up with it fall off and
-	// wait for another, so that a slow subscription holds up nobody. More would compete for what one server can read.
+	// maxPasses is how many passes read old events at once. Each has its own pace: those that can't keep up
+	// with it fall off and wait for another, so that a slow subscription holds up nobody. More would
+	// compete for what one server can read.
 	maxPasses = 4
 	pageSize  = 1000
 	pageBytes = 4 << 20
-	// shortPass is how many pages a pass reads by direct get alone. One that has more to read then, and somebody who keeps up
-	// with it, is worth a consumer: a slow subscription, of which every window begins a pass, never has one.
+	// shortPass is how many pages a pass reads by direct get alone. One that has more to read then, and
+	// somebody who keeps up with it, is worth a consumer: a slow subscription, of which every window begins
+	// a pass, never has one.
 	shortPass = 3
-	// abandonAfter is how long a pass to which nobody is attached is kept after it read or replayed something last, while somebody waits
-	// and there may be no more passes; and else. A subscription whose window is full is detached and comes back for the rest.
+	// abandonAfter is how long a pass to which nobody is attached is kept after it read or replayed
+	// something last, while somebody waits and there may be no more passes; and else. A subscription whose
+	// window is full is detached and comes back for the rest.
 	abandonAfter     = 100 * time.Millisecond
 	abandonedForGood = time.Second
 	// readAgain is how soon a failed read is tried again.
 	readAgain = 50 * time.Millisecond
-	// believeNothing is how many times in a row the stream's leader has to say that it has nothing before that is believed; a
-	// deposed one may say so.
+	// believeNothing is how many times in a row the stream's leader has to say that it has nothing before
+	// that is believed; a deposed one may say so.
 	believeNothing = 3
 )
 
@@ -40,8 +43,8 @@ type reader interface {
 	Compare(ctx context.Context, known []feed.Witness) (feed.Comparison, error)
 }
 
-// plan lets passes read on, ends those that have caught up or are abandoned, and begins one where somebody waits. More at once would
-// read the same: they begin where the first has not come by yet.
+// plan lets passes read on, ends those that have caught up or are abandoned, and begins one where somebody
+// waits. More at once would read the same: they begin where the first has not come by yet.
 func (c *catchUp) plan(ctx context.Context, now time.Time) {
 	if c.tail == nil {
 		return
@@ -79,8 +82,8 @@ func (c *catchUp) attachWaiting(t *segment, from uint64) {
 	}
 }
 
-// changeOver takes those that are attached to a pass to the tail. One that wants an event which was given away there stays on the pass, or
-// waits for another.
+// changeOver takes those that are attached to a pass to the tail. One that wants an event which was given
+// away there stays on the pass, or waits for another.
 func (c *catchUp) changeOver(t *segment) {
 	for _, s := range slices.Collect(maps.Keys(t.attached)) {
 		t.detach(s)

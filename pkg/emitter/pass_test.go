@@ -34,8 +34,8 @@ func TestPageOfAPassThatWasGivenUpIsShownToNobody(t *testing.T) {
 	}
 }
 
-// slowWorld is a leader with one subscription that is 5,000 events behind, in virtual time: its reads and acknowledgements take
-// as long as a test says.
+// slowWorld is a leader with one subscription that is 5,000 events behind, in virtual time: its reads and
+// acknowledgements take as long as a test says.
 type slowWorld struct {
 	t      *testing.T
 	leader *leader
@@ -65,8 +65,9 @@ func (*slowWorld) Prefix() string { return "near." }
 
 func (*slowWorld) Offer(event.Handoff) bool { return true }
 
-// A subscription of which each window is smaller than a page never gets to the end of its pass, and reads take longer than a pass
-// without anybody is kept. The pass is kept nevertheless: somebody comes back for the rest of it.
+// A subscription of which each window is smaller than a page never gets to the end of its pass, and reads
+// take longer than a pass without anybody is kept. The pass is kept nevertheless: somebody comes back for
+// the rest of it.
 func TestPassIsKeptForASubscriptionThatComesBackForTheRest(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

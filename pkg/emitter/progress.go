@@ -17,7 +17,8 @@ import (
 // ProgressPrefix begins the subject on which a leader tells how far it is; the store follows as one token.
 const ProgressPrefix = event.ProgressPrefix
 
-// progressInterval is how often the leader tells how far it is, where anything changed; progressHeartbeat where not.
+// progressInterval is how often the leader tells how far it is, where anything changed; progressHeartbeat
+// where not.
 const (
 	progressInterval  = time.Second
 	progressHeartbeat = 10 * time.Second
@@ -27,8 +28,8 @@ const (
 	progressHead = 512
 )
 
-// reporter tells instances and people how far a leader is, and what keeps it from sending; the log what was found missing. The leader's
-// loop owns it.
+// reporter tells instances and people how far a leader is, and what keeps it from sending; the log what was
+// found missing. The leader's loop owns it.
 type reporter struct {
 	*outside
 	subs        map[string]*sub
@@ -48,7 +49,8 @@ type progressMark struct {
 	behind int
 }
 
-// report tells instances and people how far the store's subscriptions are, and the log what was found missing.
+// report tells instances and people how far the store's subscriptions are, and the log what was found
+// missing.
 func (r *reporter) report(now time.Time) {
 	if now.Sub(r.told.at) < progressInterval {
 		return
@@ -101,9 +103,9 @@ func (r *reporter) tellEarly(now time.Time) {
 // lagAfter is how long an acknowledgement may take before what was sent counts as lag.
 const lagAfter = 500 * time.Millisecond
 
-// lag is how many events of the store lie after what the subscription has accepted, or been found not to want. One that
-// has everything is level, wherever its last event lies, and so is one that is given each event as it is stored and
-// acknowledges in time, and one whose new proxy need not be asked yet.
+// lag is how many events of the store lie after what the subscription has accepted, or been found not to
+// want. One that has everything is level, wherever its last event lies, and so is one that is given each
+// event as it is stored and acknowledges in time, and one whose new proxy need not be asked yet.
 func (r *reporter) lag(s *sub, now time.Time) uint64 {
 	level := s.deferred || s.segment == r.catchUp.tail && (s.sender.Idle() || now.Sub(s.progressAt) < lagAfter)
 	if level || s.sender.Acked >= r.catchUp.tail.high || !s.checkpoint.placed {
@@ -120,7 +122,8 @@ func (r *reporter) tell(p event.Progress, now time.Time) {
 	}
 }
 
-// tellTrouble says why nothing of the store is sent, where the loop does not run. It may be called from any goroutine.
+// tellTrouble says why nothing of the store is sent, where the loop does not run. It may be called from any
+// goroutine.
 func (r *reporter) tellTrouble(reason string) {
 	p := event.Progress{Store: r.store, Emitter: r.name, Term: r.lease.Term(), Trouble: reason}
 	if err := publishProgress(r.nc, p, time.Now()); err != nil {
@@ -153,7 +156,8 @@ type part struct {
 	bytes   int // of JSON, at most
 }
 
-// splitProgress makes parts of at most so many bytes and progressPart subscriptions; one subscription is never split.
+// splitProgress makes parts of at most so many bytes and progressPart subscriptions; one subscription is
+// never split.
 func splitProgress(behind map[string]uint64, waiting map[string]string, gaps map[string]event.Gap, room int) []part {
 	parts := []part{{behind: map[string]uint64{}}}
 	last := &parts[0]

@@ -15,8 +15,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/feed"
 )
 
-// historian finds out which history of the store a stream holds, and has the lease say so. It waits for answers, so it works beside the
-// leader's loop, but for recall, which the loop begins with.
+// historian finds out which history of the store a stream holds, and has the lease say so. It waits for
+// answers, so it works beside the leader's loop, but for recall, which the loop begins with.
 type historian struct {
 	*outside
 	history *history
@@ -24,8 +24,9 @@ type historian struct {
 	ended   <-chan struct{} // closed when the leader ends
 }
 
-// recall finds out, before anything is sent, which history of the store the stream holds: the one that the lease says, or the
-// newest checkpoint, unless it is compared with what proves that one and is found to be another, or to have gone back.
+// recall finds out, before anything is sent, which history of the store the stream holds: the one that the
+// lease says, or the newest checkpoint, unless it is compared with what proves that one and is found to be
+// another, or to have gone back.
 func (h *historian) recall(ctx context.Context, reader reader, created time.Time) error {
 	h.history.created = strconv.FormatInt(created.UnixNano(), 10)
 	newest, err := h.newestCheckpoint(ctx)
@@ -96,8 +97,8 @@ func (h *historian) persist(ctx context.Context, failing string, do func() error
 	}
 }
 
-// checkHistory looks whether the stream has lost events that a proxy took, or a checkpoint knows of. The tail may also just be
-// behind.
+// checkHistory looks whether the stream has lost events that a proxy took, or a checkpoint knows of. The
+// tail may also just be behind.
 func (l *leader) checkHistory(delivered uint64) {
 	if l.history.checking {
 		return
@@ -140,8 +141,8 @@ func (l *leader) reset(reason error) {
 	l.doubt()
 }
 
-// level is the feed's word that it has shown all there is. Nothing is sent before it is known what that has in common with what
-// was delivered.
+// level is the feed's word that it has shown all there is. Nothing is sent before it is known what that has
+// in common with what was delivered.
 func (l *leader) level(ctx context.Context) {
 	if !l.history.resetting {
 		return
@@ -186,9 +187,9 @@ func (h *historian) sayHistory(c feed.Comparison, upTo uint64) {
 	}
 }
 
-// newHistory begins an epoch, or goes on with the one that there is: what lies after last is new, whatever was sent under the same
-// sequences before. The lease knows of it first: a leader after this one that went on with the epoch before would make the
-// proxies forget once more.
+// newHistory begins an epoch, or goes on with the one that there is: what lies after last is new, whatever
+// was sent under the same sequences before. The lease knows of it first: a leader after this one that went
+// on with the epoch before would make the proxies forget once more.
 func (l *leader) newHistory(epoch string, last uint64) {
 	l.doubt()
 	resets := l.history.resets

@@ -13,14 +13,15 @@ import (
 )
 
 const (
-	// remakeAfter is how long the stream must be gone: whoever deletes it to restore a backup must find the name free.
+	// remakeAfter is how long the stream must be gone: whoever deletes it to restore a backup must find the
+	// name free.
 	remakeAfter  = 5 * time.Second
 	absentAgain  = 3 * time.Second // looks further apart are of different absences
 	remakeWithin = 5 * time.Second
 )
 
-// remaking makes a store's own stream again where it is gone. A stream that the user named is the user's to make: that it is gone
-// is told as what keeps the store from being followed. It is safe for concurrent use.
+// remaking makes a store's own stream again where it is gone. A stream that the user named is the user's to
+// make: that it is gone is told as what keeps the store from being followed. It is safe for concurrent use.
 type remaking struct {
 	open  func(ctx context.Context) error // creates the stream where it is absent; nil: it is the user's
 	busy  atomic.Bool

@@ -11,8 +11,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// roster is a store's registrations, followed whether this emitter leads or not, so that a new leader begins with them. It
-// is safe for concurrent use.
+// roster is a store's registrations, followed whether this emitter leads or not, so that a new leader
+// begins with them. It is safe for concurrent use.
 type roster struct {
 	mu      sync.Mutex
 	records map[string]record // by key
@@ -59,7 +59,8 @@ func (r *roster) entry(e record) {
 	}
 }
 
-// void is for when the bucket is another: its revisions begin anew. Whoever holds a subscription registers it again.
+// void is for when the bucket is another: its revisions begin anew. Whoever holds a subscription registers
+// it again.
 func (r *roster) void() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -23,7 +23,8 @@ type checkpointBucket interface {
 	Newest(ctx context.Context, store string) (kv.Entry, bool, error)
 }
 
-// savedPlaces reads and writes a store's checkpoints in their bucket. It decides nothing and is safe for concurrent use.
+// savedPlaces reads and writes a store's checkpoints in their bucket. It decides nothing and is safe for
+// concurrent use.
 type savedPlaces struct {
 	store  string
 	bucket checkpointBucket
@@ -31,7 +32,8 @@ type savedPlaces struct {
 	log    *slog.Logger
 }
 
-// put writes, and looks at what is there where a write was refused. It reports whether the bucket was gone and is made anew.
+// put writes, and looks at what is there where a write was refused. It reports whether the bucket was gone
+// and is made anew.
 func (p *savedPlaces) put(ctx context.Context, writes []kv.Write) (_ []written, anew bool) {
 	results := make([]written, len(writes))
 	gone := false
@@ -82,7 +84,8 @@ type loaded struct {
 	other    other
 }
 
-// fewKeys is how many checkpoints are looked for one by one. For more the bucket's leader is asked which there are.
+// fewKeys is how many checkpoints are looked for one by one. For more the bucket's leader is asked which
+// there are.
 const fewKeys = 16
 
 // present is what checkpoints are held against: the history when they were read.
@@ -106,8 +109,8 @@ func (p *savedPlaces) load(ctx context.Context, got []loaded, in present, comple
 // loadAgain is how soon a failed read of checkpoints is tried again.
 const loadAgain = 250 * time.Millisecond
 
-// loadAll reads a page at a time, hands over each that is complete, and reports whether all are. What was answered is not
-// asked for again.
+// loadAll reads a page at a time, hands over each that is complete, and reports whether all are. What was
+// answered is not asked for again.
 func (p *savedPlaces) loadAll(ctx context.Context, got []loaded, in present, complete func([]loaded)) (all bool) {
 	if err := p.absent(ctx, got); err != nil {
 		p.log.Warn("checkpoints can't be read yet; nothing is sent to their subscriptions", "subscriptions", len(got), "error", err)
@@ -192,8 +195,8 @@ func (p *savedPlaces) read(ctx context.Context, got []loaded) error {
 	return g.Wait()
 }
 
-// compareCheckpoints finds out what checkpoints of other epochs have in common with the stream. Those that were written together
-// have one witness.
+// compareCheckpoints finds out what checkpoints of other epochs have in common with the stream. Those that
+// were written together have one witness.
 func compareCheckpoints(ctx context.Context, in present, got []loaded) error {
 	byWitness := map[string][]*loaded{}
 	for i := range got {

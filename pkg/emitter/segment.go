@@ -21,9 +21,10 @@ type entry struct {
 	given  bool  // to that one's proxy, with its headers: it can't be sent again
 }
 
-// segment is a part of the stream that is in memory and grows at its end. One is the tail, which grows as events are
-// stored; the others are passes, which read old events for those that are behind. A subscription that has looked at all of
-// a segment is attached to it: it is shown each event that comes. All that lies in (low, high] and was not deleted is in events.
+// segment is a part of the stream that is in memory and grows at its end. One is the tail, which grows as
+// events are stored; the others are passes, which read old events for those that are behind. A subscription
+// that has looked at all of a segment is attached to it: it is shown each event that comes. All that lies
+// in (low, high] and was not deleted is in events.
 type segment struct {
 	low, high  uint64
 	events     []*entry

@@ -1,7 +1,8 @@
 package emitter
 
-// Sender is the emitter's side of the hand-off for one subscription: which event is sent next, after which, and how far the
-// checkpoint may move. It is a plain value. It holds sequences and no events: what has to be sent again is read again.
+// Sender is the emitter's side of the hand-off for one subscription: which event is sent next, after which,
+// and how far the checkpoint may move. It is a plain value. It holds sequences and no events: what has to
+// be sent again is read again.
 type Sender struct {
 	Acked  uint64   // everything up to here was accepted, or looked at and not wanted: the checkpoint
 	Sent   uint64   // sequence sent last, or known to be taken
@@ -21,9 +22,9 @@ func (s *Sender) InFlight() int { return len(s.flight) }
 // Idle reports whether everything that the proxy took is acknowledged.
 func (s *Sender) Idle() bool { return len(s.flight) == 0 && s.Sent == s.Acked }
 
-// Send notes that the event is sent, and returns what the proxy took before it: 0 for the one after the checkpoint, unless
-// the proxy has said otherwise, since one that has just started knows of none before. The next event to be sent is always
-// the first matching one after Sent.
+// Send notes that the event is sent, and returns what the proxy took before it: 0 for the one after the
+// checkpoint, unless the proxy has said otherwise, since one that has just started knows of none before.
+// The next event to be sent is always the first matching one after Sent.
 func (s *Sender) Send(sequence uint64) (prev uint64) {
 	if prev = s.Sent; prev == s.base {
 		prev = s.link
@@ -38,8 +39,8 @@ func (s *Sender) unsend(before uint64) {
 	s.Sent, s.flight = before, s.flight[:len(s.flight)-1]
 }
 
-// Ack takes a cumulative acknowledgement, and reports whether the checkpoint moved. One beyond what was sent is of a proxy that
-// had more from the leader before this one: what it has is not sent again.
+// Ack takes a cumulative acknowledgement, and reports whether the checkpoint moved. One beyond what was
+// sent is of a proxy that had more from the leader before this one: what it has is not sent again.
 func (s *Sender) Ack(sequence uint64) (moved bool) {
 	if sequence <= s.Acked {
 		return false
@@ -55,9 +56,9 @@ func (s *Sender) Ack(sequence uint64) (moved bool) {
 	return true
 }
 
-// Nak takes a proxy's word that it took last, and misses what came after: the next event sent is the one after it. Last is
-// 0 for a proxy that has taken nothing yet. What lies between last and the checkpoint was accepted from another start of the
-// proxy, or was not wanted.
+// Nak takes a proxy's word that it took last, and misses what came after: the next event sent is the one
+// after it. Last is 0 for a proxy that has taken nothing yet. What lies between last and the checkpoint was
+// accepted from another start of the proxy, or was not wanted.
 func (s *Sender) Nak(last uint64) {
 	if last <= s.Acked {
 		s.base, s.link = s.Acked, last

@@ -9,15 +9,17 @@ import (
 )
 
 const (
-	// firstAsk is how soon a proxy that did not answer is asked again, and maxAsk how long that wait grows. A new registration, unless there
-	// is nothing to send to it (deferAsk), and a connection that came back, ask at once.
+	// firstAsk is how soon a proxy that did not answer is asked again, and maxAsk how long that wait grows.
+	// A new registration, unless there is nothing to send to it (deferAsk), and a connection that came
+	// back, ask at once.
 	firstAsk = 250 * time.Millisecond
 	maxAsk   = 10 * time.Second
-	// stallAfter is how long nothing is acknowledged before the proxy is asked what it has: an event or an answer may be lost.
+	// stallAfter is how long nothing is acknowledged before the proxy is asked what it has: an event or an
+	// answer may be lost.
 	stallAfter = time.Second
 
-	// deferredQuestions is how many of the proxies whose question was deferred are asked at once. That begins when no more of them
-	// came for deferredAfter, or when the first has waited longestDeferral.
+	// deferredQuestions is how many of the proxies whose question was deferred are asked at once. That
+	// begins when no more of them came for deferredAfter, or when the first has waited longestDeferral.
 	deferredQuestions = 64
 	deferredAfter     = 50 * time.Millisecond
 	longestDeferral   = time.Second
@@ -40,11 +42,12 @@ type session struct {
 	phase  phase
 	number uint64 // counts deliver subjects and questions: an answer to an older one says nothing
 	reply  string // subject of answers, which ends in the number
-	// since is the first session whose acknowledgements count. One from before is of another history of the store, and so of
-	// other events, or of an incarnation that was superseded: its subscriber may have dropped what it says was accepted.
+	// since is the first session whose acknowledgements count. One from before is of another history of the
+	// store, and so of other events, or of an incarnation that was superseded: its subscriber may have
+	// dropped what it says was accepted.
 	since uint64
-	// released says that the proxy gave the subscription back by itself, after it had acknowledged everything. That it did may be
-	// heard later than who has it next.
+	// released says that the proxy gave the subscription back by itself, after it had acknowledged
+	// everything. That it did may be heard later than who has it next.
 	released   bool
 	absentFrom time.Time
 
@@ -55,16 +58,19 @@ type session struct {
 	outstanding bool          // it was deferred, is asked, and did not answer yet
 }
 
-// sessions are those of all subscriptions with their proxies: whom to ask, when to ask again, and which answers count. They are a plain
-// value that sends nothing and knows no clock. The leader's loop owns it: it sends the questions, and tells what is answered.
+// sessions are those of all subscriptions with their proxies: whom to ask, when to ask again, and which
+// answers count. They are a plain value that sends nothing and knows no clock. The leader's loop owns it:
+// it sends the questions, and tells what is answered.
 //
-// Invariant: a subscription that waits for an answer, for somebody to listen, or for an acknowledgement is attended, and due says
-// when to ask again; or its question is deferred, and nextDeferred says when its turn is. So where somebody waits, somebody asks.
+// Invariant: a subscription that waits for an answer, for somebody to listen, or for an acknowledgement is
+// attended, and due says when to ask again; or its question is deferred, and nextDeferred says when its
+// turn is. So where somebody waits, somebody asks.
 type sessions struct {
 	replies  string            // prefix of reply subjects
 	attended map[*sub]struct{} // were asked, are paused, or have events in flight
-	// Subscriptions whose new proxies can wait to be asked, since there is nothing to send to them. When an instance dies thousands are
-	// taken over within some tenths of a second, and questions and answers would compete with that.
+	// Subscriptions whose new proxies can wait to be asked, since there is nothing to send to them. When an
+	// instance dies thousands are taken over within some tenths of a second, and questions and answers
+	// would compete with that.
 	deferred    []*sub    // in order
 	from, last  time.Time // when the first of them came, and the last
 	outstanding int       // that were asked, and did not answer yet
@@ -78,8 +84,8 @@ func (x *sessions) attend(s *sub) {
 	x.attended[s] = struct{}{}
 }
 
-// register notes that a record names another holder, or the same in another incarnation: acknowledgements of sessions before count only
-// where that one had given the subscription back.
+// register notes that a record names another holder, or the same in another incarnation: acknowledgements
+// of sessions before count only where that one had given the subscription back.
 func (x *sessions) register(s *sub, before, now registration.Registration) (superseded bool) {
 	superseded = before.Owner.ID != now.Owner.ID || before.Incarnation != now.Incarnation
 	if superseded && !s.released {
@@ -89,7 +95,8 @@ func (x *sessions) register(s *sub, before, now registration.Registration) (supe
 	return superseded
 }
 
-// release notes that a subscription is nobody's. An incarnation that is not older says that its proxy did that by itself.
+// release notes that a subscription is nobody's. An incarnation that is not older says that its proxy did
+// that by itself.
 func (x *sessions) release(s *sub, incarnation uint64, now time.Time) {
 	x.endQuestion(s)
 	s.rewind()
@@ -97,8 +104,8 @@ func (x *sessions) release(s *sub, incarnation uint64, now time.Time) {
 	s.released = incarnation > 0 && incarnation >= s.registration.Incarnation
 }
 
-// open begins a session. The proxy is asked what it took last, and told which history of the store this is about; nothing is sent to it
-// before it answers.
+// open begins a session. The proxy is asked what it took last, and told which history of the store this is
+// about; nothing is sent to it before it answers.
 func (x *sessions) open(s *sub) {
 	x.endQuestion(s)
 	s.restart()
@@ -126,8 +133,8 @@ func (x *sessions) pause(s *sub, now time.Time) {
 	x.attend(s)
 }
 
-// deferAsk begins a session with a proxy that took over from another, or from an earlier run. It is asked once an event comes
-// for it, and else in its turn when no more are taken over.
+// deferAsk begins a session with a proxy that took over from another, or from an earlier run. It is asked
+// once an event comes for it, and else in its turn when no more are taken over.
 func (x *sessions) deferAsk(s *sub, now time.Time) {
 	x.open(s)
 	delete(x.attended, s)
@@ -138,7 +145,8 @@ func (x *sessions) deferAsk(s *sub, now time.Time) {
 	x.deferred, x.last = append(x.deferred, s), now
 }
 
-// nextDeferred is the next of the deferred that is to be asked now; nil: nobody yet. It is asked then, and counted by await.
+// nextDeferred is the next of the deferred that is to be asked now; nil: nobody yet. It is asked then, and
+// counted by await.
 func (x *sessions) nextDeferred(now time.Time) *sub {
 	if now.Sub(x.last) < deferredAfter && now.Sub(x.from) < longestDeferral {
 		return nil
@@ -192,7 +200,8 @@ func (x *sessions) judge(s *sub, a *answer) meaning {
 	case a.Kind == event.Unaccepted:
 		return nothing // it has accepted nothing yet, and goes on
 	case a.Kind == event.Acked && a.session >= s.since:
-		// It holds although the proxy is released: one that stops says what it accepted before, and that may be heard after.
+		// It holds although the proxy is released: one that stops says what it accepted before, and that
+		// may be heard after.
 		return acknowledged
 	case a.Kind == event.Acked:
 		return outdated
@@ -245,7 +254,8 @@ const (
 	toBeQuestioned // in its session: it acknowledges nothing
 )
 
-// due says what a subscription that is attended needs now. One that needs no more attention is left alone from then on.
+// due says what a subscription that is attended needs now. One that needs no more attention is left alone
+// from then on.
 func (x *sessions) due(s *sub, now time.Time) need {
 	switch {
 	case s.phase == absent, s.phase == loading, s.phase == placing, s.phase == running && s.sender.Idle():
@@ -255,7 +265,8 @@ func (x *sessions) due(s *sub, now time.Time) need {
 			return toBeAsked
 		}
 	case now.Sub(s.progressAt) >= stallAfter && now.Sub(s.askedAt) >= s.askWait:
-		// Nothing was acknowledged for stallAfter: the proxy is slow, or an event was lost. Halve the window, and ask the proxy which.
+		// Nothing was acknowledged for stallAfter: the proxy is slow, or an event was lost. Halve the
+		// window, and ask the proxy which.
 		s.window = max(leastWindow, s.window/2)
 		return toBeQuestioned
 	}

@@ -13,8 +13,9 @@ import (
 	"github.com/exesdb/subproxy/pkg/registration"
 )
 
-// talk is a leader's sessions with the proxies of some subscriptions, over a channel that loses and reorders. The sessions are the leader's
-// own; the proxies are incarnations, each with a receiver of its own, that supersede one another, end, and come back.
+// talk is a leader's sessions with the proxies of some subscriptions, over a channel that loses and
+// reorders. The sessions are the leader's own; the proxies are incarnations, each with a receiver of its
+// own, that supersede one another, end, and come back.
 type talk struct {
 	t        *rapid.T
 	now      time.Time
@@ -205,9 +206,10 @@ func (w *talk) check() {
 	}
 }
 
-// TestWhereAProxyIsWaitedForItIsAskedAgain drives the leader's sessions against proxies that start, are superseded, give back and end, over a
-// channel that loses and reorders: no acknowledgement of a superseded incarnation counts, whoever is waited for is asked again, and once
-// nothing is lost everything is acknowledged.
+// TestWhereAProxyIsWaitedForItIsAskedAgain drives the leader's sessions against proxies that start, are
+// superseded, give back and end, over a channel that loses and reorders: no acknowledgement of a superseded
+// incarnation counts, whoever is waited for is asked again, and once nothing is lost everything is
+// acknowledged.
 func TestWhereAProxyIsWaitedForItIsAskedAgain(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &talk{t: t, now: time.Unix(1, 0)}

@@ -10,7 +10,8 @@ import (
 // straysToldFor is how long it is told that messages were no events, after the last of them.
 const straysToldFor = time.Hour
 
-// strays are the messages of the store's stream that are no events, as the leader tells of them. The leader's loop owns them.
+// strays are the messages of the store's stream that are no events, as the leader tells of them. The
+// leader's loop owns them.
 type strays struct {
 	found   event.PassedOver
 	through uint64    // sequence of the last that was counted: one that is read again does not count again

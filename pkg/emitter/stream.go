@@ -39,8 +39,8 @@ func (c *StreamConfig) name() string {
 	return StreamName(c.Store)
 }
 
-// OpenStream opens the store's stream, creating it where it is absent. An existing one is the user's and stays as it is;
-// whether it republishes and allows direct get is for whoever follows it to look at.
+// OpenStream opens the store's stream, creating it where it is absent. An existing one is the user's and
+// stays as it is; whether it republishes and allows direct get is for whoever follows it to look at.
 func OpenStream(ctx context.Context, js jetstream.JetStream, cfg StreamConfig) (jetstream.Stream, error) {
 	if cfg.Store == "" {
 		return nil, fmt.Errorf("open a store's stream: %w", subscription.ErrEmptyName)
@@ -70,8 +70,8 @@ func OpenStream(ctx context.Context, js jetstream.JetStream, cfg StreamConfig) (
 	return stream, nil
 }
 
-// UnfitStreamError is returned by Open for a store's stream that can't be followed as it is configured. An existing stream is the
-// user's, and is never changed here.
+// UnfitStreamError is returned by Open for a store's stream that can't be followed as it is configured. An
+// existing stream is the user's, and is never changed here.
 type UnfitStreamError struct {
 	Store   string
 	Stream  string
@@ -83,8 +83,8 @@ func (e *UnfitStreamError) Error() string {
 	return fmt.Sprintf("stream %s (stores[].stream.name of store %s) %s; mend it with: %s", e.Stream, e.Store, e.Setting, e.Mend)
 }
 
-// CheckStream returns an *UnfitStreamError where a store's stream of that configuration can't be followed without events being
-// lost, else nil.
+// CheckStream returns an *UnfitStreamError where a store's stream of that configuration can't be followed
+// without events being lost, else nil.
 func CheckStream(store string, cfg jetstream.StreamConfig) error {
 	var retention *feed.RetentionError
 	if errors.As(feed.Check(cfg), &retention) {

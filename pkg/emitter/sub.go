@@ -36,7 +36,8 @@ type record struct {
 // startPosition is where a subscription with that start_version begins that has no place in the store yet.
 func (s *sub) startPosition() uint64 { return uint64(max(s.registration.StartVersion-1, 0)) }
 
-// known is the last event that the store must have: the checkpoint, unless that is only where the subscription is to begin.
+// known is the last event that the store must have: the checkpoint, unless that is only where the
+// subscription is to begin.
 func (s *sub) known() uint64 {
 	if s.sender.Acked == s.startPosition() {
 		return 0

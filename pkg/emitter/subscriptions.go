@@ -20,8 +20,8 @@ type subscriptionsLeader interface {
 	parkAside(s *sub, e *entry, reason error)
 }
 
-// subscriptions are all that a leader serves, by their registrations, and what passes between it and their proxies: registrations,
-// questions, events and answers. Nothing here waits. The leader's loop owns it.
+// subscriptions are all that a leader serves, by their registrations, and what passes between it and their
+// proxies: registrations, questions, events and answers. Nothing here waits. The leader's loop owns it.
 type subscriptions struct {
 	*outside
 	leader      subscriptionsLeader
@@ -62,8 +62,8 @@ func (u *subscriptions) follows(s *sub, stopped registration.Position) bool {
 	return stopped.Epoch != "" && stopped.Epoch == u.history.epoch && u.catchUp.tail != nil && !u.history.resetting && s.checkpoint.placed && (s.registration.StartVersion >= 0 || s.checkpoint.durable)
 }
 
-// resumeAfterHolder begins a session where the holder before stopped, which said so when it handed the subscription over: asking would be
-// most of the pause. Where the proxy knows it otherwise, it says so.
+// resumeAfterHolder begins a session where the holder before stopped, which said so when it handed the
+// subscription over: asking would be most of the pause. Where the proxy knows it otherwise, it says so.
 func (u *subscriptions) resumeAfterHolder(s *sub, accepted uint64, now time.Time) {
 	if s.sender.Ack(accepted) {
 		u.checkpoints.mark(s)
@@ -208,7 +208,8 @@ func (u *subscriptions) reconnected(now time.Time) {
 	}
 }
 
-// unsent deals with an event that the connection does not take: there is none, or it is too large with its headers.
+// unsent deals with an event that the connection does not take: there is none, or it is too large with its
+// headers.
 func (u *subscriptions) unsent(s *sub, e *entry, err error) bool {
 	if !errors.Is(err, nats.ErrMaxPayload) {
 		u.pause(s, time.Now())
@@ -217,7 +218,8 @@ func (u *subscriptions) unsent(s *sub, e *entry, err error) bool {
 	if s.parked == e.event.Sequence {
 		return true // it is seen to: the next one goes on
 	}
-	// Whoever is to get it can't, with any number of attempts. What comes before it is in flight or accepted.
+	// Whoever is to get it can't, with any number of attempts. What comes before it is in flight or
+	// accepted.
 	u.pause(s, time.Now())
 	s.askWait = stallAfter
 	if !s.parking {

@@ -8,8 +8,9 @@ import (
 	"github.com/exesdb/subproxy/pkg/election"
 )
 
-// stale is a proxy's word, or a checkpoint's, that there is a later leader. Only the lease tells: where it is still held, terms have gone back
-// (the bucket was lost, or somebody announced a term by hand), and this leader's is raised above what was seen.
+// stale is a proxy's word, or a checkpoint's, that there is a later leader. Only the lease tells: where it
+// is still held, terms have gone back (the bucket was lost, or somebody announced a term by hand), and this
+// leader's is raised above what was seen.
 func (l *leader) stale(term uint64) {
 	if term < l.subs.outbox.term.number || l.checkpoints.suspended {
 		return
@@ -19,8 +20,8 @@ func (l *leader) stale(term uint64) {
 	l.verify(term)
 }
 
-// verify keeps the leader from writing checkpoints until it is known whether it still leads: it must not write over what a
-// later one wrote.
+// verify keeps the leader from writing checkpoints until it is known whether it still leads: it must not
+// write over what a later one wrote.
 func (l *leader) verify(term uint64) {
 	l.work.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)

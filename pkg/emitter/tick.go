@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// forgetAfter is how long what is known of a subscription that is no longer registered is kept: a proxy that moves comes
-// back sooner, and then nothing has to be read for it.
+// forgetAfter is how long what is known of a subscription that is no longer registered is kept: a proxy
+// that moves comes back sooner, and then nothing has to be read for it.
 const forgetAfter = time.Minute
 
 // tick does what is due by time.

@@ -7,7 +7,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/feed"
 )
 
-// hindered is the feed's word that the store's stream can't be followed, or with nil that it is followed again.
+// hindered is the feed's word that the store's stream can't be followed, or with nil that it is followed
+// again.
 func (l *leader) hindered(reason error) {
 	var retention *feed.RetentionError
 	text := ""
@@ -26,7 +27,8 @@ func (l *leader) hindered(reason error) {
 	})
 }
 
-// seePermissions sees whether the emitter lacks a permission. It is logged where the server's answer is heard.
+// seePermissions sees whether the emitter lacks a permission. It is logged where the server's answer is
+// heard.
 func (r *reporter) seePermissions() {
 	if r.lacks != nil {
 		r.obstacles.lack(r.lacks())

@@ -11,8 +11,9 @@ import (
 
 // The NATS protocol binding of CloudEvents (cloudevents/spec, 1.0.3-wip): how attributes stand in headers.
 
-// EncodeValue writes an attribute's value as it stands in a header: what is not printable ASCII, and space, quote and percent sign, as
-// %XX. Bytes that are not UTF-8 stay as they are: an encoded one would be refused.
+// EncodeValue writes an attribute's value as it stands in a header: what is not printable ASCII, and space,
+// quote and percent sign, as %XX. Bytes that are not UTF-8 stay as they are: an encoded one would be
+// refused.
 func EncodeValue(s string) string {
 	i := plainPrefix(s)
 	if i == len(s) {
@@ -33,9 +34,10 @@ func EncodeValue(s string) string {
 	return string(b)
 }
 
-// DecodeValue reads an attribute's value from a header: where the whole of it is in double quotes without these and their backslashes,
-// and then percent-decoded once. What is no escape stands for itself, so that values which nobody encoded are read as they are.
-// The error, ErrNotAnEvent, is for escapes that are not UTF-8.
+// DecodeValue reads an attribute's value from a header: where the whole of it is in double quotes without
+// these and their backslashes, and then percent-decoded once. What is no escape stands for itself, so that
+// values which nobody encoded are read as they are. The error, ErrNotAnEvent, is for escapes that are not
+// UTF-8.
 func DecodeValue(s string) (string, error) {
 	if strings.IndexByte(s, '%') < 0 && strings.IndexByte(s, '"') < 0 {
 		return s, nil
@@ -59,7 +61,8 @@ func DecodeValue(s string) (string, error) {
 	return string(b), nil
 }
 
-// unquoted unescapes a quoted string of RFC 7230, section 3.2.6. Quotes that don't enclose all of the value are part of it.
+// unquoted unescapes a quoted string of RFC 7230, section 3.2.6. Quotes that don't enclose all of the value
+// are part of it.
 func unquoted(s string) string {
 	if len(s) < 2 || s[0] != '"' {
 		return s
@@ -114,7 +117,8 @@ func plainPrefix(s string) int {
 // structuredType begins the content type of an event whose attributes are in its payload.
 const structuredType = "application/cloudevents"
 
-// IsStructured reports whether a header says that the event's attributes are in the payload: structured mode.
+// IsStructured reports whether a header says that the event's attributes are in the payload: structured
+// mode.
 func IsStructured(header, value string) bool {
 	return strings.EqualFold(header, ContentTypeHeader) && isStructured(value)
 }
@@ -128,11 +132,13 @@ type form struct {
 	contentType string // the name of the header with the content type; empty: there is none
 	plain       bool   // every attribute is there once, under its name, and reads as it stands
 
-	// Values of a plain one's headers; empty where they are missing. So each header is looked at once for each event.
+	// Values of a plain one's headers; empty where they are missing. So each header is looked at once for
+	// each event.
 	specVersion, id, typ, subject, source, time, dataContentType, mediaType string
 }
 
-// complete reports whether a plain one has every attribute that is sent, and says its content type twice or not at all.
+// complete reports whether a plain one has every attribute that is sent, and says its content type twice or
+// not at all.
 func (f *form) complete() bool {
 	return f.specVersion != "" && f.id != "" && f.typ != "" && f.subject != "" && f.source != "" && f.time != "" && f.dataContentType == f.mediaType
 }
@@ -212,9 +218,10 @@ func isLower(s string) bool {
 	return true
 }
 
-// Unpack brings an event's headers to the form in which they are sent on: the binary content mode, with one set of attributes, each once,
-// under its name in lower case, encoded. It changes the headers, and returns the data: of an event in structured mode, what its
-// envelope has. The error is ErrNotAnEvent; the headers are as they were then.
+// Unpack brings an event's headers to the form in which they are sent on: the binary content mode, with one
+// set of attributes, each once, under its name in lower case, encoded. It changes the headers, and returns
+// the data: of an event in structured mode, what its envelope has. The error is ErrNotAnEvent; the headers
+// are as they were then.
 func Unpack(h nats.Header, data []byte) ([]byte, error) {
 	return unpack(h, data, formOf(h))
 }
@@ -245,8 +252,8 @@ func unpack(h nats.Header, data []byte, f form) ([]byte, error) {
 	return data, nil
 }
 
-// attributesOf decodes the attributes of an event in binary mode. Of several headers for one attribute that in lower case counts, and
-// else the first in the order of their names.
+// attributesOf decodes the attributes of an event in binary mode. Of several headers for one attribute that
+// in lower case counts, and else the first in the order of their names.
 func attributesOf(h nats.Header) (map[string]string, error) {
 	attributes := map[string]string{}
 	for k, v := range h {

@@ -10,7 +10,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// The examples of cloudevents/spec, bindings/nats-protocol-binding.md (1.0.3-wip), section 3.1.3.2, and of what it says besides.
+// The examples of cloudevents/spec, bindings/nats-protocol-binding.md (1.0.3-wip), section 3.1.3.2, and of
+// what it says besides.
 func TestHeaderValuesAreAsTheBindingSays(t *testing.T) {
 	for _, c := range []struct{ header, value, written string }{
 		{"Euro%20%E2%82%AC%20%F0%9F%98%80", "Euro € 😀", "Euro%20%E2%82%AC%20%F0%9F%98%80"},

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// openEnvelope reads an event in structured mode, in CloudEvents' JSON format, which is the only one that the NATS binding has.
+// openEnvelope reads an event in structured mode, in CloudEvents' JSON format, which is the only one that
+// the NATS binding has.
 func openEnvelope(contentType string, envelope []byte) (attributes map[string]string, data []byte, err error) {
 	refuse := func(why string, args ...any) (map[string]string, []byte, error) {
 		return nil, envelope, fmt.Errorf("%w: content type %s: %s", ErrNotAnEvent, contentType, fmt.Sprintf(why, args...))
@@ -58,7 +59,8 @@ func openEnvelope(contentType string, envelope []byte) (attributes map[string]st
 	return attributes, data, nil
 }
 
-// isAttributeName reports whether an attribute of that name has a header. CloudEvents' names are lower-case letters and digits.
+// isAttributeName reports whether an attribute of that name has a header. CloudEvents' names are lower-case
+// letters and digits.
 func isAttributeName(name string) bool {
 	for i := range len(name) {
 		if c := name[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') {

@@ -33,8 +33,8 @@ const (
 	specVersion          = "1.0"
 )
 
-// ErrNotAnEvent is returned for a message that has neither the headers nor the subject of an event, or whose headers or envelope
-// can't be read as CloudEvents has them.
+// ErrNotAnEvent is returned for a message that has neither the headers nor the subject of an event, or
+// whose headers or envelope can't be read as CloudEvents has them.
 var ErrNotAnEvent = errors.New("not an event")
 
 // Event is one event of a store.
@@ -63,8 +63,8 @@ func (e *Event) StreamID() string { return e.Stream }
 // EventType implements subscription.Matchable.
 func (e *Event) EventType() string { return e.Type }
 
-// JSON implements subscription.Matchable. The data is decoded once, however many selectors look at it; so an event
-// belongs to one goroutine while it is matched.
+// JSON implements subscription.Matchable. The data is decoded once, however many selectors look at it; so
+// an event belongs to one goroutine while it is matched.
 func (e *Event) JSON() (value any, ok bool) {
 	if !e.decoded {
 		e.decoded = true
@@ -83,9 +83,10 @@ func StreamSubjects(store, stream string) string {
 	return SubjectPrefix + subscription.EncodeToken(store) + "." + subscription.EncodeToken(stream) + ".*"
 }
 
-// FromMessage reads an event as it stands in a store's stream, in either content mode. Missing attributes are derived: type and stream
-// from the subject, the id from store and sequence, the source from the store, the time from when it was stored. The headers are
-// left as they are; where they have to be changed to be sent on (Unpack), the event has others.
+// FromMessage reads an event as it stands in a store's stream, in either content mode. Missing attributes
+// are derived: type and stream from the subject, the id from store and sequence, the source from the store,
+// the time from when it was stored. The headers are left as they are; where they have to be changed to be
+// sent on (Unpack), the event has others.
 func FromMessage(store, subject string, sequence uint64, stored time.Time, header nats.Header, data []byte) (Event, error) {
 	f := formOf(header)
 	if !f.plain {
@@ -94,10 +95,11 @@ func FromMessage(store, subject string, sequence uint64, stored time.Time, heade
 	return read(store, subject, sequence, stored, header, data, f)
 }
 
-// FromStored is FromMessage for a message that nobody else has: it takes the headers over, and away from them those between the event's
-// publisher, JetStream and its reader: what an append was conditional on, and what the server adds when it republishes or is asked
-// for a message. Those of a hand-off go too, which an event brings with it that was forwarded from another store: they would be taken for
-// those of the next hand-off.
+// FromStored is FromMessage for a message that nobody else has: it takes the headers over, and away from
+// them those between the event's publisher, JetStream and its reader: what an append was conditional on,
+// and what the server adds when it republishes or is asked for a message. Those of a hand-off go too, which
+// an event brings with it that was forwarded from another store: they would be taken for those of the next
+// hand-off.
 func FromStored(store, subject string, sequence uint64, stored time.Time, header nats.Header, data []byte) (Event, error) {
 	return read(store, subject, sequence, stored, header, data, stripped(header))
 }
@@ -154,7 +156,8 @@ func decoded(h nats.Header, key string) string {
 	return s
 }
 
-// AttributeIn is an attribute as a message's headers have it, under its name in lower case; empty where it is missing.
+// AttributeIn is an attribute as a message's headers have it, under its name in lower case; empty where it
+// is missing.
 func AttributeIn(h nats.Header, name string) string { return decoded(h, attributePrefix+name) }
 
 func first(h nats.Header, key string) string {
@@ -164,7 +167,8 @@ func first(h nats.Header, key string) string {
 	return ""
 }
 
-// parseSubject reads <prefix><store>.<stream>.<type>. An event type with a dot that its publisher did not encode has tokens of its own.
+// parseSubject reads <prefix><store>.<stream>.<type>. An event type with a dot that its publisher did not
+// encode has tokens of its own.
 func parseSubject(subject string) (stream, eventType string, err error) {
 	rest, ok := strings.CutPrefix(subject, SubjectPrefix)
 	_, rest, _ = strings.Cut(rest, ".")
@@ -191,8 +195,9 @@ func parseSubject(subject string) (stream, eventType string, err error) {
 	}
 }
 
-// nameIn is the name that a token of a subject stands for. One with bytes that should be encoded, and no sign that any is, is the name
-// itself: whoever published it does not know the rule, and JetStream stored it.
+// nameIn is the name that a token of a subject stands for. One with bytes that should be encoded, and no
+// sign that any is, is the name itself: whoever published it does not know the rule, and JetStream stored
+// it.
 func nameIn(token string) (string, error) {
 	if token != "" && !strings.Contains(token, "=") {
 		return token, nil
@@ -200,8 +205,8 @@ func nameIn(token string) (string, error) {
 	return subscription.DecodeToken(token)
 }
 
-// Message writes the event as a message on a subject, in binary mode: its headers as they came, attributes encoded, and every CloudEvents
-// attribute, derived ones too.
+// Message writes the event as a message on a subject, in binary mode: its headers as they came, attributes
+// encoded, and every CloudEvents attribute, derived ones too.
 func (e *Event) Message(subject string) *nats.Msg {
 	h := make(nats.Header, len(e.Header)+8)
 	for k, v := range e.Header {
@@ -247,8 +252,8 @@ func (e *Event) completeHeader(h nats.Header) {
 	e.sayContentType(h)
 }
 
-// sayContentType says it under both names, whichever there is; the attribute's counts. One that would make a receiver look for an envelope
-// is left out of the other.
+// sayContentType says it under both names, whichever there is; the attribute's counts. One that would make
+// a receiver look for an envelope is left out of the other.
 func (e *Event) sayContentType(h nats.Header) {
 	attribute, name := h[DataContentTypeHeader], e.contentTypeHeader()
 	switch header := h[name]; {
@@ -279,8 +284,8 @@ func (e *Event) contentTypeHeader() string {
 	return ContentTypeHeader
 }
 
-// Attribute returns an attribute by its CloudEvents name, extensions included; ok is false where there is none. The time is the event's
-// own text: the same instant can be written in other ways.
+// Attribute returns an attribute by its CloudEvents name, extensions included; ok is false where there is
+// none. The time is the event's own text: the same instant can be written in other ways.
 func (e *Event) Attribute(name string) (value string, ok bool) {
 	switch name {
 	case "id":

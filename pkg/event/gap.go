@@ -5,9 +5,11 @@ import (
 	"time"
 )
 
-// Gap is what a subscription lost: events that a limit of the store's stream, a purge or a deletion removed before it had them.
+// Gap is what a subscription lost: events that a limit of the store's stream, a purge or a deletion removed
+// before it had them.
 type Gap struct {
-	// Events is how many of the store's events are gone, at the most: which of them the subscription wanted nobody knows.
+	// Events is how many of the store's events are gone, at the most: which of them the subscription wanted
+	// nobody knows.
 	Events uint64    `json:"events"`
 	From   uint64    `json:"from"` // sequence of the store
 	To     uint64    `json:"to"`

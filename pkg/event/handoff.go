@@ -11,31 +11,34 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Headers of the hand-off between an emitter and a proxy (subjects.md, "Delivery"). A proxy reads them whatever their case, and
-// writes them as they are here.
+// Headers of the hand-off between an emitter and a proxy (subjects.md, "Delivery"). A proxy reads them
+// whatever their case, and writes them as they are here.
 const (
-	// SequenceHeader is the event's sequence in the store; what is forwarded keeps it. 0 is a question: see EpochHeader.
+	// SequenceHeader is the event's sequence in the store; what is forwarded keeps it. 0 is a question: see
+	// EpochHeader.
 	SequenceHeader = "Exesdb-Seq"
 	// PrevHeader is the sequence of the event that the proxy took before this one; 0: none.
 	PrevHeader = "Exesdb-Prev"
-	// TermHeader is the sending leader's term. In the marker of a deleted registration or lease it is the highest known.
+	// TermHeader is the sending leader's term. In the marker of a deleted registration or lease it is the
+	// highest known.
 	TermHeader = "Exesdb-Term"
-	// EpochHeader stands in questions, and says which history of the store the sequences are of. A proxy that took events
-	// of another one forgets them. It answers a question with what it accepted and what it took last.
+	// EpochHeader stands in questions, and says which history of the store the sequences are of. A proxy
+	// that took events of another one forgets them. It answers a question with what it accepted and what it
+	// took last.
 	EpochHeader = "Exesdb-Epoch"
 	// IncarnationHeader stands in everything that a proxy forwards: the incarnation of its registration.
 	IncarnationHeader = "Exesdb-Incarnation"
-	// SubscriptionHeader does too, and in what is parked: the registration's key. A subscription with another type or selector is another
-	// one, though its events go where the others went.
+	// SubscriptionHeader does too, and in what is parked: the registration's key. A subscription with
+	// another type or selector is another one, though its events go where the others went.
 	SubscriptionHeader = "Exesdb-Subscription"
 )
 
-// MaxTerm is the last term there is. One above it is malformed wherever it stands, so that terms fit a signed number of
-// 64 bit in every language.
+// MaxTerm is the last term there is. One above it is malformed wherever it stands, so that terms fit a
+// signed number of 64 bit in every language.
 const MaxTerm = math.MaxInt64
 
-// Handoff is a message on its way from an emitter to a proxy, with what its headers say of the hand-off. In one process these
-// headers, but for the sequence of an event, are spared.
+// Handoff is a message on its way from an emitter to a proxy, with what its headers say of the hand-off. In
+// one process these headers, but for the sequence of an event, are spared.
 type Handoff struct {
 	Message              *nats.Msg // the taker's
 	Sequence, Prev, Term uint64
@@ -47,8 +50,8 @@ var (
 	errData   = errors.New(SequenceHeader + " is 0, which is a question, and a question has no data; sequences begin with 1")
 )
 
-// ReadHandoff reads what the headers of a message say of the hand-off, and leaves them spelt as they are here. Numbered is false
-// where the sender gives no sequence. The error is one of the sender.
+// ReadHandoff reads what the headers of a message say of the hand-off, and leaves them spelt as they are
+// here. Numbered is false where the sender gives no sequence. The error is one of the sender.
 func ReadHandoff(m *nats.Msg) (h Handoff, numbered bool, err error) {
 	h.Message = m
 	text, numbered := spell(m.Header, SequenceHeader)

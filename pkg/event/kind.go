@@ -16,8 +16,9 @@ const (
 	NoEvent  Kind = "malformed"
 )
 
-// KindOf tells the server's markers and schedules from events, by their headers as they are stored. Whether the rest are events is
-// for FromMessage to say. Header names are compared as the server compares them, with their case.
+// KindOf tells the server's markers and schedules from events, by their headers as they are stored. Whether
+// the rest are events is for FromMessage to say. Header names are compared as the server compares them,
+// with their case.
 func KindOf(stored nats.Header) Kind {
 	switch {
 	case len(stored[jetstream.MarkerReasonHeader]) > 0:

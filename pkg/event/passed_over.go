@@ -8,8 +8,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/payload"
 )
 
-// PassedOver are messages of a store's stream that are no events, and so reach nobody. The server's markers and schedules are none
-// of them.
+// PassedOver are messages of a store's stream that are no events, and so reach nobody. The server's markers
+// and schedules are none of them.
 type PassedOver struct {
 	Messages uint64    `json:"messages"` // that the emitter found since it leads; from 1
 	Sequence uint64    `json:"seq"`      // of the last of them, in the store

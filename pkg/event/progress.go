@@ -2,8 +2,8 @@ package event
 
 import "time"
 
-// ProgressPrefix begins the subject on which the leader of a store's emitters tells how far it is; the store follows as one
-// token.
+// ProgressPrefix begins the subject on which the leader of a store's emitters tells how far it is; the
+// store follows as one token.
 const ProgressPrefix = "exesdb.emitter.progress."
 
 // ProgressType is the type of a Progress message.
@@ -23,9 +23,11 @@ type Progress struct {
 	Part          int               `json:"part"`          // from 1
 	Parts         int               `json:"parts"`
 	Behind        map[string]uint64 `json:"behind"` // events of the store, by subscription; who is not named has them all
-	// Trouble is why no event of the store is sent to anybody: a sentence for an operator. Empty: nothing is in the way.
+	// Trouble is why no event of the store is sent to anybody: a sentence for an operator. Empty: nothing
+	// is in the way.
 	Trouble string `json:"trouble,omitempty"`
-	// Hindered is why events of the store come late or not at all: the permission that the emitter lacks, and what it stops.
+	// Hindered is why events of the store come late or not at all: the permission that the emitter lacks,
+	// and what it stops.
 	Hindered string `json:"hindered,omitempty"`
 	// Waiting is, by subscription, why the emitter sends it nothing though it is behind: a sentence each.
 	Waiting map[string]string `json:"waiting,omitempty"`

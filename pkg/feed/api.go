@@ -15,7 +15,8 @@ import (
 const (
 	// infoWait is how long to wait for a stream's info where nothing else can be done without it.
 	infoWait = time.Second
-	// leaderWait is how long to wait for one message from the leader; it is asked only when it has just been heard of.
+	// leaderWait is how long to wait for one message from the leader; it is asked only when it has just
+	// been heard of.
 	leaderWait = 250 * time.Millisecond
 )
 
@@ -24,13 +25,14 @@ var (
 	errTruncated = errors.New("direct get: answers missing")
 	// errNothing: the leader has no message from there on.
 	errNothing = errors.New("no message found")
-	// errOther: the direct get was answered by something other than the stream itself, such as a mirror, which may be
-	// filtered and proves nothing.
+	// errOther: the direct get was answered by something other than the stream itself, such as a mirror,
+	// which may be filtered and proves nothing.
 	errOther = errors.New("direct get: not answered by the stream")
 )
 
-// api makes the requests that nats.go has no call for: its Stream.GetMsg goes to any replica if the stream allows
-// direct get, where the leader is meant here; and its Info waits, where here the answer comes as an event.
+// api makes the requests that nats.go has no call for: its Stream.GetMsg goes to any replica if the stream
+// allows direct get, where the leader is meant here; and its Info waits, where here the answer comes as an
+// event.
 type api struct {
 	js     jetstream.JetStream
 	nc     *nats.Conn
@@ -140,9 +142,9 @@ func (a api) ends(ctx context.Context, info *jetstream.StreamInfo) (ends []Witne
 	return ends, nil
 }
 
-// pageOf reads what one direct get gives, at most room messages, and hands them to each until that returns false. It reports whether
-// the replica that answered has more. Every answer names the sequence before it in the page, so one that was lost is noticed; wait
-// bounds the time to each answer.
+// pageOf reads what one direct get gives, at most room messages, and hands them to each until that returns
+// false. It reports whether the replica that answered has more. Every answer names the sequence before it
+// in the page, so one that was lost is noticed; wait bounds the time to each answer.
 func (a api) pageOf(ctx context.Context, req getRequest, room int, wait time.Duration, each func(Message) bool) (more bool, err error) {
 	body, err := json.Marshal(req)
 	if err != nil {
@@ -179,7 +181,8 @@ func (a api) pageOf(ctx context.Context, req getRequest, room int, wait time.Dur
 		if !open {
 			return false, nats.ErrConnectionClosed
 		}
-		// A message may have been stored with a header Status and no data. An answer of the server's own has nothing of a stream.
+		// A message may have been stored with a header Status and no data. An answer of the server's own
+		// has nothing of a stream.
 		if added(m.Header, jetstream.StreamHeader) == "" {
 			return a.pageEnd(m, previous)
 		}

@@ -26,7 +26,8 @@ func (c *counter) Message(feed.Message) {
 func (c *counter) Level(seq uint64) { c.level <- seq }
 func (c *counter) Reset(error)      {}
 
-// burst republishes b.N messages by hand, so that what is measured is the way from subject to handler and not JetStream.
+// burst republishes b.N messages by hand, so that what is measured is the way from subject to handler and
+// not JetStream.
 func burst(b *testing.B, nc *nats.Conn, n uint64, done func() uint64) {
 	m := nats.NewMsg("copy.events.a")
 	m.Data = make([]byte, 200)

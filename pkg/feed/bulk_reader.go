@@ -15,8 +15,8 @@ import (
 const (
 	// maxConsumers is how many of a reader's bulk readers have a consumer at once.
 	maxConsumers = 4
-	// consumerWait is how long a consumer may show nothing, though it has something, before direct get takes over; and how
-	// long to wait for one to be created.
+	// consumerWait is how long a consumer may show nothing, though it has something, before direct get
+	// takes over; and how long to wait for one to be created.
 	consumerWait = 500 * time.Millisecond
 	// consumerAgain is how long no bulk reader makes another after one was refused or stood still.
 	consumerAgain = time.Minute
@@ -27,9 +27,10 @@ const (
 // errStalled: the consumer is of no use any more.
 var errStalled = errors.New("the consumer shows nothing more")
 
-// BulkReader reads a long stretch of a stream, as Reader.Read does, and for a third of its cost while an ephemeral consumer serves
-// it: the server puts no headers of its own into what it sends by one. Nothing depends on the consumer. Where it is refused,
-// shows nothing for 500 ms, or leaves something out, the same Read goes on by direct get. It is for one goroutine at a time.
+// BulkReader reads a long stretch of a stream, as Reader.Read does, and for a third of its cost while an
+// ephemeral consumer serves it: the server puts no headers of its own into what it sends by one. Nothing
+// depends on the consumer. Where it is refused, shows nothing for 500 ms, or leaves something out, the same
+// Read goes on by direct get. It is for one goroutine at a time.
 type BulkReader struct {
 	reader   *Reader
 	log      *slog.Logger
@@ -37,13 +38,14 @@ type BulkReader struct {
 	over     bool      // a consumer has been at the end of the stream
 }
 
-// BulkReader begins to read a long stretch. A stream that keeps messages only until they are consumed is read without a consumer.
+// BulkReader begins to read a long stretch. A stream that keeps messages only until they are consumed is
+// read without a consumer.
 func (r *Reader) BulkReader(log *slog.Logger) *BulkReader {
 	return &BulkReader{reader: r, log: log, over: !r.keeps}
 }
 
-// Read is Reader.Read, from a sequence that is not below those it has returned. A consumer that it makes ends with ctx, which
-// is therefore the same for all of a stretch.
+// Read is Reader.Read, from a sequence that is not below those it has returned. A consumer that it makes
+// ends with ctx, which is therefore the same for all of a stretch.
 func (b *BulkReader) Read(ctx context.Context, from uint64, batch, maxBytes int) ([]Message, error) {
 	if b.consumer == nil && !b.over {
 		b.open(ctx, from, batch)
@@ -116,7 +118,8 @@ func (l *consumerLimit) shun(until time.Time) {
 	l.again = until
 }
 
-// consumer is what serves a bulk reader. It is asked for two pages ahead, so the server does not wait for whoever takes them.
+// consumer is what serves a bulk reader. It is asked for two pages ahead, so the server does not wait for
+// whoever takes them.
 type consumer struct {
 	*puller
 	reader    *Reader
@@ -139,8 +142,8 @@ func (r *Reader) openConsumer(ctx context.Context, from uint64, batch int) (*con
 	return &consumer{puller: p, reader: r, last: from - 1}, nil
 }
 
-// outlastsConsumers makes sure that the stream keeps what a consumer was shown: its retention may have been changed since the reader
-// was made.
+// outlastsConsumers makes sure that the stream keeps what a consumer was shown: its retention may have been
+// changed since the reader was made.
 func (r *Reader) outlastsConsumers(ctx context.Context) error {
 	info, err := r.api.info(ctx)
 	if err == nil && info.Config.Retention != jetstream.LimitsPolicy {
@@ -155,7 +158,8 @@ func (c *consumer) close() {
 	c.released.Do(c.reader.consumers.release)
 }
 
-// read returns up to batch messages. With an error there may be some as well, and the consumer is of no use any more.
+// read returns up to batch messages. With an error there may be some as well, and the consumer is of no use
+// any more.
 func (c *consumer) read(ctx context.Context, from uint64, batch, maxBytes int) ([]Message, error) {
 	messages := make([]Message, 0, batch)
 	timer := time.NewTimer(consumerWait)
@@ -208,8 +212,8 @@ func (c *consumer) next(ctx context.Context, timer *time.Timer) (m *nats.Msg, er
 	return m, nil
 }
 
-// status takes the end of a request: the next message is more than its bytes, or nobody read on for long. One that was not served
-// at all would not be the next time either.
+// status takes the end of a request: the next message is more than its bytes, or nobody read on for long.
+// One that was not served at all would not be the next time either.
 func (c *consumer) status(m *nats.Msg, batch int) error {
 	left, ok := unserved(m)
 	if !ok || left >= batch {

@@ -65,7 +65,8 @@ func fill(t testing.TB, js jetstream.JetStream, stream jetstream.Stream, n int) 
 	}
 }
 
-// stretched reads a stretch from a sequence to the one given, and fails unless it shows each message that is there once.
+// stretched reads a stretch from a sequence to the one given, and fails unless it shows each message that
+// is there once.
 func stretched(t testing.TB, s *feed.BulkReader, from, to uint64, before func(seq uint64)) {
 	t.Helper()
 	last := from - 1
@@ -248,8 +249,8 @@ func TestBulkReaderGoesOnAfterTheNodeOfItsConsumerIsKilled(t *testing.T) {
 	fill(t, js, stream, n)
 	log := &said{}
 
-	// The reader is connected to a node that stays, wherever the consumer is placed. A reader that was once refused one in time makes
-	// none for a minute, so each attempt has its own.
+	// The reader is connected to a node that stays, wherever the consumer is placed. A reader that was once
+	// refused one in time makes none for a minute, so each attempt has its own.
 	var victim *node
 	var s *feed.BulkReader
 	var at []time.Time

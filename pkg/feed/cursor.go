@@ -27,8 +27,8 @@ func (a action) String() string {
 	return [...]string{"drop", "deliver", "fill", "suspect", "settled", "verify", "again", "renamed", "went back"}[a]
 }
 
-// cursor is the place in the stream and the rules that move it. It moves only over messages it was shown, and past
-// missing ones only when shown a later one by a reader that passed them (see the package comment).
+// cursor is the place in the stream and the rules that move it. It moves only over messages it was shown,
+// and past missing ones only when shown a later one by a reader that passed them (see the package comment).
 type cursor struct {
 	created  time.Time // creation of the stream followed, as it was told last
 	last     uint64    // last sequence delivered, or the one before the first wanted
@@ -60,8 +60,9 @@ func (c *cursor) hear(seq uint64, stored time.Time) action {
 	return fill
 }
 
-// older reports whether a message was stored before its stream existed. It then belongs to a deleted stream of the same
-// name, which a server that has not heard of the deletion still serves; only the leader is believed.
+// older reports whether a message was stored before its stream existed. It then belongs to a deleted stream
+// of the same name, which a server that has not heard of the deletion still serves; only the leader is
+// believed.
 func (c *cursor) older(stored time.Time) bool {
 	return !c.trustOld && stored.Before(c.created)
 }
@@ -80,8 +81,8 @@ func (c *cursor) believe(stored time.Time) {
 	}
 }
 
-// nothing notes that the leader has nothing after last, up to the target. It doesn't move the cursor: should a deposed
-// leader have said so, a later reading still finds what is there.
+// nothing notes that the leader has nothing after last, up to the target. It doesn't move the cursor:
+// should a deposed leader have said so, a later reading still finds what is there.
 func (c *cursor) nothing() {
 	if c.absentUpTo != c.target {
 		c.absentUpTo, c.absentPolls = c.target, 0
@@ -90,7 +91,8 @@ func (c *cursor) nothing() {
 	c.target = c.last
 }
 
-// look judges what the leader says of the stream. sent is when it was asked, and lastThen is what last was then.
+// look judges what the leader says of the stream. sent is when it was asked, and lastThen is what last was
+// then.
 func (c *cursor) look(t tail, sent time.Time, lastThen uint64, now time.Time) action {
 	moves := c.ordered && c.last != c.lastAtPoll
 	c.lastAtPoll = c.last

@@ -106,8 +106,8 @@ func (w *world) contents(n int) (seqs []uint64, last uint64) {
 	return seqs, last
 }
 
-// Whatever is lost, doubled or swapped on the live path, and however far behind the server that answers a read, the
-// handler gets every message that remains once, in order, when it has been quiet for a few polls.
+// Whatever is lost, doubled or swapped on the live path, and however far behind the server that answers a
+// read, the handler gets every message that remains once, in order, when it has been quiet for a few polls.
 func TestEveryRemainingMessageIsDeliveredOnceInOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &world{}

@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Direct reads what a stream holds, by direct get, which any replica answers, and from the stream's leader where something else
-// answered: nats-server 2.15 lets every mirror answer for its origin, also one that is filtered, or far behind. What a mirror
-// gives names the mirror, and is not used. That a mirror has nothing looks like any such answer; so what only a replica said to be
-// missing may be there (Last, LastOf). A message with a header Status, and no data, is a message here. It is safe for
-// concurrent use.
+// Direct reads what a stream holds, by direct get, which any replica answers, and from the stream's leader
+// where something else answered: nats-server 2.15 lets every mirror answer for its origin, also one that is
+// filtered, or far behind. What a mirror gives names the mirror, and is not used. That a mirror has nothing
+// looks like any such answer; so what only a replica said to be missing may be there (Last, LastOf). A
+// message with a header Status, and no data, is a message here. It is safe for concurrent use.
 type Direct struct {
 	api api
 }
@@ -26,7 +26,8 @@ type Direct struct {
 func NewDirect(js jetstream.JetStream, stream string) Direct { return Direct{newAPI(js, stream)} }
 
 const (
-	// directWait is how long to wait for each answer to a direct get; a caller who has less patience says so by context.
+	// directWait is how long to wait for each answer to a direct get; a caller who has less patience says
+	// so by context.
 	directWait = 5 * time.Second
 	// leaderAtOnce is how many requests to a leader are under way together.
 	leaderAtOnce = 64
@@ -40,8 +41,8 @@ func (d Direct) Get(ctx context.Context, seq uint64) (Message, error) {
 	return d.api.askLeader(ctx, getRequest{Seq: seq})
 }
 
-// Next returns the first message at or after a sequence whose subject matches the filter (empty: any), as the leader has it, or
-// ErrNothing.
+// Next returns the first message at or after a sequence whose subject matches the filter (empty: any), as
+// the leader has it, or ErrNothing.
 func (d Direct) Next(ctx context.Context, seq uint64, filter string) (Message, error) {
 	if filter == "" {
 		filter = ">"
@@ -54,7 +55,8 @@ func (d Direct) LeaderLast(ctx context.Context, subject string) (Message, error)
 	return d.api.askLeader(ctx, getRequest{LastFor: subject})
 }
 
-// Last returns the last message of a subject that a replica has. ErrNothing is the replica's word, or a mirror's.
+// Last returns the last message of a subject that a replica has. ErrNothing is the replica's word, or a
+// mirror's.
 func (d Direct) Last(ctx context.Context, subject string) (Message, error) {
 	m, err := d.api.nc.RequestWithContext(ctx, d.api.prefix+"DIRECT.GET."+d.api.stream+"."+subject, nil)
 	switch {
@@ -72,8 +74,8 @@ func (d Direct) Last(ctx context.Context, subject string) (Message, error) {
 	return d.LeaderLast(ctx, subject)
 }
 
-// LastOf reads the last message of each subject in one request, and calls found for each that there is. What a replica does not
-// show may be there: ask the leader. A failure can come after some were found.
+// LastOf reads the last message of each subject in one request, and calls found for each that there is.
+// What a replica does not show may be there: ask the leader. A failure can come after some were found.
 func (d Direct) LastOf(ctx context.Context, subjects []string, found func(Message)) error {
 	if len(subjects) == 0 {
 		return nil
@@ -126,8 +128,9 @@ func (d Direct) LeaderLastOf(ctx context.Context, subjects []string, found func(
 	return err
 }
 
-// Page returns up to batch messages, and about maxBytes at the most (0: as many as the server gives), from the sequence on, with
-// subjects that match the filter (empty: all): at least one, or an error. That there is none is the leader's word (ErrNothing).
+// Page returns up to batch messages, and about maxBytes at the most (0: as many as the server gives), from
+// the sequence on, with subjects that match the filter (empty: all): at least one, or an error. That there
+// is none is the leader's word (ErrNothing).
 func (d Direct) Page(ctx context.Context, from uint64, filter string, batch, maxBytes int) ([]Message, error) {
 	messages := make([]Message, 0, batch)
 	_, err := d.api.pageOf(ctx, getRequest{Seq: from, NextFor: filter, Batch: batch, MaxBytes: maxBytes}, batch, directWait, func(m Message) bool {

@@ -14,8 +14,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/feed"
 )
 
-// mirrored makes EVENTS with some messages, and mirrors of it that answer direct gets in its place: one that is filtered, so that it has
-// half of them, one that has only the last, and one with all.
+// mirrored makes EVENTS with some messages, and mirrors of it that answer direct gets in its place: one
+// that is filtered, so that it has half of them, one that has only the last, and one with all.
 func mirrored(t testing.TB, n int) (jetstream.JetStream, []string) {
 	t.Helper()
 	js := single(t)
@@ -160,7 +160,8 @@ func TestDirectReadsMessagesWithAHeaderStatus(t *testing.T) {
 	}
 }
 
-// Where a replica can't be trusted, or part of its answers is lost, nothing is left out that the leader has.
+// Where a replica can't be trusted, or part of its answers is lost, nothing is left out that the leader
+// has.
 func TestDirectLeavesNothingOut(t *testing.T) {
 	js := single(t)
 	createStream(t, js, eventsConfig())

@@ -74,7 +74,8 @@ func TestStreamThatAppearsLaterIsFollowedFromItsFirst(t *testing.T) {
 		t.Run(fmt.Sprint("start ", start), func(t *testing.T) {
 			js := single(t)
 			f, rec := run(t, js, feed.Config{StartSeq: start}.Polls(100*time.Millisecond))
-			// The feed must have found the stream missing, or "only what comes after the start" means something else.
+			// The feed must have found the stream missing, or "only what comes after the start" means
+			// something else.
 			info, err := js.Conn().SubscribeSync("$JS.API.STREAM.INFO.EVENTS")
 			if err != nil {
 				t.Fatal(err)
@@ -94,8 +95,8 @@ func TestStreamThatAppearsLaterIsFollowedFromItsFirst(t *testing.T) {
 	}
 }
 
-// A backup of the server's files is put back: with fewer messages than the feed has seen, or with as many and more, but
-// others. In both the stream's creation time is the old one.
+// A backup of the server's files is put back: with fewer messages than the feed has seen, or with as many
+// and more, but others. In both the stream's creation time is the old one.
 func TestStreamRestoredFromBackupResets(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes longer than the rest together")

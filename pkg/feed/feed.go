@@ -16,17 +16,18 @@ import (
 )
 
 const (
-	// pollInterval is the time between looks at the stream's last sequence: it bounds how long the loss of the very last
-	// message goes unseen.
+	// pollInterval is the time between looks at the stream's last sequence: it bounds how long the loss of
+	// the very last message goes unseen.
 	pollInterval = time.Second
-	// batchSize is one page of direct get. On one node pages of 100 gave 205,000 messages of 200 bytes a second,
-	// pages of 1000 325,000, larger ones no more.
+	// batchSize is one page of direct get. On one node pages of 100 gave 205,000 messages of 200 bytes a
+	// second, pages of 1000 325,000, larger ones no more.
 	batchSize = 1000
 
 	// ModeRepublish: live messages come by republish, missed ones by direct get; no consumer exists.
 	ModeRepublish = "republish"
-	// ModeOrdered: live messages come through an ordered consumer, because the stream does not republish all that is
-	// asked for, or allows no direct get. It costs one consumer, and a pause of a second or two when its node dies.
+	// ModeOrdered: live messages come through an ordered consumer, because the stream does not republish
+	// all that is asked for, or allows no direct get. It costs one consumer, and a pause of a second or two
+	// when its node dies.
 	ModeOrdered = "ordered"
 
 	recheck = time.Second // of a stream whose configuration stands in the way
@@ -37,7 +38,8 @@ var (
 	ErrConfig = errors.New("feed: invalid configuration")
 	// ErrRecreated is the reason of a reset: the stream was deleted and created again.
 	ErrRecreated = errors.New("stream was deleted and created again")
-	// ErrWentBack is the reason of a reset: the stream holds an earlier or another history than the one followed.
+	// ErrWentBack is the reason of a reset: the stream holds an earlier or another history than the one
+	// followed.
 	ErrWentBack = errors.New("stream went back to an earlier state")
 
 	errReopen = errors.New("stream configuration changed")
@@ -56,21 +58,23 @@ type Message struct {
 type Config struct {
 	// Stream is the stream's name, such as KV_exesdb_subscriptions. It need not exist yet.
 	Stream string
-	// StartSeq is the first sequence wanted: 1 for everything that is there, 0 for only what comes after the start.
-	// If the stream ends before StartSeq-1 it is not the stream the caller knew: Reset is called and it is read from 1.
+	// StartSeq is the first sequence wanted: 1 for everything that is there, 0 for only what comes after
+	// the start. If the stream ends before StartSeq-1 it is not the stream the caller knew: Reset is called
+	// and it is read from 1.
 	StartSeq uint64
 	Handler  Handler
-	// First is optional. It is called with the sequence of the stream's first message after each look at the stream that
-	// found the handler up to date, or nothing that it could still be shown: what lies below is gone, and where it was purged
-	// no message says so. Like the handler's, its calls come from the goroutine that runs Run.
+	// First is optional. It is called with the sequence of the stream's first message after each look at
+	// the stream that found the handler up to date, or nothing that it could still be shown: what lies
+	// below is gone, and where it was purged no message says so. Like the handler's, its calls come from
+	// the goroutine that runs Run.
 	First func(seq uint64)
-	// Seen is optional. It is called, by the same goroutine, with messages that the stream was seen to have, at each look that
-	// found others. What was seen before a Reset is not of the stream after it.
+	// Seen is optional. It is called, by the same goroutine, with messages that the stream was seen to
+	// have, at each look that found others. What was seen before a Reset is not of the stream after it.
 	Seen func([]Witness)
 	// Absent is optional. It is called, by the same goroutine, at each look that finds no such stream.
 	Absent func()
-	// Trouble is optional. It is called, by the same goroutine, when the stream can't be followed, with the reason: a *RetentionError
-	// at once, what may pass after 5 s; and with nil when it is followed again.
+	// Trouble is optional. It is called, by the same goroutine, when the stream can't be followed, with the
+	// reason: a *RetentionError at once, what may pass after 5 s; and with nil when it is followed again.
 	Trouble func(reason error)
 	// Logger is optional. Only changes of state are logged, never single messages.
 	Logger *slog.Logger
@@ -83,11 +87,11 @@ type Config struct {
 type Handler interface {
 	// Message is called for each message, once, in sequence order.
 	Message(Message)
-	// Level is called once after a start, and after a Reset, when everything that was in the stream then has been
-	// delivered; seq is the stream's last sequence.
+	// Level is called once after a start, and after a Reset, when everything that was in the stream then
+	// has been delivered; seq is the stream's last sequence.
 	Level(seq uint64)
-	// Reset is called when the stream was recreated or went back (ErrRecreated, ErrWentBack): everything seen is void,
-	// and the stream follows again from its first message, ending in Level.
+	// Reset is called when the stream was recreated or went back (ErrRecreated, ErrWentBack): everything
+	// seen is void, and the stream follows again from its first message, ending in Level.
 	Reset(reason error)
 }
 
@@ -216,8 +220,8 @@ func (f *Feed) Stats() Stats {
 	return s
 }
 
-// Poke makes the feed look at the stream now. Call it from any goroutine on a hint that something was missed; it never
-// blocks, and many calls cost little more than one.
+// Poke makes the feed look at the stream now. Call it from any goroutine on a hint that something was
+// missed; it never blocks, and many calls cost little more than one.
 func (f *Feed) Poke() {
 	f.poked.Store(true)
 	f.waker.wake()
@@ -245,7 +249,8 @@ func (f *Feed) await(ctx context.Context) (*jetstream.StreamInfo, bool) {
 	return nil, false
 }
 
-// place sets the cursor on a first start, and finds out about a stream that was recreated while nobody looked.
+// place sets the cursor on a first start, and finds out about a stream that was recreated while nobody
+// looked.
 func (f *Feed) place(ctx context.Context, info *jetstream.StreamInfo) error {
 	if f.started && !f.cur.created.IsZero() && !f.cur.created.Equal(info.Created) {
 		f.doubt()
@@ -272,8 +277,8 @@ func (f *Feed) place(ctx context.Context, info *jetstream.StreamInfo) error {
 	return nil
 }
 
-// recognize finds out whether the stream is the one that was followed, although its creation time is another. ErrRecreated and
-// ErrWentBack say that it is not.
+// recognize finds out whether the stream is the one that was followed, although its creation time is
+// another. ErrRecreated and ErrWentBack say that it is not.
 func (f *Feed) recognize(ctx context.Context, info *jetstream.StreamInfo) error {
 	replaced := f.dispel(ctx)
 	if replaced != nil && !errors.Is(replaced, ErrWentBack) {
@@ -306,14 +311,14 @@ func (f *Feed) doubt() {
 	}
 }
 
-// doubtful reports whether live messages are to wait, since they may be of another stream. Where the leader does not say, they do
-// not wait for long. Those of a consumer need not: it ends with its stream.
+// doubtful reports whether live messages are to wait, since they may be of another stream. Where the leader
+// does not say, they do not wait for long. Those of a consumer need not: it ends with its stream.
 func (f *Feed) doubtful() bool {
 	return len(f.doubts) > 0 && !f.cur.ordered && time.Since(f.doubted) < leaderWait
 }
 
-// dispel finds out whether what was last is still there. That it is gone says nothing; that another message stands there
-// says that this is another history, though it may be longer than ours.
+// dispel finds out whether what was last is still there. That it is gone says nothing; that another message
+// stands there says that this is another history, though it may be longer than ours.
 func (f *Feed) dispel(ctx context.Context) error {
 	for _, w := range f.doubts {
 		m, ok, err := f.api.lookup(ctx)(w.Sequence, false)

@@ -16,8 +16,8 @@ var (
 
 const (
 	sayAfter = 5 // failures in a row are worth a warning: no leader for long, or a permission missing
-	// orderedFill bounds a fill beside an ordered consumer. It bridges the time in which that stands still, message by
-	// message from the leader; the consumer does the rest.
+	// orderedFill bounds a fill beside an ordered consumer. It bridges the time in which that stands still,
+	// message by message from the leader; the consumer does the rest.
 	orderedFill = 64
 )
 
@@ -92,8 +92,8 @@ func (s *follower) read(ctx context.Context) error {
 	return nil
 }
 
-// readPage delivers the answers to one direct get. It stops before a message older than the stream, and reports then
-// that there is no more.
+// readPage delivers the answers to one direct get. It stops before a message older than the stream, and
+// reports then that there is no more.
 func (s *follower) readPage(ctx context.Context) (more bool, err error) {
 	batch := int(min(uint64(s.cfg.batchSize), s.cur.target-s.cur.last))
 	wait := answering.After(s.failures + 1)

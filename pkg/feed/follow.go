@@ -15,12 +15,13 @@ import (
 const (
 	// pollSpacing is the least time between polls, however many reasons there are.
 	pollSpacing = 20 * time.Millisecond
-	// settleAfter is when to look again after a subscription was made or renewed: the interest in it takes a moment to
-	// reach all servers, and what is republished meanwhile is not heard.
+	// settleAfter is when to look again after a subscription was made or renewed: the interest in it takes
+	// a moment to reach all servers, and what is republished meanwhile is not heard.
 	settleAfter = 100 * time.Millisecond
 )
 
-// follower follows the stream through one source, until that or the stream is no more. It belongs to Run's goroutine.
+// follower follows the stream through one source, until that or the stream is no more. It belongs to Run's
+// goroutine.
 type follower struct {
 	*Feed
 	src    source
@@ -283,8 +284,8 @@ func (s *follower) look(ctx context.Context, r *report) error {
 	return nil
 }
 
-// confirmed are messages that were known before a look that found the stream to be the one that is followed. What is heard later
-// may be of another already.
+// confirmed are messages that were known before a look that found the stream to be the one that is
+// followed. What is heard later may be of another already.
 func (s *follower) confirmed() (all []Witness) {
 	all, s.ends = s.ends, nil
 	if !s.poll.at.IsZero() {

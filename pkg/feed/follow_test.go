@@ -79,7 +79,8 @@ func TestStartAtTheEndSeesOnlyWhatIsNew(t *testing.T) {
 	want(t, rec, "new")
 }
 
-// A live message far ahead makes the feed read what it missed: here nothing was stored there, which the leader says.
+// A live message far ahead makes the feed read what it missed: here nothing was stored there, which the
+// leader says.
 func TestForgedGapDeliversNothingAndLosesNothing(t *testing.T) {
 	js := single(t)
 	createStream(t, js, eventsConfig())

@@ -19,8 +19,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/feed"
 )
 
-// A node that is to be killed is a process: this test binary, told so by the environment. What Shutdown stops hands its
-// leadership over first, which a killed node does not.
+// A node that is to be killed is a process: this test binary, told so by the environment. What Shutdown
+// stops hands its leadership over first, which a killed node does not.
 const nodeEnv = "FEED_TEST_NODE"
 
 func runNode(spec string) {

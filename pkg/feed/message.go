@@ -8,8 +8,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// decode reads a republished message, or an answer to a direct get: both carry the same headers. It reports false for
-// anything that is not a message of the stream.
+// decode reads a republished message, or an answer to a direct get: both carry the same headers. It reports
+// false for anything that is not a message of the stream.
 func decode(m *nats.Msg, stream string) (Message, bool) {
 	if added(m.Header, jetstream.StreamHeader) != stream {
 		return Message{}, false
@@ -31,8 +31,8 @@ func decode(m *nats.Msg, stream string) (Message, bool) {
 	}, true
 }
 
-// added returns a header the server put there. It appends, so if the message was stored with one of the same name (it
-// had been republished before), the last is the server's. Header.Get would return the first.
+// added returns a header the server put there. It appends, so if the message was stored with one of the
+// same name (it had been republished before), the last is the server's. Header.Get would return the first.
 func added(h nats.Header, key string) string {
 	v := h[key]
 	if len(v) == 0 {

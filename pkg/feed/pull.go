@@ -16,9 +16,9 @@ import (
 // consumerIdle is how long the server keeps a consumer that is not read, because its reader is gone.
 const consumerIdle = 10 * time.Second
 
-// puller is an ephemeral pull consumer in memory, without acknowledgements. nats.go's own reading of one is not used: it takes a
-// message without data that was stored with a header Status for a status of the server. What tells them apart is the reply
-// subject, which every message has and no status.
+// puller is an ephemeral pull consumer in memory, without acknowledgements. nats.go's own reading of one is
+// not used: it takes a message without data that was stored with a header Status for a status of the
+// server. What tells them apart is the reply subject, which every message has and no status.
 type puller struct {
 	api     api
 	name    string
@@ -50,8 +50,8 @@ func openPuller(ctx context.Context, a api, prefix string, from uint64, room int
 	return p, nil
 }
 
-// close may be called by any goroutine, and again. It does not wait: a consumer that the server does not hear of any more ends
-// by itself.
+// close may be called by any goroutine, and again. It does not wait: a consumer that the server does not
+// hear of any more ends by itself.
 func (p *puller) close() {
 	p.closing.Do(func() {
 		_ = p.sub.Unsubscribe()
@@ -68,7 +68,8 @@ func (p *puller) ask(batch, maxBytes int, heartbeat time.Duration) error {
 
 func isStatus(m *nats.Msg) bool { return m.Reply == "" }
 
-// unserved reads a status that ends a request: how many of its messages will not come. It is false for one that says nothing of it.
+// unserved reads a status that ends a request: how many of its messages will not come. It is false for one
+// that says nothing of it.
 func unserved(m *nats.Msg) (left int, ok bool) {
 	left, err := strconv.Atoi(m.Header.Get("Nats-Pending-Messages"))
 	return left, err == nil
@@ -84,8 +85,9 @@ type place struct {
 	pending  uint64 // messages that come after
 }
 
-// placeOf reads it from where the message would be acknowledged: $JS.ACK, perhaps domain and account, the stream and the
-// consumer; how often it was delivered, its sequence, the delivery's, when it was stored, how many come after; perhaps more.
+// placeOf reads it from where the message would be acknowledged: $JS.ACK, perhaps domain and account, the
+// stream and the consumer; how often it was delivered, its sequence, the delivery's, when it was stored,
+// how many come after; perhaps more.
 func (p *puller) placeOf(m *nats.Msg) (place, bool) {
 	_, rest, _ := strings.Cut(m.Reply, p.marker)
 	var number [5]uint64

@@ -13,13 +13,13 @@ import (
 	"github.com/exesdb/subproxy/pkg/backoff"
 )
 
-// ErrNothing is returned by Reader.Read where the stream's leader has no message from there on. A leader that was deposed
-// and does not know it yet can say so too; ask again before believing it.
+// ErrNothing is returned by Reader.Read where the stream's leader has no message from there on. A leader
+// that was deposed and does not know it yet can say so too; ask again before believing it.
 var ErrNothing = errNothing
 
-// Reader reads a stream from a sequence on, as a Feed reads what it missed: pages by direct get, and one message from the
-// leader where the replica that answers has no more. The package comment's argument holds for it: what it does not show
-// between two messages was gone when it read. It is safe for concurrent use.
+// Reader reads a stream from a sequence on, as a Feed reads what it missed: pages by direct get, and one
+// message from the leader where the replica that answers has no more. The package comment's argument holds
+// for it: what it does not show between two messages was gone when it read. It is safe for concurrent use.
 type Reader struct {
 	api       api
 	direct    bool
@@ -28,15 +28,16 @@ type Reader struct {
 	consumers consumerLimit // of bulk readers
 }
 
-// NewReader makes a reader of the stream that the info is of. A stream that does not allow direct get is read message by
-// message from its leader, which is some twenty times slower.
+// NewReader makes a reader of the stream that the info is of. A stream that does not allow direct get is
+// read message by message from its leader, which is some twenty times slower.
 func NewReader(js jetstream.JetStream, info *jetstream.StreamInfo) *Reader {
 	return &Reader{
 		api: newAPI(js, info.Config.Name), direct: info.Config.AllowDirect, keeps: info.Config.Retention == jetstream.LimitsPolicy, created: info.Created,
 	}
 }
 
-// Read returns up to batch messages, and about maxBytes at the most, from the sequence on: at least one, or an error.
+// Read returns up to batch messages, and about maxBytes at the most, from the sequence on: at least one, or
+// an error.
 func (r *Reader) Read(ctx context.Context, from uint64, batch, maxBytes int) ([]Message, error) {
 	var messages []Message
 	if r.direct {
@@ -64,8 +65,9 @@ func (r *Reader) Read(ctx context.Context, from uint64, batch, maxBytes int) ([]
 	return append(messages, m), nil
 }
 
-// believed returns those of a page that are the stream's. Messages older than it may be of a deleted stream of the same name, so
-// the leader is asked for the last one of them: a page is of one copy, and with that message all before it are the leader's.
+// believed returns those of a page that are the stream's. Messages older than it may be of a deleted stream
+// of the same name, so the leader is asked for the last one of them: a page is of one copy, and with that
+// message all before it are the leader's.
 func (r *Reader) believed(ctx context.Context, page []Message) ([]Message, error) {
 	old := func(m Message) bool { return m.Time.Before(r.created) }
 	first := slices.IndexFunc(page, old)
@@ -86,8 +88,9 @@ func (r *Reader) believed(ctx context.Context, page []Message) ([]Message, error
 	return page[:first], nil
 }
 
-// Compare finds out what the stream has in common with one that had the witnesses, which are in ascending order. Anything but
-// Same is said only where the leader says it twice, 200 ms apart: one that was deposed may lag.
+// Compare finds out what the stream has in common with one that had the witnesses, which are in ascending
+// order. Anything but Same is said only where the leader says it twice, 200 ms apart: one that was deposed
+// may lag.
 func (r *Reader) Compare(ctx context.Context, known []Witness) (Comparison, error) {
 	var before *Comparison
 	for {
@@ -106,7 +109,8 @@ func (r *Reader) Compare(ctx context.Context, known []Witness) (Comparison, erro
 	}
 }
 
-// First returns the sequence of the stream's first message, as its leader has it: one more than the last where there is none.
+// First returns the sequence of the stream's first message, as its leader has it: one more than the last
+// where there is none.
 func (r *Reader) First(ctx context.Context) (uint64, error) {
 	info, err := r.api.info(ctx)
 	if err != nil {

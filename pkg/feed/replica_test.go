@@ -18,8 +18,8 @@ import (
 // answer is one to a direct get that can't be trusted.
 type answer func(req *nats.Msg, from uint64)
 
-// gate returns a context whose requests pass through a gate, where every second direct get, the first too, is given an
-// answer instead of being passed on. (No client may join the queue group of the replicas.)
+// gate returns a context whose requests pass through a gate, where every second direct get, the first too,
+// is given an answer instead of being passed on. (No client may join the queue group of the replicas.)
 func gate(t testing.TB, js jetstream.JetStream, give answer) (jetstream.JetStream, *atomic.Int64) {
 	t.Helper()
 	behind, err := jetstream.NewWithAPIPrefix(js.Conn(), "GATE.API")

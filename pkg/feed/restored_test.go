@@ -15,7 +15,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/feed"
 )
 
-// restored replaces a stream by a backup of it, and between the two does what is given. Its creation time is another then.
+// restored replaces a stream by a backup of it, and between the two does what is given. Its creation time
+// is another then.
 func restored(t testing.TB, js jetstream.JetStream, stream jetstream.Stream, between func()) jetstream.Stream {
 	t.Helper()
 	name := stream.CachedInfo().Config.Name

@@ -9,8 +9,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// pendingBytes is what may wait for a slow handler; beyond that (or the connection's nats.SyncQueueLen) live messages are
-// dropped, which is a gap like any other.
+// pendingBytes is what may wait for a slow handler; beyond that (or the connection's nats.SyncQueueLen)
+// live messages are dropped, which is a gap like any other.
 const pendingBytes = 128 << 20
 
 var (
@@ -22,7 +22,8 @@ var (
 
 // source gives the messages of a stream as they are stored.
 type source interface {
-	// next waits for a message, until ctx ends. Any other error than errLost and errHidden means that the source is of no more use.
+	// next waits for a message, until ctx ends. Any other error than errLost and errHidden means that the
+	// source is of no more use.
 	next(ctx context.Context) (Message, error)
 	close()
 }
@@ -51,8 +52,8 @@ func (r *republish) next(ctx context.Context) (Message, error) {
 		case errors.Is(err, nats.ErrSlowConsumer):
 			return Message{}, errLost
 		case errors.Is(err, nats.ErrNoResponders):
-			// Nothing was asked here: the message was stored with a header Status, 503, and no data, which nats.go takes for the
-			// server's word, and keeps.
+			// Nothing was asked here: the message was stored with a header Status, 503, and no data, which
+			// nats.go takes for the server's word, and keeps.
 			return Message{}, errHidden
 		case err != nil:
 			return Message{}, err
@@ -65,9 +66,10 @@ func (r *republish) next(ctx context.Context) (Message, error) {
 
 func (r *republish) close() { _ = r.sub.Unsubscribe() } // fails only if the connection is closed
 
-// ordered is a consumer that is read in order. nats.go's own ordered consumer isn't used because it hides what is needed
-// here: while its stream is away its Next doesn't heed the context, its Stop waits up to 20 s, on a stream that was created
-// again it waits for the old sequence, and it takes some messages for statuses (see puller).
+// ordered is a consumer that is read in order. nats.go's own ordered consumer isn't used because it hides
+// what is needed here: while its stream is away its Next doesn't heed the context, its Stop waits up to 20
+// s, on a stream that was created again it waits for the old sequence, and it takes some messages for
+// statuses (see puller).
 type ordered struct {
 	*puller
 	delivered uint64
@@ -76,11 +78,12 @@ type ordered struct {
 }
 
 const (
-	// orderedBatch and orderedBytes are what is asked for at once, and twice max_payload where that is more: no message is larger.
+	// orderedBatch and orderedBytes are what is asked for at once, and twice max_payload where that is
+	// more: no message is larger.
 	orderedBatch = 500
 	orderedBytes = 8 << 20
-	// orderedBeat is how often an idle consumer says that it lives, and orderedSilence how long it may say nothing. That is twice as
-	// long, so that one that was lost costs nothing.
+	// orderedBeat is how often an idle consumer says that it lives, and orderedSilence how long it may say
+	// nothing. That is twice as long, so that one that was lost costs nothing.
 	orderedBeat    = 500 * time.Millisecond
 	orderedSilence = 2 * orderedBeat
 	orderedPrefix  = "subproxy_following_"

@@ -11,7 +11,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/feed"
 )
 
-// statuses are values of a header Status with which a message without data looks like an answer of the server.
+// statuses are values of a header Status with which a message without data looks like an answer of the
+// server.
 var statuses = []string{"500", "503", "204", "404", "408", "409", "100", "open", ""}
 
 // publishStatus stores a message without data and with that header.

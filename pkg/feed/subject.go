@@ -6,7 +6,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// covers reports whether every subject that matches subject, which may have wildcards itself, matches pattern.
+// covers reports whether every subject that matches subject, which may have wildcards itself, matches
+// pattern.
 func covers(pattern, subject string) bool {
 	for {
 		p, pRest, pMore := strings.Cut(pattern, ".")
@@ -23,8 +24,9 @@ func covers(pattern, subject string) bool {
 	}
 }
 
-// republished tells the subject to subscribe to for live messages. It is empty for a stream that must be followed by a
-// consumer: one that does not republish all of what it stores, republishes headers only, or allows no direct get.
+// republished tells the subject to subscribe to for live messages. It is empty for a stream that must be
+// followed by a consumer: one that does not republish all of what it stores, republishes headers only, or
+// allows no direct get.
 func republished(cfg jetstream.StreamConfig) string {
 	r := cfg.RePublish
 	if r == nil || r.HeadersOnly || !cfg.AllowDirect {
@@ -54,8 +56,8 @@ func ModeOf(cfg jetstream.StreamConfig) string {
 	return ModeRepublish
 }
 
-// destinationFilter turns a republish destination, which may have subject mapping functions for tokens, into a subject
-// that matches all it can give.
+// destinationFilter turns a republish destination, which may have subject mapping functions for tokens,
+// into a subject that matches all it can give.
 func destinationFilter(destination string) string {
 	tokens := strings.Split(destination, ".")
 	for i, t := range tokens {

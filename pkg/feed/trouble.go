@@ -18,9 +18,9 @@ func (e *RetentionError) Error() string {
 	return fmt.Sprintf("stream %s has retention %s: it keeps messages only until they are consumed", e.Stream, e.Retention)
 }
 
-// Check returns a *RetentionError for a stream that a Feed does not follow, and nil for all others. A stream with interest
-// retention stores nothing while nobody consumes it. One with work-queue retention can be followed by its republish, but a
-// consumer would take its messages away.
+// Check returns a *RetentionError for a stream that a Feed does not follow, and nil for all others. A
+// stream with interest retention stores nothing while nobody consumes it. One with work-queue retention can
+// be followed by its republish, but a consumer would take its messages away.
 func Check(cfg jetstream.StreamConfig) error {
 	switch {
 	case cfg.Retention == jetstream.LimitsPolicy:
@@ -32,7 +32,8 @@ func Check(cfg jetstream.StreamConfig) error {
 }
 
 const (
-	// troubleAfter is how long a stream can't be followed until that is told: an election takes a second or two.
+	// troubleAfter is how long a stream can't be followed until that is told: an election takes a second or
+	// two.
 	troubleAfter = 5 * time.Second
 	// sayAgain is how often the same trouble is logged, and sayOther how soon another.
 	sayAgain = time.Minute

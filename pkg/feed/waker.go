@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// waker wakes a loop that waits in calls which end only with a context. A caller of wake notes its reason elsewhere, before the call;
-// the loop resets the waker before it looks there, so no reason is missed.
+// waker wakes a loop that waits in calls which end only with a context. A caller of wake notes its reason
+// elsewhere, before the call; the loop resets the waker before it looks there, so no reason is missed.
 type waker struct {
 	mu     sync.Mutex
 	cancel context.CancelFunc

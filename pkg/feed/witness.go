@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// Witness is a message that a stream was seen to have: where it stood, and when it was stored. No other message has both. A
-// backup and a mirror keep them, and nothing of the kind is true of a stream's creation time.
+// Witness is a message that a stream was seen to have: where it stood, and when it was stored. No other
+// message has both. A backup and a mirror keep them, and nothing of the kind is true of a stream's creation
+// time.
 type Witness struct {
 	Sequence uint64    `json:"seq"`
 	Time     time.Time `json:"time"`
@@ -21,8 +22,8 @@ func (w Witness) is(other Witness) bool {
 
 func (m *Message) witness() Witness { return Witness{m.Sequence, m.Time} }
 
-// Witnesses are some messages of a stream: the first and the last one noted, and between them the more the later. The zero value
-// has none.
+// Witnesses are some messages of a stream: the first and the last one noted, and between them the more the
+// later. The zero value has none.
 type Witnesses struct {
 	first, last mark
 	rungs       [48]mark // by how often 2 divides the sequence: the last one noted of that kind
@@ -65,8 +66,8 @@ func (w *Witnesses) Add(all ...Witness) {
 // Recorded is how many witnesses List returns at the most.
 const Recorded = 12
 
-// List returns the first, the last, and of those between them some whose distance from the last grows fourfold each time;
-// in ascending order, and none below the sequence, which is where the stream begins.
+// List returns the first, the last, and of those between them some whose distance from the last grows
+// fourfold each time; in ascending order, and none below the sequence, which is where the stream begins.
 func (w *Witnesses) List(from uint64) []Witness {
 	all := append([]mark{w.first, w.last}, w.rungs[:]...)
 	all = slices.DeleteFunc(all, func(m mark) bool { return m.seq == 0 || m.seq < from })
@@ -97,7 +98,8 @@ const (
 	Shorter
 	// Forked: the same history up to some place, and another after it.
 	Forked
-	// Another history: none of the witnesses is there, and there is another message in place of one, or the stream ends before the last.
+	// Another history: none of the witnesses is there, and there is another message in place of one, or the
+	// stream ends before the last.
 	Another
 )
 
@@ -115,8 +117,8 @@ type Comparison struct {
 // extent is what a stream's leader says of its ends. Where there is no message first is the next sequence.
 type extent struct{ first, last uint64 }
 
-// lookup asks a stream's leader for the message at a sequence; with next, for the first one from there on. It reports false
-// where there is none.
+// lookup asks a stream's leader for the message at a sequence; with next, for the first one from there on.
+// It reports false where there is none.
 type lookup func(seq uint64, next bool) (Witness, bool, error)
 
 // findings are what became of witnesses, in ascending order, as far as they were looked at.
@@ -142,9 +144,9 @@ func find(known []Witness, look lookup) (f findings, err error) {
 	return f, nil
 }
 
-// compare finds out what a stream has in common with one that had the witnesses, which are in ascending order. One that is there
-// proves that all before it is the same. Beyond it times tell: a message that was stored later than all that was known, and
-// has a sequence that was known, is another one.
+// compare finds out what a stream has in common with one that had the witnesses, which are in ascending
+// order. One that is there proves that all before it is the same. Beyond it times tell: a message that was
+// stored later than all that was known, and has a sequence that was known, is another one.
 func compare(known []Witness, ends extent, look lookup) (Comparison, error) {
 	if len(known) == 0 {
 		return Comparison{}, nil

@@ -123,8 +123,8 @@ func storedFrom(from time.Time, seq uint64) time.Time {
 	return from.Add(time.Duration(seq-1) * time.Millisecond)
 }
 
-// Whatever was deleted, went back and was stored since: no message that is new is taken for one that was known. And where something
-// of what was known is proven to be there, nothing of it is taken for new.
+// Whatever was deleted, went back and was stored since: no message that is new is taken for one that was
+// known. And where something of what was known is proven to be there, nothing of it is taken for new.
 func TestComparisonLosesNothingAndRepeatsNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		clock := epoch

@@ -25,13 +25,15 @@ const (
 	writeAckWindow = 1 << 14 // writes in flight at once; a batch is never larger (proxy.takeoverBatch)
 )
 
-// markerTTL is how long the bucket remembers that a record was deleted or expired. Whoever follows the bucket hears of
-// it at once; the marker is for those who were away, and an hour outlasts any reconnect worth resuming from.
+// markerTTL is how long the bucket remembers that a record was deleted or expired. Whoever follows the
+// bucket hears of it at once; the marker is for those who were away, and an hour outlasts any reconnect
+// worth resuming from.
 const markerTTL = time.Hour
 
-// releaseTTL is how long the bucket remembers the incarnation of a registration that was released. Subscribers refuse what is older
-// than what they have seen, so a subscription must not begin at 1 again while one of them remembers: a month outlasts a
-// subscription that is switched off for a while. A marker costs as much as a small record.
+// releaseTTL is how long the bucket remembers the incarnation of a registration that was released.
+// Subscribers refuse what is older than what they have seen, so a subscription must not begin at 1 again
+// while one of them remembers: a month outlasts a subscription that is switched off for a while. A marker
+// costs as much as a small record.
 const releaseTTL = 30 * 24 * time.Hour
 
 // Kind is what a bucket is for, and with that what it must be able to do.
@@ -52,7 +54,8 @@ var (
 // DefaultBucket is the name of the kind's bucket, where no other is given.
 func (k Kind) DefaultBucket() string { return k.bucket }
 
-// Flags are those of nats kv add, but for history and size, with which a bucket of that name is one of the kind; a blank follows each.
+// Flags are those of nats kv add, but for history and size, with which a bucket of that name is one of the
+// kind; a blank follows each.
 func (k Kind) Flags(bucket string) string {
 	flags := ""
 	if k.markers {
@@ -106,8 +109,8 @@ type Bucket struct {
 	made    atomic.Int64 // when it was made here, in nanoseconds; 0: it was there
 }
 
-// Open opens the bucket, creating it where it is absent. Where it is present and lacks needed settings, the error is a
-// *MissingSettingError: an existing bucket is the user's, and is never changed here.
+// Open opens the bucket, creating it where it is absent. Where it is present and lacks needed settings, the
+// error is a *MissingSettingError: an existing bucket is the user's, and is never changed here.
 func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Bucket, error) {
 	cfg.fill()
 	pipelined, err := withWriteWindow(js, cfg.AckWait)
@@ -122,8 +125,8 @@ func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Bucket, err
 	return b, nil
 }
 
-// Inspect looks whether the bucket is there, and whether it is as Open needs it, and changes nothing: where it is not, the error is
-// a *MissingSettingError.
+// Inspect looks whether the bucket is there, and whether it is as Open needs it, and changes nothing: where
+// it is not, the error is a *MissingSettingError.
 func Inspect(ctx context.Context, js jetstream.JetStream, cfg Config) (there bool, err error) {
 	cfg.fill()
 	b := &Bucket{kind: cfg.Kind, bucket: cfg.Bucket, prefix: subjectPrefix + cfg.Bucket + "."}
@@ -137,8 +140,8 @@ func Inspect(ctx context.Context, js jetstream.JetStream, cfg Config) (there boo
 	return true, b.check(stream.CachedInfo().Config, cfg.Records)
 }
 
-// OpenExisting opens a bucket to read it, as it is: nothing is created and no setting is checked. A bucket that is not
-// there is read as an empty one.
+// OpenExisting opens a bucket to read it, as it is: nothing is created and no setting is checked. A bucket
+// that is not there is read as an empty one.
 func OpenExisting(ctx context.Context, js jetstream.JetStream, bucket string) (*Bucket, error) {
 	b := &Bucket{js: js, bucket: bucket, prefix: subjectPrefix + bucket + "."}
 	b.direct = feed.NewDirect(js, b.Stream())
@@ -149,8 +152,8 @@ func OpenExisting(ctx context.Context, js jetstream.JetStream, bucket string) (*
 	return b, nil
 }
 
-// withWriteWindow makes a second handle on the same API prefix or domain, because how many writes may be in flight, and
-// for how long, is a property of the handle.
+// withWriteWindow makes a second handle on the same API prefix or domain, because how many writes may be in
+// flight, and for how long, is a property of the handle.
 func withWriteWindow(js jetstream.JetStream, ackWait time.Duration) (jetstream.JetStream, error) {
 	opts := []jetstream.JetStreamOpt{jetstream.WithPublishAsyncMaxPending(writeAckWindow), jetstream.WithPublishAsyncTimeout(ackWait)}
 	switch o := js.Options(); {

@@ -46,9 +46,11 @@ type Entry struct {
 	Operation Operation
 	Data      []byte // a Put's record, not decoded yet
 	Time      time.Time
-	// Incarnation is the highest that the key has had, of a Deleted that says it (Write.Incarnation); 0: it does not.
+	// Incarnation is the highest that the key has had, of a Deleted that says it (Write.Incarnation); 0: it
+	// does not.
 	Incarnation uint64
-	// Term is the highest term of the store known then, of a Deleted that says it (Write.Term); 0: it does not.
+	// Term is the highest term of the store known then, of a Deleted that says it (Write.Term); 0: it does
+	// not.
 	Term uint64
 }
 
@@ -78,7 +80,8 @@ func operation(header nats.Header) Operation {
 	return Put
 }
 
-// Contains reports whether the entry is a record that these bytes stand in: a way to know one without decoding it.
+// Contains reports whether the entry is a record that these bytes stand in: a way to know one without
+// decoding it.
 func (e *Entry) Contains(part []byte) bool {
 	return e.Operation == Put && bytes.Contains(e.Data, part)
 }
@@ -87,8 +90,8 @@ func (b *Bucket) entry(m feed.Message) Entry {
 	return b.NewEntry(m.Subject, m.Sequence, m.Header, m.Data, m.Time)
 }
 
-// Get reads what is under the key now, from any replica. Nothing there is ok false; a replica that lags says so too, and a mirror
-// of the bucket.
+// Get reads what is under the key now, from any replica. Nothing there is ok false; a replica that lags
+// says so too, and a mirror of the bucket.
 func (b *Bucket) Get(ctx context.Context, key string) (e Entry, ok bool, err error) {
 	m, err := b.direct.Last(ctx, b.Subject(key))
 	switch {
@@ -100,8 +103,8 @@ func (b *Bucket) Get(ctx context.Context, key string) (e Entry, ok bool, err err
 	return b.entry(m), true, nil
 }
 
-// GetFromLeader reads what is under the key now, from the leader's own store: slower than Get, but never behind a write
-// that was acknowledged.
+// GetFromLeader reads what is under the key now, from the leader's own store: slower than Get, but never
+// behind a write that was acknowledged.
 func (b *Bucket) GetFromLeader(ctx context.Context, key string) (e Entry, ok bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, leaderWait)
 	defer cancel()
@@ -115,7 +118,8 @@ func (b *Bucket) GetFromLeader(ctx context.Context, key string) (e Entry, ok boo
 	return b.entry(m), true, nil
 }
 
-// Newest reads what was written last of all keys of a store, from the leader's own store. It may be the marker of a deletion.
+// Newest reads what was written last of all keys of a store, from the leader's own store. It may be the
+// marker of a deletion.
 func (b *Bucket) Newest(ctx context.Context, store string) (e Entry, ok bool, err error) {
 	return b.GetFromLeader(ctx, subscription.EncodeToken(store)+".>")
 }
@@ -140,9 +144,9 @@ func (b *Bucket) Keys(ctx context.Context, store string) (map[string]bool, error
 	return keys, nil
 }
 
-// GetLast reads what is under each of the keys now, from any replica, and calls found for each that there is: in as few requests as
-// the server takes so many keys in. A key that is not shown may be there: the replica may lag, or have been a mirror. A failure can
-// come after some were found.
+// GetLast reads what is under each of the keys now, from any replica, and calls found for each that there
+// is: in as few requests as the server takes so many keys in. A key that is not shown may be there: the
+// replica may lag, or have been a mirror. A failure can come after some were found.
 func (b *Bucket) GetLast(ctx context.Context, keys []string, found func(Entry)) error {
 	room := payload.Room(b.js.Conn().MaxPayload())
 	for _, part := range payload.Parts(keys, MaxGetLast, room, func(key *string) int { return len(b.prefix) + payload.Text(*key) }) {
@@ -192,7 +196,8 @@ func (b *Bucket) subjects(keys []string) []string {
 	return subjects
 }
 
-// MaxGetLast is how many keys are read with one request at the most: the server answers at most 1,024 subjects a request.
+// MaxGetLast is how many keys are read with one request at the most: the server answers at most 1,024
+// subjects a request.
 const MaxGetLast = 1000
 
 // leaderWait bounds one request to the leader: what it holds is known at once, or it is away.
@@ -201,8 +206,9 @@ const leaderWait = time.Second
 // readTimeout bounds one request for many records; 1,000 records take some 10 ms.
 const readTimeout = 5 * time.Second
 
-// List reads every record that is there now, in revision order, from any replica; that there are no more is the leader's word. Store
-// and name narrow it; empty means all of them. Markers are left out. What is written meanwhile shows its last revision only.
+// List reads every record that is there now, in revision order, from any replica; that there are no more is
+// the leader's word. Store and name narrow it; empty means all of them. Markers are left out. What is
+// written meanwhile shows its last revision only.
 func (b *Bucket) List(ctx context.Context, store, name string) ([]Entry, error) {
 	latest := map[string]Entry{}
 	err := b.each(ctx, store, name, func(e Entry) {

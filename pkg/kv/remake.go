@@ -12,27 +12,29 @@ import (
 	"github.com/exesdb/subproxy/pkg/backoff"
 )
 
-// A bucket that is made anew where one was just deleted can stay unwritable for good: the server is still removing the old one's
-// files. Seen with nats-server 2.15.2 in a few of some hundred deletions, never where 5 ms and more lay between.
+// A bucket that is made anew where one was just deleted can stay unwritable for good: the server is still
+// removing the old one's files. Seen with nats-server 2.15.2 in a few of some hundred deletions, never
+// where 5 ms and more lay between.
 
-// ErrUnproven is returned by Ensure for a bucket that was made and does not take writes, so that nothing is registered in it.
+// ErrUnproven is returned by Ensure for a bucket that was made and does not take writes, so that nothing is
+// registered in it.
 var ErrUnproven = errors.New("the bucket was made anew and takes no writes yet")
 
 const (
 	// remakePause is how long a bucket that is gone is left gone.
 	remakePause = 100 * time.Millisecond
-	// proofKey is what a bucket that was made is proven by. Its record is a marker of a deletion, which nobody reads as a registration,
-	// lease or checkpoint.
+	// proofKey is what a bucket that was made is proven by. Its record is a marker of a deletion, which
+	// nobody reads as a registration, lease or checkpoint.
 	proofKey = "proof"
 	// proofTimeout is how long a bucket may take for it: its leader may just have been elected.
 	proofTimeout = 2 * time.Second
 	proofAgain   = 20 * time.Millisecond
 )
 
-// Ensure creates the bucket where it is absent and checks it where it is present. It is called again when the bucket is
-// found to be gone (deleted by hand, or NATS restored empty). Calls take turns: of many that find it gone at once, one creates
-// it. A bucket that it made anew is proven to take writes; where it does not, it is deleted and made once more, and where that
-// does not help either the error is ErrUnproven.
+// Ensure creates the bucket where it is absent and checks it where it is present. It is called again when
+// the bucket is found to be gone (deleted by hand, or NATS restored empty). Calls take turns: of many that
+// find it gone at once, one creates it. A bucket that it made anew is proven to take writes; where it does
+// not, it is deleted and made once more, and where that does not help either the error is ErrUnproven.
 func (b *Bucket) Ensure(ctx context.Context, cfg Config) (created bool, err error) {
 	b.ensuring.Lock()
 	defer b.ensuring.Unlock()
@@ -91,13 +93,15 @@ func (b *Bucket) makeOnceMore(ctx context.Context, cfg Config, refused error) er
 	return b.prove(ctx)
 }
 
-// Doubt has the next Ensure prove that the bucket takes writes. It is for a bucket that was made anew a short while ago.
+// Doubt has the next Ensure prove that the bucket takes writes. It is for a bucket that was made anew a
+// short while ago.
 func (b *Bucket) Doubt() { b.doubted.Store(true) }
 
 // young is how long a bucket that was made here counts as new.
 const young = 10 * time.Second
 
-// suspect says of a new bucket that can't store that it is as good as gone: whoever writes then calls Ensure, which proves it.
+// suspect says of a new bucket that can't store that it is as good as gone: whoever writes then calls
+// Ensure, which proves it.
 func (b *Bucket) suspect(err error) error {
 	if !isBroken(err) || time.Since(time.Unix(0, b.made.Load())) > young || !b.spare.Load() {
 		return err
@@ -106,7 +110,8 @@ func (b *Bucket) suspect(err error) error {
 	return fmt.Errorf("%w: %w", ErrNoStream, err)
 }
 
-// isBroken reports whether a server can't store what the stream's configuration would let it: not where the stream is full.
+// isBroken reports whether a server can't store what the stream's configuration would let it: not where the
+// stream is full.
 func isBroken(err error) bool {
 	const storeFailed = 10077
 	var api *jetstream.APIError

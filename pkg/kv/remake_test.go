@@ -15,7 +15,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// broken is JetStream where a bucket's files are removed under it: it is there, and reads, and stores nothing.
+// broken is JetStream where a bucket's files are removed under it: it is there, and reads, and stores
+// nothing.
 type broken struct {
 	jetstream.JetStream
 	left    atomic.Int32 // how many more deletions it takes until it stores again

@@ -13,7 +13,8 @@ type MissingSettingError struct {
 	Bucket  string
 	Setting string // every setting that is wrong, as the stream configuration names it, with what it must be
 	Mend    string // the one nats command that mends them all
-	// Anew says that a setting can't be changed in a bucket that is there: Mend removes it with all it holds, and it is made anew.
+	// Anew says that a setting can't be changed in a bucket that is there: Mend removes it with all it
+	// holds, and it is made anew.
 	Anew bool
 }
 
@@ -27,8 +28,8 @@ func (e *MissingSettingError) Error() string {
 
 // What a bucket must have room for.
 const (
-	// largestRecord is what a record has in bytes at the most, its headers included: its key has 1,023, and the names and the
-	// selector that it is made of stand in the value once more.
+	// largestRecord is what a record has in bytes at the most, its headers included: its key has 1,023, and
+	// the names and the selector that it is made of stand in the value once more.
 	largestRecord = 4 << 10
 	// usualRecord is what a record takes in the store, generously.
 	usualRecord = 1 << 10
@@ -41,8 +42,9 @@ type wrong struct {
 	flags string // of nats stream edit; empty: it can't be edited
 }
 
-// wrongs are the settings of a bucket's stream that break a promise, given how many records it is to hold at least. What
-// is left alone is the user's choice: storage, replicas, placement, compression, what else it listens to, limits with room.
+// wrongs are the settings of a bucket's stream that break a promise, given how many records it is to hold
+// at least. What is left alone is the user's choice: storage, replicas, placement, compression, what else
+// it listens to, limits with room.
 func (b *Bucket) wrongs(cfg jetstream.StreamConfig, records int) (all []wrong) {
 	add := func(is bool, flags, what string, args ...any) {
 		if is {
@@ -94,7 +96,8 @@ func covers(subjects []string, below string) bool {
 	return false
 }
 
-// check is nil where the bucket's stream is as it must be, else a *MissingSettingError that has all that is not.
+// check is nil where the bucket's stream is as it must be, else a *MissingSettingError that has all that is
+// not.
 func (b *Bucket) check(cfg jetstream.StreamConfig, records int) error {
 	all := b.wrongs(cfg, records)
 	if len(all) == 0 {

@@ -146,7 +146,8 @@ func TestWrongSettingsAreNamedAllAtOnceWithTheOneCommandThatMendsThem(t *testing
 				t.Errorf("it says %v", err)
 			}
 			if cli != "" {
-				// On a bucket the command asks for confirmation on a terminal; dry, it shows what it would change, and ends with 1.
+				// On a bucket the command asks for confirmation on a terminal; dry, it shows what it would
+				// change, and ends with 1.
 				out, _ := exec.CommandContext(t.Context(), "sh", "-c", missing.Mend+" --dry-run --server "+n.URL()).CombinedOutput()
 				if shown := strings.Join(strings.Fields(string(out)), " "); !strings.Contains(shown, "Differences") || !strings.Contains(shown, "+ "+c.change) {
 					t.Errorf("%s: want + %s in\n%s", missing.Mend, c.change, out)

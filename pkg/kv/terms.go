@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// LowerTerms writes the markers of a store's deleted registrations that say a term above the one given again with that one. What
-// somebody else writes meanwhile stays.
+// LowerTerms writes the markers of a store's deleted registrations that say a term above the one given
+// again with that one. What somebody else writes meanwhile stays.
 func (b *Bucket) LowerTerms(ctx context.Context, store string, term uint64) error {
 	var writes []Write
 	err := b.each(ctx, store, "", func(e Entry) {

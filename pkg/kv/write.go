@@ -19,9 +19,11 @@ var (
 	ErrConflict = errors.New("revision conflict")
 	// ErrDisconnected is returned at once while there is no connection: nothing is written late.
 	ErrDisconnected = errors.New("not connected to NATS")
-	// ErrRefused is returned where the bucket's stream answers that it does not take the write: it is full, or can't be written.
+	// ErrRefused is returned where the bucket's stream answers that it does not take the write: it is full,
+	// or can't be written.
 	ErrRefused = errors.New("the bucket's stream refuses the write")
-	// ErrNoStream is returned where nothing listens for the bucket's writes: the bucket is gone, or has no leader.
+	// ErrNoStream is returned where nothing listens for the bucket's writes: the bucket is gone, or has no
+	// leader.
 	ErrNoStream = errors.New("no stream takes the write; is the bucket there, with a leader?")
 	// ErrNoAck is returned where the acknowledgement did not come in time; the write may have happened.
 	ErrNoAck = errors.New("no acknowledgement in time; does JetStream have a quorum?")
@@ -34,8 +36,9 @@ type Write struct {
 	Revision uint64 // the revision last seen for the key, markers included; 0: there must be none
 	// TTL is how long the record lives unless it is written again, in whole seconds; 0: for good.
 	TTL time.Duration
-	// Incarnation is of a deletion, the highest that the key has had: who claims it next goes on from there. Its marker
-	// says it, for releaseTTL; 0: it says nothing, and goes with the others, after markerTTL.
+	// Incarnation is of a deletion, the highest that the key has had: who claims it next goes on from
+	// there. Its marker says it, for releaseTTL; 0: it says nothing, and goes with the others, after
+	// markerTTL.
 	Incarnation uint64
 	// Term is of a deletion likewise: the highest term of the store that whoever deletes it knows; 0: none.
 	Term uint64
@@ -47,8 +50,8 @@ type Result struct {
 	Err      error
 }
 
-// Put performs the writes, all in flight together, and returns when each was acknowledged or failed. It never retries:
-// whether to write again is a decision that needs to know what is there now.
+// Put performs the writes, all in flight together, and returns when each was acknowledged or failed. It
+// never retries: whether to write again is a decision that needs to know what is there now.
 func (b *Bucket) Put(ctx context.Context, writes []Write) []Result {
 	results := make([]Result, len(writes))
 	futures := make([]jetstream.PubAckFuture, len(writes))

@@ -26,7 +26,8 @@ type Member struct {
 	// Since is when the run began, by its own clock: it is for people, no rule counts with it.
 	Since     time.Time `json:"since"`
 	TTLMillis int64     `json:"ttl_ms"` // how long the session outlives its last renewal
-	// Incarnation is higher for each run of the name: of two that live, the one with the higher is meant to.
+	// Incarnation is higher for each run of the name: of two that live, the one with the higher is meant
+	// to.
 	Incarnation uint64 `json:"incarnation"`
 }
 

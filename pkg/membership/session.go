@@ -35,7 +35,8 @@ type SessionConfig struct {
 	Stores   Stores        // of which the instance has subscriptions
 	TTL      time.Duration // how long an instance that is silent lives; default DefaultTTL
 
-	// OnSuperseded is optional. It is called once, if another run of the name takes over. It must not block.
+	// OnSuperseded is optional. It is called once, if another run of the name takes over. It must not
+	// block.
 	OnSuperseded func(by Member)
 	// Ensure is optional. It is called when the bucket is found gone, and should create it.
 	Ensure func(ctx context.Context) error

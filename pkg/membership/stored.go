@@ -26,7 +26,8 @@ func (s *StoredMember) Overdue(now time.Time) bool {
 	return now.Sub(s.RenewedAt) > s.ttl()+lease.DefaultGrace
 }
 
-// ReadMembers reads the sessions that are in the bucket now, by name. A bucket that is not there holds none.
+// ReadMembers reads the sessions that are in the bucket now, by name. A bucket that is not there holds
+// none.
 func ReadMembers(ctx context.Context, bucket *kv.Bucket) ([]StoredMember, error) {
 	found, err := bucket.Keys(ctx, memberPrefix[:len(memberPrefix)-1])
 	if err != nil {

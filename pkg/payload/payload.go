@@ -1,6 +1,7 @@
-// Package payload cuts what is sent to what the server takes in one message (max_payload). What is long goes in parts: the
-// package says how many bytes a part may have, how long a text is in JSON, and where the cuts are. Encoding and sending are
-// left to others. A server says its limit when it is connected to, so the limit is asked for each time.
+// Package payload cuts what is sent to what the server takes in one message (max_payload). What is long
+// goes in parts: the package says how many bytes a part may have, how long a text is in JSON, and where the
+// cuts are. Encoding and sending are left to others. A server says its limit when it is connected to, so
+// the limit is asked for each time.
 package payload
 
 import (
@@ -11,7 +12,8 @@ import (
 const (
 	// Default is NATS's own max_payload, for whoever has no connection to ask.
 	Default = 1 << 20
-	// largest is the longest part that is made, whatever the server takes: a part is held in memory by each that handles it.
+	// largest is the longest part that is made, whatever the server takes: a part is held in memory by each
+	// that handles it.
 	largest = 256 << 10
 	// spare is for headers, and for the client's own.
 	spare = 256
@@ -25,8 +27,9 @@ func Room(limit int64) int {
 	return int(max(min(limit-spare, largest), 1))
 }
 
-// Parts cuts items so that each part has at most most of them, and at most room bytes by what size says of each. One that is
-// larger by itself is a part of its own: whoever sends it will be told. There is always one part; without items it is empty.
+// Parts cuts items so that each part has at most most of them, and at most room bytes by what size says of
+// each. One that is larger by itself is a part of its own: whoever sends it will be told. There is always
+// one part; without items it is empty.
 func Parts[T any](items []T, most, room int, size func(*T) int) [][]T {
 	var parts [][]T
 	from, bytes := 0, 0

@@ -4,7 +4,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/registration"
 )
 
-// Members is what an instance knows of those that it shares subscriptions with, at a time. It does not change.
+// Members is what an instance knows of those that it shares subscriptions with, at a time. It does not
+// change.
 //
 // The rules:
 //
@@ -13,9 +14,9 @@ import (
 //   - The holder grants the request if it sees the members in the same way. It drains the subscription, and offers it.
 //   - Nothing is given up otherwise: the member that a subscription moves to is known to be there and to want it.
 //
-// Of what the others are configured with only the stores need to be known. Where the best-ranked member does not know
-// a subscription it does nothing about it, and the next one's turn comes. So of those that know it the best-ranked has
-// it in the end.
+// Of what the others are configured with only the stores need to be known. Where the best-ranked member
+// does not know a subscription it does nothing about it, and the next one's turn comes. So of those that
+// know it the best-ranked has it in the end.
 type Members struct {
 	all        []Member
 	rendezvous *Rendezvous
@@ -43,7 +44,8 @@ func NewMembers(self registration.Owner, members []Member, liveness func(registr
 	return m
 }
 
-// UnknownMembers is for an instance that shares and was told nothing yet: it claims what is free, and everybody lives.
+// UnknownMembers is for an instance that shares and was told nothing yet: it claims what is free, and
+// everybody lives.
 func UnknownMembers(self registration.Owner) *Members {
 	return NewMembers(self, nil, func(registration.Owner) Liveness { return Alive })
 }
@@ -72,8 +74,8 @@ const (
 	Request               // request it from its holder
 )
 
-// Decide is the rule for the subscription with that key, held by holder (nil: nobody). Rank is how many members may act
-// on it before this instance.
+// Decide is the rule for the subscription with that key, held by holder (nil: nobody). Rank is how many
+// members may act on it before this instance.
 func (m *Members) Decide(key string, holder *registration.Owner) (action Action, rank int) {
 	liveness := Gone
 	if holder != nil {
@@ -91,8 +93,8 @@ func (m *Members) Decide(key string, holder *registration.Owner) (action Action,
 	}
 }
 
-// Grants reports whether this instance, which holds the subscription with that key, should hand it over to the one that
-// requests it.
+// Grants reports whether this instance, which holds the subscription with that key, should hand it over to
+// the one that requests it.
 func (m *Members) Grants(key string, to registration.Owner) bool {
 	return to.Name != m.self.Name && m.liveness(to) == Alive && m.rendezvous.Prefers(key, to.Name, m.self.Name)
 }

@@ -1,10 +1,11 @@
 // Package placement says who should hold which subscription. It is pure: no clock, no NATS.
 //
-// Rendezvous assigns keys to members by hashing. Members adds who lives, and says from the view of one instance
-// what to do about a key: claim it, request it from its holder, grant it to a member that requests it, or leave it.
+// Rendezvous assigns keys to members by hashing. Members adds who lives, and says from the view of one
+// instance what to do about a key: claim it, request it from its holder, grant it to a member that requests
+// it, or leave it.
 //
-// It promises that instances which know the same members say the same of each key. It decides only who should try:
-// that no two instances hold a subscription is for conditional writes and incarnations.
+// It promises that instances which know the same members say the same of each key. It decides only who
+// should try: that no two instances hold a subscription is for conditional writes and incarnations.
 package placement
 
 import (
@@ -21,18 +22,18 @@ type Member struct {
 	Has      func(store string) bool // whether it has subscriptions of a store; nil: it may have any
 }
 
-// Rendezvous says who should hold which subscription, by weighted rendezvous hashing. Each member has a score for each
-// key, which depends on nothing but the two and the member's weight, and the member with the highest score should hold
-// the key.
+// Rendezvous says who should hold which subscription, by weighted rendezvous hashing. Each member has a
+// score for each key, which depends on nothing but the two and the member's weight, and the member with the
+// highest score should hold the key.
 //
 //   - Instances that know the same members say the same, in whatever order they know them.
 //   - A member that comes is assigned only what it is to hold. What a member leaves goes to the others in proportion
 //     to their weights.
 //   - A member that drains is assigned nothing, unless all drain.
 //
-// The score is -weight/ln(u), with u from the hash, evenly in (0, 1): Schindelhauer and Schomaker, Weighted Distributed
-// Hash Tables, 2005. Logarithms may differ in their last bit between processor architectures; that two scores are so
-// close is a matter of one key in 10^15.
+// The score is -weight/ln(u), with u from the hash, evenly in (0, 1): Schindelhauer and Schomaker, Weighted
+// Distributed Hash Tables, 2005. Logarithms may differ in their last bit between processor architectures;
+// that two scores are so close is a matter of one key in 10^15.
 type Rendezvous struct {
 	shares []share
 }
@@ -59,7 +60,8 @@ func NewRendezvous(members []Member) *Rendezvous {
 	return r
 }
 
-// Assign returns the name of the member that should hold the subscription with that key; empty where there is none.
+// Assign returns the name of the member that should hold the subscription with that key; empty where there
+// is none.
 func (r *Rendezvous) Assign(key string) string {
 	hash := xxhash.Sum64String(key)
 	var best *share
@@ -76,8 +78,9 @@ func (r *Rendezvous) Assign(key string) string {
 	return best.name
 }
 
-// Rank returns how many members have a higher score for the key than the member of that name: those that may try for
-// the subscription before. For a member without a share it is the number of those that have one.
+// Rank returns how many members have a higher score for the key than the member of that name: those that
+// may try for the subscription before. For a member without a share it is the number of those that have
+// one.
 func (r *Rendezvous) Rank(key, name string) int {
 	hash := xxhash.Sum64String(key)
 	own := r.share(name)
@@ -93,8 +96,8 @@ func (r *Rendezvous) Rank(key, name string) int {
 	return rank
 }
 
-// Prefers reports whether the member of the first name should rather hold the subscription with that key than the
-// member of the second. A member without a share is never preferred.
+// Prefers reports whether the member of the first name should rather hold the subscription with that key
+// than the member of the second. A member without a share is never preferred.
 func (r *Rendezvous) Prefers(key, name, other string) bool {
 	one, two := r.share(name), r.share(other)
 	if one == nil || two == nil || one == two {

@@ -156,7 +156,8 @@ func TestAssignmentsAreThoseTheyWere(t *testing.T) {
 	}
 }
 
-// The order in which members try for a subscription is the order in which it would be assigned were those ahead not there.
+// The order in which members try for a subscription is the order in which it would be assigned were those
+// ahead not there.
 func TestWhoIsAheadIsWhoItWouldBeAssignedToBefore(t *testing.T) {
 	all := keys(20)
 	rapid.Check(t, func(t *rapid.T) {

@@ -8,7 +8,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// Settings are the numbers of the rules. They can change while proxies run; each decision takes the ones in force.
+// Settings are the numbers of the rules. They can change while proxies run; each decision takes the ones in
+// force.
 type Settings struct {
 	Breaker             breaker.Settings
 	InitialInterval     time.Duration // from the first success to the first timer-driven attempt

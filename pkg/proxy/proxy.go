@@ -9,7 +9,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// Proxy is one subscription's state. It is a plain value owned by its store's loop; Step is the only way it changes.
+// Proxy is one subscription's state. It is a plain value owned by its store's loop; Step is the only way it
+// changes.
 type Proxy struct {
 	subscription.Subscription
 
@@ -51,8 +52,8 @@ type Proxy struct {
 	Next        time.Time // of the next attempt if nothing happens before; zero: none
 }
 
-// NextIncarnation is what an attempt made now would write: the same while this instance holds the record, else one more
-// than the highest seen.
+// NextIncarnation is what an attempt made now would write: the same while this instance holds the record,
+// else one more than the highest seen.
 func (p *Proxy) NextIncarnation() uint64 {
 	if p.Mine {
 		return max(p.Incarnation, p.renewTo)
@@ -129,8 +130,8 @@ func (p *Proxy) Step(in Input, now time.Time, s *Settings) Effects {
 	}
 }
 
-// event is news: an attempt at once, through an open breaker too, because the cluster is alive. While an attempt is under
-// way it causes exactly one more.
+// event is news: an attempt at once, through an open breaker too, because the cluster is alive. While an
+// attempt is under way it causes exactly one more.
 func (p *Proxy) event(in Input) Effects {
 	switch {
 	case p.Standby || !p.Started:
@@ -159,8 +160,8 @@ func (p *Proxy) due(now time.Time, s *Settings) Effects {
 	return p.attempt(registration.Timer, now)
 }
 
-// refusedWait is when an attempt is tried again that the breaker refused although it was due. The breaker's time-out ends
-// just before the attempt is due, so this only happens where clocks jump.
+// refusedWait is when an attempt is tried again that the breaker refused although it was due. The breaker's
+// time-out ends just before the attempt is due, so this only happens where clocks jump.
 const refusedWait = 100 * time.Millisecond
 
 func (p *Proxy) attempt(cause registration.Cause, seenAt time.Time) Effects {
@@ -208,8 +209,8 @@ func (p *Proxy) finish(in Input, now time.Time, s *Settings) Effects {
 	return fx
 }
 
-// finishStopped is for the attempt that was under way when the proxy was stopped: what it has written, or may have
-// written, is released.
+// finishStopped is for the attempt that was under way when the proxy was stopped: what it has written, or
+// may have written, is released.
 func (p *Proxy) finishStopped(in Input) Effects {
 	if in.Kind != Finished || !p.Attempting {
 		return Effects{}
@@ -242,7 +243,8 @@ func (p *Proxy) succeed(o Outcome, now time.Time, s *Settings, jitter float64) E
 	return p.become(p.well(), Soon)
 }
 
-// well is the health of a proxy that is registered: a subscriber that takes no events, or events that don't come, make it degraded.
+// well is the health of a proxy that is registered: a subscriber that takes no events, or events that don't
+// come, make it degraded.
 func (p *Proxy) well() breaker.Health {
 	if p.Refusal != "" || p.Hindered {
 		return breaker.Degraded
@@ -258,8 +260,8 @@ func (p *Proxy) Trouble() string {
 	return p.Refusal
 }
 
-// delivering follows whether events come and the sink takes them. That says nothing about the registration, so the breaker is left
-// alone.
+// delivering follows whether events come and the sink takes them. That says nothing about the registration,
+// so the breaker is left alone.
 func (p *Proxy) delivering(s *Settings) Effects {
 	if p.Standby || p.LastSuccess.IsZero() || s.Breaker.Health(p.Failures) != breaker.Healthy {
 		return Effects{Publish: Soon}
@@ -302,8 +304,9 @@ func (p *Proxy) fail(o Outcome, now time.Time, s *Settings, jitter float64) Effe
 	return p.become(h, Soon)
 }
 
-// seen follows the bucket. Only what is newer than the last revision known is news; a record of this instance is what
-// it wrote, unless it comes when nothing is being written: then it was written late, or by hand.
+// seen follows the bucket. Only what is newer than the last revision known is news; a record of this
+// instance is what it wrote, unless it comes when nothing is being written: then it was written late, or by
+// hand.
 func (p *Proxy) seen(n News, now time.Time, s *Settings) Effects {
 	switch {
 	case n.Revision <= p.Revision:
@@ -315,8 +318,9 @@ func (p *Proxy) seen(n News, now time.Time, s *Settings) Effects {
 		p.late = &n
 		return Effects{}
 	}
-	// The first record seen is what was there when this instance came, and it is here to replace it. Later ones are the
-	// claims of others who are about, against this one's own; of two that are equal, the one in the bucket won.
+	// The first record seen is what was there when this instance came, and it is here to replace it. Later
+	// ones are the claims of others who are about, against this one's own; of two that are equal, the one
+	// in the bucket won.
 	superseded := p.Known && n.Readable && !n.Mine && (n.Incarnation > p.Claim || n.Incarnation == p.Claim && !p.Mine)
 	if n.Readable && !n.Mine && !superseded {
 		p.raiseClaim(n.Incarnation)
@@ -340,8 +344,8 @@ func (p *Proxy) seen(n News, now time.Time, s *Settings) Effects {
 	case !p.Mine && !p.Standby && n.Readable && !n.Mine:
 		return Effects{} // the attempt that is due will replace it
 	case p.Failures > 0 && !p.Standby && n.Mine:
-		// What a failed attempt wrote, after all. It is not verified, and the retry is due as it was: were it taken for
-		// lost, a bucket that acknowledges late would be written to all the more.
+		// What a failed attempt wrote, after all. It is not verified, and the retry is due as it was: were
+		// it taken for lost, a bucket that acknowledges late would be written to all the more.
 		p.Mine, p.Registered, p.Incarnation = true, true, max(p.Incarnation, p.Claim)
 		return Effects{Publish: Soon}
 	}
@@ -349,16 +353,17 @@ func (p *Proxy) seen(n News, now time.Time, s *Settings) Effects {
 	return p.mend(now, s)
 }
 
-// raiseClaim makes the next claim higher than another instance's equal one that is mended. Two that both hold the record of an
-// equal incarnation, as a purge of the bucket between their writes has it, would write over each other for ever.
+// raiseClaim makes the next claim higher than another instance's equal one that is mended. Two that both
+// hold the record of an equal incarnation, as a purge of the bucket between their writes has it, would
+// write over each other for ever.
 func (p *Proxy) raiseClaim(incarnation uint64) {
 	if p.Mine && incarnation > 0 && incarnation == p.Claim {
 		p.renewTo = max(p.renewTo, incarnation+1)
 	}
 }
 
-// mend registers again what was deleted, expired, overwritten or voided. What another instance held is then free: whose turn it is
-// to take it is not for the proxy to know (Assigned).
+// mend registers again what was deleted, expired, overwritten or voided. What another instance held is then
+// free: whose turn it is to take it is not for the proxy to know (Assigned).
 func (p *Proxy) mend(now time.Time, s *Settings) Effects {
 	switch {
 	case !p.Started:
@@ -376,14 +381,14 @@ func (p *Proxy) assigned(now time.Time, s *Settings) Effects {
 	if !p.Standby {
 		return Effects{}
 	}
-	// The first interval is for a store that is perhaps only starting. Where another instance held this one it is not; and as many
-	// writes as moved would follow each move, and make the next ones slow.
+	// The first interval is for a store that is perhaps only starting. Where another instance held this one
+	// it is not; and as many writes as moved would follow each move, and make the next ones slow.
 	p.Standby, p.settled = false, true
 	return p.renew(registration.Takeover, now, s)
 }
 
-// acceptOffer claims what its holder offers to this instance. It is as if the record had been deleted, but that it stands until this
-// instance writes over it.
+// acceptOffer claims what its holder offers to this instance. It is as if the record had been deleted, but
+// that it stands until this instance writes over it.
 func (p *Proxy) acceptOffer(n News, now time.Time, s *Settings) Effects {
 	if !p.Standby || p.Holder == nil || p.Holder.ID != n.Owner.ID || n.Revision < p.Revision {
 		return Effects{} // it is another's since

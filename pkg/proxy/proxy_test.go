@@ -313,7 +313,8 @@ func TestTimerOnlySettingsWaitForTheTimer(t *testing.T) {
 	}
 }
 
-// What an attempt writes that was under way when its proxy was stopped is released when the attempt ends, and once.
+// What an attempt writes that was under way when its proxy was stopped is released when the attempt ends,
+// and once.
 func TestStoppedProxyReleasesWhatItsLastAttemptWrote(t *testing.T) {
 	now := time.Unix(1000, 0)
 	for name, c := range map[string]struct {

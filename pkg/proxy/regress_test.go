@@ -82,10 +82,10 @@ func TestFailedRestartDoesNotMakeHealthy(t *testing.T) {
 	})
 }
 
-// TestStoreAlertIsResolvedAndRaisedAnew puts most of a store out, lets all but one recover, which fails on alone, and then
-// all: the alerts that were raised are resolved, and the next outage is told as the first was.
-// Two instances wrote the same incarnation, each into a bucket that did not show the other's record: a registration was
-// deleted by hand while one was paused, and the bucket purged before it woke.
+// TestStoreAlertIsResolvedAndRaisedAnew puts most of a store out, lets all but one recover, which fails on
+// alone, and then all: the alerts that were raised are resolved, and the next outage is told as the first
+// was. Two instances wrote the same incarnation, each into a bucket that did not show the other's record: a
+// registration was deleted by hand while one was paused, and the bucket purged before it woke.
 func TestEqualClaimsAreOutbidOnce(t *testing.T) {
 	rival := registration.Owner{Name: "other", ID: "other"}
 	for _, c := range []struct {

@@ -9,11 +9,11 @@
 //  5. The holder sees the record of the receiver. Where it does not in time, it reclaims the subscription: it deletes the
 //     record, and anybody may claim it.
 //
-// A subscription that nobody holds is claimed: by the member that should hold it at once, by the others in turns, one
-// after the other.
+// A subscription that nobody holds is claimed: by the member that should hold it at once, by the others in
+// turns, one after the other.
 //
-// Rebalancer is a plain value: it starts nothing, asks no clock and sends nothing. Note tells it what happened; Step says
-// what to do now. It promises that requests and grants under way are bounded, and that every transfer ends. That no two
-// instances hold a subscription is for conditional writes and incarnations; whether a proxy may be released, and what
-// it is registered at, is for its owner to know.
+// Rebalancer is a plain value: it starts nothing, asks no clock and sends nothing. Note tells it what
+// happened; Step says what to do now. It promises that requests and grants under way are bounded, and that
+// every transfer ends. That no two instances hold a subscription is for conditional writes and
+// incarnations; whether a proxy may be released, and what it is registered at, is for its owner to know.
 package rebalance

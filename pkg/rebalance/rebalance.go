@@ -7,8 +7,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/registration"
 )
 
-// Rebalancer is one instance's side of all transfers of a store's subscriptions. It belongs to the goroutine that runs
-// the store's loop.
+// Rebalancer is one instance's side of all transfers of a store's subscriptions. It belongs to the
+// goroutine that runs the store's loop.
 type Rebalancer struct {
 	self    registration.Owner
 	members *placement.Members // of the store; nil: it is not shared
@@ -192,8 +192,8 @@ func (r *Rebalancer) setMembers(members *placement.Members) {
 // Shares reports whether the store is shared with other instances, now or later.
 func (r *Rebalancer) Shares() bool { return r.members != nil }
 
-// MayStart reports whether this instance registers a subscription at once that it begins with, and that holder (nil:
-// nobody) was seen to hold.
+// MayStart reports whether this instance registers a subscription at once that it begins with, and that
+// holder (nil: nobody) was seen to hold.
 func (r *Rebalancer) MayStart(key string, holder *registration.Owner) bool {
 	if r.members == nil {
 		return true
@@ -202,9 +202,9 @@ func (r *Rebalancer) MayStart(key string, holder *registration.Owner) bool {
 	return action == placement.Claim && rank == 0
 }
 
-// Accepts reports whether this instance accepts an offer, also of a subscription that it would not request any more:
-// nobody serves it, and a member that should rather hold it will request it. An instance that is to hold nothing accepts
-// none; the holder reclaims it.
+// Accepts reports whether this instance accepts an offer, also of a subscription that it would not request
+// any more: nobody serves it, and a member that should rather hold it will request it. An instance that is
+// to hold nothing accepts none; the holder reclaims it.
 func (r *Rebalancer) Accepts(key string) bool {
 	return r.members != nil && r.members.HasShare() && r.outgoing[key] == nil
 }
@@ -223,7 +223,8 @@ const (
 	Releasing               // this instance gives it up
 )
 
-// StateOf tells where a subscription is on its way, and when it is looked at again if nothing happens before; zero: not.
+// StateOf tells where a subscription is on its way, and when it is looked at again if nothing happens
+// before; zero: not.
 func (r *Rebalancer) StateOf(key string) (State, time.Time) {
 	if r.outgoing[key] != nil {
 		return Releasing, time.Time{}

@@ -12,8 +12,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/registration"
 )
 
-// world is a bucket of registrations, the history of who lived, and runs of instances that know some of both. Each run has
-// a Rebalancer, and does what that says.
+// world is a bucket of registrations, the history of who lived, and runs of instances that know some of
+// both. Each run has a Rebalancer, and does what that says.
 type world struct {
 	rt       interface{ Fatalf(string, ...any) }
 	now      time.Time
@@ -374,8 +374,8 @@ func (w *world) deliverOffer(o offer) {
 	}
 }
 
-// consistent checks what a Rebalancer counts, and that of all runs which believe that they hold a key at the bucket's
-// revision there is one.
+// consistent checks what a Rebalancer counts, and that of all runs which believe that they hold a key at
+// the bucket's revision there is one.
 func (w *world) consistent(r *run) {
 	requested, releases := 0, 0
 	for key, in := range r.incoming {
@@ -438,7 +438,8 @@ func TestOwnershipConvergesForAnyHistoryDelayAndConfiguration(t *testing.T) {
 			w.start(rapid.SampledFrom(names).Draw(t, "name"), rapid.IntRange(1, 3).Draw(t, "weight"))
 		}
 		start(t)
-		// Those that ended go on with what they have in hand: a run that was stopped and wakes up late is one of them.
+		// Those that ended go on with what they have in hand: a run that was stopped and wakes up late is
+		// one of them.
 		some := func() *run { return w.runs[rapid.IntRange(0, len(w.runs)-1).Draw(t, "run")] }
 		key := func() string { return rapid.SampledFrom(w.keys).Draw(t, "key") }
 		drains := func() bool { return rapid.Bool().Draw(t, "in hand") }
@@ -508,8 +509,8 @@ func (w *world) act(isDraining, isLost func() bool) (did bool) {
 	return did
 }
 
-// converge lets what is under way be lost, all later messages arrive, and time pass whenever there is nothing else to
-// do, and checks that all comes to rest with what the rule says.
+// converge lets what is under way be lost, all later messages arrive, and time pass whenever there is
+// nothing else to do, and checks that all comes to rest with what the rule says.
 func (w *world) converge() {
 	w.requests, w.offers = nil, nil
 	for rounds := 0; ; rounds++ {

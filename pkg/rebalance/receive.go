@@ -10,10 +10,11 @@ import (
 )
 
 const (
-	// Turn is what each member leaves those of lower rank to claim or request a subscription before it does. They need
-	// milliseconds, unless they do not know the subscription.
+	// Turn is what each member leaves those of lower rank to claim or request a subscription before it
+	// does. They need milliseconds, unless they do not know the subscription.
 	Turn = time.Second
-	// requestAgain is when a holder is asked again. It may not see the members yet that the one who asks sees.
+	// requestAgain is when a holder is asked again. It may not see the members yet that the one who asks
+	// sees.
 	requestAgain = 250 * time.Millisecond
 )
 
@@ -35,9 +36,9 @@ const (
 	sent                // counted in Rebalancer.requested
 )
 
-// rivalry is with another run of this instance's name, which claims what this one held. While sessions do not tell which
-// of the two is to end, because their bucket has no leader, each would claim it back from the other for ever. So each
-// waits twice as long each time, up to 64 turns.
+// rivalry is with another run of this instance's name, which claims what this one held. While sessions do
+// not tell which of the two is to end, because their bucket has no leader, each would claim it back from
+// the other for ever. So each waits twice as long each time, up to 64 turns.
 type rivalry struct {
 	times int
 	at    time.Time
@@ -54,8 +55,8 @@ func (v *rivalry) observe(now time.Time) {
 
 func (v *rivalry) wait() time.Duration { return rivalWaits.After(v.times) }
 
-// standBy notes who holds a subscription that this instance does not hold. While this instance gives it up nothing else
-// is done about it.
+// standBy notes who holds a subscription that this instance does not hold. While this instance gives it up
+// nothing else is done about it.
 func (r *Rebalancer) standBy(key string, holder *registration.Owner, now time.Time) {
 	if r.outgoing[key] != nil {
 		return
@@ -208,8 +209,8 @@ func (r *Rebalancer) stepClaims(now time.Time, fx *Effects) {
 	}
 }
 
-// stepRequests asks holders for what this instance should hold: for no more at once than it registers in good time,
-// since all holders together would else offer it more than that.
+// stepRequests asks holders for what this instance should hold: for no more at once than it registers in
+// good time, since all holders together would else offer it more than that.
 func (r *Rebalancer) stepRequests(now time.Time, fx *Effects) {
 	n := 0
 	for _, key := range r.requests {

@@ -10,8 +10,8 @@ import (
 const (
 	// OfferPatience is how long a receiver has to register what was offered to it. Then it is reclaimed.
 	OfferPatience = 500 * time.Millisecond
-	// UnseenPatience is how long a subscription that was released counts as on its way: then the one that requested it is
-	// gone, or others claim it by turns.
+	// UnseenPatience is how long a subscription that was released counts as on its way: then the one that
+	// requested it is gone, or others claim it by turns.
 	UnseenPatience = time.Second
 )
 
@@ -90,8 +90,8 @@ func (r *Rebalancer) stepGrants(now time.Time, fx *Effects) {
 	}
 }
 
-// released notes that a subscription is given up. One whose sink has something in hand is not on its way yet, for as long
-// as the sink takes.
+// released notes that a subscription is given up. One whose sink has something in hand is not on its way
+// yet, for as long as the sink takes.
 func (r *Rebalancer) released(key string, isDraining bool, now time.Time) {
 	o := r.outgoing[key]
 	if o == nil || o.state != releasing {
@@ -126,8 +126,8 @@ func (r *Rebalancer) drained(offer Offer) {
 	}
 }
 
-// keepOffer is for a subscription that was configured anew while it was given up, and that this instance registers by
-// itself. There is nothing to reclaim.
+// keepOffer is for a subscription that was configured anew while it was given up, and that this instance
+// registers by itself. There is nothing to reclaim.
 func (r *Rebalancer) keepOffer(key string) {
 	switch o := r.outgoing[key]; {
 	case o == nil:

@@ -113,8 +113,8 @@ func TestStateFollowsATransferFromHere(t *testing.T) {
 	}
 }
 
-// A subscription that is given up is removed from the configuration, and configured again: this instance registers it by
-// itself, so that nothing is offered or reclaimed.
+// A subscription that is given up is removed from the configuration, and configured again: this instance
+// registers it by itself, so that nothing is offered or reclaimed.
 func TestWhatIsConfiguredAnewIsNotGivenUp(t *testing.T) {
 	for _, drainedFirst := range []bool{false, true} {
 		now, key := time.Unix(1000, 0), "k"

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// turnInterval is the least time between two looks at the turns that have come. Thousands that come one by one would each
-// be a batch of its own, at several times the cost.
+// turnInterval is the least time between two looks at the turns that have come. Thousands that come one by
+// one would each be a batch of its own, at several times the cost.
 const turnInterval = 50 * time.Millisecond
 
 // turn is when a subscription is looked at again. One whose time has changed since is passed over.

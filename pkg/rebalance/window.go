@@ -2,20 +2,21 @@ package rebalance
 
 import "time"
 
-// What one instance hands over at once, and what one receives. A subscription pauses from when its holder releases it
-// until it is registered again. That takes the longer the more are on their way: where the processors are busy, by all
-// that they have in common.
+// What one instance hands over at once, and what one receives. A subscription pauses from when its holder
+// releases it until it is registered again. That takes the longer the more are on their way: where the
+// processors are busy, by all that they have in common.
 const (
 	FirstWindow = 16
 	minWindow   = 4
 	MaxWindow   = 256
-	// slowTransfer is too long, unless a registration takes so long by itself (latencyFloor): the emitter has to find it
-	// after that, and the slowest of thousands must stay below the 100 ms that are bearable (subproxy-bench instances).
+	// slowTransfer is too long, unless a registration takes so long by itself (latencyFloor): the emitter
+	// has to find it after that, and the slowest of thousands must stay below the 100 ms that are bearable
+	// (subproxy-bench instances).
 	slowTransfer = 10 * time.Millisecond
 )
 
-// window finds how many subscriptions may be on their way at once, as TCP does for its segments: one more for each that
-// was fast, half as many after one that was slow.
+// window finds how many subscriptions may be on their way at once, as TCP does for its segments: one more
+// for each that was fast, half as many after one that was slow.
 type window struct {
 	size  int
 	cutAt time.Time // what was released before says nothing about the size since
@@ -36,8 +37,8 @@ func (w *window) observe(released, now time.Time, slow time.Duration) {
 	}
 }
 
-// latencyFloor is what a registration took at the least lately: what NATS takes where nothing is in the way. Where that
-// is long, with servers that are far apart, fewer at once would be no faster.
+// latencyFloor is what a registration took at the least lately: what NATS takes where nothing is in the
+// way. Where that is long, with servers that are far apart, fewer at once would be no faster.
 type latencyFloor struct {
 	current, before time.Duration // in this period, and in the one before; 0: none
 	since           time.Time

@@ -22,8 +22,8 @@ type batch struct {
 	results  []Result
 }
 
-// write writes every attempt's record and returns the indexes of those that are in the bucket; the others' results are
-// set.
+// write writes every attempt's record and returns the indexes of those that are in the bucket; the others'
+// results are set.
 func (b *batch) write(ctx context.Context) (written []int) {
 	open := make([]int, len(b.attempts))
 	for i := range open {
@@ -55,8 +55,9 @@ func (b *batch) write(ctx context.Context) (written []int) {
 	return written
 }
 
-// put writes the open attempts' records. Where the bucket turns out to be gone it is made anew and they are written
-// again; what they were conditional on is gone with it, and the races that they lose then are resolved.
+// put writes the open attempts' records. Where the bucket turns out to be gone it is made anew and they are
+// written again; what they were conditional on is gone with it, and the races that they lose then are
+// resolved.
 func (b *batch) put(ctx context.Context, open []int) []kv.Result {
 	writes := make([]kv.Write, len(open))
 	for n, i := range open {
@@ -143,8 +144,8 @@ func (b *batch) readBack(ctx context.Context, written []int, timeout time.Durati
 	}
 }
 
-// overwritten is the result where another owner's record was found in place of this instance's. One with a higher
-// incarnation superseded it; any other was put there by hand or by a zombie.
+// overwritten is the result where another owner's record was found in place of this instance's. One with a
+// higher incarnation superseded it; any other was put there by hand or by a zombie.
 func overwritten(found verify.Result, incarnation uint64) Result {
 	record, err := registration.Decode(found.Found.Key, found.Found.Data)
 	if err == nil && record.Incarnation > incarnation {

@@ -6,12 +6,13 @@ import (
 	"time"
 )
 
-// Batches are those under way for one store, each with a way to give it up. It is safe for concurrent use; the zero
-// value has none.
+// Batches are those under way for one store, each with a way to give it up. It is safe for concurrent use;
+// the zero value has none.
 //
-// When a cluster event comes while batches are under way and none has ended for half the time-out, they wait for a leader
-// that is gone. They are given up then, so that the event can act on the one that is there now: a RAFT leader that was
-// killed takes its unanswered requests with it, and the advisory of the next one must not wait for their time-outs.
+// When a cluster event comes while batches are under way and none has ended for half the time-out, they
+// wait for a leader that is gone. They are given up then, so that the event can act on the one that is
+// there now: a RAFT leader that was killed takes its unanswered requests with it, and the advisory of the
+// next one must not wait for their time-outs.
 type Batches struct {
 	mu       sync.Mutex
 	cancels  map[*context.CancelFunc]struct{}

@@ -19,9 +19,9 @@ func (b *batch) resolveRaces(ctx context.Context, lost []int) (again []int) {
 			continue
 		}
 		if found.ok && found.entry.Revision == a.Revision {
-			// The record that the write was conditional on is still there: the leader has proposed another write and not
-			// committed it. What is there is not that write, even where it is this instance's own; without a quorum the
-			// races run out.
+			// The record that the write was conditional on is still there: the leader has proposed another
+			// write and not committed it. What is there is not that write, even where it is this instance's
+			// own; without a quorum the races run out.
 			again = append(again, i)
 			continue
 		}
@@ -45,8 +45,9 @@ type claim struct {
 	owner       registration.Owner // of a better claim
 }
 
-// resolve decides who is right after a conflict. Found is what the bucket holds now (ok false: nothing); tried is the
-// attempt that lost. Either the record that was found is the better claim, and is returned, or what to write over it is.
+// resolve decides who is right after a conflict. Found is what the bucket holds now (ok false: nothing);
+// tried is the attempt that lost. Either the record that was found is the better claim, and is returned, or
+// what to write over it is.
 //
 //   - Nothing, or a marker: write again. A marker of a release says which incarnation was released; incarnations never go
 //     back while anybody remembers.
@@ -59,9 +60,9 @@ type claim struct {
 //   - Another's record of the same incarnation or a higher one: the better claim.
 //   - Another's record of a lower incarnation: write again.
 //
-// Two instances that both replace a record of incarnation n both write n+1; only one of the writes succeeds, and the
-// other instance finds n+1 there, which is not below its own: the better claim. So of any number of instances that
-// start together, or that a zombie is among, exactly one goes on writing.
+// Two instances that both replace a record of incarnation n both write n+1; only one of the writes
+// succeeds, and the other instance finds n+1 there, which is not below its own: the better claim. So of any
+// number of instances that start together, or that a zombie is among, exactly one goes on writing.
 func resolve(found kv.Entry, ok bool, own registration.Owner, members *placement.Members, tried *Attempt) (next claim, better bool) {
 	next = claim{revision: found.Revision, incarnation: tried.Incarnation}
 	if !ok || found.Operation != kv.Put {
@@ -102,8 +103,8 @@ type winner struct {
 // winnersWait bounds one request to a replica that may hang; the leader is asked instead.
 const winnersWait = 500 * time.Millisecond
 
-// winners reads what the bucket holds for the attempts: many at once from any replica, and from the leader what a
-// replica shows at a revision that the conflict has already ruled out.
+// winners reads what the bucket holds for the attempts: many at once from any replica, and from the leader
+// what a replica shows at a revision that the conflict has already ruled out.
 func (b *batch) winners(ctx context.Context, lost []int) []winner {
 	found := make([]winner, len(lost))
 	for from := 0; from < len(lost) && len(lost) > 1; from += kv.MaxGetLast {
@@ -121,7 +122,8 @@ func (b *batch) winners(ctx context.Context, lost []int) []winner {
 		})
 		cancel()
 	}
-	// A leader that does not answer for one is not asked for the others: each would wait for a time-out of its own.
+	// A leader that does not answer for one is not asked for the others: each would wait for a time-out of
+	// its own.
 	var away error
 	for n, i := range lost {
 		w := &found[n]

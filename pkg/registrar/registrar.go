@@ -1,11 +1,13 @@
-// Package registrar makes attempts to register, in batches: 10,000 of them are a few pipelined writes and read-backs.
+// Package registrar makes attempts to register, in batches: 10,000 of them are a few pipelined writes and
+// read-backs.
 //
-// An attempt is a write that is conditional on what was last seen of the key. One that loses its race reads who won, and
-// is written again unless another instance has the better claim. What was written is read back, and package verify
-// judges it. Release deletes what this instance holds no longer.
+// An attempt is a write that is conditional on what was last seen of the key. One that loses its race reads
+// who won, and is written again unless another instance has the better claim. What was written is read
+// back, and package verify judges it. Release deletes what this instance holds no longer.
 //
-// It promises: one result for each attempt, at its index; no write that is not conditional; none after the run was
-// retired. What was registered before, when to try again, and what health follows is for package proxy to know.
+// It promises: one result for each attempt, at its index; no write that is not conditional; none after the
+// run was retired. What was registered before, when to try again, and what health follows is for package
+// proxy to know.
 package registrar
 
 import (
@@ -34,7 +36,8 @@ type Options struct {
 	Owner  registration.Owner // this instance
 	// Ensure opens the bucket again where a write found no stream; nil where it can't be.
 	Ensure func(context.Context) error
-	// Retired reports whether another run of this instance's name took over. Nothing is written from then on.
+	// Retired reports whether another run of this instance's name took over. Nothing is written from then
+	// on.
 	Retired func() bool
 	// Members are those that subscriptions are shared with; nil, or nil inside: they are not shared.
 	Members func() *placement.Members
@@ -70,8 +73,9 @@ type Attempt struct {
 	HandedOver     *HandedOver // nil: the holder before did not hand it over
 	Cause          registration.Cause
 	Term           uint64
-	// OnWrite, where set, is called before the record goes out, each time that it is written: an emitter may send before
-	// the write is acknowledged. HandedOver tells whether the record says where the holder before stopped.
+	// OnWrite, where set, is called before the record goes out, each time that it is written: an emitter
+	// may send before the write is acknowledged. HandedOver tells whether the record says where the holder
+	// before stopped.
 	OnWrite func(incarnation uint64, handedOver bool)
 }
 
@@ -100,8 +104,8 @@ type Result struct {
 // errRetired ends attempts that were not yet written when this run was superseded.
 var errRetired = errors.New("another run of this instance's name took over")
 
-// Register makes the attempts: write, resolve the races lost, read back within that time (0: what is acknowledged
-// counts). The result at an index is that attempt's.
+// Register makes the attempts: write, resolve the races lost, read back within that time (0: what is
+// acknowledged counts). The result at an index is that attempt's.
 func (r *Registrar) Register(ctx context.Context, attempts []Attempt, verifyWithin time.Duration) []Result {
 	b := &batch{Registrar: r, attempts: attempts, results: make([]Result, len(attempts))}
 	written := b.write(ctx)
@@ -115,9 +119,9 @@ func (r *Registrar) Register(ctx context.Context, attempts []Attempt, verifyWith
 	return b.results
 }
 
-// Release deletes records that this instance holds no longer: writes without data. A conflict may be an own write that
-// was acknowledged late or never, so the bucket is looked at once more; a record of somebody else stays. The error at an
-// index is that of the record which could not be released.
+// Release deletes records that this instance holds no longer: writes without data. A conflict may be an own
+// write that was acknowledged late or never, so the bucket is looked at once more; a record of somebody
+// else stays. The error at an index is that of the record which could not be released.
 func (r *Registrar) Release(ctx context.Context, deletions []kv.Write) []error {
 	failures := make([]error, len(deletions))
 	if r.Retired() {
@@ -143,7 +147,8 @@ func (r *Registrar) Release(ctx context.Context, deletions []kv.Write) []error {
 	return failures
 }
 
-// ownLater is the deletion of a later record of this instance than the one that was to be deleted, where there is one.
+// ownLater is the deletion of a later record of this instance than the one that was to be deleted, where
+// there is one.
 func (r *Registrar) ownLater(ctx context.Context, w kv.Write) (_ kv.Write, mine bool, _ error) {
 	found, ok, err := r.Bucket.GetFromLeader(ctx, w.Key)
 	if err != nil || !ok || !found.Contains(r.matcher) {

@@ -50,9 +50,9 @@ func (o *Owner) Size() int {
 	return ownerFields + payload.Text(o.Name) + payload.Text(o.ID) + payload.Text(o.Host)
 }
 
-// OwnerMatcher is what stands in every record of one owner and in no other: an instance id is a NUID, unique by construction, and stands in
-// a record as owner.id only. An instance hears each of its own writes on the feed, 10,000 at a time, so it looks for that
-// (kv.Entry.Contains) and decodes none of them.
+// OwnerMatcher is what stands in every record of one owner and in no other: an instance id is a NUID,
+// unique by construction, and stands in a record as owner.id only. An instance hears each of its own writes
+// on the feed, 10,000 at a time, so it looks for that (kv.Entry.Contains) and decodes none of them.
 type OwnerMatcher []byte
 
 // Matcher makes the owner's matcher.
@@ -62,20 +62,22 @@ func (o Owner) Matcher() OwnerMatcher { return OwnerMatcher(`"id":"` + o.ID + `"
 type Registration struct {
 	subscription.Subscription
 	Owner Owner `json:"owner"`
-	// Incarnation is one higher each time another instance id takes the subscription, or its proxy is restarted. Of two
-	// owners the one with the higher incarnation superseded the other; clocks don't come into it.
+	// Incarnation is one higher each time another instance id takes the subscription, or its proxy is
+	// restarted. Of two owners the one with the higher incarnation superseded the other; clocks don't come
+	// into it.
 	Incarnation    uint64 `json:"incarnation"`
 	DeliverSubject string `json:"deliver_subject"`
 	// Term is the highest leader term of the store that the owner knew; 0 where it knew none.
 	Term         uint64    `json:"term"`
 	Cause        Cause     `json:"cause"`
 	RegisteredAt time.Time `json:"registered_at"` // UTC
-	// HandedOver is where the owner before stopped, if that one left the subscription to this one: events go on behind it. Only
-	// the first record of an owner says it.
+	// HandedOver is where the owner before stopped, if that one left the subscription to this one: events
+	// go on behind it. Only the first record of an owner says it.
 	HandedOver Position `json:"handed_over,omitzero"`
 }
 
-// Position is the sequence of a store that a subscription is at, and the history of the store that the sequence is of.
+// Position is the sequence of a store that a subscription is at, and the history of the store that the
+// sequence is of.
 type Position struct {
 	Accepted uint64 `json:"accepted"` // store sequence of the event that it accepted last; 0: not known
 	Epoch    string `json:"epoch"`    // the history of the store that the sequence is of, where an emitter told; else empty
@@ -93,12 +95,13 @@ func (r *Registration) Encode() ([]byte, error) {
 	return data, nil
 }
 
-// Decode reads a record found under key. Unknown fields are allowed, since newer writers may add some; a record whose
-// subscription is not the key's, or that has no owner id, is ErrBadRecord. Names of fields are matched exactly, and none may stand
-// there twice.
+// Decode reads a record found under key. Unknown fields are allowed, since newer writers may add some; a
+// record whose subscription is not the key's, or that has no owner id, is ErrBadRecord. Names of fields are
+// matched exactly, and none may stand there twice.
 //
-// Every instance and emitter decodes each record that another wrote, so that this is most of what a change of hands costs where many
-// share: json v2 takes half the time of encoding/json, and less than half the memory (BenchmarkDecode).
+// Every instance and emitter decodes each record that another wrote, so that this is most of what a change
+// of hands costs where many share: json v2 takes half the time of encoding/json, and less than half the
+// memory (BenchmarkDecode).
 func Decode(key string, data []byte) (Registration, error) {
 	var r Registration
 	if err := jsonv2.Unmarshal(data, &r); err != nil {

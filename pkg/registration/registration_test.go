@@ -146,7 +146,8 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-// What a record that another instance wrote costs to read, beside encoding/json; run with -bench Decode -run ^$.
+// What a record that another instance wrote costs to read, beside encoding/json; run with -bench Decode
+// -run ^$.
 func BenchmarkDecode(b *testing.B) {
 	r := example()
 	data, err := r.Encode()

@@ -12,12 +12,13 @@ import (
 	"github.com/synadia-io/orbit.go/jetstreamext"
 )
 
-// Batcher is implemented by sinks that take several events in one go. The stream sink does, where its stream allows atomic
-// publish (nats-server 2.12 or later, allow_atomic); elsewhere it delivers them one by one.
+// Batcher is implemented by sinks that take several events in one go. The stream sink does, where its
+// stream allows atomic publish (nats-server 2.12 or later, allow_atomic); elsewhere it delivers them one by
+// one.
 type Batcher interface {
 	Sink
-	// DeliverBatch delivers events of one subscription in order. The first accepted of them are accepted; the error, nil
-	// if that is all of them, is Deliver's for the next one.
+	// DeliverBatch delivers events of one subscription in order. The first accepted of them are accepted;
+	// the error, nil if that is all of them, is Deliver's for the next one.
 	DeliverBatch(ctx context.Context, events []*Event) (accepted int, err error)
 }
 
@@ -30,12 +31,14 @@ const (
 	errCodeAtomicPublishTooLarge jetstream.ErrorCode = 10199
 )
 
-// errSmaller is for a batch that is larger than the server takes, where it is known now how large it may be.
+// errSmaller is for a batch that is larger than the server takes, where it is known now how large it may
+// be.
 var errSmaller = errors.New("the server takes smaller batches")
 
 var batchHeaders = [...]string{jetstreamext.BatchIDHeader, jetstreamext.BatchSeqHeader, jetstreamext.BatchCommitHeader}
 
-// atomicBatches is whether the stream takes batches. Subscriptions share a sink, so that several goroutines deliver.
+// atomicBatches is whether the stream takes batches. Subscriptions share a sink, so that several goroutines
+// deliver.
 type atomicBatches uint32
 
 const (
@@ -46,7 +49,8 @@ const (
 
 func (s *streamSink) note(b atomicBatches) { s.batches.Store(uint32(b)) }
 
-// DeliverBatch implements Batcher. A batch is stored whole or not at all, so that one is in flight and the order holds.
+// DeliverBatch implements Batcher. A batch is stored whole or not at all, so that one is in flight and the
+// order holds.
 func (s *streamSink) DeliverBatch(ctx context.Context, events []*Event) (accepted int, err error) {
 	for accepted < len(events) {
 		chunk := events[accepted:min(len(events), accepted+s.largest())]
@@ -68,7 +72,8 @@ func (s *streamSink) largest() int {
 	return largestBatch
 }
 
-// learn takes the server's refusal of a batch of n events, which ends in the number that it takes (jetstream.limits.batch.max_msgs).
+// learn takes the server's refusal of a batch of n events, which ends in the number that it takes
+// (jetstream.limits.batch.max_msgs).
 func (s *streamSink) learn(n int, refusal string) {
 	most, err := strconv.Atoi(refusal[strings.LastIndexByte(refusal, ' ')+1:])
 	if err != nil || most < 1 || most >= n {
@@ -95,8 +100,8 @@ func (s *streamSink) deliverChunk(ctx context.Context, chunk []*Event) (accepted
 	return len(chunk), nil
 }
 
-// publishBatch returns false and no error where the server or the client refuses the batch: one event may be too large, or
-// stored already because an acknowledgement was lost. One by one they tell which.
+// publishBatch returns false and no error where the server or the client refuses the batch: one event may
+// be too large, or stored already because an acknowledgement was lost. One by one they tell which.
 func (s *streamSink) publishBatch(ctx context.Context, chunk []*Event) (whole bool, err error) {
 	limited, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
@@ -106,7 +111,8 @@ func (s *streamSink) publishBatch(ctx context.Context, chunk []*Event) (whole bo
 	for i, e := range chunk {
 		messages[i] = s.message(e)
 	}
-	// The acknowledgement of the first message would cost a round trip and tells nothing that the last one's does not.
+	// The acknowledgement of the first message would cost a round trip and tells nothing that the last
+	// one's does not.
 	_, err = jetstreamext.PublishMsgBatch(limited, s.js, messages, jetstreamext.BatchFlowControl{AckFirst: false})
 	var api *jetstream.APIError
 	switch {
@@ -132,8 +138,8 @@ func (s *streamSink) publishBatch(ctx context.Context, chunk []*Event) (whole bo
 	}
 }
 
-// Where the stream does not say whether it takes batches, since it has no leader or the user may not ask, events are not held up for
-// it: they go one by one, and it is asked again after askAgain.
+// Where the stream does not say whether it takes batches, since it has no leader or the user may not ask,
+// events are not held up for it: they go one by one, and it is asked again after askAgain.
 const (
 	askWait  = time.Second
 	askAgain = time.Minute

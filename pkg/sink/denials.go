@@ -6,7 +6,8 @@ import (
 	"sync"
 )
 
-// ErrDenied is matched by the errors of events that the server did not let through, since the user may not publish on the subject.
+// ErrDenied is matched by the errors of events that the server did not let through, since the user may not
+// publish on the subject.
 var ErrDenied = errors.New("not permitted")
 
 // deniedError has the reason's words alone.
@@ -16,8 +17,8 @@ func (e *deniedError) Error() string        { return e.reason.Error() }
 func (e *deniedError) Is(target error) bool { return target == ErrDenied }
 func (e *deniedError) Unwrap() error        { return e.reason }
 
-// Denials end the wait of request and stream sinks for an answer to what the server did not let through: it tells the connection's
-// error handler, and not whoever sent it. Nil is one that is told nothing.
+// Denials end the wait of request and stream sinks for an answer to what the server did not let through: it
+// tells the connection's error handler, and not whoever sent it. Nil is one that is told nothing.
 type Denials struct {
 	mu      sync.Mutex
 	waiting map[string]map[*context.CancelCauseFunc]struct{} // by subject

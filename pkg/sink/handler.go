@@ -7,9 +7,10 @@ import (
 	"github.com/exesdb/subproxy/pkg/event"
 )
 
-// HandlerFunc is a sink in Go. Its error refuses the event, unless it wraps ErrUnavailable or ErrSuperseded, or ctx has ended; a
-// *RefusedError in it is taken as it is. An event that can't be read as one is refused for good. Others may hold the
-// event's data too: it must not be changed. A proxy that stops waits for the function, which should heed ctx.
+// HandlerFunc is a sink in Go. Its error refuses the event, unless it wraps ErrUnavailable or
+// ErrSuperseded, or ctx has ended; a *RefusedError in it is taken as it is. An event that can't be read as
+// one is refused for good. Others may hold the event's data too: it must not be changed. A proxy that stops
+// waits for the function, which should heed ctx.
 type HandlerFunc func(ctx context.Context, e *event.Event) error
 
 // Deliver implements Sink.

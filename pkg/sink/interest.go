@@ -12,23 +12,26 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// A large event is not sent to where nobody listens: that is found out first, with a message that has no data and that nobody gets.
+// A large event is not sent to where nobody listens: that is found out first, with a message that has no
+// data and that nobody gets.
 //
-// NATS traces messages (ADR-41; nats-server 2.11): with the header Nats-Trace-Only the server handles a message as any other, and delivers
-// it to no subscriber and no stream. It answers the reply subject of one that would have reached nobody with status 503, and any
-// other with what it found, on the subject in Nats-Trace-Dest. So no subscriber can take a probe for an event.
+// NATS traces messages (ADR-41; nats-server 2.11): with the header Nats-Trace-Only the server handles a
+// message as any other, and delivers it to no subscriber and no stream. It answers the reply subject of one
+// that would have reached nobody with status 503, and any other with what it found, on the subject in
+// Nats-Trace-Dest. So no subscriber can take a probe for an event.
 const (
 	traceDestHeader = "Nats-Trace-Dest"
 	traceOnlyHeader = "Nats-Trace-Only"
 
-	// probedFrom is the size of an event from which on its subject is probed: less costs the server as much as a probe.
+	// probedFrom is the size of an event from which on its subject is probed: less costs the server as much
+	// as a probe.
 	probedFrom = 4 << 10
 	// probeWithin is how long the server may take to answer.
 	probeWithin = 2 * time.Second
 	// probeAgain is how long the answer that nobody listens holds for all that forward to the subject.
 	probeAgain = 200 * time.Millisecond
-	// trustProbes is how long nobody is said to listen before the event is sent all the same: somebody whom no probe finds would
-	// never get it.
+	// trustProbes is how long nobody is said to listen before the event is sent all the same: somebody whom
+	// no probe finds would never get it.
 	trustProbes = 30 * time.Second
 )
 
@@ -41,7 +44,8 @@ type unsentError struct{ error }
 func (e *unsentError) Is(target error) bool { return target == ErrNotSent }
 func (e *unsentError) Unwrap() error        { return e.error }
 
-// interest is whether anybody listens on a subject, as far as is known. All that forward to the subject share it.
+// interest is whether anybody listens on a subject, as far as is known. All that forward to the subject
+// share it.
 type interest struct {
 	nc      *nats.Conn
 	subject string
@@ -182,8 +186,8 @@ func (s *sparing) Ready(ctx context.Context) error {
 	return nil
 }
 
-// tries reports whether an event is worth getting that nobody was not found for. Where no probe finds anybody one is sent every
-// trustProbes, and one is enough for that.
+// tries reports whether an event is worth getting that nobody was not found for. Where no probe finds
+// anybody one is sent every trustProbes, and one is enough for that.
 func (i *interest) tries(now time.Time) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()

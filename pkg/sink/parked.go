@@ -19,7 +19,8 @@ func ParkedConfig(p *deadletter.Parked) Config {
 	return Config{Kind: Kind(p.Sink), Subject: p.Subject}
 }
 
-// Replay delivers a parked event to the sink, and drops it once the sink has accepted it. The error is Deliver's or Store.Replay's.
+// Replay delivers a parked event to the sink, and drops it once the sink has accepted it. The error is
+// Deliver's or Store.Replay's.
 func Replay(ctx context.Context, store *deadletter.Store, p deadletter.Parked, s Sink) error {
 	return store.Replay(ctx, p, func(ctx context.Context) error {
 		return s.Deliver(ctx, &Event{Store: p.Store, Subscription: p.Subscription, Key: p.Key(), Sequence: p.StoreSequence, Message: p.Message()})

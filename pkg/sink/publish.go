@@ -8,8 +8,9 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Sender is a sink that need not wait for each event: Send is the hot path, and returns once the event is on its way. It is accepted
-// when a Receipt of the publisher, for a mark that was made before, says so of the subject. Deliver does both.
+// Sender is a sink that need not wait for each event: Send is the hot path, and returns once the event is
+// on its way. It is accepted when a Receipt of the publisher, for a mark that was made before, says so of
+// the subject. Deliver does both.
 type Sender interface {
 	Batcher
 	Send(e *Event) error // Deliver's errors, but for those that the server makes
@@ -59,7 +60,8 @@ func (s *publishSink) DeliverBatch(ctx context.Context, events []*Event) (accept
 	return accepted, unsent
 }
 
-// undeliverable tells whether the client's error is the event's fault. Not final: a server that takes more may be next.
+// undeliverable tells whether the client's error is the event's fault. Not final: a server that takes more
+// may be next.
 func undeliverable(nc *nats.Conn, subject string, m *nats.Msg, err error) error {
 	if errors.Is(err, nats.ErrMaxPayload) {
 		return &RefusedError{Reason: fmt.Sprintf("%d bytes are more than the server takes (max_payload %d)", m.Size(), nc.MaxPayload()), Err: err}

@@ -10,20 +10,22 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// Publisher is a connection that publish sinks send on, and tells what of it the server has taken. One confirmation serves all that is
-// under way, whichever sinks sent it.
+// Publisher is a connection that publish sinks send on, and tells what of it the server has taken. One
+// confirmation serves all that is under way, whichever sinks sent it.
 //
-// A server answers a PING after it has handled all that came before on the connection, and says what it does not permit before that
-// answer. nats.go (1.55) reads both in one goroutine: at an error it sets LastError and queues the call of the error handler, and only then
-// it comes to the PONG that ends the flush. So what was published between a Mark and a flush that was answered is
+// A server answers a PING after it has handled all that came before on the connection, and says what it
+// does not permit before that answer. nats.go (1.55) reads both in one goroutine: at an error it sets
+// LastError and queues the call of the error handler, and only then it comes to the PONG that ends the
+// flush. So what was published between a Mark and a flush that was answered is
 //
 //   - unknown where the client has reconnected since the mark: it may have been in the buffers of a connection that died, and the PONG is the
 //     new connection's;
 //   - taken where LastError is the same value as at the mark;
 //   - else taken, but for what Report is told. Handlers are called in order, so that nothing is missing once Report was told that LastError.
 //
-// "The same value" means "no error in between" because each refusal is a value of its own. Others are not: a slow consumer before
-// and another one after a refusal would hide it. They concern subscriptions; so the connection should have none.
+// "The same value" means "no error in between" because each refusal is a value of its own. Others are not:
+// a slow consumer before and another one after a refusal would hide it. They concern subscriptions; so the
+// connection should have none.
 type Publisher struct {
 	nc *nats.Conn
 
@@ -40,24 +42,28 @@ type denial struct {
 }
 
 const (
-	// confirmWithin bounds the wait for a PONG. A connection that is dead is given up earlier (internal/connect: 15 s), and then there
-	// is no more to wait for; a server that is only slow must not be sent everything again.
+	// confirmWithin bounds the wait for a PONG. A connection that is dead is given up earlier
+	// (internal/connect: 15 s), and then there is no more to wait for; a server that is only slow must not
+	// be sent everything again.
 	confirmWithin = 20 * time.Second
-	// reportWithin bounds the wait for an error handler that is not called, or is busy. What was published counts as unknown after it.
+	// reportWithin bounds the wait for an error handler that is not called, or is busy. What was published
+	// counts as unknown after it.
 	reportWithin = time.Second
 )
 
-// ErrUnconfirmed is matched by errors of publish sinks: the event was sent, and it is not known whether it has reached the server.
+// ErrUnconfirmed is matched by errors of publish sinks: the event was sent, and it is not known whether it
+// has reached the server.
 var ErrUnconfirmed = errors.New("not confirmed by the NATS server")
 
-// NewPublisher makes one. The connection's error handler should call Report: without it a refusal makes everything unknown that was under way,
-// and not only what it concerns.
+// NewPublisher makes one. The connection's error handler should call Report: without it a refusal makes
+// everything unknown that was under way, and not only what it concerns.
 func NewPublisher(nc *nats.Conn) *Publisher {
 	return &Publisher{nc: nc, reported: make(chan struct{}), refusals: map[string]denial{}}
 }
 
-// Report takes an error from the connection's handler, as it came, in the order in which they came: that a subject is refused, and the reason to
-// give for it. An empty subject stands for an error that may concern everything.
+// Report takes an error from the connection's handler, as it came, in the order in which they came: that a
+// subject is refused, and the reason to give for it. An empty subject stands for an error that may concern
+// everything.
 func (p *Publisher) Report(err error, subject string, reason error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,7 +100,8 @@ type Receipt struct {
 	reported   bool
 }
 
-// Confirm sends a PING behind all that was published so far and waits for the answer, until ctx ends or the connection is given up.
+// Confirm sends a PING behind all that was published so far and waits for the answer, until ctx ends or the
+// connection is given up.
 func (p *Publisher) Confirm(ctx context.Context) *Receipt {
 	ctx, cancel := context.WithTimeout(ctx, confirmWithin)
 	defer cancel()
@@ -107,7 +114,8 @@ func (p *Publisher) Confirm(ctx context.Context) *Receipt {
 	return r
 }
 
-// Of is nil where the server has taken what was published on the subject after the mark and before the PING.
+// Of is nil where the server has taken what was published on the subject after the mark and before the
+// PING.
 func (r *Receipt) Of(since Mark, subject string) error {
 	switch {
 	case r.err != nil:

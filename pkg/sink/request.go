@@ -13,7 +13,8 @@ import (
 	"github.com/nats-io/nats.go/micro"
 )
 
-// What a reply begins with that does not accept the event. The words are those of JetStream's acknowledgements.
+// What a reply begins with that does not accept the event. The words are those of JetStream's
+// acknowledgements.
 var refusals = []struct {
 	prefix []byte
 	final  bool
@@ -50,7 +51,8 @@ func (s *requestSink) Deliver(ctx context.Context, e *Event) error {
 	}
 }
 
-// superseded is what follows -ERR, or is micro's error, where the event's incarnation is to blame and not the event. More may follow.
+// superseded is what follows -ERR, or is micro's error, where the event's incarnation is to blame and not
+// the event. More may follow.
 const superseded = "superseded"
 
 // refusal reads a reply. Any that is not known to refuse accepts: an empty one, +ACK, a service's response.

@@ -24,8 +24,8 @@ const (
 	Handler Kind = "handler" // a HandlerFunc; only in Go, never in a configuration file
 )
 
-// DeliveredPrefix begins the subject on which the events of a subscription without a forward are published: <store>.<name>
-// follows.
+// DeliveredPrefix begins the subject on which the events of a subscription without a forward are published:
+// <store>.<name> follows.
 const DeliveredPrefix = "exesdb.delivered."
 
 // DeliveredSubject is where the events of a subscription without a forward are published.
@@ -33,21 +33,22 @@ func DeliveredSubject(s subscription.Subscription) string {
 	return DeliveredPrefix + subscription.EncodeToken(s.Store) + "." + subscription.EncodeToken(s.Name)
 }
 
-// DefaultTimeout is how long a request, or the acknowledgement of a stream, is waited for where Config.Timeout is 0.
+// DefaultTimeout is how long a request, or the acknowledgement of a stream, is waited for where
+// Config.Timeout is 0.
 const DefaultTimeout = 5 * time.Second
 
 // Errors that callers match. Those about the event itself are *RefusedError.
 var (
-	// ErrUnavailable is for handlers: an error that wraps it says that the event is good and can't be taken now. It is
-	// delivered again without being counted as refused.
+	// ErrUnavailable is for handlers: an error that wraps it says that the event is good and can't be taken
+	// now. It is delivered again without being counted as refused.
 	ErrUnavailable = errors.New("the subscriber is unavailable")
 	// ErrNoSubscriber is returned by request sinks: nobody listens on the subject.
 	ErrNoSubscriber = errors.New("no subscriber listens")
 	// ErrNoReply is returned by request and stream sinks: the answer did not come in time.
 	ErrNoReply = errors.New("no reply")
-	// ErrSuperseded is returned by request sinks, and is for handlers: the subscriber has accepted events of a later incarnation
-	// of the registration than the event's. That says nothing about the event: it is never parked for it, and whether it is
-	// still this proxy's to deliver, the registration tells.
+	// ErrSuperseded is returned by request sinks, and is for handlers: the subscriber has accepted events
+	// of a later incarnation of the registration than the event's. That says nothing about the event: it is
+	// never parked for it, and whether it is still this proxy's to deliver, the registration tells.
 	ErrSuperseded = errors.New("superseded: the subscriber has accepted events of a later incarnation")
 	// ErrNoStream is returned by Check, and by stream sinks: no stream listens on the subject.
 	ErrNoStream = errors.New("no stream listens")
@@ -55,8 +56,8 @@ var (
 	ErrConfig = errors.New("invalid sink")
 )
 
-// RefusedError is returned by Deliver for an event that the subscriber, the stream or the client refuses: the fault is the
-// event's, and it is parked when it was refused too often.
+// RefusedError is returned by Deliver for an event that the subscriber, the stream or the client refuses:
+// the fault is the event's, and it is parked when it was refused too often.
 type RefusedError struct {
 	Reason string
 	Final  bool  // it would be refused again: park it at once
@@ -74,7 +75,8 @@ type Config struct {
 	MaxDeliver int           // an event refused this many times is parked; the caller counts
 }
 
-// Blocks reports whether an event waits for somebody's answer to the one before it. Those of a publish sink don't: it is a Sender.
+// Blocks reports whether an event waits for somebody's answer to the one before it. Those of a publish sink
+// don't: it is a Sender.
 func (c Config) Blocks() bool { return c.Kind != Publish }
 
 func (c Config) timeout() time.Duration {
@@ -98,9 +100,9 @@ func (c Config) check() error {
 	return nil
 }
 
-// Event is one event on its way to the subscriber. Message has the event's headers and data, and no subject yet; the sink
-// sets Subject and Reply and headers of its own. A sink does not use it after Deliver returned, and the same Event can be
-// delivered again.
+// Event is one event on its way to the subscriber. Message has the event's headers and data, and no subject
+// yet; the sink sets Subject and Reply and headers of its own. A sink does not use it after Deliver
+// returned, and the same Event can be delivered again.
 type Event struct {
 	Store, Subscription string
 	Key                 string // of the subscription's registration, which another selector changes; empty where it is not known
@@ -110,8 +112,8 @@ type Event struct {
 	Message             *nats.Msg
 }
 
-// Parsed returns it as an event.Event, for handlers. Its time is zero where the event has no ce-time. The error is
-// event.ErrNotAnEvent where the headers ce-type and ce-subject are missing.
+// Parsed returns it as an event.Event, for handlers. Its time is zero where the event has no ce-time. The
+// error is event.ErrNotAnEvent where the headers ce-type and ce-subject are missing.
 func (e *Event) Parsed() (*event.Event, error) {
 	parsed, err := event.FromMessage(e.Store, "", e.Sequence, time.Time{}, e.Message.Header, e.Message.Data)
 	if err != nil {
@@ -120,21 +122,22 @@ func (e *Event) Parsed() (*event.Event, error) {
 	return &parsed, nil
 }
 
-// Sink takes a subscription's events one after the other, in order. Deliver returns nil once the event is accepted, a
-// *RefusedError if the subscriber or the stream refuses it, and any other error if nobody can take it now: that one is
-// retried without counting.
+// Sink takes a subscription's events one after the other, in order. Deliver returns nil once the event is
+// accepted, a *RefusedError if the subscriber or the stream refuses it, and any other error if nobody can
+// take it now: that one is retried without counting.
 type Sink interface {
 	Deliver(ctx context.Context, e *Event) error
 }
 
-// Prober is implemented by sinks that can find out without an event whether somebody may take one. The error is Deliver's where it is known
-// that nobody can.
+// Prober is implemented by sinks that can find out without an event whether somebody may take one. The
+// error is Deliver's where it is known that nobody can.
 type Prober interface {
 	Sink
 	Ready(ctx context.Context) error
 }
 
-// New makes the sink of a configuration, on one connection, and without being told what the server refuses. It asks nobody; Check does.
+// New makes the sink of a configuration, on one connection, and without being told what the server refuses.
+// It asks nobody; Check does.
 func New(js jetstream.JetStream, c Config) (Sink, error) {
 	if err := c.check(); err != nil {
 		return nil, err
@@ -166,8 +169,9 @@ func (o Outlet) New(c Config) (Sink, error) {
 	}
 }
 
-// Check tells at the start what would otherwise be told by the first event. The error is ErrConfig, or for a stream sink
-// ErrNoStream if no stream listens on the subject, or ErrUnfit. Other kinds need nobody to be there yet.
+// Check tells at the start what would otherwise be told by the first event. The error is ErrConfig, or for
+// a stream sink ErrNoStream if no stream listens on the subject, or ErrUnfit. Other kinds need nobody to be
+// there yet.
 func Check(ctx context.Context, js jetstream.JetStream, c Config) error {
 	_, err := Outlet{JetStream: js}.Check(ctx, c)
 	return err

@@ -16,7 +16,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// streamSink has one event in flight: with more, a retried one could be stored behind those that came after it.
+// streamSink has one event in flight: with more, a retried one could be stored behind those that came after
+// it.
 type streamSink struct {
 	js      jetstream.JetStream
 	subject string
@@ -37,8 +38,8 @@ func (s *streamSink) Deliver(ctx context.Context, e *Event) error {
 	limited, release := s.denials.during(limited, s.subject)
 	defer release()
 	m := s.message(e)
-	// The client's own retries are off: the caller retries, and reports why. An acknowledgement that says "duplicate" is
-	// for an event whose first acknowledgement got lost: it is stored.
+	// The client's own retries are off: the caller retries, and reports why. An acknowledgement that says
+	// "duplicate" is for an event whose first acknowledgement got lost: it is stored.
 	_, err := s.js.PublishMsg(limited, m, jetstream.WithRetryAttempts(0))
 	if err == nil {
 		return nil
@@ -88,13 +89,15 @@ func (s *streamSink) explain(ctx, limited context.Context, m *nats.Msg, err erro
 	}
 }
 
-// messageID is <key>/<epoch>/<sequence>, which have no slash, and without the epoch where none is known: in a store that is created anew
-// the same sequences are other events. The key is in it because two subscriptions that forward to the same stream must not be taken
-// for duplicates of each other, nor one for that which had its name before, with another selector. Where the key is not known store
-// and name stand for it. An event without a sequence, from a sender that gives none, goes by its CloudEvents source and id; one that
-// has no id either has no message id.
+// messageID is <key>/<epoch>/<sequence>, which have no slash, and without the epoch where none is known: in
+// a store that is created anew the same sequences are other events. The key is in it because two
+// subscriptions that forward to the same stream must not be taken for duplicates of each other, nor one for
+// that which had its name before, with another selector. Where the key is not known store and name stand
+// for it. An event without a sequence, from a sender that gives none, goes by its CloudEvents source and
+// id; one that has no id either has no message id.
 //
-// A parked event has the same, whoever parks it: an instance, the next one to hold the subscription, or an emitter that can't send it.
+// A parked event has the same, whoever parks it: an instance, the next one to hold the subscription, or an
+// emitter that can't send it.
 func messageID(e *Event) string {
 	prefix := e.Key
 	if prefix == "" {

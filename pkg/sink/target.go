@@ -10,8 +10,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// ErrUnfit is matched by the errors of a stream that can't be a stream sink's: it would not acknowledge, or for good take no more. Each says what
-// mends it.
+// ErrUnfit is matched by the errors of a stream that can't be a stream sink's: it would not acknowledge, or
+// for good take no more. Each says what mends it.
 var ErrUnfit = errors.New("unfit for a stream sink")
 
 // Target is the stream that a stream sink stores in.
@@ -44,7 +44,8 @@ func look(ctx context.Context, js jetstream.JetStream, denials *Denials, subject
 	return Target{Stream: name, Window: c.Duplicates}, judge(&c, subject)
 }
 
-// judge is ErrUnfit for a stream in which an event can't be stored and acknowledged, however long it is tried.
+// judge is ErrUnfit for a stream in which an event can't be stored and acknowledged, however long it is
+// tried.
 func judge(c *jetstream.StreamConfig, subject string) error {
 	reason, cure := "", ""
 	switch {
@@ -63,7 +64,8 @@ func judge(c *jetstream.StreamConfig, subject string) error {
 	return fmt.Errorf("%w: stream %s, which listens on %s (forward.subject): %s; %s", ErrUnfit, c.Name, subject, reason, cure)
 }
 
-// fits looks again at a stream that was unfit: what it does not acknowledge it may store all the same, once for each attempt.
+// fits looks again at a stream that was unfit: what it does not acknowledge it may store all the same, once
+// for each attempt.
 func (s *streamSink) fits(ctx context.Context) error {
 	if !s.unfit.Load() {
 		return nil

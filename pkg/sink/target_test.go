@@ -52,7 +52,8 @@ func TestUnfitStreamIsJudgedAtTheStart(t *testing.T) {
 	}
 }
 
-// A stream that is changed while it is used is found out by the first event that it does not acknowledge, which it stores once.
+// A stream that is changed while it is used is found out by the first event that it does not acknowledge,
+// which it stores once.
 func TestStreamThatBecomesUnfitIsToldAndNotFilled(t *testing.T) {
 	w := start(t, nil)
 	config := jetstream.StreamConfig{Name: "OUT", Subjects: []string{"out"}, NoAck: true, Duplicates: 100 * time.Millisecond}

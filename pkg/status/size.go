@@ -4,7 +4,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/payload"
 )
 
-// What a message has beside its texts, in bytes of JSON, at the most: the names of its fields, numbers and times.
+// What a message has beside its texts, in bytes of JSON, at the most: the names of its fields, numbers and
+// times.
 const (
 	statusFields = 960
 	handedFields = 160

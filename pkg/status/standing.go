@@ -13,8 +13,8 @@ import (
 // StandingPrefix begins the keys of standing alerts in the cluster bucket.
 const StandingPrefix = "alert."
 
-// Standing is an alert that was raised and is not resolved, as the cluster bucket has it: whoever raised it may be gone, and then
-// another run resolves it.
+// Standing is an alert that was raised and is not resolved, as the cluster bucket has it: whoever raised it
+// may be gone, and then another run resolves it.
 type Standing struct {
 	Scope string             `json:"scope"`
 	Store string             `json:"store"`

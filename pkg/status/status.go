@@ -26,9 +26,11 @@ const (
 	StatusPrefix  = "exesdb.proxy.status."  // <store>.<name>
 	AlertPrefix   = "exesdb.proxy.alert."   // <store>.<name>, or <store> alone for all of it together
 	SummaryPrefix = "exesdb.proxy.summary." // <store>
-	// HandOverPrefix begins the subject on which an instance is asked for subscriptions, and told that it has them; its id follows.
+	// HandOverPrefix begins the subject on which an instance is asked for subscriptions, and told that it
+	// has them; its id follows.
 	HandOverPrefix = "exesdb.proxy.handover."
-	// SupersededPrefix begins the subject on which a run says that another run of its instance's name took over; the name follows.
+	// SupersededPrefix begins the subject on which a run says that another run of its instance's name took
+	// over; the name follows.
 	SupersededPrefix = "exesdb.proxy.superseded."
 )
 
@@ -197,9 +199,9 @@ type HandOver struct {
 	To    registration.Owner `json:"to"`
 }
 
-// HandedOver gives subscriptions to an instance that asked for them. Their records stand, but whoever wrote them delivers nothing
-// by them any more: the one that asked writes over each at its revision. It should do so at once; what it does not take is
-// released.
+// HandedOver gives subscriptions to an instance that asked for them. Their records stand, but whoever wrote
+// them delivers nothing by them any more: the one that asked writes over each at its revision. It should do
+// so at once; what it does not take is released.
 type HandedOver struct {
 	Envelope
 	Store         string             `json:"store"`
@@ -215,11 +217,12 @@ type Handed struct {
 	registration.Position
 }
 
-// HandOverSubject is the subject on which the instance of that id is asked for subscriptions, and given them.
+// HandOverSubject is the subject on which the instance of that id is asked for subscriptions, and given
+// them.
 func HandOverSubject(id string) string { return HandOverPrefix + id }
 
-// Superseded is what a run says when it finds that another has its instance's name. It comes from a process that lives: one of
-// the two is there by mistake, unless it was stopped for a while and replaced.
+// Superseded is what a run says when it finds that another has its instance's name. It comes from a process
+// that lives: one of the two is there by mistake, unless it was stopped for a while and replaced.
 type Superseded struct {
 	Envelope
 	Owner registration.Owner `json:"owner"` // the run that was superseded

@@ -5,8 +5,9 @@ import (
 	"unicode/utf8"
 )
 
-// Canonical is the subscription with its selector written as everybody writes it who means the same: of a selector that is JSON the
-// members sorted, nothing between them, and numbers in one form. What is not valid stays as it is.
+// Canonical is the subscription with its selector written as everybody writes it who means the same: of a
+// selector that is JSON the members sorted, nothing between them, and numbers in one form. What is not
+// valid stays as it is.
 //
 // A by_event_pattern selector keeps its numbers as they are written: attributes are compared as text.
 func (s Subscription) Canonical() Subscription {

@@ -6,8 +6,9 @@ import (
 	"slices"
 )
 
-// pattern is JSON that other JSON is to contain, as PostgreSQL's jsonb @> has it: an object contains one whose every member it
-// contains, an array one whose every element some element of its contains, and a scalar its equal.
+// pattern is JSON that other JSON is to contain, as PostgreSQL's jsonb @> has it: an object contains one
+// whose every member it contains, an array one whose every element some element of its contains, and a
+// scalar its equal.
 type pattern struct {
 	kind     patternKind
 	scalar   any // nil, a bool or a string
@@ -53,8 +54,8 @@ func newPattern(value any) pattern {
 	}
 }
 
-// in reports whether a decoded value contains the pattern. Where both are whole documents, an array contains a scalar that is
-// one of its elements; deeper it does not.
+// in reports whether a decoded value contains the pattern. Where both are whole documents, an array
+// contains a scalar that is one of its elements; deeper it does not.
 func (p *pattern) in(value any) bool {
 	if elements, ok := value.([]any); ok && p.kind < isObject {
 		return p.inSome(elements)

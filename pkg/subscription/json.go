@@ -6,13 +6,14 @@ import (
 	"unicode/utf8"
 )
 
-// maxDepth is how deep JSON may be nested: the parser and what walks its result are recursive. PostgreSQL has no such number;
-// its max_stack_depth lets some 9,000 levels through.
+// maxDepth is how deep JSON may be nested: the parser and what walks its result are recursive. PostgreSQL
+// has no such number; its max_stack_depth lets some 9,000 levels through.
 const maxDepth = 10_000
 
-// DecodeJSON decodes one JSON value as a Matcher compares it: nil, bool, string, json.Number, []any or map[string]any. It takes
-// what PostgreSQL's jsonb takes, and ok is false for the rest: anything behind the value, text that is not UTF-8, \u0000, half of
-// a surrogate pair, and numbers that its numeric can't hold. Of members with one name the last counts.
+// DecodeJSON decodes one JSON value as a Matcher compares it: nil, bool, string, json.Number, []any or
+// map[string]any. It takes what PostgreSQL's jsonb takes, and ok is false for the rest: anything behind the
+// value, text that is not UTF-8, \u0000, half of a surrogate pair, and numbers that its numeric can't hold.
+// Of members with one name the last counts.
 func DecodeJSON(data []byte) (value any, ok bool) {
 	if !utf8.Valid(data) {
 		return nil, false

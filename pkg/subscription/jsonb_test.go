@@ -17,7 +17,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// The table says what PostgreSQL's jsonb @> answers. To make it anew, with psql's environment (PGHOST, PGUSER) naming a server:
+// The table says what PostgreSQL's jsonb @> answers. To make it anew, with psql's environment (PGHOST,
+// PGUSER) naming a server:
 //
 //	go test ./pkg/subscription -run TestContainmentIsPostgreSQLs -postgres
 var ask = flag.Bool("postgres", false, "ask the PostgreSQL that psql connects to, and write testdata/jsonb.txt anew")
@@ -70,8 +71,8 @@ func jsonbPairs() (pairs [][2]int) {
 	return pairs
 }
 
-// writeTable has one line for the version, then a line for each value, which are 1 where it contains the other, 0 where not, and !
-// where PostgreSQL refuses one of the two.
+// writeTable has one line for the version, then a line for each value, which are 1 where it contains the
+// other, 0 where not, and ! where PostgreSQL refuses one of the two.
 func writeTable(t *testing.T) {
 	var sql strings.Builder
 	sql.WriteString(`\set QUIET on

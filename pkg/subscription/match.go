@@ -62,7 +62,8 @@ func (m *Matcher) matchAttributes(e Matchable) bool {
 	return true
 }
 
-// attributeText is a member's value as an attribute has it. Objects and arrays are no attribute's; they are compared as JSON.
+// attributeText is a member's value as an attribute has it. Objects and arrays are no attribute's; they are
+// compared as JSON.
 func (p *pattern) attributeText() string {
 	switch v := p.scalar.(type) {
 	case string:

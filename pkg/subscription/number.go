@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// decimal is a number of JSON, exact whatever its size: ±0.DIGITS · 10^point. Its digits have no zero at either end and are kept as two
-// parts of the number's own text, so that 1e131071 is one digit here. The zero value is 0, and so is -0.
+// decimal is a number of JSON, exact whatever its size: ±0.DIGITS · 10^point. Its digits have no zero at
+// either end and are kept as two parts of the number's own text, so that 1e131071 is one digit here. The
+// zero value is 0, and so is -0.
 type decimal struct {
 	negative    bool
 	high, low   string
@@ -46,7 +47,8 @@ func parseDecimal(n json.Number) decimal {
 	return d
 }
 
-// What PostgreSQL's numeric holds (its documentation, "Numeric Types", and numeric.c of version 15). A number beyond is no jsonb.
+// What PostgreSQL's numeric holds (its documentation, "Numeric Types", and numeric.c of version 15). A
+// number beyond is no jsonb.
 const (
 	maxWhole    = 131_072 // digits before the decimal point
 	maxScale    = 16_383  // digits after it
@@ -74,7 +76,8 @@ func (d decimal) equal(e decimal) bool {
 	return d.high == e.high[:len(d.high)] && d.low[:rest] == e.high[len(d.high):] && d.low[rest:] == e.low
 }
 
-// maxZeros is how many zeros a canonical number has beside its digits before it is written with an exponent.
+// maxZeros is how many zeros a canonical number has beside its digits before it is written with an
+// exponent.
 const maxZeros = 20
 
 // String is the canonical text of the number: without an exponent where that is short.

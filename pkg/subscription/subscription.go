@@ -23,8 +23,8 @@ func Types() []Type { return []Type{ByStream, ByEventType, ByEventPattern, ByEve
 // IsJSON reports whether the type's selectors are JSON objects.
 func (t Type) IsJSON() bool { return t == ByEventPattern || t == ByEventPayload }
 
-// MaxKeyLength bounds a registration's key, in bytes. NATS reads a protocol line of at most 4,096 bytes by default
-// (max_control_line), which has to hold the key twice (subject and reply) with room to spare.
+// MaxKeyLength bounds a registration's key, in bytes. NATS reads a protocol line of at most 4,096 bytes by
+// default (max_control_line), which has to hold the key twice (subject and reply) with room to spare.
 const MaxKeyLength = 1024
 
 // Errors that Validate and ParseKey return, wrapped with what they are about.
@@ -57,8 +57,8 @@ type Subscription struct {
 	Type     Type   `json:"type"`
 	Selector string `json:"selector"`
 	Name     string `json:"name"`
-	// StartVersion is where a subscription without a checkpoint begins: 0 at the first event, -1 with new ones only,
-	// n at the store's sequence n.
+	// StartVersion is where a subscription without a checkpoint begins: 0 at the first event, -1 with new
+	// ones only, n at the store's sequence n.
 	StartVersion int64 `json:"start_version"`
 	// OnGap is what to do where events were removed from the store before the subscription had them.
 	OnGap OnGap `json:"on_gap,omitempty"`
@@ -129,8 +129,8 @@ func ParseKey(key string) (Subscription, error) {
 	return s, nil
 }
 
-// NamedBy reports whether an emitter's topic names this subscription. The forms are ExESDB's: a bare selector ($all
-// among them), $<name>, *<name>-<selector>. The empty topic names every subscription.
+// NamedBy reports whether an emitter's topic names this subscription. The forms are ExESDB's: a bare
+// selector ($all among them), $<name>, *<name>-<selector>. The empty topic names every subscription.
 func (s Subscription) NamedBy(topic string) bool {
 	switch {
 	case topic == "" || topic == s.Selector:

@@ -16,8 +16,9 @@ var (
 
 const upperHex = "0123456789ABCDEF"
 
-// EncodeToken writes a name from outside as one token of a NATS subject or key: bytes outside A-Z a-z 0-9 _ - become
-// =XX, in upper-case hex. The empty string encodes to itself, so callers refuse it first (see Validate).
+// EncodeToken writes a name from outside as one token of a NATS subject or key: bytes outside A-Z a-z 0-9 _
+// - become =XX, in upper-case hex. The empty string encodes to itself, so callers refuse it first (see
+// Validate).
 func EncodeToken(name string) string {
 	if isPlain(name) {
 		return name
@@ -37,7 +38,8 @@ func EncodeToken(name string) string {
 	return b.String()
 }
 
-// TokenOrStar is EncodeToken for a filter of subjects or keys: the empty string is *, which matches every token.
+// TokenOrStar is EncodeToken for a filter of subjects or keys: the empty string is *, which matches every
+// token.
 func TokenOrStar(name string) string {
 	if name == "" {
 		return "*"
@@ -45,8 +47,9 @@ func TokenOrStar(name string) string {
 	return EncodeToken(name)
 }
 
-// DecodeToken is the inverse of EncodeToken. It accepts exactly what EncodeToken produces, so that no two tokens stand
-// for one name: lower-case hex, an escaped plain byte and the empty token are refused with ErrBadToken.
+// DecodeToken is the inverse of EncodeToken. It accepts exactly what EncodeToken produces, so that no two
+// tokens stand for one name: lower-case hex, an escaped plain byte and the empty token are refused with
+// ErrBadToken.
 func DecodeToken(token string) (string, error) {
 	if token == "" {
 		return "", fmt.Errorf("%w: %w", ErrBadToken, ErrEmptyName)

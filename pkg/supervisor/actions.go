@@ -15,8 +15,8 @@ type actions struct {
 	open     []*action
 }
 
-// act applies an operator's input, and replies when the attempts that it caused have ended; of a proxy that has not
-// started yet, when its first one has.
+// act applies an operator's input, and replies when the attempts that it caused have ended; of a proxy that
+// has not started yet, when its first one has.
 func (l *loop) act(name string, in proxy.Input, reply chan<- []status.Status) {
 	items := l.held(name)
 	a := &action{waiting: map[*managed]struct{}{}, items: items, filling: true, reply: reply}

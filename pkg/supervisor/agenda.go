@@ -2,11 +2,13 @@ package supervisor
 
 import "time"
 
-// stepsPerTurn is how many proxies a turn steps at the most. A step takes a few microseconds, so that what an operator asks for
-// while 100,000 proxies are stepped is answered within a millisecond, and not when all are.
+// stepsPerTurn is how many proxies a turn steps at the most. A step takes a few microseconds, so that what
+// an operator asks for while 100,000 proxies are stepped is answered within a millisecond, and not when all
+// are.
 const stepsPerTurn = 64
 
-// work does as much as left allows, which it lowers by one for each proxy, and reports whether there is more to do.
+// work does as much as left allows, which it lowers by one for each proxy, and reports whether there is
+// more to do.
 type work func(now time.Time, left *int) (more bool)
 
 // once is work that is not divided.
@@ -23,7 +25,8 @@ type agenda struct {
 	added   []work // by the work that is under way
 }
 
-// add adds work to be done before what is pending, and after what was added before by the work that is under way.
+// add adds work to be done before what is pending, and after what was added before by the work that is
+// under way.
 func (a *agenda) add(w ...work) { a.added = append(a.added, w...) }
 
 // done reports whether nothing is left.

@@ -51,7 +51,8 @@ func TestWhatLooksSeesWhatWasAppliedBefore(t *testing.T) {
 	})
 }
 
-// Whatever is added while work is under way, no turn does more than it may, and what a step adds is done before the next step.
+// Whatever is added while work is under way, no turn does more than it may, and what a step adds is done
+// before the next step.
 func TestWorkIsDoneInOrderAndInPartsThatAreBounded(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a := &agenda{}

@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	// alertWindow is how long alerts are gathered before they go out, so that a store that fails as a whole is one alert.
+	// alertWindow is how long alerts are gathered before they go out, so that a store that fails as a whole
+	// is one alert.
 	alertWindow = 200 * time.Millisecond
 	// maxAlerts is how many alerts of their own go out together; more become one for the store.
 	maxAlerts = 20
@@ -59,8 +60,9 @@ func (al *alerter) entered(it *managed, h breaker.Health, now time.Time) {
 	al.changed[it] = h
 }
 
-// alert sends what the gathered health changes amount to: one alert for the store where most of its proxies are failing,
-// else one for each. Failing counts, not how many reached a level: jitter spreads over seconds what happens to all.
+// alert sends what the gathered health changes amount to: one alert for the store where most of its proxies
+// are failing, else one for each. Failing counts, not how many reached a level: jitter spreads over seconds
+// what happens to all.
 func (al *alerter) alert(now time.Time, wake *time.Time) {
 	if len(al.changed) == 0 {
 		return
@@ -77,7 +79,8 @@ func (al *alerter) alert(now time.Time, wake *time.Time) {
 	al.resolve(changed, now)
 }
 
-// pick leaves out those whose events don't come because the store's don't, for which the store's alert stands.
+// pick leaves out those whose events don't come because the store's don't, for which the store's alert
+// stands.
 func (al *alerter) pick(changed map[*managed]breaker.Health, h breaker.Health, now time.Time) (items []*managed) {
 	for it, entered := range changed {
 		if entered == h && !it.removed && al.ownTrouble(it, now) != "" {
@@ -145,7 +148,8 @@ func (al *alerter) together(sample *managed, h breaker.Health, n int, now time.T
 	}
 }
 
-// alertStore raises the store's alert for what keeps its events from coming, or takes that reason back where it is empty.
+// alertStore raises the store's alert for what keeps its events from coming, or takes that reason back
+// where it is empty.
 func (al *alerter) alertStore(trouble string, now time.Time) {
 	a := &al.standing
 	switch {
@@ -174,7 +178,8 @@ func (al *alerter) resolve(changed map[*managed]breaker.Health, now time.Time) {
 	}
 }
 
-// lower takes back the alerts that stand for an item: its own, and the store's with the last item that it stands for.
+// lower takes back the alerts that stand for an item: its own, and the store's with the last item that it
+// stands for.
 func (al *alerter) lower(it *managed, now time.Time) {
 	if it.alone {
 		it.alone = false
@@ -239,7 +244,8 @@ func (al *alerter) sendAlert(level status.Level, it *managed, h breaker.Health, 
 	al.sendOrKeep(a)
 }
 
-// sendStoreAlert sends one of scope store. The sample is one of the subscriptions that it stands for; nil: it stands for the store.
+// sendStoreAlert sends one of scope store. The sample is one of the subscriptions that it stands for; nil:
+// it stands for the store.
 func (al *alerter) sendStoreAlert(level status.Level, message string, sample *managed, h breaker.Health, affected int, now time.Time) {
 	a := status.Alert{
 		Envelope: status.NewEnvelope(status.AlertType, now), Level: level, Scope: "store", Store: al.store, Health: h,

@@ -17,8 +17,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// memory is a bucket with one key and its whole history, as JetStream keeps it: conditional writes, one revision after
-// the other.
+// memory is a bucket with one key and its whole history, as JetStream keeps it: conditional writes, one
+// revision after the other.
 type memory struct {
 	history []kv.Entry
 	// between, where set, happens after each write attempt has been decided and before its result is known.
@@ -149,9 +149,9 @@ func (c *contender) follow(m *memory, n int) {
 	}
 }
 
-// TestOfAnyContendersExactlyOneHolds lets instances start, register, lose acknowledgements, have their records deleted
-// and overwritten, and follow the bucket as late as they like. When all have caught up, exactly one of them holds the
-// subscription, it is the one that the bucket names, and the others stand by.
+// TestOfAnyContendersExactlyOneHolds lets instances start, register, lose acknowledgements, have their
+// records deleted and overwritten, and follow the bucket as late as they like. When all have caught up,
+// exactly one of them holds the subscription, it is the one that the bucket names, and the others stand by.
 func TestOfAnyContendersExactlyOneHolds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := subscription.Subscription{Store: "s", Type: subscription.ByStream, Selector: "$all", Name: "n"}
@@ -181,7 +181,8 @@ func TestOfAnyContendersExactlyOneHolds(t *testing.T) {
 				if c.proxy.Started {
 					return
 				}
-				// A process that comes finds the last entry, not the history; whether it does before it starts, depends.
+				// A process that comes finds the last entry, not the history; whether it does before it
+				// starts, depends.
 				c.followed = max(len(m.history)-1, 0)
 				if rapid.Bool().Draw(t, "level first") {
 					c.follow(m, 1)

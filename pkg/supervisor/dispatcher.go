@@ -15,15 +15,16 @@ import (
 	"github.com/exesdb/subproxy/pkg/registrar"
 )
 
-// A cluster event is acted on at once. More of them than eventBurst in a short time are merged, one round every
-// eventInterval: leaders change in seconds, so a faster sequence is a flood, and costs a handful of rounds.
+// A cluster event is acted on at once. More of them than eventBurst in a short time are merged, one round
+// every eventInterval: leaders change in seconds, so a faster sequence is a flood, and costs a handful of
+// rounds.
 const (
 	eventBurst    = 4
 	eventInterval = 200 * time.Millisecond
 )
 
-// release is a record to be deleted, or offered to another instance, once what the proxy's sink has in hand is done with:
-// the next holder then begins after it.
+// release is a record to be deleted, or offered to another instance, once what the proxy's sink has in hand
+// is done with: the next holder then begins after it.
 type release struct {
 	kv.Write
 	since   time.Time // zero: package rebalance tells how long it took
@@ -32,8 +33,8 @@ type release struct {
 	offered bool               // to another instance, and not deleted
 }
 
-// dispatcher has attempts made, and records released: it queues what is to be done, and hands over no more than can be under way.
-// It belongs to the loop's goroutine, but for launched.
+// dispatcher has attempts made, and records released: it queues what is to be done, and hands over no more
+// than can be under way. It belongs to the loop's goroutine, but for launched.
 type dispatcher struct {
 	*roster
 	ctx context.Context // of the loop's run
@@ -58,8 +59,8 @@ func newDispatcher(o *roster) *dispatcher {
 	return &dispatcher{roster: o, limit: rate.NewLimiter(rate.Every(eventInterval), eventBurst)}
 }
 
-// release deletes a proxy's record, or offers it to the instance that requested it, once the sink has nothing
-// in hand. From is where its events came in; nil: nowhere.
+// release deletes a proxy's record, or offers it to the instance that requested it, once the sink has
+// nothing in hand. From is where its events came in; nil: nowhere.
 func (d *dispatcher) release(it *managed, from *delivery.Endpoint, offered bool, now time.Time) {
 	p := &it.proxy
 	w := kv.Write{Key: it.key, Revision: p.Revision, Incarnation: max(p.Incarnation, p.Claim), Term: d.inbox.fence.Term()}
@@ -79,8 +80,8 @@ func (d *dispatcher) release(it *managed, from *delivery.Endpoint, offered bool,
 	}
 }
 
-// mayStartRound reports whether pending cluster events may be acted on now: not while a round is under way, and not
-// faster than the limit.
+// mayStartRound reports whether pending cluster events may be acted on now: not while a round is under way,
+// and not faster than the limit.
 func (d *dispatcher) mayStartRound(now time.Time, wake *time.Time) bool {
 	if !d.inbox.eventPending() {
 		return false

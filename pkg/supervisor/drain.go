@@ -7,15 +7,16 @@ import (
 	"github.com/exesdb/subproxy/pkg/rebalance"
 )
 
-// drainLook is how often Drain looks whether all is gone, and drainQuiet how long nothing has moved when it gives up: a
-// member that knows a subscription, and has several of lower rank before it, claims it only when its turn comes.
+// drainLook is how often Drain looks whether all is gone, and drainQuiet how long nothing has moved when it
+// gives up: a member that knows a subscription, and has several of lower rank before it, claims it only
+// when its turn comes.
 const (
 	drainLook  = 10 * time.Millisecond
 	drainQuiet = 2*rebalance.Turn + rebalance.Turn/2
 )
 
-// Drain waits until others hold what this instance held, after they were told that it drains (Share). It returns before
-// where nobody is there to claim it, or none was claimed for a while, and when ctx ends.
+// Drain waits until others hold what this instance held, after they were told that it drains (Share). It
+// returns before where nobody is there to claim it, or none was claimed for a while, and when ctx ends.
 func (s *Supervisor) Drain(ctx context.Context) {
 	look := time.NewTicker(drainLook)
 	defer look.Stop()
@@ -36,8 +37,8 @@ func (s *Supervisor) Drain(ctx context.Context) {
 	}
 }
 
-// remaining is how many subscriptions this instance holds, or finishes with, or offers to another that has not registered
-// them yet.
+// remaining is how many subscriptions this instance holds, or finishes with, or offers to another that has
+// not registered them yet.
 func (s *Supervisor) remaining(ctx context.Context) (n int, err error) {
 	counts, err := gather(ctx, s, "", func(l *loop, reply func([]int)) {
 		reply([]int{len(l.held("")) + len(l.dispatcher.releases) + l.transfers.Offered()})

@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// dueHeap orders items by when they are next due. It is lazy: an attempt that succeeds moves its proxy's next time
-// further away, which the heap only learns when the old time comes. So a round of 100,000 successes costs it nothing.
+// dueHeap orders items by when they are next due. It is lazy: an attempt that succeeds moves its proxy's
+// next time further away, which the heap only learns when the old time comes. So a round of 100,000
+// successes costs it nothing.
 type dueHeap []*managed
 
 func (h dueHeap) Len() int           { return len(h) }
@@ -52,7 +53,8 @@ func (h *dueHeap) remove(it *managed) {
 	}
 }
 
-// pop returns the next item that is due, or nil. One that moved further away meanwhile is put back where it belongs.
+// pop returns the next item that is due, or nil. One that moved further away meanwhile is put back where it
+// belongs.
 func (h *dueHeap) pop(now time.Time) *managed {
 	for len(*h) > 0 && !(*h)[0].dueAt.After(now) {
 		it := heap.Pop(h).(*managed)

@@ -52,8 +52,8 @@ func (w *watch) gapOf(it *managed) string {
 	return g.String()
 }
 
-// alertGaps raises an alert for each subscription that lost something since. It is one of its own: where the subscription is
-// degraded for another reason already, the alert for that does not say what is gone.
+// alertGaps raises an alert for each subscription that lost something since. It is one of its own: where
+// the subscription is degraded for another reason already, the alert for that does not say what is gone.
 func (al *alerter) alertGaps(now time.Time) {
 	w := al.watch
 	var lost []*managed

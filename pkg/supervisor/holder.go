@@ -9,17 +9,17 @@ import (
 	"github.com/exesdb/subproxy/pkg/registration"
 )
 
-// holder opens and closes the endpoints of a store's proxies, and is their delivery.Holder. Refusing and Superseded run in the
-// endpoints' workers, all else in the loop's goroutine.
+// holder opens and closes the endpoints of a store's proxies, and is their delivery.Holder. Refusing and
+// Superseded run in the endpoints' workers, all else in the loop's goroutine.
 type holder struct {
 	*roster
 	endpoints *delivery.Endpoints // nil: the proxies receive no events
 	alerter   *alerter
 }
 
-// sync opens the endpoint of a proxy that begins to hold the subscription, and closes that of one that ends. Each endpoint has a
-// deliver subject of its own, so that an emitter knows that nothing was forwarded there yet, but for what the holder before told that
-// its sink had accepted.
+// sync opens the endpoint of a proxy that begins to hold the subscription, and closes that of one that
+// ends. Each endpoint has a deliver subject of its own, so that an emitter knows that nothing was forwarded
+// there yet, but for what the holder before told that its sink had accepted.
 func (h *holder) sync(it *managed) {
 	p := &it.proxy
 	switch holds := p.Started && !p.Standby && !p.Stopped; {
@@ -60,10 +60,11 @@ func (h *holder) Refusing(e *delivery.Endpoint, reason string, unparked bool) {
 	h.inbox.post(func(l *loop, now time.Time) { l.delivering(e, reason, unparked, now) })
 }
 
-// Superseded implements delivery.Holder. The loop is told what the bucket says as if that had been seen on the feed, and closes the
-// endpoint where the record is another instance's. Where this instance holds the record and has meanwhile claimed it anew, what is in
-// hand was received by an incarnation that is no more, and the proxy begins anew. Else the subscriber remembers what the bucket does
-// not, and the event is tried again for as long as it takes.
+// Superseded implements delivery.Holder. The loop is told what the bucket says as if that had been seen on
+// the feed, and closes the endpoint where the record is another instance's. Where this instance holds the
+// record and has meanwhile claimed it anew, what is in hand was received by an incarnation that is no more,
+// and the proxy begins anew. Else the subscriber remembers what the bucket does not, and the event is tried
+// again for as long as it takes.
 func (h *holder) Superseded(ctx context.Context, e *delivery.Endpoint, incarnation uint64) {
 	entry, ok, err := h.bucket.GetFromLeader(ctx, e.Key())
 	switch {
@@ -82,9 +83,9 @@ func (h *holder) Superseded(ctx context.Context, e *delivery.Endpoint, incarnati
 	}
 }
 
-// onWrite is what an attempt tells the endpoint before its record goes out: an emitter may send before the write is acknowledged
-// here. Offered says that the holder before told where it stopped, which counts for nothing any more where the record does not
-// repeat it.
+// onWrite is what an attempt tells the endpoint before its record goes out: an emitter may send before the
+// write is acknowledged here. Offered says that the holder before told where it stopped, which counts for
+// nothing any more where the record does not repeat it.
 func onWrite(e *delivery.Endpoint, offered bool) func(incarnation uint64, handedOver bool) {
 	if e == nil {
 		return nil
@@ -110,8 +111,9 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// delivering notes that an endpoint's sink takes no events, or takes them again (reason empty); and, with unparked, that an event
-// which the sink refuses can't be parked either. What a closed endpoint finds out says nothing about the next one.
+// delivering notes that an endpoint's sink takes no events, or takes them again (reason empty); and, with
+// unparked, that an event which the sink refuses can't be parked either. What a closed endpoint finds out
+// says nothing about the next one.
 func (l *loop) delivering(in *delivery.Endpoint, reason string, unparked bool, now time.Time) {
 	it := l.byName[in.Name()]
 	if it == nil || it.endpoint != in {

@@ -31,8 +31,9 @@ type merged struct {
 	topics  []string           // nil: every subscription
 }
 
-// inbox is where a store's loop is told things, by any goroutine. It never blocks and never grows with the number of
-// cluster events: they merge. What else comes is bounded by what the loop itself asked for, and by the bucket's entries.
+// inbox is where a store's loop is told things, by any goroutine. It never blocks and never grows with the
+// number of cluster events: they merge. What else comes is bounded by what the loop itself asked for, and
+// by the bucket's entries.
 type inbox struct {
 	wake chan struct{} // holds one signal; never closed
 
@@ -130,7 +131,8 @@ func (b *inbox) post(t task) {
 	b.signal()
 }
 
-// postApply is post for what changes which proxies there are. The task sees to it that applied is called once that is done.
+// postApply is post for what changes which proxies there are. The task sees to it that applied is called
+// once that is done.
 func (b *inbox) postApply(t task) {
 	b.mu.Lock()
 	b.applying++
@@ -146,7 +148,8 @@ func (b *inbox) applied() {
 	b.applying--
 }
 
-// postUrgent is post for what may overtake everything but earlier changes of which proxies there are. It must not change that itself.
+// postUrgent is post for what may overtake everything but earlier changes of which proxies there are. It
+// must not change that itself.
 func (b *inbox) postUrgent(t task) {
 	b.mu.Lock()
 	if b.applying > 0 {

@@ -18,9 +18,10 @@ func (c *contender) stop() {
 	c.pending = false
 }
 
-// TestIncarnationsNeverGoBack lets instances come, hold the subscription, be superseded, restart it, and release it, while they
-// follow the bucket as late as they like, which shows what is last under the key and not always what was before. No
-// record has a lower incarnation than one before it, and none of another owner has the same.
+// TestIncarnationsNeverGoBack lets instances come, hold the subscription, be superseded, restart it, and
+// release it, while they follow the bucket as late as they like, which shows what is last under the key and
+// not always what was before. No record has a lower incarnation than one before it, and none of another
+// owner has the same.
 func TestIncarnationsNeverGoBack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := subscription.Subscription{Store: "s", Type: subscription.ByStream, Selector: "$all", Name: "n"}

@@ -10,16 +10,17 @@ import (
 	"github.com/exesdb/subproxy/pkg/status"
 )
 
-// Alerts publishes alerts, and remembers which stand beyond the life of this run. Its methods are called by the stores' loops and
-// must not block.
+// Alerts publishes alerts, and remembers which stand beyond the life of this run. Its methods are called by
+// the stores' loops and must not block.
 type Alerts interface {
 	Publish(status.Alert)
 	// Inherited reports whether an alert for the subscription stands that another run raised.
 	Inherited(store, name string) bool
 }
 
-// inherit takes over an alert of a run that is gone. That of a subscription is resolved once the subscription is healthy here; that
-// of a store, which each instance has for itself, once nothing is wrong with the store.
+// inherit takes over an alert of a run that is gone. That of a subscription is resolved once the
+// subscription is healthy here; that of a store, which each instance has for itself, once nothing is wrong
+// with the store.
 func (al *alerter) inherit(a status.Standing, now time.Time) {
 	if a.Scope == "store" {
 		s := &al.standing
@@ -40,7 +41,8 @@ func (al *alerter) inherit(a status.Standing, now time.Time) {
 	}
 }
 
-// lowerInherited resolves the store's alerts of runs that are gone, once it is known that nothing is wrong with the store.
+// lowerInherited resolves the store's alerts of runs that are gone, once it is known that nothing is wrong
+// with the store.
 func (al *alerter) lowerInherited(now time.Time) {
 	a, w := &al.standing, al.watch
 	if len(a.inherited) == 0 || a.level != "" || !al.connected() || w.since.IsZero() {

@@ -12,20 +12,22 @@ import (
 	"github.com/exesdb/subproxy/pkg/registration"
 )
 
-// batchSize is how many attempts are made together. A batch is one pipelined write and one or more read-backs of up to
-// kv.MaxGetLast records; several batches are in flight, so that one is written while another is read.
+// batchSize is how many attempts are made together. A batch is one pipelined write and one or more
+// read-backs of up to kv.MaxGetLast records; several batches are in flight, so that one is written while
+// another is read.
 //
-// What an operator asks for waits, in the server, for what is under way: with 500 in a batch 0.1 s, with 2000 0.4 s; a round
-// of 100,000 takes as long with either (subproxy-bench scale).
+// What an operator asks for waits, in the server, for what is under way: with 500 in a batch 0.1 s, with
+// 2000 0.4 s; a round of 100,000 takes as long with either (subproxy-bench scale).
 const batchSize = 500
 
-// takeoverBatch is how many attempts to claim what nobody holds are made together: all are written before the first is read
-// back, since nobody serves them until they are written.
+// takeoverBatch is how many attempts to claim what nobody holds are made together: all are written before
+// the first is read back, since nobody serves them until they are written.
 const takeoverBatch = 2000
 
-// launch hands the admitted attempts and the releases to the registrar, in batches. It hands over no more than can be
-// under way; what is admitted meanwhile gathers for the next. Else, while NATS does not answer, the retries that jitter has
-// spread would each be a batch that waits for its turn, and then for its own time-out.
+// launch hands the admitted attempts and the releases to the registrar, in batches. It hands over no more
+// than can be under way; what is admitted meanwhile gathers for the next. Else, while NATS does not answer,
+// the retries that jitter has spread would each be a batch that waits for its turn, and then for its own
+// time-out.
 func (d *dispatcher) launch() {
 	settings := d.settings.Load()
 	ctx := d.ctx
@@ -89,8 +91,8 @@ func (d *dispatcher) register(ctx context.Context, items []*managed, attempts []
 	return results
 }
 
-// attempts takes up to most attempts off a queue, and tells whose they are. Items that were removed meanwhile are passed
-// over.
+// attempts takes up to most attempts off a queue, and tells whose they are. Items that were removed
+// meanwhile are passed over.
 func (d *dispatcher) attempts(queue *[]*managed, most int) ([]*managed, []registrar.Attempt) {
 	term, _ := d.inbox.leadership()
 	prefix := delivery.DeliverPrefix + d.owner.ID + "."
@@ -175,8 +177,8 @@ func (d *dispatcher) releaseRecords(ctx context.Context, releases []release) []r
 // releaseAgain is when a release that failed is tried again.
 const releaseAgain = time.Second
 
-// releaseUnreleased tries again to delete the records of what is no longer configured: they name an instance that lives, so that
-// nobody else would take them.
+// releaseUnreleased tries again to delete the records of what is no longer configured: they name an
+// instance that lives, so that nobody else would take them.
 func (d *dispatcher) releaseUnreleased(now time.Time, wake *time.Time) {
 	switch {
 	case d.stopping.Load() || d.retired.Load():

@@ -18,12 +18,12 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// dueInterval is the least time between two looks at what is due by time. Jitter spreads timers evenly, and thousands that fall
-// due one by one would each be a batch of its own, at several times the cost.
+// dueInterval is the least time between two looks at what is due by time. Jitter spreads timers evenly, and
+// thousands that fall due one by one would each be a batch of its own, at several times the cost.
 const dueInterval = 50 * time.Millisecond
 
-// managed is a proxy in its loop. It has 480 bytes at most, which is what the allocator gives; one more would cost 32 for
-// each subscription.
+// managed is a proxy in its loop. It has 480 bytes at most, which is what the allocator gives; one more
+// would cost 32 for each subscription.
 type managed struct {
 	proxy    proxy.Proxy
 	key      string
@@ -91,8 +91,8 @@ func (l *loop) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		wake := l.turn(time.Now())
 		if wake.IsZero() {
-			// Who waits for a processor has it before the scheduler would take it from the loop, which is after 10 ms: an operator's
-			// request needs one several times.
+			// Who waits for a processor has it before the scheduler would take it from the loop, which is
+			// after 10 ms: an operator's request needs one several times.
 			runtime.Gosched()
 			continue
 		}
@@ -108,10 +108,12 @@ func (l *loop) run(ctx context.Context) {
 	}
 }
 
-// turn does a bounded part of what there is to do, and says when the next turn is due at the latest; zero: at once, since more is to
-// do. Nothing is done in the middle of anything else: what is too much for a turn is left to the next ones as pending work.
+// turn does a bounded part of what there is to do, and says when the next turn is due at the latest; zero:
+// at once, since more is to do. Nothing is done in the middle of anything else: what is too much for a turn
+// is left to the next ones as pending work.
 //
-// A turn does first what operators wait for. Then it goes on with the round under way, or begins one. A round is, in this order:
+// A turn does first what operators wait for. Then it goes on with the round under way, or begins one. A
+// round is, in this order:
 //
 //  1. the results of attempts and releases
 //  2. a bucket that is new
@@ -179,7 +181,8 @@ func (l *loop) each(step func(*managed, time.Time)) work {
 	return l.agenda.steps(len(items), func(i int, now time.Time) { step(items[i], now) })
 }
 
-// runUrgent does what operators wait for, a part of each that is much, and hands over the attempts that it causes.
+// runUrgent does what operators wait for, a part of each that is much, and hands over the attempts that it
+// causes.
 func (l *loop) runUrgent(now time.Time) {
 	for _, t := range l.inbox.takeUrgent() {
 		t(l, now)
@@ -196,8 +199,8 @@ func (l *loop) runUrgent(now time.Time) {
 	l.dispatcher.launchPriority()
 }
 
-// publish tells what is due to be told. While there is no connection, alerts are kept and statuses are not: an alert is
-// what happened, a status is what is.
+// publish tells what is due to be told. While there is no connection, alerts are kept and statuses are not:
+// an alert is what happened, a status is what is.
 func (l *loop) publish(now time.Time) {
 	l.alerter.alert(now, &l.wake)
 	l.alerter.alertUnparked(now, &l.wake)
@@ -302,8 +305,8 @@ func (l *loop) finish(r *result, now time.Time) {
 	l.actions.settle(it, now)
 }
 
-// finishRelease ends a release. Of what is no longer configured here, one that failed is tried again: its record names an
-// instance that lives, so that nobody else would claim the subscription.
+// finishRelease ends a release. Of what is no longer configured here, one that failed is tried again: its
+// record names an instance that lives, so that nobody else would claim the subscription.
 func (l *loop) finishRelease(r *result, now time.Time) {
 	if !r.release.since.IsZero() {
 		l.metrics.MoveSeconds.WithLabelValues("release").Observe(now.Sub(r.release.since).Seconds())
@@ -401,9 +404,9 @@ type losses struct {
 	by    registration.Owner // who took that; it may be gone again by now
 }
 
-// superseded tells the supervisor where it is another run of this instance's name that took over, which says so itself. Where
-// instances share, that is for their sessions to tell: the registration may be of the earlier run, which was stopped, goes on and
-// has not heard yet.
+// superseded tells the supervisor where it is another run of this instance's name that took over, which
+// says so itself. Where instances share, that is for their sessions to tell: the registration may be of the
+// earlier run, which was stopped, goes on and has not heard yet.
 func (l *loop) superseded(it *managed, by registration.Owner, now time.Time) {
 	l.metrics.Superseded.Inc()
 	switch {

@@ -2,8 +2,8 @@ package supervisor
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// Metrics are what supervisors count while they work. What can be counted when asked for (proxies by health, breaker states) is
-// collected at the scrape instead.
+// Metrics are what supervisors count while they work. What can be counted when asked for (proxies by
+// health, breaker states) is collected at the scrape instead.
 type Metrics struct {
 	Attempts      *prometheus.CounterVec   // by cause and outcome
 	Latency       *prometheus.HistogramVec // cause seen to verified, by cause
@@ -17,14 +17,16 @@ type Metrics struct {
 	MoveSeconds   *prometheus.HistogramVec // by part
 }
 
-// NewMetrics registers the metrics. A nil registerer leaves them unregistered, for tests and short-lived commands.
+// NewMetrics registers the metrics. A nil registerer leaves them unregistered, for tests and short-lived
+// commands.
 func NewMetrics(registerer prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		Attempts: counterVec("registration_attempts_total", "Registration attempts that ended, by cause and outcome.", "cause", "outcome"),
 		Latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: "subproxy", Name: "registration_latency_seconds", Help: "From the cause being seen to the registration being verified.",
-			// Above the limit the native buckets become wider. With a NativeHistogramMinResetDuration client_golang (1.25) would
-			// begin all of it anew instead: count, sum and the classic buckets too.
+			// Above the limit the native buckets become wider. With a NativeHistogramMinResetDuration
+			// client_golang (1.25) would begin all of it anew instead: count, sum and the classic buckets
+			// too.
 			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100,
 			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 9),
 		}, []string{"cause"}),

@@ -9,8 +9,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// TestLatencyCountsForAsLongAsTheProcessLives observes more magnitudes than there are native buckets, for longer than any of them
-// would be kept: neither count and sum nor the classic buckets may go back.
+// TestLatencyCountsForAsLongAsTheProcessLives observes more magnitudes than there are native buckets, for
+// longer than any of them would be kept: neither count and sum nor the classic buckets may go back.
 func TestLatencyCountsForAsLongAsTheProcessLives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		registry := prometheus.NewRegistry()

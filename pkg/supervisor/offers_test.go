@@ -90,7 +90,8 @@ func TestWhatIsHandedOverIsWrittenOver(t *testing.T) {
 	})
 }
 
-// Somebody writes the record, between the holder's word and this instance's write: where the holder stopped says nothing then.
+// Somebody writes the record, between the holder's word and this instance's write: where the holder stopped
+// says nothing then.
 func TestWhatWasNotTakenFromItsHolderBeginsAtTheCheckpoint(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		n := suits(t)
@@ -155,7 +156,8 @@ func TestWhatIsLeftIsReleasedInTimeThoughNothingElseHappens(t *testing.T) {
 	})
 }
 
-// A write whose acknowledgement is lost may be stored after the subscription was left to another, which can't write over it then.
+// A write whose acknowledgement is lost may be stored after the subscription was left to another, which
+// can't write over it then.
 func TestOwnLateWriteOfWhatWasLeftIsReleased(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r, sub := drainingRig(t)

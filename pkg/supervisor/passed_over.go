@@ -12,8 +12,8 @@ import (
 // passedOverFor is how long messages that were no events are told of, after the last of them.
 const passedOverFor = time.Hour
 
-// passedOver is what the store's emitters told last of messages that are no events. It stands for its time, though another emitter
-// leads by then, which knows of none.
+// passedOver is what the store's emitters told last of messages that are no events. It stands for its time,
+// though another emitter leads by then, which knows of none.
 type passedOver struct{ last *event.PassedOver }
 
 func (p *passedOver) take(told *event.PassedOver) {

@@ -8,10 +8,11 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// presence is what is known of whether anybody sends a store's events: the signs of an emitter, and when the last of each was seen.
-// An emitter tells its progress every ten seconds, or renews a lease, or does neither and only sends. One that was seen to do the
-// first or the second is expected to go on with it. Of one that only sends nobody knows whether it lives while there is nothing to
-// send: it is believed to, once it has sent anything.
+// presence is what is known of whether anybody sends a store's events: the signs of an emitter, and when
+// the last of each was seen. An emitter tells its progress every ten seconds, or renews a lease, or does
+// neither and only sends. One that was seen to do the first or the second is expected to go on with it. Of
+// one that only sends nobody knows whether it lives while there is nothing to send: it is believed to, once
+// it has sent anything.
 type presence struct {
 	since   time.Time // from when on signs could be seen: begin of the loop, or the last time without a connection
 	told    sign      // how far it is
@@ -32,8 +33,8 @@ type lease struct {
 
 func (s sign) within(d time.Duration, now time.Time) bool { return !s.at.IsZero() && now.Sub(s.at) < d }
 
-// absent says why nobody is believed to send the store's events: no sign for so long. Empty: somebody is. Spoken reports
-// whether any proxy was ever sent anything.
+// absent says why nobody is believed to send the store's events: no sign for so long. Empty: somebody is.
+// Spoken reports whether any proxy was ever sent anything.
 func (p *presence) absent(store string, now time.Time, after time.Duration, spoken func() bool) string {
 	leads := p.renewed.within(after, now)
 	tells := p.told.by != "" && p.told.by == p.renewed.by
@@ -58,5 +59,6 @@ func (p *presence) absent(store string, now time.Time, after time.Duration, spok
 		store, last.by, clock(last.at))
 }
 
-// clock is a time as it stands in sentences for operators. One that would change with every look would make each look news.
+// clock is a time as it stands in sentences for operators. One that would change with every look would make
+// each look news.
 func clock(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") }

@@ -6,9 +6,9 @@ import (
 	"github.com/exesdb/subproxy/pkg/registration"
 )
 
-// An attempt that an operator asked for, for one subscription, goes before all others and in a batch of its own, which waits for
-// none of those under way: behind 100,000 others it would wait for seconds. How many there are is bounded by operators, who
-// wait for each answer.
+// An attempt that an operator asked for, for one subscription, goes before all others and in a batch of its
+// own, which waits for none of those under way: behind 100,000 others it would wait for seconds. How many
+// there are is bounded by operators, who wait for each answer.
 
 // admit queues an attempt that its breaker admitted.
 func (d *dispatcher) admit(it *managed) {
@@ -23,7 +23,8 @@ func (d *dispatcher) admit(it *managed) {
 	}
 }
 
-// prioritize makes an item's attempts go first until no action waits for them any more. One that is queued already comes forward.
+// prioritize makes an item's attempts go first until no action waits for them any more. One that is queued
+// already comes forward.
 func (d *dispatcher) prioritize(it *managed) {
 	if it.asked {
 		return

@@ -50,7 +50,8 @@ func (s *Supervisor) Summaries(ctx context.Context) ([]status.Summary, error) {
 	})
 }
 
-// Holds reports how many proxies the request names that this instance holds, that is, which do not stand by.
+// Holds reports how many proxies the request names that this instance holds, that is, which do not stand
+// by.
 func (s *Supervisor) Holds(ctx context.Context, store, name string) (int, error) {
 	counts, err := gather(ctx, s, store, func(l *loop, reply func([]int)) { reply([]int{len(l.held(name))}) })
 	n := 0
@@ -60,26 +61,28 @@ func (s *Supervisor) Holds(ctx context.Context, store, name string) (int, error)
 	return n, err
 }
 
-// Knows reports whether any proxy that the request names is configured here, held or not. Of a store without a name: any of it.
+// Knows reports whether any proxy that the request names is configured here, held or not. Of a store
+// without a name: any of it.
 func (s *Supervisor) Knows(ctx context.Context, store, name string) (bool, error) {
 	counts, err := gather(ctx, s, store, func(l *loop, reply func([]int)) { reply([]int{len(l.named(name))}) })
 	return slices.ContainsFunc(counts, func(n int) bool { return n > 0 }), err
 }
 
-// Reregister registers the named proxies anew, now, and returns their statuses when those attempts have ended.
+// Reregister registers the named proxies anew, now, and returns their statuses when those attempts have
+// ended.
 func (s *Supervisor) Reregister(ctx context.Context, store, name string) ([]status.Status, error) {
 	return s.act(ctx, store, name, proxy.Input{Kind: proxy.Event, Cause: registration.Manual})
 }
 
-// Restart stops the named proxy and starts it anew, with a new incarnation and deliver subject, and returns its status
-// when the registration that follows has ended.
+// Restart stops the named proxy and starts it anew, with a new incarnation and deliver subject, and returns
+// its status when the registration that follows has ended.
 func (s *Supervisor) Restart(ctx context.Context, store, name string) ([]status.Status, error) {
 	return s.act(ctx, store, name, proxy.Input{Kind: proxy.Restart})
 }
 
-// ResetTerm begins a store's count of terms again, from the one given, and restarts the proxies that it is held by here: their
-// receivers and registrations have the term of before. It returns that term, and their statuses when the registrations that
-// follow have ended. Where the store is unknown here, known is false.
+// ResetTerm begins a store's count of terms again, from the one given, and restarts the proxies that it is
+// held by here: their receivers and registrations have the term of before. It returns that term, and their
+// statuses when the registrations that follow have ended. Where the store is unknown here, known is false.
 func (s *Supervisor) ResetTerm(ctx context.Context, store string, to uint64) (before uint64, statuses []status.Status, known bool, err error) {
 	loops := s.some(store)
 	if store == "" || len(loops) == 0 {

@@ -80,8 +80,8 @@ func (l *loop) remove(it *managed, now time.Time) {
 	l.actions.settle(it, now)
 }
 
-// restart ends a proxy's run, and begins the next one where that stopped, once what its sink has in hand is done with: the emitter
-// passes over what the run says once there is another.
+// restart ends a proxy's run, and begins the next one where that stopped, once what its sink has in hand is
+// done with: the emitter passes over what the run says once there is another.
 func (l *loop) restart(it *managed, now time.Time) {
 	e := it.endpoint
 	var drained <-chan struct{}
@@ -120,7 +120,8 @@ func (l *loop) beginAnew(it *managed, now time.Time) {
 	l.step(it, in, now)
 }
 
-// reschedule brings the timers of healthy proxies forward to where the interval in force has them at the latest.
+// reschedule brings the timers of healthy proxies forward to where the interval in force has them at the
+// latest.
 func (l *loop) reschedule(time.Time) {
 	l.agenda.add(l.each(func(it *managed, now time.Time) { l.step(it, proxy.Input{Kind: proxy.Rescheduled}, now) }))
 }

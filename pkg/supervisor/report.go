@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	// soonDelay is how long a status that only changed in detail may wait, so that statuses don't compete with a round.
+	// soonDelay is how long a status that only changed in detail may wait, so that statuses don't compete
+	// with a round.
 	soonDelay = time.Second
 	// publishSlice is how many statuses are published between two looks at the inbox.
 	publishSlice = 500
@@ -96,8 +97,8 @@ func (r *reporter) flush(queue *[]*managed, now time.Time, slice, left *int) {
 	}
 }
 
-// heartbeat repeats every status once an interval, a slice at a time: ten slices a second, each with the share that
-// falls to a tenth of a second, begin where the last one ended.
+// heartbeat repeats every status once an interval, a slice at a time: ten slices a second, each with the
+// share that falls to a tenth of a second, begin where the last one ended.
 func (r *reporter) heartbeat(now time.Time, wake *time.Time) {
 	const tick = 100 * time.Millisecond
 	interval := r.settings.Load().HeartbeatInterval

@@ -10,9 +10,10 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// respelled takes an entry of a key that is none of the proxies'. Where it is one of theirs with the selector's JSON written in another way, as a
-// version of before wrote it, then the subscription had its incarnations there: its first claim is of one above, so that a
-// subscriber that fences does not take the instance for a superseded one.
+// respelled takes an entry of a key that is none of the proxies'. Where it is one of theirs with the
+// selector's JSON written in another way, as a version of before wrote it, then the subscription had its
+// incarnations there: its first claim is of one above, so that a subscriber that fences does not take the
+// instance for a superseded one.
 func (l *loop) respelled(e *kv.Entry, now time.Time) {
 	name, err := subscription.DecodeToken(e.Key[strings.LastIndexByte(e.Key, '.')+1:])
 	if err != nil {

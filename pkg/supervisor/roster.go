@@ -15,8 +15,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// roster is what the parts of a store's loop have in common: the store, its proxies, and what moves to other instances and from
-// them. It belongs to the loop's goroutine, but for the inbox.
+// roster is what the parts of a store's loop have in common: the store, its proxies, and what moves to
+// other instances and from them. It belongs to the loop's goroutine, but for the inbox.
 type roster struct {
 	*shared
 	store     string
@@ -41,8 +41,8 @@ func newRoster(s *shared, store string) *roster {
 	return o
 }
 
-// withKey is the item of a registration's key; nil where there is none. A map of keys would cost as much as all else that is
-// kept of a name.
+// withKey is the item of a registration's key; nil where there is none. A map of keys would cost as much as
+// all else that is kept of a name.
 func (o *roster) withKey(key string) *managed {
 	name, err := nameOf(key)
 	if err != nil {

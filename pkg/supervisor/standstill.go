@@ -2,8 +2,8 @@ package supervisor
 
 import "time"
 
-// standstill knows which subscriptions are behind, and since when they have not moved. A subscription moves when its subscriber
-// accepts an event, and when the emitter finds that it does not want one.
+// standstill knows which subscriptions are behind, and since when they have not moved. A subscription moves
+// when its subscriber accepts an event, and when the emitter finds that it does not want one.
 type standstill map[string]mark // by name; only those that are behind
 
 // mark is where a subscription stands.

@@ -28,8 +28,8 @@ func (s supersededSink) Deliver(context.Context, *sink.Event) error {
 	return fmt.Errorf("%w: 2", sink.ErrSuperseded)
 }
 
-// TestSubscriberThatHasSeenALaterIncarnationMakesTheProxyAskTheBucket has a sink that refuses an event of incarnation 1 for
-// that. It is not parked, whatever max_deliver says; what the bucket holds decides.
+// TestSubscriberThatHasSeenALaterIncarnationMakesTheProxyAskTheBucket has a sink that refuses an event of
+// incarnation 1 for that. It is not parked, whatever max_deliver says; what the bucket holds decides.
 func TestSubscriberThatHasSeenALaterIncarnationMakesTheProxyAskTheBucket(t *testing.T) {
 	node, err := natsnode.Start(natsnode.Options{})
 	if err != nil {

@@ -23,21 +23,25 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// Options are what a Supervisor works with. Every field but MaxPayload, Delivery, Ensure, Logger and Metrics is required.
+// Options are what a Supervisor works with. Every field but MaxPayload, Delivery, Ensure, Logger and
+// Metrics is required.
 type Options struct {
 	Owner     registration.Owner // this instance
 	Bucket    registrar.Bucket
 	Settings  proxy.Settings
 	Publish   func(subject string, data []byte) error
 	Connected func() bool
-	// Hindered is why the instance can't do its work, whatever the subscription; empty: it can. It may be nil.
+	// Hindered is why the instance can't do its work, whatever the subscription; empty: it can. It may be
+	// nil.
 	Hindered func() string
-	// MaxPayload, where set, is how many bytes of one message the server takes that Publish sends to; else NATS's default.
+	// MaxPayload, where set, is how many bytes of one message the server takes that Publish sends to; else
+	// NATS's default.
 	MaxPayload func() int64
-	// Delivery, where set, receives the proxies' events and forwards them. It is the caller's to start and to stop.
+	// Delivery, where set, receives the proxies' events and forwards them. It is the caller's to start and
+	// to stop.
 	Delivery *delivery.Delivery
-	// Shares says that subscriptions are shared with other instances, of which Share tells. Else this one takes every
-	// subscription from whoever holds it when it starts.
+	// Shares says that subscriptions are shared with other instances, of which Share tells. Else this one
+	// takes every subscription from whoever holds it when it starts.
 	Shares bool
 	// Alerts, where set, publishes the alerts, and knows those that runs which are gone left unresolved.
 	Alerts Alerts
@@ -45,10 +49,11 @@ type Options struct {
 	Ensure  func(context.Context) error
 	Logger  *slog.Logger
 	Metrics *Metrics
-	// OnRetired, where set, is told once that another run of this instance's name took over. It must not block.
+	// OnRetired, where set, is told once that another run of this instance's name took over. It must not
+	// block.
 	OnRetired func(by registration.Owner)
-	// OnRegistered, where set, is told how many registrations a batch brought, and when the last was verified. It is
-	// called by the stores' loops and must not block.
+	// OnRegistered, where set, is told how many registrations a batch brought, and when the last was
+	// verified. It is called by the stores' loops and must not block.
 	OnRegistered func(store string, cause registration.Cause, n int, at time.Time)
 }
 
@@ -97,7 +102,8 @@ func (s *shared) untold(subject string, err error) {
 	})
 }
 
-// maxBatches is how many batches are under way at once: one is written while another is read back, and one waits.
+// maxBatches is how many batches are under way at once: one is written while another is read back, and one
+// waits.
 const maxBatches = 3
 
 // Supervisor owns the loops, one a store. Run it, give it subscriptions with Apply, tell it what happens.
@@ -153,8 +159,8 @@ func New(o Options) *Supervisor {
 	return s
 }
 
-// Begin lets the proxies start. Level says that all the bucket holds was passed on before (Entry); else it could not be read in
-// time, and what it holds is found out by writing.
+// Begin lets the proxies start. Level says that all the bucket holds was passed on before (Entry); else it
+// could not be read in time, and what it holds is found out by writing.
 func (s *Supervisor) Begin(level bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -170,8 +176,8 @@ func (s *Supervisor) Begin(level bool) {
 	}
 }
 
-// SetSettings changes the numbers for every decision from now on. What is scheduled later than a shorter interval allows
-// comes forward.
+// SetSettings changes the numbers for every decision from now on. What is scheduled later than a shorter
+// interval allows comes forward.
 func (s *Supervisor) SetSettings(settings proxy.Settings) {
 	s.settings.Store(&settings)
 	s.mu.RLock()
@@ -181,8 +187,8 @@ func (s *Supervisor) SetSettings(settings proxy.Settings) {
 	}
 }
 
-// Apply makes the subscriptions those that are held: new ones start, missing ones are released, changed ones restart,
-// the rest do not notice. Each must be valid, and no two may share a store and a name.
+// Apply makes the subscriptions those that are held: new ones start, missing ones are released, changed
+// ones restart, the rest do not notice. Each must be valid, and no two may share a store and a name.
 func (s *Supervisor) Apply(subscriptions []subscription.Subscription) {
 	wanted := map[string][]subscription.Subscription{}
 	for _, sub := range subscriptions {
@@ -264,8 +270,8 @@ func (s *Supervisor) Progress(p event.Progress) {
 	}
 }
 
-// Inherit passes on an alert that another run raised, and is gone: the store's proxies resolve it once they are well. False: nothing
-// of the store is configured here.
+// Inherit passes on an alert that another run raised, and is gone: the store's proxies resolve it once they
+// are well. False: nothing of the store is configured here.
 func (s *Supervisor) Inherit(a status.Standing) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -328,8 +334,8 @@ func storeToken(key string) (string, bool) {
 	return "", false
 }
 
-// Void says that the bucket is new, or went back in time: what it held is not known, and what this instance had there
-// is written again.
+// Void says that the bucket is new, or went back in time: what it held is not known, and what this instance
+// had there is written again.
 func (s *Supervisor) Void() {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -338,8 +344,9 @@ func (s *Supervisor) Void() {
 	}
 }
 
-// Trimmed says that the bucket holds nothing below the revision first any more. A record that was there is gone though no
-// entry told of it, which is what purging the bucket's stream does. Entries up to now must have been passed on before.
+// Trimmed says that the bucket holds nothing below the revision first any more. A record that was there is
+// gone though no entry told of it, which is what purging the bucket's stream does. Entries up to now must
+// have been passed on before.
 func (s *Supervisor) Trimmed(first uint64) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -351,7 +358,8 @@ func (s *Supervisor) Trimmed(first uint64) {
 // Retired reports whether another run of this instance's name took over.
 func (s *Supervisor) Retired() bool { return s.retired.Load() }
 
-// Retire ends this run's work, since another run of its name took over: every proxy stands by, and nothing is written again.
+// Retire ends this run's work, since another run of its name took over: every proxy stands by, and nothing
+// is written again.
 func (s *Supervisor) Retire(by registration.Owner) {
 	if s.retired.Swap(true) {
 		return

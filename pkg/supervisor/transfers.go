@@ -12,8 +12,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/status"
 )
 
-// Which subscriptions move between instances, and when, is for package rebalance to say. The loop notes there what
-// happens, and performs what it says: it steps proxies, sends messages, and releases records.
+// Which subscriptions move between instances, and when, is for package rebalance to say. The loop notes
+// there what happens, and performs what it says: it steps proxies, sends messages, and releases records.
 
 // Share tells who the subscriptions are shared with, at the start and whenever that is another.
 func (s *Supervisor) Share(members []placement.Member, liveness func(registration.Owner) placement.Liveness) {
@@ -49,7 +49,8 @@ func (l *loop) shareAnew(now time.Time) {
 	l.agenda.add(l.each(l.noteStandby))
 }
 
-// start begins with a proxy: it is registered, or it stands by where another instance should hold the subscription.
+// start begins with a proxy: it is registered, or it stands by where another instance should hold the
+// subscription.
 func (l *loop) start(it *managed, now time.Time) {
 	if !l.transfers.MayStart(it.key, it.proxy.Holder) {
 		l.step(it, proxy.Input{Kind: proxy.Unassigned}, now)
@@ -60,7 +61,8 @@ func (l *loop) start(it *managed, now time.Time) {
 	l.step(it, proxy.Input{Kind: proxy.Start, SeenAt: now, Level: l.level.Load()}, now)
 }
 
-// releasable reports whether all is well with the registration: only then it is known what it is registered at.
+// releasable reports whether all is well with the registration: only then it is known what it is registered
+// at.
 func (it *managed) releasable() bool {
 	p := &it.proxy
 	return !it.removed && p.Registered && p.Failures == 0 && !p.Standby && !p.Attempting

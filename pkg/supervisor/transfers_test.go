@@ -53,8 +53,9 @@ func (r *rig) claim(n int, owner registration.Owner, incarnation uint64) {
 	synctest.Wait()
 }
 
-// A run that was stopped, goes on, and has not heard yet that another one has its name, may claim what that one holds. If
-// this one retired for it, as the other does once it hears of its session, nobody would be left.
+// A run that was stopped, goes on, and has not heard yet that another one has its name, may claim what that
+// one holds. If this one retired for it, as the other does once it hears of its session, nobody would be
+// left.
 func TestClaimOfAnEarlierRunRetiresNobody(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newSharingRig(t, 2)
@@ -103,7 +104,8 @@ func TestTwoRunsThatSessionsDoNotTellOfTakeFromEachOtherEverMoreSeldom(t *testin
 	})
 }
 
-// Which of two runs of a name is to end is told by their sessions. One that sees the other's registrations first waits for that.
+// Which of two runs of a name is to end is told by their sessions. One that sees the other's registrations
+// first waits for that.
 func TestRunLeavesWhatALaterOneHoldsUntilItHearsOfItsEnd(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newSharingRig(t, 2)

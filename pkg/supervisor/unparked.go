@@ -8,8 +8,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/status"
 )
 
-// unparked are the store's subscriptions that an event holds up which is refused and can't be parked: the stream of parked events is
-// full, say. The store's alert says so while there are any.
+// unparked are the store's subscriptions that an event holds up which is refused and can't be parked: the
+// stream of parked events is full, say. The store's alert says so while there are any.
 type unparked struct {
 	held int
 	due  time.Time // when the alert is raised, unless nobody is held up by then; zero: it is not to be

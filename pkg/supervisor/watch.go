@@ -19,7 +19,8 @@ const (
 	hinderInterval = time.Second
 )
 
-// watch sees whether a store's events come: whether somebody sends them, and whether those that are behind move. The loop owns it.
+// watch sees whether a store's events come: whether somebody sends them, and whether those that are behind
+// move. The loop owns it.
 type watch struct {
 	*roster
 	progress
@@ -34,8 +35,8 @@ type watch struct {
 	walkedAt   time.Time
 }
 
-// progressed takes over what the store's emitter tells of how far it is. What it tells comes in parts; names that are not held here
-// are no concern.
+// progressed takes over what the store's emitter tells of how far it is. What it tells comes in parts;
+// names that are not held here are no concern.
 func (l *loop) progressed(m *event.Progress, now time.Time) {
 	w := l.watch
 	w.told = sign{now, m.Emitter}
@@ -105,7 +106,8 @@ func (l *loop) look(now time.Time) {
 	l.alerter.lowerInherited(now)
 }
 
-// storeTrouble is why none of the proxies gets events, and whether the store has an emitter, as far as is known.
+// storeTrouble is why none of the proxies gets events, and whether the store has an emitter, as far as is
+// known.
 func (w *watch) storeTrouble(fresh bool, now time.Time) (trouble string, present bool) {
 	after := w.settings.Load().EmitterSilentAfter
 	switch {
@@ -162,7 +164,8 @@ func (l *loop) hinder(trouble string, now time.Time) {
 	}))
 }
 
-// hindrance is why a proxy that is registered, and whose sink takes what comes, gets no events; empty: it gets them.
+// hindrance is why a proxy that is registered, and whose sink takes what comes, gets no events; empty: it
+// gets them.
 func (w *watch) hindrance(it *managed, now time.Time) string {
 	if it.endpoint == nil {
 		return ""
@@ -176,7 +179,8 @@ func (w *watch) hindrance(it *managed, now time.Time) string {
 	return w.gapOf(it)
 }
 
-// ownHindrance is why events don't come to the subscription alone. That it lost some, and goes on, has alerts of its own.
+// ownHindrance is why events don't come to the subscription alone. That it lost some, and goes on, has
+// alerts of its own.
 func (w *watch) ownHindrance(it *managed, now time.Time) string {
 	if it.endpoint == nil || !w.known {
 		return ""

@@ -1,9 +1,10 @@
-// Package verify reads registrations back: what the bucket holds, never what a write's acknowledgement said.
+// Package verify reads registrations back: what the bucket holds, never what a write's acknowledgement
+// said.
 //
-// A read may be answered by any replica, and NATS gives no read-your-writes there, so a revision below the one written
-// (or nothing at all) is first of all a replica that lags: ReadBack reads again until the replica caught up, then asks
-// the leader, and gives up after its time-out. Only a record that names this instance, at or above the revision
-// written, is verified.
+// A read may be answered by any replica, and NATS gives no read-your-writes there, so a revision below the
+// one written (or nothing at all) is first of all a replica that lags: ReadBack reads again until the
+// replica caught up, then asks the leader, and gives up after its time-out. Only a record that names this
+// instance, at or above the revision written, is verified.
 package verify
 
 import (
@@ -67,7 +68,8 @@ type Bucket interface {
 	GetFromLeader(ctx context.Context, key string) (kv.Entry, bool, error)
 }
 
-// Judge decides what a found entry means for an expectation. It is the whole rule; the rest of the package is reading.
+// Judge decides what a found entry means for an expectation. It is the whole rule; the rest of the package
+// is reading.
 func Judge(expect Expect, found kv.Entry, ok bool, owner registration.OwnerMatcher) Outcome {
 	switch {
 	case !ok:
@@ -83,14 +85,15 @@ func Judge(expect Expect, found kv.Entry, ok bool, owner registration.OwnerMatch
 	}
 }
 
-// rereading are the waits before a lagging replica is read again. Replicas on one network are within a millisecond or two
-// of each other, and after askLeaderAfter reads the leader knows better.
+// rereading are the waits before a lagging replica is read again. Replicas on one network are within a
+// millisecond or two of each other, and after askLeaderAfter reads the leader knows better.
 var rereading = backoff.Backoff{First: 2 * time.Millisecond, Max: 100 * time.Millisecond}
 
 const askLeaderAfter = 3
 
-// A read is given a part of the time-out, and at least leastRead: what is not answered by then went to a replica that hangs
-// or is cut off, to which the others route for minutes, and is asked again, of another with luck.
+// A read is given a part of the time-out, and at least leastRead: what is not answered by then went to a
+// replica that hangs or is cut off, to which the others route for minutes, and is asked again, of another
+// with luck.
 const (
 	readShare = 4
 	leastRead = 50 * time.Millisecond
@@ -119,7 +122,8 @@ func ReadBack(ctx context.Context, bucket Bucket, owner registration.OwnerMatche
 	}
 }
 
-// read fills in results for the open indexes; what could not be read keeps what an earlier read found, or Unreadable.
+// read fills in results for the open indexes; what could not be read keeps what an earlier read found, or
+// Unreadable.
 func read(ctx context.Context, patience time.Duration, bucket Bucket, owner registration.OwnerMatcher, expects []Expect, open []int, results []Result) error {
 	if len(open) == 1 {
 		i := open[0]
@@ -165,8 +169,8 @@ func readPage(ctx context.Context, patience time.Duration, bucket Bucket, owner 
 	})
 }
 
-// maxRequest bounds the keys of a page, in bytes: so long a page is one request where the server has NATS's default max_payload,
-// and patience is that of a request.
+// maxRequest bounds the keys of a page, in bytes: so long a page is one request where the server has NATS's
+// default max_payload, and patience is that of a request.
 const maxRequest = 256 << 10
 
 func pageLength(expects []Expect, open []int) int {
@@ -179,7 +183,8 @@ func pageLength(expects []Expect, open []int) int {
 	return len(open)
 }
 
-// askLeader replaces the doubtful results by what the leader says, which has applied every write it acknowledged.
+// askLeader replaces the doubtful results by what the leader says, which has applied every write it
+// acknowledged.
 func askLeader(ctx context.Context, bucket Bucket, owner registration.OwnerMatcher, expects []Expect, open []int, results []Result) (said bool) {
 	for _, i := range open {
 		if o := results[i].Outcome; o != Missing && o != Lagging {
@@ -194,8 +199,8 @@ func askLeader(ctx context.Context, bucket Bucket, owner registration.OwnerMatch
 	return true
 }
 
-// stillOpen keeps the indexes worth reading again. Missing is final only from the leader, or as a marker that is newer
-// than the write; lagging and unreadable never are.
+// stillOpen keeps the indexes worth reading again. Missing is final only from the leader, or as a marker
+// that is newer than the write; lagging and unreadable never are.
 func stillOpen(open []int, results []Result, leaderAsked bool) []int {
 	kept := open[:0]
 	for _, i := range open {

@@ -27,7 +27,8 @@ const timeout = 2 * time.Second
 // bucket is a fake: each key's revisions from old to new, of which a replica shows all but the newest few.
 type bucket struct {
 	history map[string][]kv.Entry
-	// behind is how many of a key's revisions the replica that answers the n-th read has not applied yet; nil: none.
+	// behind is how many of a key's revisions the replica that answers the n-th read has not applied yet;
+	// nil: none.
 	behind func(read int, key string) int
 	// broken is what the n-th read fails with; nil: nothing.
 	broken func(read int) error
@@ -288,8 +289,8 @@ func TestOutcomesHaveNamesAndErrors(t *testing.T) {
 	}
 }
 
-// TestVerifiedIsNeverSaidOfWhatIsNotThere lets replicas lag by any number of revisions, differently at each read, and
-// reads fail, and holds each result to what the bucket finally has.
+// TestVerifiedIsNeverSaidOfWhatIsNotThere lets replicas lag by any number of revisions, differently at each
+// read, and reads fail, and holds each result to what the bucket finally has.
 func TestVerifiedIsNeverSaidOfWhatIsNotThere(t *testing.T) {
 	outer := t
 	rapid.Check(t, func(t *rapid.T) {
@@ -311,8 +312,9 @@ func TestVerifiedIsNeverSaidOfWhatIsNotThere(t *testing.T) {
 			}
 			expects = append(expects, verify.Expect{Key: key, Revision: rapid.Uint64Range(1, 24).Draw(t, "expected")})
 		}
-		// A bucket shows a revision of this instance above the expected one only if it was written after it, so only
-		// the newest revision of a key may be this instance's at or above it: else Verified would be right as well.
+		// A bucket shows a revision of this instance above the expected one only if it was written after
+		// it, so only the newest revision of a key may be this instance's at or above it: else Verified
+		// would be right as well.
 		for _, e := range expects {
 			h := b.history[e.Key]
 			for i := range h {

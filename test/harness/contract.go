@@ -17,7 +17,8 @@ const (
 	LeaderChanged    = "exesdb.cluster.leader_changed"
 	EmitterRestarted = "exesdb.emitter.restarted"
 
-	// Patience is how long a condition is waited for. Nothing here should take a second; a busy machine may.
+	// Patience is how long a condition is waited for. Nothing here should take a second; a busy machine
+	// may.
 	Patience = 40 * time.Second
 	// Never is a timer's interval in a test in which something else has to act first.
 	Never = 5 * time.Hour

@@ -9,8 +9,9 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// collect sends a control request and returns the answers until enough says so; the error is why there are not enough: the first does
-// not come within that time, one of the others not within a fifth of it, or nobody listens.
+// collect sends a control request and returns the answers until enough says so; the error is why there are
+// not enough: the first does not come within that time, one of the others not within a fifth of it, or
+// nobody listens.
 func (w *World) collect(verb, body string, within time.Duration, enough func([]Answer) bool) (answers []Answer, err error) {
 	w.Helper()
 	sub, err := w.NC.SubscribeSync(w.NC.NewInbox())

@@ -129,10 +129,10 @@ type Claim struct {
 	Owner                 string // id
 }
 
-// JudgeClaims holds the registrations of one subscription, in the order of their revisions, against the promise that an
-// incarnation is one owner's, and that of two owners the later one's is the higher. Offers are the events that the
-// subscriber was sent, refused ones too: all of one incarnation must be from one sender and, where all claims are known, each
-// of an incarnation that there was.
+// JudgeClaims holds the registrations of one subscription, in the order of their revisions, against the
+// promise that an incarnation is one owner's, and that of two owners the later one's is the higher. Offers
+// are the events that the subscriber was sent, refused ones too: all of one incarnation must be from one
+// sender and, where all claims are known, each of an incarnation that there was.
 func JudgeClaims(claims []Claim, offers []Receipt, all bool) (findings []string) {
 	find := func(format string, args ...any) { findings = append(findings, fmt.Sprintf(format, args...)) }
 	owners := map[uint64]string{} // by incarnation

@@ -14,9 +14,9 @@ import (
 	"testing"
 )
 
-// Program is a program of this module, by its name below cmd, or that of another package, by its path, built with these flags. It
-// is built into bin/test of the module and stays there: all packages of one go test, and the next one, find it there and link it
-// again only where its source is another.
+// Program is a program of this module, by its name below cmd, or that of another package, by its path,
+// built with these flags. It is built into bin/test of the module and stays there: all packages of one go
+// test, and the next one, find it there and link it again only where its source is another.
 func Program(t testing.TB, pkg string, flags ...string) string {
 	t.Helper()
 	if !strings.Contains(pkg, "/") {

@@ -96,7 +96,8 @@ func (r *Relay) Stall() {
 	}
 }
 
-// Swallow takes what is sent to the server and passes nothing on, as a network does that was cut without either side being told. A cut ends it.
+// Swallow takes what is sent to the server and passes nothing on, as a network does that was cut without
+// either side being told. A cut ends it.
 func (r *Relay) Swallow() { r.lost.Store(true) }
 
 // Flow ends a stall.

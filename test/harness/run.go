@@ -32,7 +32,8 @@ func Command(t testing.TB, program string, args ...string) Outcome {
 	return Outcome{p.Outcome().ExitCode(), out.String(), p.Log.String()}
 }
 
-// Run is a program that runs. It is killed at the end of its test whatever happens, and with the test's process.
+// Run is a program that runs. It is killed at the end of its test whatever happens, and with the test's
+// process.
 type Run struct {
 	t testing.TB
 	*testbed.Process

@@ -28,14 +28,15 @@ type Server struct {
 	*Run               // the run of now
 }
 
-// StartServers starts that many servers, routed to each other, and returns when JetStream answers on each. They get more
-// flags as given.
+// StartServers starts that many servers, routed to each other, and returns when JetStream answers on each.
+// They get more flags as given.
 func StartServers(t testing.TB, n int, flags ...string) []*Server {
 	t.Helper()
 	return StartConfiguredServers(t, n, "", flags...)
 }
 
-// StartConfiguredServers is StartServers where each server n1, n2, … has its file of configuration, NAME.conf, in a directory.
+// StartConfiguredServers is StartServers where each server n1, n2, … has its file of configuration,
+// NAME.conf, in a directory.
 func StartConfiguredServers(t testing.TB, n int, configs string, flags ...string) []*Server {
 	t.Helper()
 	program := Program(t, "github.com/nats-io/nats-server/v2")

@@ -157,7 +157,8 @@ func (w *World) Record(key string) (r Record, ok bool) {
 	return r, len(data) > 0 && json.Unmarshal(data, &r) == nil
 }
 
-// LeaderGet reads the last message of a subject from its stream's leader; nil: there is none, or nobody answers.
+// LeaderGet reads the last message of a subject from its stream's leader; nil: there is none, or nobody
+// answers.
 func (w *World) LeaderGet(stream, subject string) (data []byte, sequence uint64) {
 	request, _ := json.Marshal(map[string]string{"last_by_subj": subject})
 	m, err := w.NC.Request("$JS.API.STREAM.MSG.GET."+stream, request, 2*time.Second)

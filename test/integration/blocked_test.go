@@ -15,8 +15,9 @@ import (
 	"github.com/exesdb/subproxy/test/harness"
 )
 
-// TestTenThousandBlockedSubscriptionsHoldLittle has nobody there for 10,000 subscriptions that want every event, while the
-// stream grows. What that takes in memory does not grow with it, and one whose subscriber is there gets everything.
+// TestTenThousandBlockedSubscriptionsHoldLittle has nobody there for 10,000 subscriptions that want every
+// event, while the stream grows. What that takes in memory does not grow with it, and one whose subscriber
+// is there gets everything.
 func TestTenThousandBlockedSubscriptionsHoldLittle(t *testing.T) {
 	if testing.Short() {
 		t.Skip("10,000 subscriptions")

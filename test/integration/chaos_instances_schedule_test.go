@@ -16,7 +16,8 @@ import (
 const dropped = "+ACK dropped"
 
 const (
-	// sessionTTL is that of the instances under chaos; one that is silent for so long and the grace of a second is gone.
+	// sessionTTL is that of the instances under chaos; one that is silent for so long and the grace of a
+	// second is gone.
 	sessionTTL = time.Second
 	longAway   = sessionTTL + time.Second + 300*time.Millisecond
 )

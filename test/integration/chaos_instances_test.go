@@ -21,9 +21,10 @@ import (
 	"github.com/exesdb/subproxy/test/harness"
 )
 
-// TestInstancesChaos runs schedules of faults, each made from a seed, on several instances that share their subscriptions:
-// they come, go, are killed, frozen, cut off from NATS and drained, while events go on. Subscribers refuse what comes from
-// an older incarnation than they have seen. A seed that failed is run again with
+// TestInstancesChaos runs schedules of faults, each made from a seed, on several instances that share their
+// subscriptions: they come, go, are killed, frozen, cut off from NATS and drained, while events go on.
+// Subscribers refuse what comes from an older incarnation than they have seen. A seed that failed is run
+// again with
 //
 //	go test -run TestInstancesChaos ./test/integration -chaos.seed=SEED
 func TestInstancesChaos(t *testing.T) {
@@ -241,7 +242,8 @@ func (w *instancesWorld) reload(name string, r *reader) {
 	w.hangup(name)
 }
 
-// hangup has an instance read its configuration, if it runs so far that it hears: it listens before it says anything.
+// hangup has an instance read its configuration, if it runs so far that it hears: it listens before it says
+// anything.
 func (w *instancesWorld) hangup(name string) {
 	if run := w.proxies[name]; run != nil && len(run.Log.Entries("")) > 0 && !run.HasEnded() {
 		_ = run.Signal(syscall.SIGHUP) // it may end meanwhile
@@ -277,8 +279,8 @@ func (w *instancesWorld) restore() {
 	}
 }
 
-// calmWithin is how long after the last fault everything is in its place: a killed instance's session ends, whoever is
-// not the first to try takes its turn, and reconnects are due, on a machine that is busy.
+// calmWithin is how long after the last fault everything is in its place: a killed instance's session ends,
+// whoever is not the first to try takes its turn, and reconnects are due, on a machine that is busy.
 const calmWithin = 20 * time.Second
 
 func (w *instancesWorld) awaitPlaced() {
@@ -305,7 +307,8 @@ type session struct {
 	Draining bool   `json:"draining"`
 }
 
-// runsOf are the processes of an instance's name that there are, by their ids; empty where one has not said its id yet.
+// runsOf are the processes of an instance's name that there are, by their ids; empty where one has not said
+// its id yet.
 func (w *instancesWorld) runsOf(name string) map[string]bool {
 	ids := map[string]bool{}
 	for key, run := range w.proxies {
@@ -387,8 +390,8 @@ func (w *instancesWorld) misplaced() string {
 	return ""
 }
 
-// shouldHold are the instances of which one should hold a subscription that these know: the one that it suits best; any,
-// where all of them drain and others do not.
+// shouldHold are the instances of which one should hold a subscription that these know: the one that it
+// suits best; any, where all of them drain and others do not.
 func shouldHold(key string, knowing []string, members map[string]session) []string {
 	drained := true
 	for _, m := range members {
@@ -406,8 +409,8 @@ func shouldHold(key string, knowing []string, members map[string]session) []stri
 	return []string{placement.NewRendezvous(shares).Assign(key)}
 }
 
-// awaitRequests waits, at little cost, until subscribers of requests have had as many events as there are for them, which
-// leaves little to awaitDelivered.
+// awaitRequests waits, at little cost, until subscribers of requests have had as many events as there are
+// for them, which leaves little to awaitDelivered.
 func (w *instancesWorld) awaitRequests(store []harness.Appended) {
 	w.Helper()
 	for _, r := range w.readers {

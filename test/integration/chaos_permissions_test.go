@@ -15,7 +15,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// What is taken from the users of NATS that instances and emitters are, and given back, as faults of a schedule.
+// What is taken from the users of NATS that instances and emitters are, and given back, as faults of a
+// schedule.
 
 // permission is what a user may do: publish or subscribe.
 type permission struct{ user, operation, subject string }
@@ -70,7 +71,8 @@ func (w *deliveryWorld) writePermissions(servers int) {
 	}
 }
 
-// permit denies what is given and nothing else, as the servers are told that run; others read it when they start.
+// permit denies what is given and nothing else, as the servers are told that run; others read it when they
+// start.
 func (w *deliveryWorld) permit(denied ...permission) {
 	w.Helper()
 	w.denied = denied
@@ -144,7 +146,8 @@ func (c *chaos) take(target string) {
 	c.Logf("%s: said after %v", target, time.Since(begun).Round(time.Millisecond))
 }
 
-// saidFor is how long a permission that nobody needs at the moment may be said to be missing after it was given back.
+// saidFor is how long a permission that nobody needs at the moment may be said to be missing after it was
+// given back.
 const saidFor = time.Minute
 
 // awaitPermitted waits until all is healthy, where a permission was missing.
@@ -165,7 +168,8 @@ func (c *chaos) awaitPermitted() {
 	}
 }
 
-// speaks reports whether there are servers, emitters and instances enough to do, and to tell, what a permission is missing for.
+// speaks reports whether there are servers, emitters and instances enough to do, and to tell, what a
+// permission is missing for.
 func (c *chaos) speaks(user string) bool {
 	for _, n := range c.nodes {
 		if n.HasEnded() {

@@ -26,7 +26,8 @@ func (c *chaos) mark() bool {
 	})
 }
 
-// shorten removes old events from the store while nobody appends. Subscriptions that were behind lose these, and no others.
+// shorten removes old events from the store while nobody appends. Subscriptions that were behind lose
+// these, and no others.
 func (c *chaos) shorten(remove func(context.Context, jetstream.Stream) error) bool {
 	c.appending.Lock()
 	defer c.appending.Unlock()
@@ -74,8 +75,8 @@ func (c *chaos) limit(ctx context.Context, stream jetstream.Stream) error {
 	return err
 }
 
-// restoreStore replaces the store's stream by a backup of it, while no emitter runs: one that does makes a stream that is gone
-// anew. One that is stopped (SIGSTOP) finds the restored stream when it goes on.
+// restoreStore replaces the store's stream by a backup of it, while no emitter runs: one that does makes a
+// stream that is gone anew. One that is stopped (SIGSTOP) finds the restored stream when it goes on.
 func (c *chaos) restoreStore() {
 	c.Helper()
 	var running []string

@@ -16,8 +16,8 @@ import (
 	"github.com/exesdb/subproxy/test/harness"
 )
 
-// TestChaos runs schedules of faults, each made from a seed, with publishers going on, and holds what subscribers got
-// against what the store has. A seed that failed is run again with
+// TestChaos runs schedules of faults, each made from a seed, with publishers going on, and holds what
+// subscribers got against what the store has. A seed that failed is run again with
 //
 //	go test -run TestChaos ./test/integration -chaos.seed=SEED
 //
@@ -320,8 +320,8 @@ func (c *chaos) hand(do func() bool) {
 	}
 }
 
-// restore ends all faults. Instances that are down are started last: who comes later takes over, so that no subscription is
-// left with one that is gone.
+// restore ends all faults. Instances that are down are started last: who comes later takes over, so that no
+// subscription is left with one that is gone.
 func (c *chaos) restore() {
 	c.Helper()
 	c.mend()

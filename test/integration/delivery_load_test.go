@@ -13,7 +13,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// TestTenThousandSubscriptionsOfOneStreamGetTheirEvents: under the server's default limits, which end at 1,000 consumers.
+// TestTenThousandSubscriptionsOfOneStreamGetTheirEvents: under the server's default limits, which end at
+// 1,000 consumers.
 func TestTenThousandSubscriptionsOfOneStreamGetTheirEvents(t *testing.T) {
 	if testing.Short() {
 		t.Skip("thousands of subscriptions")

@@ -14,8 +14,8 @@ import (
 	"github.com/exesdb/subproxy/test/harness"
 )
 
-// TestUnfitBucketsAreOneStartUpError has every bucket as other clients make it by default, with a TTL and little room, and a parked stream
-// that reads nothing.
+// TestUnfitBucketsAreOneStartUpError has every bucket as other clients make it by default, with a TTL and
+// little room, and a parked stream that reads nothing.
 func TestUnfitBucketsAreOneStartUpError(t *testing.T) {
 	t.Parallel()
 	g := newGround(t, nil)

@@ -47,7 +47,8 @@ func (g *ground) put(subject, data string, header nats.Header) {
 	g.appendMessage(&nats.Msg{Subject: subject, Header: header, Data: []byte(data)})
 }
 
-// Events as other programs store them are found by their attributes, live, in catch-up, and with one set of attributes.
+// Events as other programs store them are found by their attributes, live, in catch-up, and with one set of
+// attributes.
 func TestCloudEventsAreReadAsTheirBindingSays(t *testing.T) {
 	t.Parallel()
 	subscriptions := []config.Subscription{
@@ -127,8 +128,8 @@ func TestTypesWithDotsReachTheirSubscribers(t *testing.T) {
 	}
 }
 
-// Another selector with the same forward is another subscription: its events say so, and neither a subscriber that keeps its place
-// nor a stream takes them for the other's.
+// Another selector with the same forward is another subscription: its events say so, and neither a
+// subscriber that keeps its place nor a stream takes them for the other's.
 func TestAnotherSelectorWithTheSameForwardBeginsAnew(t *testing.T) {
 	t.Parallel()
 	placed := func(name, sink, subject string) config.Subscription {
@@ -224,7 +225,8 @@ func (g *ground) keysOf(bucket, name string) (keys []string) {
 	return keys
 }
 
-// A selector that means the same is the same subscription: no replay, whoever wrote it into a key, and in which way.
+// A selector that means the same is the same subscription: no replay, whoever wrote it into a key, and in
+// which way.
 func TestSelectorThatMeansTheSameIsTheSameSubscription(t *testing.T) {
 	t.Parallel()
 	payload := config.Subscription{Name: "p", Type: "by_event_payload", Selector: `{"kind":"x","area":12}`}
@@ -335,7 +337,8 @@ func (g *ground) awaitNumbers(name string, want ...int) {
 	}
 }
 
-// What JetStream stored and is no event reaches nobody: that is said, whether it is found as it is stored or later, and the others go on.
+// What JetStream stored and is no event reaches nobody: that is said, whether it is found as it is stored
+// or later, and the others go on.
 func TestMessageThatIsNoEventIsSeen(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes longer than the rest together")

@@ -17,7 +17,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/emitter"
 )
 
-// startApart starts the instance, and the store's emitter with connections of its own, as subproxy emitter does.
+// startApart starts the instance, and the store's emitter with connections of its own, as subproxy emitter
+// does.
 func (g *ground) startApart() {
 	g.Helper()
 	g.config.Emitter.Enabled = false

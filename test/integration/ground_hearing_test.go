@@ -16,7 +16,8 @@ func (l *limited) unhear(subjects ...string) {
 	l.permit(&server.Permissions{Subscribe: &server.SubjectPermission{Deny: subjects}})
 }
 
-// newDeaf is a limited ground whose permissions to subscribe are taken. Its instance looks at its stores twice a second.
+// newDeaf is a limited ground whose permissions to subscribe are taken. Its instance looks at its stores
+// twice a second.
 func newDeaf(t *testing.T) *limited {
 	t.Helper()
 	l := newLimited(t)
@@ -68,7 +69,8 @@ func TestDeliverSubjectTakenAwayAndGivenBackLosesNothing(t *testing.T) {
 	}
 }
 
-// What else an instance and the emitter that it hosts hear. Events go on meanwhile, or come when the permission is back.
+// What else an instance and the emitter that it hosts hear. Events go on meanwhile, or come when the
+// permission is back.
 func TestSubscriptionTakenAwayIsNamedAndComesBack(t *testing.T) {
 	t.Parallel()
 	for name, subject := range map[string]string{

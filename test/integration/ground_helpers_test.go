@@ -33,7 +33,8 @@ const (
 	groundStream = "EXESDB_s"
 )
 
-// ground is what most users have: a server, a store s in a stream, and one instance that hosts the store's emitter.
+// ground is what most users have: a server, a store s in a stream, and one instance that hosts the store's
+// emitter.
 type ground struct {
 	*world
 	config   *config.Config
@@ -51,7 +52,8 @@ func allEvents(name string) config.Subscription {
 // groundServers is how many servers hold everything: go test -run … ./test/integration -ground.servers=3
 var groundServers = flag.Int("ground.servers", 1, "servers, and replicas of all streams, of the tests of what users' streams do: 1 or 3")
 
-// newGround starts a server. Without subscriptions the store has the one that is called all. Nothing runs yet.
+// newGround starts a server. Without subscriptions the store has the one that is called all. Nothing runs
+// yet.
 func newGround(t testing.TB, configure func(*server.Options), subscriptions ...config.Subscription) *ground {
 	t.Helper()
 	if configure == nil {
@@ -166,7 +168,8 @@ func (g *ground) reload(change func(*config.Config)) {
 // reconfigure changes the configuration while nothing runs.
 func (g *ground) reconfigure(change func(*config.Config)) { change(g.config) }
 
-// append appends that many events to stream id o-1, of type created, whose data are {"n":<number>}, from number from on.
+// append appends that many events to stream id o-1, of type created, whose data are {"n":<number>}, from
+// number from on.
 func (g *ground) append(from, n int) {
 	g.Helper()
 	event := func(i int) *nats.Msg {
@@ -193,8 +196,9 @@ func (g *ground) append(from, n int) {
 	}
 }
 
-// appendMessage stores one message, and sends it again under the same id until it is acknowledged. In a cluster, a server that has not heard yet
-// where a new or restored stream is led passes a message on to those who listen, such as the world, and to no stream.
+// appendMessage stores one message, and sends it again under the same id until it is acknowledged. In a
+// cluster, a server that has not heard yet where a new or restored stream is led passes a message on to
+// those who listen, such as the world, and to no stream.
 func (g *ground) appendMessage(m *nats.Msg) *jetstream.PubAck {
 	g.Helper()
 	if m.Header.Get(jetstream.MsgIDHeader) == "" {
@@ -271,8 +275,8 @@ func (g *ground) checkpoint(key string) uint64 {
 	return point.Sequence
 }
 
-// metric sums the series of a counter or gauge that have all the labels, each given as name=value. The prefix subproxy_ is
-// left out.
+// metric sums the series of a counter or gauge that have all the labels, each given as name=value. The
+// prefix subproxy_ is left out.
 func (g *ground) metric(name string, labels ...string) (sum float64) {
 	g.Helper()
 	families, err := g.metrics.Gather()

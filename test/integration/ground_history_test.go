@@ -260,8 +260,8 @@ func (g *ground) lead(cluster *testbed.Cluster[*natsnode.Node], led map[string]b
 	return leader
 }
 
-// Killed as a whole, a cluster that has everything in memory has the stream again with the creation time that it had, and nothing
-// in it.
+// Killed as a whole, a cluster that has everything in memory has the stream again with the creation time
+// that it had, and nothing in it.
 func TestMemoryOfAClusterThatDiedAsAWholeIsDeliveredAnew(t *testing.T) {
 	if testing.Short() {
 		t.Skip("three servers")

@@ -144,7 +144,8 @@ func TestGroundDuplicateIsAnsweredBeforeAnythingIsAccepted(t *testing.T) {
 	s.answered("+ACK 2")
 }
 
-// TestGroundSlowSubscriberAcknowledgesEach: an event that was accepted is acknowledged though the next ones are under way.
+// TestGroundSlowSubscriberAcknowledgesEach: an event that was accepted is acknowledged though the next ones
+// are under way.
 func TestGroundSlowSubscriberAcknowledgesEach(t *testing.T) {
 	t.Parallel()
 	g := apart(t, requesting("all"))
@@ -170,7 +171,8 @@ func TestGroundSlowSubscriberAcknowledgesEach(t *testing.T) {
 	})
 }
 
-// TestGroundRestartRepeatsNothing: what the sink has in hand when a proxy is restarted is finished, and the next run goes on after it.
+// TestGroundRestartRepeatsNothing: what the sink has in hand when a proxy is restarted is finished, and the
+// next run goes on after it.
 func TestGroundRestartRepeatsNothing(t *testing.T) {
 	t.Parallel()
 	for name, apart := range map[string]bool{"hosted emitter": false, "emitter apart": true} {
@@ -235,7 +237,8 @@ func TestGroundRestartRepeatsNothing(t *testing.T) {
 	}
 }
 
-// TestGroundRestartWaitsForNobodyWhoHangs: a subscriber that does not answer keeps a restart from happening for its time-out.
+// TestGroundRestartWaitsForNobodyWhoHangs: a subscriber that does not answer keeps a restart from happening
+// for its time-out.
 func TestGroundRestartWaitsForNobodyWhoHangs(t *testing.T) {
 	t.Parallel()
 	all := requesting("all")
@@ -279,7 +282,8 @@ func (g *ground) parkedCount() uint64 {
 	return stream.CachedInfo().State.Msgs
 }
 
-// TestGroundWhatAKillRepeatsIsParkedOnce: the next run is sent again what the one before parked, under another incarnation.
+// TestGroundWhatAKillRepeatsIsParkedOnce: the next run is sent again what the one before parked, under
+// another incarnation.
 func TestGroundWhatAKillRepeatsIsParkedOnce(t *testing.T) {
 	t.Parallel()
 	g := apart(t, requesting("all"))
@@ -326,8 +330,8 @@ func TestGroundPoisonIsNoFlood(t *testing.T) {
 	}
 }
 
-// TestGroundFullParkedStreamHoldsItsSubscriptions: a line and an alert, not one for each of 100 subscriptions and each attempt; and they
-// go on when there is room.
+// TestGroundFullParkedStreamHoldsItsSubscriptions: a line and an alert, not one for each of 100
+// subscriptions and each attempt; and they go on when there is room.
 func TestGroundFullParkedStreamHoldsItsSubscriptions(t *testing.T) {
 	t.Parallel()
 	const subscriptions = 100
@@ -410,8 +414,8 @@ func (g *ground) sent() int64 {
 	return v.InBytes
 }
 
-// TestGroundLargeEventGoesWhereSomebodyListens: retries to subscribers that are not there don't send it again and again, and whoever comes
-// gets nothing but the event, soon.
+// TestGroundLargeEventGoesWhereSomebodyListens: retries to subscribers that are not there don't send it
+// again and again, and whoever comes gets nothing but the event, soon.
 func TestGroundLargeEventGoesWhereSomebodyListens(t *testing.T) {
 	t.Parallel()
 	const subscriptions, size = 100, 300 << 10

@@ -97,7 +97,8 @@ func (g *ground) awaitNoGap() {
 	}
 }
 
-// goneWays are the ways in which what was not delivered yet is removed, so that the stream begins with the sequence.
+// goneWays are the ways in which what was not delivered yet is removed, so that the stream begins with the
+// sequence.
 var goneWays = map[string]func(g *ground, first uint64){
 	"max_msgs": func(g *ground, first uint64) {
 		g.editStream(groundStream, func(c *jetstream.StreamConfig) { c.MaxMsgs = int64(g.last(groundStream) - first + 1) })

@@ -12,8 +12,9 @@ import (
 	"github.com/exesdb/subproxy/internal/config"
 )
 
-// TestGroundMemoryOfWaitingEventsIsBounded: 200 subscribers are away, and what waits for them does not fit the instance's memory twenty
-// times over. It is held within the bound, sent again to nobody, and delivered when they come; subscriptions beside go on meanwhile.
+// TestGroundMemoryOfWaitingEventsIsBounded: 200 subscribers are away, and what waits for them does not fit
+// the instance's memory twenty times over. It is held within the bound, sent again to nobody, and delivered
+// when they come; subscriptions beside go on meanwhile.
 func TestGroundMemoryOfWaitingEventsIsBounded(t *testing.T) {
 	if testing.Short() {
 		t.Skip("much memory")

@@ -16,9 +16,10 @@ import (
 	"github.com/exesdb/subproxy/test/harness"
 )
 
-// limited is a ground whose instance is a user of its own, from which permissions can be taken. Its server is a process of its own: a
-// nats-server (2.15.2) that reloads reads its options without a lock (stream.getDirectRequest), which the race detector would tell of.
-// It is one server, with -ground.servers=3 too: what a user may do is between a client and its server.
+// limited is a ground whose instance is a user of its own, from which permissions can be taken. Its server
+// is a process of its own: a nats-server (2.15.2) that reloads reads its options without a lock
+// (stream.getDirectRequest), which the race detector would tell of. It is one server, with
+// -ground.servers=3 too: what a user may do is between a client and its server.
 type limited struct {
 	*ground
 	server *testbed.Server
@@ -203,7 +204,8 @@ func (g *ground) checkpointOf(name string) uint64 {
 	return g.checkpoint(subscription.Subscription{Store: groundStore, Type: subscription.ByStream, Selector: subscription.AllStreams, Name: name}.Key())
 }
 
-// distinct are the numbers of the events that the default sink of a subscription has published so far. Each has to come first in order.
+// distinct are the numbers of the events that the default sink of a subscription has published so far. Each
+// has to come first in order.
 func (g *ground) distinct(name string) (numbers []int) {
 	g.Helper()
 	for _, n := range g.numbers(g.delivered(name)) {
@@ -257,8 +259,8 @@ func TestUnfitTargetIsAStartUpErrorAndAReasonLater(t *testing.T) {
 	g.Eventually("all are accepted", func() bool { return g.checkpointOf("stored") == 6 })
 }
 
-// A stream that stores a request sink's subject too answers each request unless it is no_ack, as any stream does, and nats stream edit of
-// whatever else turns that off. An answer of nobody known is an answer.
+// A stream that stores a request sink's subject too answers each request unless it is no_ack, as any stream
+// does, and nats stream edit of whatever else turns that off. An answer of nobody known is an answer.
 func TestStreamThatAcknowledgesAnswersInPlaceOfASubscriber(t *testing.T) {
 	t.Parallel()
 	s := forwarded("asked", "request", "exesdb.test.archived")

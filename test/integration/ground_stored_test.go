@@ -69,7 +69,8 @@ func (g *ground) progress() (p event.Progress) {
 	return p
 }
 
-// A stream that consumers empty is refused, whoever hosts the emitter, and nothing of ours takes an event out of it.
+// A stream that consumers empty is refused, whoever hosts the emitter, and nothing of ours takes an event
+// out of it.
 func TestStreamThatConsumersEmptyIsAStartUpError(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -145,8 +146,8 @@ func TestWorkQueueThatRepublishesIsServed(t *testing.T) {
 	}
 }
 
-// A retention that is changed while it runs is said for as long as it lasts, in the log and in the progress, and nothing of ours
-// consumes. When it is changed back all goes on.
+// A retention that is changed while it runs is said for as long as it lasts, in the log and in the
+// progress, and nothing of ours consumes. When it is changed back all goes on.
 func TestRetentionChangedWhileItRunsIsSaid(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"republished", "by a consumer"} {
@@ -201,7 +202,8 @@ func TestRetentionChangedWhileItRunsIsSaid(t *testing.T) {
 	}
 }
 
-// statuses are values of a header Status with which an event without data looks like an answer of the server.
+// statuses are values of a header Status with which an event without data looks like an answer of the
+// server.
 var statuses = []string{"500", "503", "204", "404", "408", "409", "100", "open"}
 
 // appendStatuses appends an event, one of each status without data, and another event.
@@ -276,7 +278,8 @@ func TestEventWithAHeaderStatusIsDeliveredByEveryPath(t *testing.T) {
 	}
 }
 
-// What a sink sends looks like an answer of the server, too; and what a subscriber refuses is parked, and replayed.
+// What a sink sends looks like an answer of the server, too; and what a subscriber refuses is parked, and
+// replayed.
 func TestEventWithAHeaderStatusGoesToEverySink(t *testing.T) {
 	t.Parallel()
 	to := func(name, sink, subject string) config.Subscription {
@@ -374,8 +377,8 @@ func TestEventWithAHeaderStatusGoesToEverySink(t *testing.T) {
 	}
 }
 
-// A mirror of the registry's bucket, as of the one of checkpoints, answers direct gets for it, and has half of it. Nothing is taken from
-// it, and nothing is taken to be missing.
+// A mirror of the registry's bucket, as of the one of checkpoints, answers direct gets for it, and has half
+// of it. Nothing is taken from it, and nothing is taken to be missing.
 func TestMirrorsBesideTheBucketsAreNotTakenForThem(t *testing.T) {
 	t.Parallel()
 	var subscriptions []config.Subscription

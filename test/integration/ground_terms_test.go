@@ -16,7 +16,8 @@ import (
 
 const groundKey = "s.by_stream.=24all.all"
 
-// foreign is the record of a subscription of ground's store, and a question that an emitter of a term asks its proxy.
+// foreign is the record of a subscription of ground's store, and a question that an emitter of a term asks
+// its proxy.
 func (g *ground) foreign() harness.Record {
 	g.Helper()
 	return g.Await(groundKey, "registered", func(r harness.Record) bool { return r.DeliverSubject != "" })

@@ -1,5 +1,5 @@
-// Package integration holds subproxy to its contract from outside: real nats-servers, the real service, and a plain NATS
-// client that reads the bucket, hears what is published and asks over the control subjects.
+// Package integration holds subproxy to its contract from outside: real nats-servers, the real service, and
+// a plain NATS client that reads the bucket, hears what is published and asks over the control subjects.
 package integration
 
 import (
@@ -150,7 +150,8 @@ func (l *locked) tail(n int) string {
 	return string(text[max(0, len(text)-n):])
 }
 
-// quiet is a configuration whose timers do nothing within a test's time: whatever happens, an event caused it.
+// quiet is a configuration whose timers do nothing within a test's time: whatever happens, an event caused
+// it.
 func quiet(t testing.TB, url string, stores ...config.Store) *config.Config {
 	c := config.Default()
 	c.NATS.URL, c.Instance.Name, c.Stores = url, t.Name(), stores
@@ -180,7 +181,8 @@ func many(id string, n int) config.Store {
 	return s
 }
 
-// greenhouse is a store of one subscription, with a name and a selector that need no escapes where it matters not.
+// greenhouse is a store of one subscription, with a name and a selector that need no escapes where it
+// matters not.
 var greenhouse = store("greenhouse", byType("initialized", "greenhouse_initialized:v1"))
 
 const (

@@ -43,7 +43,8 @@ func TestFloodOfEventsCostsAHandfulOfRegistrations(t *testing.T) {
 		return heard == flood
 	})
 	w.AskOne("status", "")
-	// A few at once, then five a second for as long as the flood lasts: 30 at most, but for a machine that takes long over it.
+	// A few at once, then five a second for as long as the flood lasts: 30 at most, but for a machine that
+	// takes long over it.
 	most := max(30, 6+uint64(time.Since(began)/(200*time.Millisecond)))
 	if n := w.Stream().CachedInfo().State.LastSeq - before; n < 1 || n >= most {
 		t.Errorf("%d events caused %d writes, want 1 to %d", flood, n, most-1)
@@ -102,7 +103,8 @@ func (w *world) verified(id string) int {
 	return 0
 }
 
-// holds checks the bucket against what the statuses say: each record of this owner and cause, at the revision verified.
+// holds checks the bucket against what the statuses say: each record of this owner and cause, at the
+// revision verified.
 func (w *world) holds(n int, id, cause string, statuses []harness.Status) {
 	w.Helper()
 	verified := map[string]uint64{}

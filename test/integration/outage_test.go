@@ -16,7 +16,8 @@ import (
 	"github.com/exesdb/subproxy/test/harness"
 )
 
-// fastToFail is quiet, with the thresholds of the defaults spelled out; only what the test does causes attempts.
+// fastToFail is quiet, with the thresholds of the defaults spelled out; only what the test does causes
+// attempts.
 func fastToFail(t testing.TB, url string, stores ...config.Store) *config.Config {
 	c := quiet(t, url, stores...)
 	c.SubscriptionProxy.EnableExponentialBackoff = false
@@ -198,8 +199,8 @@ func TestEventClosesTheBreakerWhenJetStreamIsBack(t *testing.T) {
 	})
 }
 
-// TestEventClosesTheBreakerWhenTheJetStreamServerIsBack has the instance on a server without JetStream, a leaf node that
-// reaches the JetStream of a hub, until the link between them is cut.
+// TestEventClosesTheBreakerWhenTheJetStreamServerIsBack has the instance on a server without JetStream, a
+// leaf node that reaches the JetStream of a hub, until the link between them is cut.
 func TestEventClosesTheBreakerWhenTheJetStreamServerIsBack(t *testing.T) {
 	t.Parallel()
 	sharesJetStream := map[string]string{server.DEFAULT_GLOBAL_ACCOUNT: ""} // else the link keeps JetStream's subjects out
@@ -238,7 +239,8 @@ func TestEventClosesTheBreakerWhenTheJetStreamServerIsBack(t *testing.T) {
 	})
 }
 
-// closesTheBreaker is what must happen in a world whose JetStream goes and comes back while core NATS stays.
+// closesTheBreaker is what must happen in a world whose JetStream goes and comes back while core NATS
+// stays.
 func closesTheBreaker(w *world, disable, enable func()) {
 	t := w.TB
 	c := fastToFail(t, w.URL, greenhouse)

@@ -11,8 +11,8 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// TestAlertOfAProcessThatWasKilledIsResolved kills a process between an alert and its end. Whoever comes next tells the end: the next
-// run of the same name, or another instance, which has the subscription then.
+// TestAlertOfAProcessThatWasKilledIsResolved kills a process between an alert and its end. Whoever comes
+// next tells the end: the next run of the same name, or another instance, which has the subscription then.
 func TestAlertOfAProcessThatWasKilledIsResolved(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts processes")

@@ -107,7 +107,8 @@ func processCommandsSayHowTheyEnded(t *testing.T, subproxy string) {
 	expect(2, "unknown flag", "run", "--nonsense")
 	expect(1, broken+":1:9: ", "run", "--config", broken)
 
-	// Nobody runs and there is no bucket: nothing is listed, nothing is unhealthy, and nothing can be acted on.
+	// Nobody runs and there is no bucket: nothing is listed, nothing is unhealthy, and nothing can be acted
+	// on.
 	expect(0, "STORE", at("list")...)
 	expect(0, "STORE", at("status")...)
 	expect(1, "proxy_not_found", at("status", processStore, "audit")...)

@@ -26,14 +26,15 @@ func processLead(w *world, name string) {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		// Refused while there is no leader, and taken by another where the preferred one lags: it is asked for again.
+		// Refused while there is no leader, and taken by another where the preferred one lags: it is asked
+		// for again.
 		_, _ = w.NC.RequestWithContext(ctx, "$JS.API.STREAM.LEADER.STEPDOWN."+harness.BucketStream, fmt.Appendf(nil, `{"placement":{"preferred":%q}}`, name))
 		return false
 	})
 }
 
-// processSettle waits until the bucket's revisions stay what they are while the instance is asked for its statuses, all of
-// them verified: whatever was caused before has ended.
+// processSettle waits until the bucket's revisions stay what they are while the instance is asked for its
+// statuses, all of them verified: whatever was caused before has ended.
 func processSettle(w *world, p *harness.Instance, n int) (last uint64) {
 	w.Helper()
 	w.Eventually("writes to end", func() bool {
@@ -151,7 +152,8 @@ func processHangingServerIsLeft(t *testing.T, subproxy string) {
 		t.Errorf("reconnected: %v", lines)
 	}
 
-	// The other servers go on sending it their share of the bucket's reads for minutes: what the bucket holds is read after.
+	// The other servers go on sending it their share of the bucket's reads for minutes: what the bucket
+	// holds is read after.
 	nodes[0].MustSignal(syscall.SIGCONT)
 	w.Eventually("the server back in the cluster", func() bool {
 		info := processStream(w)

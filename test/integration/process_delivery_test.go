@@ -14,8 +14,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// TestDelivery has real processes deliver a store's events while its parts are killed, stopped, paused and deleted, and
-// holds what subscribers got against what the store has.
+// TestDelivery has real processes deliver a store's events while its parts are killed, stopped, paused and
+// deleted, and holds what subscribers got against what the store has.
 func TestDelivery(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds programs and waits for leases and elections")
@@ -61,7 +61,8 @@ func TestDelivery(t *testing.T) {
 	}
 }
 
-// once is what no fault may make a subscriber see twice; repeats is at least once where the sink is none of kind stream.
+// once is what no fault may make a subscriber see twice; repeats is at least once where the sink is none of
+// kind stream.
 func (w *deliveryWorld) once(r *reader) harness.Allowed    { return w.rules(r, false) }
 func (w *deliveryWorld) repeats(r *reader) harness.Allowed { return w.rules(r, true) }
 
@@ -325,7 +326,8 @@ func deliverySlowSubscriber(w *deliveryWorld) {
 	w.settle(w.once)
 }
 
-// deliveryNewKeepsItsPlace: once a subscription that wants new events only has had one, its place is kept, whoever dies.
+// deliveryNewKeepsItsPlace: once a subscription that wants new events only has had one, its place is kept,
+// whoever dies.
 func deliveryNewKeepsItsPlace(w *deliveryWorld) {
 	w.point = 5 * time.Second // nothing is written for as long as that
 	w.begin()

@@ -73,7 +73,8 @@ func deliveryReaders() []*reader {
 	}
 }
 
-// deliveryWorld is servers, emitters, proxies, publishers and subscribers: all of them real, all but the last two processes.
+// deliveryWorld is servers, emitters, proxies, publishers and subscribers: all of them real, all but the
+// last two processes.
 type deliveryWorld struct {
 	*harness.World
 	subproxy string
@@ -105,8 +106,8 @@ type special struct {
 	readers  []*reader
 }
 
-// newDeliveryWorld starts that many servers, and makes what is there before subproxy: the target's stream. A client knows no
-// other way to a server than it is given, so that it can be cut off.
+// newDeliveryWorld starts that many servers, and makes what is there before subproxy: the target's stream.
+// A client knows no other way to a server than it is given, so that it can be cut off.
 func newDeliveryWorld(t testing.TB, subproxy string, nodes int, readers ...*reader) *deliveryWorld {
 	t.Helper()
 	w := &deliveryWorld{
@@ -190,8 +191,8 @@ func (w *deliveryWorld) proxy(name string) *harness.Run {
 	return w.proxies[name]
 }
 
-// begin starts two emitters and an instance, appends what the subscriptions with start_version -1 must not see, and returns
-// when everything is registered and these have had their first event.
+// begin starts two emitters and an instance, appends what the subscriptions with start_version -1 must not
+// see, and returns when everything is registered and these have had their first event.
 func (w *deliveryWorld) begin() {
 	w.Helper()
 	e := w.emitter("emitter-1")
@@ -390,7 +391,8 @@ func (w *deliveryWorld) end() {
 	w.publishing.Wait()
 }
 
-// drop deletes a key, purged purges a stream: once, as somebody does by hand. They report whether it was done.
+// drop deletes a key, purged purges a stream: once, as somebody does by hand. They report whether it was
+// done.
 func (w *deliveryWorld) drop(bucket, key string) bool {
 	return w.try(func(ctx context.Context) error {
 		kv, err := w.JS.KeyValue(ctx, bucket)
@@ -449,8 +451,8 @@ func (w *deliveryWorld) statuses() (all []harness.Status, owners map[string]stri
 	return all, owners
 }
 
-// awaitHealthy waits until each subscription has one holder among the instances that answer, healthy and verified, and
-// whom the bucket names.
+// awaitHealthy waits until each subscription has one holder among the instances that answer, healthy and
+// verified, and whom the bucket names.
 func (w *deliveryWorld) awaitHealthy() {
 	w.Helper()
 	var why string
@@ -619,8 +621,8 @@ func (w *deliveryWorld) verdicts(store []harness.Appended, rules func(*reader) h
 	return verdicts, ok
 }
 
-// settle ends the publishers, waits until every subscription has had every event, stops everything in good order, and
-// holds what each subscriber got against what the store has.
+// settle ends the publishers, waits until every subscription has had every event, stops everything in good
+// order, and holds what each subscriber got against what the store has.
 func (w *deliveryWorld) settle(rules func(*reader) harness.Allowed) {
 	w.Helper()
 	w.stopPublishing()
@@ -673,7 +675,8 @@ func (w *deliveryWorld) awaitDelivered(store []harness.Appended, rules func(*rea
 	}
 }
 
-// stopAll ends all subproxy processes in good order: instances first, so that what they acknowledge is still written.
+// stopAll ends all subproxy processes in good order: instances first, so that what they acknowledge is
+// still written.
 func (w *deliveryWorld) stopAll() {
 	w.Helper()
 	for _, group := range []map[string]*harness.Run{w.proxies, w.emitters} {

@@ -70,8 +70,9 @@ func (w *deliveryWorld) tap(subject, recordKey string) *wiretap {
 	return tap
 }
 
-// TestInstanceThatWakesUpLateIsFenced stops an instance that has events in hand, has another run take over, and wakes it up. Its
-// subscriber is the example of one, which refuses what is of an older incarnation; the other sink is a stream.
+// TestInstanceThatWakesUpLateIsFenced stops an instance that has events in hand, has another run take over,
+// and wakes it up. Its subscriber is the example of one, which refuses what is of an older incarnation; the
+// other sink is a stream.
 func TestInstanceThatWakesUpLateIsFenced(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds programs")

@@ -14,7 +14,8 @@ import (
 
 const processStore = "greenhouse"
 
-// processConfig is the text of a configuration in which nothing happens by a timer, with these subscriptions.
+// processConfig is the text of a configuration in which nothing happens by a timer, with these
+// subscriptions.
 func processConfig(url string, replicas int, subscriptions ...string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `nats: {url: "%s"}
@@ -84,8 +85,8 @@ func processVerifiedAt(statuses []harness.Status) (at time.Time) {
 	return at
 }
 
-// processRecords waits until the bucket holds a record as wanted under each key, and returns them. Reads are answered by
-// any replica, so that one that lags is read again.
+// processRecords waits until the bucket holds a record as wanted under each key, and returns them. Reads
+// are answered by any replica, so that one that lags is read again.
 func processRecords(w *world, keys []string, what string, as func(harness.Record) bool) map[string]harness.Record {
 	w.Helper()
 	found := map[string]harness.Record{}

@@ -19,8 +19,8 @@ import (
 	"github.com/exesdb/subproxy/test/harness"
 )
 
-// processPermissions runs everything as users that may do what docs/permissions.conf lets them, and nothing else. What a server
-// refuses it logs.
+// processPermissions runs everything as users that may do what docs/permissions.conf lets them, and nothing
+// else. What a server refuses it logs.
 func processPermissions(t *testing.T, subproxy string) {
 	page, err := server.ProcessConfigFile("../../docs/permissions.conf")
 	if err != nil {

@@ -55,7 +55,8 @@ func processSupersededRunNeverWritesAgain(t *testing.T, subproxy string) {
 	first.MustSignal(syscall.SIGSTOP)
 	second := harness.Serve(t, subproxy, config)
 	processAwait(w, second, len(keys), "taken over", func(s harness.Status) bool { return s.Incarnation == 2 })
-	// What waits for the first when it wakes up is not only the other's registrations but a cause to register too.
+	// What waits for the first when it wakes up is not only the other's registrations but a cause to
+	// register too.
 	last := processLast(w)
 	w.Publish(harness.LeaderChanged, `{"store":"greenhouse","term":7}`)
 	processAwait(w, second, len(keys), "registered anew", processSince(last, "leader_changed"))

@@ -10,8 +10,8 @@ import (
 	"github.com/exesdb/subproxy/test/harness"
 )
 
-// TestProcesses runs what a user runs: nats-server, subproxy and the nats CLI as processes of their own, with the signals
-// and the deaths that processes have.
+// TestProcesses runs what a user runs: nats-server, subproxy and the nats CLI as processes of their own,
+// with the signals and the deaths that processes have.
 func TestProcesses(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds programs and waits for elections")

@@ -126,7 +126,8 @@ func TestDeletedBucketIsCreatedAnewAndFilled(t *testing.T) {
 	w.Await(key, "mended in the new bucket", harness.After(r.Revision, "lost"))
 }
 
-// A server need not tell that it deleted a stream; here nobody listens to whether it does. What registers then is the timer, which is far off.
+// A server need not tell that it deleted a stream; here nobody listens to whether it does. What registers
+// then is the timer, which is far off.
 func TestDeletionOfTheBucketThatNobodyTellsOfIsSeen(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -161,7 +162,8 @@ func TestPurgedBucketIsFilledAgain(t *testing.T) {
 	}
 }
 
-// awaitVerified waits until the store's n subscriptions say that they are verified, each at the revision or above.
+// awaitVerified waits until the store's n subscriptions say that they are verified, each at the revision or
+// above.
 func (w *world) awaitVerified(id string, n int, revision uint64) []harness.Status {
 	w.Helper()
 	var all []harness.Status
@@ -178,7 +180,8 @@ func (w *world) awaitVerified(id string, n int, revision uint64) []harness.Statu
 	return all
 }
 
-// awaitOwned waits until the bucket holds n records of the owner and those are verified at these very revisions.
+// awaitOwned waits until the bucket holds n records of the owner and those are verified at these very
+// revisions.
 func (w *world) awaitOwned(id string, n int) map[string]harness.Record {
 	w.Helper()
 	var found map[string]harness.Record

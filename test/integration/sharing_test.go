@@ -61,8 +61,8 @@ func shouldHave(sharers []*sharer) map[string]*sharer {
 	return should
 }
 
-// awaitAgreed waits until each subscription is held, verified, by the one of these that should, and stood by for by the
-// others that know it. It returns the records.
+// awaitAgreed waits until each subscription is held, verified, by the one of these that should, and stood
+// by for by the others that know it. It returns the records.
 func (w *world) awaitAgreed(sharers ...*sharer) map[string]harness.Record {
 	w.Helper()
 	return w.awaitHeld(shouldHave(sharers), sharers...)
