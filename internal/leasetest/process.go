@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nuid"
 	"go.uber.org/goleak"
 
+	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/internal/natsnode"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
@@ -123,9 +124,7 @@ func Connect(t *testing.T, url, name string) *Process {
 	if p.JS, err = jetstream.New(nc); err != nil {
 		t.Fatal(err)
 	}
-	if p.Bucket, err = kv.Open(t.Context(), p.JS, kv.Config{Kind: kv.Cluster}); err != nil {
-		t.Fatal(err)
-	}
+	p.Bucket = OpenBucket(t, p.JS, kv.Config{Kind: kv.Cluster})
 	if p.Follower, err = lease.NewFollower(p.JS, p.Bucket, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -151,4 +150,15 @@ func (p *Process) Follow(t *testing.T, before func()) {
 func (p *Process) Ensure(ctx context.Context) error {
 	_, err := p.Bucket.Ensure(ctx, kv.Config{Kind: kv.Cluster})
 	return err
+}
+
+// OpenBucket opens a bucket, of a cluster too that is just electing its leaders: some requests to one are
+// never answered, and have to be made again.
+func OpenBucket(t testing.TB, js jetstream.JetStream, c kv.Config) *kv.Bucket {
+	t.Helper()
+	bucket, err := connect.Ask(t.Context(), func(ctx context.Context) (*kv.Bucket, error) { return kv.Open(ctx, js, c) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bucket
 }

@@ -306,9 +306,7 @@ func TestElectionOfTheBucketAloneEndsNobody(t *testing.T) {
 	if err := setup.JS.DeleteKeyValue(t.Context(), "exesdb_cluster"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := kv.Open(t.Context(), setup.JS, kv.Config{Kind: kv.Cluster, Replicas: 3}); err != nil {
-		t.Fatal(err)
-	}
+	leasetest.OpenBucket(t, setup.JS, kv.Config{Kind: kv.Cluster, Replicas: 3})
 	if err := nodes.WaitReady(t.Context()); err != nil {
 		t.Fatal(err)
 	}
