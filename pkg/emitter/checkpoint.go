@@ -28,6 +28,8 @@ const (
 	checkpointIO = 5 * time.Second
 	// finishWithin bounds the writing of checkpoints at the end: 10,000 take a tenth of a second.
 	finishWithin = 2 * time.Second
+	// answersWithin bounds the wait for acknowledgements before that.
+	answersWithin = time.Second
 )
 
 func (l *leader) stamp() stamp {
@@ -167,7 +169,11 @@ func (l *leader) finish(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishWithin)
 	defer cancel()
-	l.turn(ctx) // the acknowledgements that are here already
+	l.awaitAnswers(ctx)
+	l.turn(ctx)
+	for _, s := range l.subs.byKey {
+		l.checkpoints.markBeginning(s)
+	}
 	l.checkpoints.abandonWrite()
 	for l.nc.IsConnected() && ctx.Err() == nil {
 		b := l.checkpoints.due(time.Now(), l.stamp())
@@ -179,5 +185,23 @@ func (l *leader) finish(ctx context.Context) {
 	}
 	if n := len(l.checkpoints.dirty); n > 0 {
 		l.log.Warn("not all checkpoints were written at the end", "subscriptions", n, "within", finishWithin, "perhaps_deposed", l.checkpoints.suspended)
+	}
+}
+
+// awaitAnswers waits until the inbox has what proxies said before: those of an instance that stops beside
+// this emitter, or just before it, have accepted what they were sent, and acknowledged it a moment ago.
+func (l *leader) awaitAnswers(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, answersWithin)
+	defer cancel()
+	if l.nc.FlushWithContext(ctx) != nil {
+		return
+	}
+	heard := make(chan struct{})
+	if l.nc.Barrier(func() { close(heard) }) != nil {
+		return
+	}
+	select {
+	case <-heard:
+	case <-ctx.Done():
 	}
 }

@@ -62,6 +62,14 @@ func (c *checkpoints) mark(s *sub) {
 	c.dirty[s] = struct{}{}
 }
 
+// markBeginning has it written where a subscription began that has events in flight: should what it has not
+// accepted yet be removed from the stream, that is known then.
+func (c *checkpoints) markBeginning(s *sub) {
+	if s.checkpoint.placed && !s.checkpoint.durable && !s.sender.Idle() {
+		c.mark(s)
+	}
+}
+
 // isMarked reports whether a subscription's checkpoint moved and is not written yet.
 func (c *checkpoints) isMarked(s *sub) bool {
 	_, dirty := c.dirty[s]

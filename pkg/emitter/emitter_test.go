@@ -19,6 +19,7 @@ import (
 	"github.com/nats-io/nuid"
 
 	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/exesdb/subproxy/pkg/delivery"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/kv"
@@ -212,17 +213,22 @@ func (h *holder) awaits(want ...uint64) {
 }
 
 func (h *holder) checkpoint() (seq uint64) {
+	c, _ := h.savedPlace()
+	return c.Sequence
+}
+
+func (h *holder) savedPlace() (_ Checkpoint, ok bool) {
 	points, err := kv.Open(h.t.Context(), h.js, kv.Config{Kind: kv.Checkpoints})
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	e, ok, err := points.GetFromLeader(h.t.Context(), h.record.Key())
 	if err != nil || !ok {
-		return 0
+		return Checkpoint{}, false
 	}
 	var c loaded
 	c.read(&e)
-	return c.point.Sequence
+	return c.point, c.found
 }
 
 func by(typ subscription.Type, selector string) subscription.Subscription {
@@ -522,4 +528,60 @@ func TestEventThatCannotBeSentIsParkedAndTheNextGoesOn(t *testing.T) {
 	if !slices.Equal(parked, []uint64{2}) {
 		t.Errorf("parked %v", parked)
 	}
+}
+
+func TestWhatIsAcknowledgedJustBeforeTheEndIsWritten(t *testing.T) {
+	_, js := startJetStream(t)
+	_, stop := run(t, overLink(t, js, testbed.Link{Delay: 20 * time.Millisecond}), Store{Stream: StreamConfig{Store: "s"}})
+	holders := make([]*holder, 20)
+	for i := range holders {
+		s := by(subscription.ByStream, "$all")
+		s.Name = fmt.Sprint(i)
+		holders[i] = hold(t, js, s, func(h *holder) { h.silent = true })
+	}
+	appendEvents(t, js, event.Event{Stream: "g", Type: "t"}, event.Event{Stream: "g", Type: "t"})
+	for _, h := range holders {
+		h.awaits(1, 2)
+	}
+	half := len(holders) / 2
+	for _, h := range holders[:half] {
+		h.mu.Lock()
+		if err := h.taken[1].Respond(event.Answer{Kind: event.Acked, Number: 2}.Encode()); err != nil {
+			t.Fatal(err)
+		}
+		h.mu.Unlock()
+	}
+	if err := js.Conn().Flush(); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	for i, h := range holders {
+		want := uint64(0) // of the others it is written where they began
+		if i < half {
+			want = 2
+		}
+		if got, ok := h.savedPlace(); got.Sequence != want || !ok {
+			t.Errorf("of subscription %d it is written that it has all up to %d (%t), want %d", i, got.Sequence, ok, want)
+		}
+	}
+}
+
+// overLink is another client of the server, behind a link.
+func overLink(t *testing.T, js jetstream.JetStream, link testbed.Link) jetstream.JetStream {
+	t.Helper()
+	r, err := testbed.NewRelay(js.Conn().ConnectedUrl(), link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	nc, err := nats.Connect(r.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	far, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return far
 }

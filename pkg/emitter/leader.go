@@ -173,6 +173,7 @@ func (l *leader) run(ctx context.Context) error {
 		case <-tick.C:
 			l.tick(working, time.Now())
 		case <-ctx.Done():
+			cancel() // the feed no longer waits for this loop, and so the connection can say when all is heard
 			l.finish(ctx)
 			return nil
 		}

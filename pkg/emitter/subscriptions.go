@@ -236,9 +236,7 @@ func (u *subscriptions) checkProgress(s *sub, now time.Time) {
 	case toBeAsked:
 		u.ask(s, now)
 	case toBeQuestioned:
-		if s.checkpoint.placed && !s.checkpoint.durable { // where it began must be known, should what it has not accepted yet be removed
-			u.checkpoints.mark(s)
-		}
+		u.checkpoints.markBeginning(s)
 		u.question(s, now)
 	}
 }
