@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"reflect"
 	"strconv"
 
@@ -9,47 +8,13 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// decoder walks the schema, the syntax tree and the environment side by side and collects what is wrong
-// instead of stopping at it.
+// decoder walks the schema, the syntax tree and the environment side by side. What is wrong goes to its
+// findings, and does not stop it.
 type decoder struct {
-	file     string
-	getenv   func(string) (string, bool)
-	problems Problems
-	warnings Problems
-	warned   map[Problem]bool // without paths: a doubt about a store's defaults is one warning
-
-	places map[string]place // of every path that the file or the environment gives
-	bad    map[string]bool  // paths with a problem: what depends on their values is not checked
-
+	getenv  func(string) (string, bool)
+	found   *findings
 	folds   folds
 	fromEnv int // values taken from the environment
-}
-
-// problem words what is at a place.
-func (d *decoder) problem(at place, path, format string, args ...any) Problem {
-	p := Problem{File: d.file, Line: at.line, Column: at.column, Path: path, Message: oneLine(fmt.Sprintf(format, args...))}
-	if at.variable != "" {
-		p.File, p.Message = "environment", at.variable+": "+p.Message
-	}
-	return p
-}
-
-func (d *decoder) report(at place, path, format string, args ...any) {
-	d.bad[path] = true
-	d.problems = append(d.problems, d.problem(at, path, format, args...))
-}
-
-// warn is for what is taken as it is written. What many subscriptions share is one warning.
-func (d *decoder) warn(at place, path, format string, args ...any) {
-	p := d.problem(at, path, format, args...)
-	p.Warning = true
-	key := p
-	key.Path = ""
-	if d.warned[key] {
-		return
-	}
-	d.warned[key] = true
-	d.warnings = append(d.warnings, p)
 }
 
 // group reads a map into a struct that holds its defaults. Where the file has none, n is nil, and the
@@ -64,7 +29,7 @@ func (d *decoder) group(fields []field, n ast.Node, path string, v reflect.Value
 func (d *decoder) field(f field, e entry, path string, v, around reflect.Value) {
 	n := e.value
 	if n != nil {
-		d.places[path] = e.at
+		d.found.places[path] = e.at
 	}
 	switch f.kind {
 	case group:
@@ -114,7 +79,7 @@ func (d *decoder) list(f field, n ast.Node, path string, v, start reflect.Value)
 	}
 	for i, e := range elements {
 		at := element(path, i)
-		d.places[at] = d.placeOf(e)
+		d.found.places[at] = d.placeOf(e)
 		item := reflect.New(v.Type().Elem()).Elem()
 		setDefaults(f.fields, item)
 		if start.IsValid() {
@@ -142,17 +107,17 @@ func copyFields(to, from reflect.Value) {
 func (d *decoder) scalar(f field, n ast.Node, path string, v reflect.Value) {
 	if n != nil {
 		if s, ok := d.text(f, n, path); ok {
-			d.set(f, s, d.places[path], path, v)
+			d.set(f, s, d.found.places[path], path, v)
 		}
 	}
 	name := variable(path)
 	if s, ok := d.getenv(name); ok {
-		d.places[path] = place{variable: name}
+		d.found.places[path] = place{variable: name}
 		d.fromEnv++
-		d.set(f, s, d.places[path], path, v)
+		d.set(f, s, d.found.places[path], path, v)
 	}
-	if f.required && v.IsZero() && !d.bad[path] && !d.bad[parent(path)] {
-		d.report(d.near(path), path, "is required and must not be empty; write it like %s", f.sample("example"))
+	if f.required && v.IsZero() && !d.found.bad[path] && !d.found.bad[parent(path)] {
+		d.found.report(d.found.near(path), path, "is required and must not be empty; write it like %s", f.sample("example"))
 	}
 }
 
@@ -162,7 +127,7 @@ func (d *decoder) set(f field, s string, at place, path string, v reflect.Value)
 		err = f.check(s, value)
 	}
 	if err != nil {
-		d.report(at, path, "%v", err)
+		d.found.report(at, path, "%v", err)
 		return
 	}
 	v.Set(value.Convert(v.Type()))
@@ -171,17 +136,17 @@ func (d *decoder) set(f field, s string, at place, path string, v reflect.Value)
 // text is a scalar as it is written. A quoted number is text, and a text that looks like a number has to be
 // quoted, so that nobody finds 1e3 or 010 turned into something else.
 func (d *decoder) text(f field, n ast.Node, path string) (string, bool) {
-	at := d.places[path]
+	at := d.found.places[path]
 	switch n := n.(type) {
 	case *ast.NullNode:
-		d.report(at, path, "has no value; write %s, or leave the key out", f.wanted())
+		d.found.report(at, path, "has no value; write %s, or leave the key out", f.wanted())
 	case *ast.LiteralNode:
 		return n.Value.Value, true
 	case *ast.StringNode:
 		quoted := n.Token.Type == token.DoubleQuoteType || n.Token.Type == token.SingleQuoteType
 		if quoted && (f.kind == number || f.kind == boolean) {
 			if _, err := f.parse(n.Value); err == nil {
-				d.report(at, path, "%s is text and %s is wanted; write %s, without quotes", quote(n.Value), f.wanted(), n.Value)
+				d.found.report(at, path, "%s is text and %s is wanted; write %s, without quotes", quote(n.Value), f.wanted(), n.Value)
 				return "", false
 			}
 		}
@@ -191,19 +156,9 @@ func (d *decoder) text(f field, n ast.Node, path string) (string, bool) {
 		if f.kind != text || len(f.oneOf) > 0 {
 			return s, true
 		}
-		d.report(at, path, "%s is %s and text is wanted; write %s, in quotes", s, describe(n), strconv.Quote(s))
+		d.found.report(at, path, "%s is %s and text is wanted; write %s, in quotes", s, describe(n), strconv.Quote(s))
 	default:
 		d.refuse(at, path, f.wanted()+" is wanted", n)
 	}
 	return "", false
-}
-
-// near is the place of a path, or of the nearest thing around it that has one.
-func (d *decoder) near(path string) place {
-	for ; path != ""; path = parent(path) {
-		if at, ok := d.places[path]; ok {
-			return at
-		}
-	}
-	return place{line: 1, column: 1}
 }

@@ -37,14 +37,14 @@ func (d *decoder) collect(fields []field, values []*ast.MappingValueNode, path s
 		key, ok := keyText(kv.Key)
 		switch {
 		case isReference(kv.Key):
-			d.report(at, path, noReferences)
+			d.found.report(at, path, noReferences)
 			continue
 		case !ok:
-			d.report(at, path, "a key must be plain text, one of %s", shortList(names(fields)))
+			d.found.report(at, path, "a key must be plain text, one of %s", shortList(names(fields)))
 			continue
 		}
 		if first, twice := seen[key]; twice {
-			d.report(at, child(path, printable(key)), "duplicate key %s; the first is %s; keep one", quote(key), first)
+			d.found.report(at, child(path, printable(key)), "duplicate key %s; the first is %s; keep one", quote(key), first)
 			continue
 		}
 		seen[key] = at
@@ -76,11 +76,11 @@ func (d *decoder) refuse(at place, path, wanted string, n ast.Node) {
 	tag, tagged := n.(*ast.TagNode)
 	switch {
 	case isReference(n):
-		d.report(at, path, noReferences)
+		d.found.report(at, path, noReferences)
 	case tagged:
-		d.report(at, path, "tag %s is not supported; leave it out", printable(tag.Start.Value))
+		d.found.report(at, path, "tag %s is not supported; leave it out", printable(tag.Start.Value))
 	default:
-		d.report(at, path, "%s, not %s", wanted, describe(n))
+		d.found.report(at, path, "%s, not %s", wanted, describe(n))
 	}
 }
 
@@ -94,7 +94,7 @@ func (d *decoder) checkKey(fields []field, key string, at place, path string) {
 	if hint == "" {
 		hint = "; known here: " + strings.Join(known, ", ")
 	}
-	d.report(at, child(path, printable(key)), "unknown key %s%s", quote(key), hint)
+	d.found.report(at, child(path, printable(key)), "unknown key %s%s", quote(key), hint)
 }
 
 // keyText is a key as it is written, whatever type YAML gives it.

@@ -40,24 +40,22 @@ func parse(filename string, data []byte, getenv func(string) (string, bool)) (*C
 	if getenv == nil {
 		getenv = func(string) (string, bool) { return "", false }
 	}
-	d := &decoder{
-		file: filename, getenv: getenv,
-		places: map[string]place{}, bad: map[string]bool{}, warned: map[Problem]bool{},
-	}
+	found := newFindings(filename)
+	d := &decoder{getenv: getenv, found: found}
 	var c Config
 	v := reflect.ValueOf(&c).Elem()
 	setDefaults(schema, v)
 	root, readable := d.read(data)
 	d.group(schema, root, "", v)
 	if readable {
-		d.checkAll(&c)
+		(&checker{found}).checkAll(&c)
 	}
-	if len(d.problems) > 0 {
-		d.problems.sort()
-		return nil, nil, d.problems
+	if len(found.problems) > 0 {
+		found.problems.sort()
+		return nil, nil, found.problems
 	}
-	d.warnings.sort()
-	return &c, d.warnings, nil
+	found.warnings.sort()
+	return &c, found.warnings, nil
 }
 
 var byteOrderMark = []byte("\xef\xbb\xbf")
@@ -66,16 +64,16 @@ var byteOrderMark = []byte("\xef\xbb\xbf")
 func (d *decoder) read(data []byte) (ast.Node, bool) {
 	data = bytes.TrimPrefix(data, byteOrderMark)
 	if at, ok := invalidUTF8(data); ok {
-		d.report(at, "", "this byte is not UTF-8; save the file as UTF-8")
+		d.found.report(at, "", "this byte is not UTF-8; save the file as UTF-8")
 		return nil, false
 	}
 	if len(data) > maxFile {
-		d.report(place{line: 1, column: 1}, "", "the file has %d bytes, more than %d; split its subscriptions among instances", len(data), maxFile)
+		d.found.report(place{line: 1, column: 1}, "", "the file has %d bytes, more than %d; split its subscriptions among instances", len(data), maxFile)
 		return nil, false
 	}
 	data, d.folds = fold(data)
 	if at, ok := tooDeep(data); ok {
-		d.report(d.folds.inFile(at), "", "more than %d brackets deep or %d bytes long; write shorter lines", maxBrackets, maxLine)
+		d.found.report(d.folds.inFile(at), "", "more than %d brackets deep or %d bytes long; write shorter lines", maxBrackets, maxLine)
 		return nil, false
 	}
 	file, err := parseYAML(data)
@@ -87,7 +85,7 @@ func (d *decoder) read(data []byte) (ast.Node, bool) {
 				at = d.placeAt(tk.Position)
 			}
 		}
-		d.report(at, "", "not YAML: %s", message)
+		d.found.report(at, "", "not YAML: %s", message)
 		return nil, false
 	}
 	var root ast.Node
@@ -96,7 +94,7 @@ func (d *decoder) read(data []byte) (ast.Node, bool) {
 			continue
 		}
 		if root != nil {
-			d.report(d.placeOf(doc.Body), "", "a second document; write one only, without a --- in between")
+			d.found.report(d.placeOf(doc.Body), "", "a second document; write one only, without a --- in between")
 			continue
 		}
 		root = doc.Body
