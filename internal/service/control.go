@@ -42,11 +42,11 @@ type controlService struct {
 // serveControl adds the micro service.
 func (s *Service) serveControl() error {
 	c := &controlService{
-		instance: s.instance, operators: s.operators, owner: s.owner, version: s.version, log: s.log,
+		instance: s.instance, operators: s.connections.operators, owner: s.owner, version: s.version, log: s.log,
 		unanswered: rate.Sometimes{Interval: time.Minute},
 	}
 	c.responder = newResponder(
-		s.operators, control.ServiceName, s.version, "Keeps event-store subscriptions attached to a leader that moves",
+		s.connections.operators, control.ServiceName, s.version, "Keeps event-store subscriptions attached to a leader that moves",
 		map[string]string{"instance": s.owner.Name, "instance_id": s.owner.ID, "host": s.owner.Host, "pid": fmt.Sprint(s.owner.PID)}, s.log,
 	)
 	s.control = c

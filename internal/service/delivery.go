@@ -117,7 +117,7 @@ func (s *Service) checkSink(ctx context.Context, to sink.Config) error {
 			}
 			return err
 		}
-		if denied := s.permitted(); denied != nil {
+		if denied := s.connections.permitted(); denied != nil {
 			return denied
 		}
 		s.log.Warn("JetStream is not ready yet", "error", connect.Explain(err))

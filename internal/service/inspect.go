@@ -228,7 +228,7 @@ func lookAtBridge(ctx context.Context, js jetstream.JetStream, name string) (sta
 func (s *Service) warnOfBridges(c *config.Config) {
 	for _, b := range c.Bridge.Streams {
 		ctx, cancel := context.WithTimeout(s.instance.Followed(), inspectTimeout)
-		_, problem := lookAtBridge(ctx, s.js, b.Stream)
+		_, problem := lookAtBridge(ctx, s.connections.js, b.Stream)
 		cancel()
 		if problem != nil && s.instance.Followed().Err() == nil {
 			s.log.Warn("a bridged stream tells of no elections", "stream", b.Stream, "store", b.Store, "reason", problem)

@@ -9,7 +9,7 @@ import (
 
 func TestDrainIsAnsweredByTheInstanceThatIsMeant(t *testing.T) {
 	s := startService(t, "host a")
-	m := control.NewClient(s.nc)
+	m := control.NewClient(s.connections.main)
 	var refused *control.RefusedError
 	for instance, code := range map[string]string{"": control.CodeBadRequest} {
 		if _, err := m.Drain(t.Context(), instance, false); !errors.As(err, &refused) || refused.Code != code {

@@ -8,9 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/instance"
 	"github.com/exesdb/subproxy/pkg/control"
@@ -40,22 +37,14 @@ type Service struct {
 	log     *slog.Logger
 	metrics *instance.Metrics
 
-	nc        *nats.Conn
-	operators *nats.Conn // their requests come here: on nc they would wait behind what a round of 100,000 has under way
-	js        jetstream.JetStream
-	sending   *nats.Conn // what publish sinks send goes here: nothing but that is reported of it, and nothing comes before the answer to a PING
-	outlet    sink.Outlet
-	denials   *sink.Denials // outlet's; there before the connection
-	sinks     *sinks
-	instance  *instance.Instance
-	control   *controlService
+	connections *connections
+	outlet      sink.Outlet // of sinks
+	sinks       *sinks
+	instance    *instance.Instance
+	control     *controlService
 
-	running               atomic.Bool // the instance has begun
-	violations            *violations
-	hears, operatorsHears *hearing   // of nc and of operators
-	denied                chan error // permission violations while starting
-	// registered is closed at the first registration.
-	registered chan struct{}
+	running    atomic.Bool   // the instance has begun
+	registered chan struct{} // closed at the first registration
 	work       sync.WaitGroup
 }
 
@@ -93,25 +82,10 @@ func (s *Service) FeedStats() feed.Stats { return s.instance.FeedStats() }
 func (s *Service) Queued() int64 { return s.instance.Delivery().Queued() }
 
 // Connected reports whether NATS is connected, and operators can ask.
-func (s *Service) Connected() bool { return s.nc.IsConnected() && s.operators.IsConnected() }
+func (s *Service) Connected() bool { return s.connections.connected() }
 
 // Messages are how many messages the instance's connections got and sent so far.
-func (s *Service) Messages() (in, out uint64) {
-	for _, nc := range s.connections() {
-		stats := nc.Stats()
-		in, out = in+stats.InMsgs, out+stats.OutMsgs
-	}
-	return in, out
-}
-
-func (s *Service) connections() (all []*nats.Conn) {
-	for _, nc := range []*nats.Conn{s.nc, s.operators, s.sending} {
-		if nc != nil {
-			all = append(all, nc)
-		}
-	}
-	return all
-}
+func (s *Service) Messages() (in, out uint64) { return s.connections.messages() }
 
 // Members counts the instances that live, by what they are to do, and tells whether this one is known to
 // the others.
@@ -122,14 +96,7 @@ func (s *Service) Members() (sharing, draining int, session bool) { return s.ins
 func (s *Service) Stop(ctx context.Context) {
 	s.control.stop()
 	s.instance.Stop(ctx)
-	for _, nc := range s.connections() {
-		if !nc.IsConnected() {
-			continue // it would wait for a connection
-		}
-		if err := nc.FlushWithContext(ctx); err != nil {
-			s.log.Debug("flush on stop", "error", err)
-		}
-	}
+	s.connections.flush(ctx)
 	s.close()
 }
 
@@ -142,7 +109,5 @@ func (s *Service) close() {
 		s.instance.Close()
 	}
 	s.work.Wait()
-	for _, nc := range s.connections() {
-		nc.Close()
-	}
+	s.connections.close()
 }

@@ -22,7 +22,6 @@ import (
 	"github.com/exesdb/subproxy/pkg/deadletter"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/registration"
-	"github.com/exesdb/subproxy/pkg/sink"
 )
 
 // Start connects, opens the bucket, and begins to hold the configured subscriptions. It returns when the
@@ -31,15 +30,13 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	host, _ := os.Hostname()
 	s := &Service{
 		version: o.Version, log: o.Logger, metrics: o.Metrics,
-		owner:   registration.Owner{Name: o.Config.Instance.Name, ID: nuid.Next(), Host: host, PID: os.Getpid()},
-		denials: &sink.Denials{}, denied: make(chan error, 16), registered: make(chan struct{}),
+		owner:      registration.Owner{Name: o.Config.Instance.Name, ID: nuid.Next(), Host: host, PID: os.Getpid()},
+		registered: make(chan struct{}),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	s.violations = newViolations(s.log)
-	s.hears = newHearing(s.cfg.Load, "subproxy "+o.Config.Instance.Name+" permissions", s.violations, s.log)
-	s.operatorsHears = newHearing(s.cfg.Load, "subproxy "+o.Config.Instance.Name+" permissions", s.violations, s.log)
+	s.connections = newConnections(s.cfg.Load, s.owner.Name, s.log)
 	if s.metrics == nil {
 		s.metrics = NewMetrics(nil)
 	}
@@ -71,7 +68,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	}
 	// What is refused so far is found before anything is claimed: a start that fails must not take
 	// subscriptions from an instance that works.
-	if err := s.permitted(); err != nil {
+	if err := s.connections.permitted(); err != nil {
 		return nil, err
 	}
 	if err := s.instance.Begin(starting); err != nil {
@@ -80,8 +77,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 	s.running.Store(true)
 	s.work.Go(func() { s.warnOfBridges(o.Config) })
 	s.work.Go(s.retireRespelled)
-	s.work.Go(func() { s.hears.run(s.instance.Followed(), s.nc) })
-	s.work.Go(func() { s.operatorsHears.run(s.instance.Followed(), s.operators) })
+	s.connections.regain(s.instance.Followed(), &s.work)
 	return s, s.awaitFirstRegistration(starting)
 }
 
@@ -118,40 +114,28 @@ func (s *Service) awaitFirstRegistration(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for first := subscriptions(s.cfg.Load()); len(first) > 0; {
-		if err := s.permitted(); err != nil {
+		if err := s.connections.permitted(); err != nil {
 			return err
 		}
 		select {
 		case <-s.registered:
 			// What is asked of the proxies now is answered after they said that they are registered.
 			_, _ = s.instance.Supervisor().Statuses(ctx, control.Request{Store: first[0].Store, Name: first[0].Name})
-			return s.permitted()
+			return s.connections.permitted()
 		case <-time.After(look):
 		case <-ctx.Done():
-			return s.permitted()
+			return s.connections.permitted()
 		}
 	}
-	return s.permitted()
+	return s.connections.permitted()
 }
 
 func (s *Service) connect(ctx context.Context) error {
-	nc, js, err := dial(ctx, s.cfg.Load(), connect.Options{
-		Name: "subproxy " + s.owner.Name, Logger: s.log,
-		OnReconnect: s.reconnected, OnDisconnect: func() { s.log.Warn("disconnected from NATS; reconnecting") }, OnError: s.natsError,
-	}, s.log)
-	if err != nil {
+	if err := s.connections.open(ctx, s.cfg.Load(), s.owner.Name, s.reconnected); err != nil {
 		return err
 	}
-	s.nc, s.js = nc, js
-	s.operators, _, err = dial(ctx, s.cfg.Load(), connect.Options{Name: "subproxy " + s.owner.Name + " control", Logger: s.log, OnError: s.operatorsError}, s.log)
-	if err != nil {
-		return err
-	}
-	s.sending, _, err = dial(ctx, s.cfg.Load(), connect.Options{Name: "subproxy " + s.owner.Name + " sinks", Logger: s.log, OnError: s.sinkError}, s.log)
-	if err != nil {
-		return err
-	}
-	s.outlet = sink.Outlet{JetStream: js, Publisher: sink.NewPublisher(s.sending), Denials: s.denials}
+	s.outlet = s.connections.outlet()
+	nc := s.connections.main
 	s.log.Info("connected to NATS", "url", nc.ConnectedUrlRedacted(), "server", nc.ConnectedServerName(), "instance", s.owner.Name, "id", s.owner.ID)
 	return nil
 }
@@ -195,9 +179,9 @@ func (s *Service) open(ctx context.Context, onRegistered func(string, registrati
 	c := s.cfg.Load()
 	s.sinks = newSinks(s.outlet, c)
 	s.instance, err = instance.Open(ctx, instance.Options{
-		JetStream: s.js, Owner: s.owner, Version: s.version, Weight: c.Instance.Weight, TTL: c.Instance.SessionTTL,
+		JetStream: s.connections.js, Owner: s.owner, Version: s.version, Weight: c.Instance.Weight, TTL: c.Instance.SessionTTL,
 		Registry: bucketConfig(c), Settings: settings(c), Sink: s.sinks.of, Publisher: s.outlet.Publisher, Memory: c.Delivery.Memory,
-		Unfit: s.unfit, Permitted: s.permitted, Hindered: s.hindered, OnRegistered: s.tellFirst(onRegistered),
+		Unfit: s.unfit, Permitted: s.connections.permitted, Hindered: s.connections.hindered, OnRegistered: s.tellFirst(onRegistered),
 		Logger: s.log, Metrics: *s.metrics,
 	})
 	return err
@@ -214,11 +198,11 @@ func (s *Service) unfit(ctx context.Context) error {
 			all = append(all, err)
 		}
 	}
-	look(kv.Inspect(ctx, s.js, clusterConfig(s.cfg.Load())))
+	look(kv.Inspect(ctx, s.connections.js, clusterConfig(s.cfg.Load())))
 	if c := s.cfg.Load(); c.Emitter.Enabled {
-		look(kv.Inspect(ctx, s.js, checkpointConfig(c)))
+		look(kv.Inspect(ctx, s.connections.js, checkpointConfig(c)))
 	}
-	look(deadletter.Inspect(ctx, s.js))
+	look(deadletter.Inspect(ctx, s.connections.js))
 	return errors.Join(all...)
 }
 
@@ -239,28 +223,4 @@ func checkpointConfig(c *config.Config) kv.Config {
 	cfg := bucketConfig(c)
 	cfg.Kind, cfg.Bucket = kv.Checkpoints, ""
 	return cfg
-}
-
-// permitted asks the server whether it refused anything so far.
-func (s *Service) permitted() error {
-	for _, nc := range []*nats.Conn{s.nc, s.operators} {
-		if nc == nil {
-			continue
-		}
-		if err := nc.FlushTimeout(2 * time.Second); err != nil {
-			return nil // a connection that is just down is not refused
-		}
-		// NATS tells the handler of an error after the flush has returned, perhaps, but keeps the last
-		// error before. What sinks may not do degrades their subscriptions and nothing else.
-		var denied *connect.PermissionError
-		if errors.As(connect.Explain(nc.LastError()), &denied) && !s.denials.Concern(denied.Subject) {
-			return denied
-		}
-	}
-	select {
-	case err := <-s.denied:
-		return err
-	default:
-		return nil
-	}
 }
