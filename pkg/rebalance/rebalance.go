@@ -10,40 +10,33 @@ import (
 // Rebalancer is one instance's side of all transfers of a store's subscriptions. It belongs to the
 // goroutine that runs the store's loop.
 type Rebalancer struct {
+	group    *group
+	receiver receiver // of what comes to this instance
+	sender   sender   // of what it gives up
+}
+
+// group are the instances that share a store's subscriptions, as this one sees them.
+type group struct {
 	self    registration.Owner
-	members *placement.Members // of the store; nil: it is not shared
-	latency latencyFloor
+	members *placement.Members // nil: the store is not shared
+	latency latencyFloor       // of this instance's registrations
+}
 
-	// To this instance (receive.go).
-	incoming      map[string]*incoming // by key: what this instance should hold, and does not
-	turns         turns
-	turnsAgain    time.Time // not before they are looked at again
-	claims        []string  // keys that may be claimed now
-	requests      []string  // keys that are to be requested, in order
-	requested     int       // requests that are sent, and neither answered nor repeated
-	accepted      map[string]struct{}
-	receiveWindow window // of requested and accepted
-	claimSeenAt   time.Time
-	rivalry       rivalry
-
-	// From this instance (send.go).
-	outgoing    map[string]*outgoing // by key: what this instance gives up
-	grants      []Grant              // in order
-	granted     map[string]struct{}  // keys in grants
-	releasing   int                  // of outgoing: Released or Kept is not noted yet
-	unseen      map[string]time.Time // by key: released then, and not seen registered by another
-	sendWindow  window               // of releasing and unseen
-	offers      []string             // keys of outgoing that are offered, or are to be
-	handedOver  int                  // since there were no grants
-	transferred []time.Duration      // since the last step
+func (g *group) decide(key string, holder *registration.Owner) (placement.Action, int) {
+	switch {
+	case g.members != nil:
+		return g.members.Decide(key, holder)
+	case holder != nil:
+		return placement.Leave, 0
+	default:
+		return placement.Claim, 0
+	}
 }
 
 // New makes the rebalancer of an instance that shares with nobody.
 func New(self registration.Owner) *Rebalancer {
-	return &Rebalancer{
-		self: self, incoming: map[string]*incoming{}, accepted: map[string]struct{}{}, receiveWindow: newWindow(),
-		outgoing: map[string]*outgoing{}, granted: map[string]struct{}{}, unseen: map[string]time.Time{}, sendWindow: newWindow(),
-	}
+	g := &group{self: self}
+	return &Rebalancer{group: g, receiver: newReceiver(g), sender: newSender(g)}
 }
 
 // Kind says what an Input is.
@@ -131,46 +124,54 @@ const maxPerStep = 256
 func (r *Rebalancer) Note(in Input, now time.Time) {
 	switch in.Kind {
 	case MembersChanged:
-		r.setMembers(in.Members)
+		r.group.members = in.Members
+		r.receiver.beginAnew()
 	case StoodBy:
-		r.standBy(in.Key, in.Holder, now)
+		if r.sender.outgoing[in.Key] == nil { // else nothing is done about it until it is another's
+			r.receiver.standBy(in.Key, in.Holder, now)
+		}
 	case Held:
-		r.forget(in.Key)
-		r.keepOffer(in.Key)
+		r.receiver.forget(in.Key)
+		r.sender.keepOffer(in.Key)
 	case Removed:
-		r.forget(in.Key)
-		delete(r.accepted, in.Key)
-		delete(r.granted, in.Key)
-		delete(r.unseen, in.Key)
+		r.receiver.forget(in.Key)
+		delete(r.receiver.accepted, in.Key)
+		r.sender.forget(in.Key)
 	case Seen:
-		r.seen(in, now)
+		if in.Taken {
+			r.receiver.claimSeenAt = now
+		}
+		r.sender.seen(in, now)
 	case RivalSeen:
-		r.rivalry.observe(now)
+		r.receiver.rivalry.observe(now)
 	case Requested:
-		r.grant(in.Key, *in.Holder)
+		r.sender.grant(in.Key, *in.Holder)
 	case Released:
-		r.released(in.Key, in.Draining, now)
+		r.sender.released(in.Key, in.Draining, now)
 	case Kept:
-		r.kept(in.Key)
+		r.sender.kept(in.Key)
 	case Drained:
-		r.drained(in.Offer)
+		r.sender.drained(in.Offer)
 	case Reclaimed:
-		r.reclaimed(in.Key, now)
+		r.sender.reclaimed(in.Key, now)
 	case Accepted:
-		r.accepted[in.Key] = struct{}{}
+		r.receiver.accepted[in.Key] = struct{}{}
 	default: // Registered
-		r.registered(in, now)
+		if !in.Failed {
+			r.group.latency.observe(in.Took, now)
+		}
+		r.receiver.registered(in, now)
 	}
 }
 
 // Step says what to do now.
 func (r *Rebalancer) Step(now time.Time) (fx Effects) {
-	r.stepTurns(now, &fx)
-	r.stepClaims(now, &fx)
-	r.stepRequests(now, &fx)
-	r.stepGrants(now, &fx)
-	r.stepOffers(now, &fx)
-	fx.Transferred, r.transferred = r.transferred, nil
+	r.receiver.stepTurns(now, &fx)
+	r.receiver.stepClaims(now, &fx)
+	r.receiver.stepRequests(now, &fx)
+	r.sender.stepGrants(now, &fx)
+	r.sender.stepOffers(now, &fx)
+	fx.Transferred, r.sender.transferred = r.sender.transferred, nil
 	return fx
 }
 
@@ -181,24 +182,16 @@ func (fx *Effects) wakeAt(at time.Time) {
 	}
 }
 
-// setMembers begins all turns anew.
-func (r *Rebalancer) setMembers(members *placement.Members) {
-	r.members, r.rivalry = members, rivalry{}
-	for _, in := range r.incoming {
-		in.since = time.Time{}
-	}
-}
-
 // Shares reports whether the store is shared with other instances, now or later.
-func (r *Rebalancer) Shares() bool { return r.members != nil }
+func (r *Rebalancer) Shares() bool { return r.group.members != nil }
 
 // MayStart reports whether this instance registers a subscription at once that it begins with, and that
 // holder (nil: nobody) was seen to hold.
 func (r *Rebalancer) MayStart(key string, holder *registration.Owner) bool {
-	if r.members == nil {
+	if r.group.members == nil {
 		return true
 	}
-	action, rank := r.members.Decide(key, holder)
+	action, rank := r.group.members.Decide(key, holder)
 	return action == placement.Claim && rank == 0
 }
 
@@ -206,11 +199,11 @@ func (r *Rebalancer) MayStart(key string, holder *registration.Owner) bool {
 // any more: nobody serves it, and a member that should rather hold it will request it. An instance that is
 // to hold nothing accepts none; the holder reclaims it.
 func (r *Rebalancer) Accepts(key string) bool {
-	return r.members != nil && r.members.HasShare() && r.outgoing[key] == nil
+	return r.group.members != nil && r.group.members.HasShare() && r.sender.outgoing[key] == nil
 }
 
 // Offered is how many subscriptions are offered to others, and not seen registered by them.
-func (r *Rebalancer) Offered() int { return len(r.offers) }
+func (r *Rebalancer) Offered() int { return len(r.sender.offers) }
 
 // State says where a subscription is on its way.
 type State uint8
@@ -226,10 +219,10 @@ const (
 // StateOf tells where a subscription is on its way, and when it is looked at again if nothing happens
 // before; zero: not.
 func (r *Rebalancer) StateOf(key string) (State, time.Time) {
-	if r.outgoing[key] != nil {
+	if r.sender.outgoing[key] != nil {
 		return Releasing, time.Time{}
 	}
-	switch in := r.incoming[key]; {
+	switch in := r.receiver.incoming[key]; {
 	case in == nil:
 		return Still, time.Time{}
 	case in.request != none:

@@ -344,7 +344,7 @@ func (w *world) drain(r *run) bool {
 // writeLate stores a write of before the release, whose acknowledgement was lost.
 func (w *world) writeLate(r *run, key string) {
 	there := w.records[key]
-	if p := r.proxies[key]; r.retired || p == nil || p.held > 0 || r.outgoing[key] == nil || there.owner == nil || *there.owner != r.self.Owner {
+	if p := r.proxies[key]; r.retired || p == nil || p.held > 0 || r.sender.outgoing[key] == nil || there.owner == nil || *there.owner != r.self.Owner {
 		return
 	}
 	e := record{key, uint64(len(w.feed) + 1), &r.self.Owner}
@@ -378,24 +378,24 @@ func (w *world) deliverOffer(o offer) {
 // the bucket's revision there is one.
 func (w *world) consistent(r *run) {
 	requested, releases := 0, 0
-	for key, in := range r.incoming {
+	for key, in := range r.receiver.incoming {
 		if in.request == sent {
 			requested++
 		}
-		if r.outgoing[key] != nil {
+		if r.sender.outgoing[key] != nil {
 			w.rt.Fatalf("%s moves both ways at %s", key, r.self.ID)
 		}
 	}
-	for _, o := range r.outgoing {
+	for _, o := range r.sender.outgoing {
 		if o.state == releasing {
 			releases++
 		}
 	}
-	if requested != r.requested || releases != r.releasing {
-		w.rt.Fatalf("%s counts %d requests and %d releases, and has %d and %d", r.self.ID, r.requested, r.releasing, requested, releases)
+	if requested != r.receiver.requested || releases != r.sender.releasing {
+		w.rt.Fatalf("%s counts %d requests and %d releases, and has %d and %d", r.self.ID, r.receiver.requested, r.sender.releasing, requested, releases)
 	}
-	for _, key := range r.offers {
-		if o := r.outgoing[key]; o == nil || o.state != drained && o.state != offered {
+	for _, key := range r.sender.offers {
+		if o := r.sender.outgoing[key]; o == nil || o.state != drained && o.state != offered {
 			w.rt.Fatalf("%s offers %s, which is %+v", r.self.ID, key, o)
 		}
 	}

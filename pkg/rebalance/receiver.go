@@ -18,6 +18,25 @@ const (
 	requestAgain = 250 * time.Millisecond
 )
 
+// receiver is an instance's side of what comes to it.
+type receiver struct {
+	group       *group
+	incoming    map[string]*incoming // by key: what this instance should hold, and does not
+	turns       turns
+	turnsAgain  time.Time           // not before they are looked at again
+	claims      []string            // keys that may be claimed now
+	requests    []string            // keys that are to be requested, in order
+	requested   int                 // requests that are sent, and neither answered nor repeated
+	accepted    map[string]struct{} // keys that were offered, and are being registered
+	window      window              // of requested and accepted
+	claimSeenAt time.Time           // when another member was last seen to claim anything
+	rivalry     rivalry
+}
+
+func newReceiver(g *group) receiver {
+	return receiver{group: g, incoming: map[string]*incoming{}, accepted: map[string]struct{}{}, window: newWindow()}
+}
+
 // incoming is a subscription that this instance should hold rather than its holder, or that nobody holds.
 type incoming struct {
 	holder   *registration.Owner // nil: nobody
@@ -32,8 +51,8 @@ type requestState uint8
 
 const (
 	none   requestState = iota
-	queued              // in Rebalancer.requests
-	sent                // counted in Rebalancer.requested
+	queued              // in receiver.requests
+	sent                // counted in receiver.requested
 )
 
 // rivalry is with another run of this instance's name, which claims what this one held. While sessions do
@@ -55,15 +74,19 @@ func (v *rivalry) observe(now time.Time) {
 
 func (v *rivalry) wait() time.Duration { return rivalWaits.After(v.times) }
 
-// standBy notes who holds a subscription that this instance does not hold. While this instance gives it up
-// nothing else is done about it.
-func (r *Rebalancer) standBy(key string, holder *registration.Owner, now time.Time) {
-	if r.outgoing[key] != nil {
-		return
+// beginAnew begins all turns anew, and forgets the rivalry: the members are others.
+func (r *receiver) beginAnew() {
+	r.rivalry = rivalry{}
+	for _, in := range r.incoming {
+		in.since = time.Time{}
 	}
+}
+
+// standBy notes who holds a subscription that this instance does not hold.
+func (r *receiver) standBy(key string, holder *registration.Owner, now time.Time) {
 	in := r.incoming[key]
 	if in == nil {
-		if action, _ := r.decide(key, holder); action == placement.Leave {
+		if action, _ := r.group.decide(key, holder); action == placement.Leave {
 			return
 		}
 		in = &incoming{}
@@ -80,33 +103,22 @@ func sameOwner(a, b *registration.Owner) bool {
 	return a == b || a != nil && b != nil && *a == *b
 }
 
-func (r *Rebalancer) decide(key string, holder *registration.Owner) (placement.Action, int) {
-	switch {
-	case r.members != nil:
-		return r.members.Decide(key, holder)
-	case holder != nil:
-		return placement.Leave, 0
-	default:
-		return placement.Claim, 0
-	}
-}
-
 // judge says what to do about a subscription, and from when on.
-func (r *Rebalancer) judge(key string, in *incoming) (action placement.Action, from time.Time) {
-	action, rank := r.decide(key, in.holder)
+func (r *receiver) judge(key string, in *incoming) (action placement.Action, from time.Time) {
+	action, rank := r.group.decide(key, in.holder)
 	from = in.since
 	if rank > 0 && r.claimSeenAt.After(from) {
 		from = r.claimSeenAt // those of lower rank are at it; of many, this one may be their last
 	}
 	from = from.Add(time.Duration(rank) * Turn)
-	if in.holder != nil && in.holder.Name == r.self.Name {
+	if in.holder != nil && in.holder.Name == r.group.self.Name {
 		from = from.Add(r.rivalry.wait()) // of two runs of one name, the one that is to end hears of it before
 	}
 	return action, from
 }
 
 // consider does what is to be done about a subscription: forget it, wait, claim it, or request it.
-func (r *Rebalancer) consider(key string, in *incoming, now time.Time) {
+func (r *receiver) consider(key string, in *incoming, now time.Time) {
 	action, from := r.judge(key, in)
 	switch {
 	case action == placement.Leave:
@@ -125,13 +137,13 @@ func (r *Rebalancer) consider(key string, in *incoming, now time.Time) {
 		r.cancelRequest(in)
 		in.request, in.claiming, in.at = queued, false, time.Time{}
 		if len(r.requests) == 0 && r.receiving() == 0 {
-			r.receiveWindow.begin()
+			r.window.begin()
 		}
 		r.requests = append(r.requests, key)
 	}
 }
 
-func (r *Rebalancer) waitUntil(key string, in *incoming, at time.Time) {
+func (r *receiver) waitUntil(key string, in *incoming, at time.Time) {
 	if !in.at.Equal(at) {
 		in.at = at
 		r.turns.add(at, key)
@@ -139,10 +151,10 @@ func (r *Rebalancer) waitUntil(key string, in *incoming, at time.Time) {
 }
 
 // receiving is how many are on their way to this instance.
-func (r *Rebalancer) receiving() int { return r.requested + len(r.accepted) }
+func (r *receiver) receiving() int { return r.requested + len(r.accepted) }
 
 // cancelRequest takes back that the holder is to be asked, or was.
-func (r *Rebalancer) cancelRequest(in *incoming) {
+func (r *receiver) cancelRequest(in *incoming) {
 	if in.request == sent {
 		r.requested--
 	}
@@ -150,7 +162,7 @@ func (r *Rebalancer) cancelRequest(in *incoming) {
 }
 
 // forget ends what was to be done to hold a subscription.
-func (r *Rebalancer) forget(key string) {
+func (r *receiver) forget(key string) {
 	if in := r.incoming[key]; in != nil {
 		r.cancelRequest(in)
 		delete(r.incoming, key)
@@ -158,7 +170,7 @@ func (r *Rebalancer) forget(key string) {
 }
 
 // stepTurns looks at the subscriptions whose turn has come, and at those that are to be requested again.
-func (r *Rebalancer) stepTurns(now time.Time, fx *Effects) {
+func (r *receiver) stepTurns(now time.Time, fx *Effects) {
 	if len(r.turns) == 0 {
 		return
 	}
@@ -187,7 +199,7 @@ func (r *Rebalancer) stepTurns(now time.Time, fx *Effects) {
 }
 
 // stepClaims claims what may be claimed still.
-func (r *Rebalancer) stepClaims(now time.Time, fx *Effects) {
+func (r *receiver) stepClaims(now time.Time, fx *Effects) {
 	n := min(len(r.claims), maxPerStep)
 	for _, key := range r.claims[:n] {
 		in := r.incoming[key]
@@ -211,10 +223,10 @@ func (r *Rebalancer) stepClaims(now time.Time, fx *Effects) {
 
 // stepRequests asks holders for what this instance should hold: for no more at once than it registers in
 // good time, since all holders together would else offer it more than that.
-func (r *Rebalancer) stepRequests(now time.Time, fx *Effects) {
+func (r *receiver) stepRequests(now time.Time, fx *Effects) {
 	n := 0
 	for _, key := range r.requests {
-		if r.receiving() >= r.receiveWindow.size {
+		if r.receiving() >= r.window.size {
 			break
 		}
 		n++
@@ -242,16 +254,13 @@ func (fx *Effects) request(holder registration.Owner, key string) {
 	fx.Request[i].Keys = append(fx.Request[i].Keys, key)
 }
 
-// registered notes how long a registration took, and whether it is one that was offered.
-func (r *Rebalancer) registered(in Input, now time.Time) {
-	if !in.Failed {
-		r.latency.observe(in.Took, now)
-	}
+// registered notes that an attempt to register what was offered ended.
+func (r *receiver) registered(in Input, now time.Time) {
 	if _, offered := r.accepted[in.Key]; !offered {
 		return
 	}
 	delete(r.accepted, in.Key)
 	if !in.Failed {
-		r.receiveWindow.observe(in.Began, now, r.latency.slow())
+		r.window.observe(in.Began, now, r.group.latency.slow())
 	}
 }

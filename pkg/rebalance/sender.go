@@ -15,6 +15,24 @@ const (
 	UnseenPatience = time.Second
 )
 
+// sender is an instance's side of what it gives up.
+type sender struct {
+	group       *group
+	outgoing    map[string]*outgoing // by key: what this instance gives up
+	grants      []Grant              // in order
+	granted     map[string]struct{}  // keys in grants
+	releasing   int                  // of outgoing: Released or Kept is not noted yet
+	unseen      map[string]time.Time // by key: released then, and not seen registered by another
+	window      window               // of releasing and unseen
+	offers      []string             // keys of outgoing that are offered, or are to be
+	handedOver  int                  // since there were no grants
+	transferred []time.Duration      // since the last step
+}
+
+func newSender(g *group) sender {
+	return sender{group: g, outgoing: map[string]*outgoing{}, granted: map[string]struct{}{}, unseen: map[string]time.Time{}, window: newWindow()}
+}
+
 // outgoing is a subscription that this instance gives up.
 type outgoing struct {
 	to    registration.Owner
@@ -37,111 +55,111 @@ const (
 )
 
 // grant notes what another instance requested. It is handed over in turn.
-func (r *Rebalancer) grant(key string, to registration.Owner) {
-	if _, granted := r.granted[key]; granted || r.outgoing[key] != nil || !r.mayGrant(key, to) {
+func (s *sender) grant(key string, to registration.Owner) {
+	if _, granted := s.granted[key]; granted || s.outgoing[key] != nil || !s.mayGrant(key, to) {
 		return
 	}
-	if len(r.grants) == 0 && r.sending() == 0 {
-		r.sendWindow.begin()
+	if len(s.grants) == 0 && s.sending() == 0 {
+		s.window.begin()
 	}
-	r.granted[key] = struct{}{}
-	r.grants = append(r.grants, Grant{key, to})
+	s.granted[key] = struct{}{}
+	s.grants = append(s.grants, Grant{key, to})
 }
 
-func (r *Rebalancer) mayGrant(key string, to registration.Owner) bool {
-	return r.members != nil && r.members.Grants(key, to)
+func (s *sender) mayGrant(key string, to registration.Owner) bool {
+	return s.group.members != nil && s.group.members.Grants(key, to)
 }
 
 // sending is how many are on their way from this instance.
-func (r *Rebalancer) sending() int { return r.releasing + len(r.unseen) }
+func (s *sender) sending() int { return s.releasing + len(s.unseen) }
 
 // stepGrants releases what was granted, as much as may be on its way.
-func (r *Rebalancer) stepGrants(now time.Time, fx *Effects) {
-	if len(r.grants) == 0 {
-		if r.handedOver > 0 && r.releasing == 0 {
-			fx.HandedOver, fx.AtOnce, r.handedOver = r.handedOver, r.sendWindow.size, 0
+func (s *sender) stepGrants(now time.Time, fx *Effects) {
+	if len(s.grants) == 0 {
+		if s.handedOver > 0 && s.releasing == 0 {
+			fx.HandedOver, fx.AtOnce, s.handedOver = s.handedOver, s.window.size, 0
 		}
 		return
 	}
-	for key, at := range r.unseen {
+	for key, at := range s.unseen {
 		if lost := at.Add(UnseenPatience); now.Before(lost) {
 			fx.wakeAt(lost)
 		} else {
-			delete(r.unseen, key)
+			delete(s.unseen, key)
 		}
 	}
-	for len(r.grants) > 0 && r.sending() < r.sendWindow.size {
-		g := r.grants[0]
-		r.grants = r.grants[1:]
-		if _, granted := r.granted[g.Key]; !granted {
+	for len(s.grants) > 0 && s.sending() < s.window.size {
+		g := s.grants[0]
+		s.grants = s.grants[1:]
+		if _, granted := s.granted[g.Key]; !granted {
 			continue // removed meanwhile
 		}
-		delete(r.granted, g.Key)
-		if r.outgoing[g.Key] != nil || !r.mayGrant(g.Key, g.To) {
+		delete(s.granted, g.Key)
+		if s.outgoing[g.Key] != nil || !s.mayGrant(g.Key, g.To) {
 			continue
 		}
-		r.outgoing[g.Key] = &outgoing{to: g.To}
-		r.releasing++
+		s.outgoing[g.Key] = &outgoing{to: g.To}
+		s.releasing++
 		fx.Release, fx.More = append(fx.Release, g), true
 	}
-	if len(r.grants) == 0 {
-		r.grants = nil
+	if len(s.grants) == 0 {
+		s.grants = nil
 		fx.More = true
 	}
 }
 
 // released notes that a subscription is given up. One whose sink has something in hand is not on its way
 // yet, for as long as the sink takes.
-func (r *Rebalancer) released(key string, isDraining bool, now time.Time) {
-	o := r.outgoing[key]
+func (s *sender) released(key string, isDraining bool, now time.Time) {
+	o := s.outgoing[key]
 	if o == nil || o.state != releasing {
 		return
 	}
-	r.releasing--
-	r.handedOver++
+	s.releasing--
+	s.handedOver++
 	o.state, o.since = draining, now
 	if !isDraining {
-		r.unseen[key] = now
+		s.unseen[key] = now
 	}
 }
 
 // kept notes that a subscription is not given up.
-func (r *Rebalancer) kept(key string) {
-	if o := r.outgoing[key]; o != nil && o.state == releasing {
-		r.releasing--
-		delete(r.outgoing, key)
+func (s *sender) kept(key string) {
+	if o := s.outgoing[key]; o != nil && o.state == releasing {
+		s.releasing--
+		delete(s.outgoing, key)
 	}
 }
 
 // drained notes that a subscription may be offered.
-func (r *Rebalancer) drained(offer Offer) {
-	o := r.outgoing[offer.Key]
+func (s *sender) drained(offer Offer) {
+	o := s.outgoing[offer.Key]
 	switch {
 	case o == nil || o.state != draining:
 	case o.keep:
-		delete(r.outgoing, offer.Key)
+		delete(s.outgoing, offer.Key)
 	default:
 		o.state, o.offer = drained, offer
-		r.offers = append(r.offers, offer.Key)
+		s.offers = append(s.offers, offer.Key)
 	}
 }
 
 // keepOffer is for a subscription that was configured anew while it was given up, and that this instance
 // registers by itself. There is nothing to reclaim.
-func (r *Rebalancer) keepOffer(key string) {
-	switch o := r.outgoing[key]; {
+func (s *sender) keepOffer(key string) {
+	switch o := s.outgoing[key]; {
 	case o == nil:
 	case o.state == drained || o.state == offered:
-		r.endOffer(key)
+		s.endOffer(key)
 	default:
 		o.keep = true
 	}
 }
 
 // stepOffers tells receivers what they have, and reclaims what they did not accept in time.
-func (r *Rebalancer) stepOffers(now time.Time, fx *Effects) {
-	r.offers = slices.DeleteFunc(r.offers, func(key string) bool {
-		o := r.outgoing[key]
+func (s *sender) stepOffers(now time.Time, fx *Effects) {
+	s.offers = slices.DeleteFunc(s.offers, func(key string) bool {
+		o := s.outgoing[key]
 		if o.state == drained {
 			o.state, o.until = offered, now.Add(OfferPatience)
 			fx.offer(o.to, o.offer)
@@ -170,36 +188,39 @@ func (fx *Effects) offer(to registration.Owner, offer Offer) {
 //   - The record of another instance: a transfer from here has arrived.
 //   - Any entry of others after the record that was offered: the offer has ended.
 //   - A late write of this instance after it: the receiver's conditional write will fail on it, so it is reclaimed.
-func (r *Rebalancer) seen(in Input, now time.Time) {
-	if in.Taken {
-		r.claimSeenAt = now
-	}
+func (s *sender) seen(in Input, now time.Time) {
 	if in.Holder != nil && !in.Mine {
-		if released, ok := r.unseen[in.Key]; ok {
-			delete(r.unseen, in.Key)
-			r.sendWindow.observe(released, now, r.latency.slow())
+		if released, ok := s.unseen[in.Key]; ok {
+			delete(s.unseen, in.Key)
+			s.window.observe(released, now, s.group.latency.slow())
 		}
 	}
-	o := r.outgoing[in.Key]
+	o := s.outgoing[in.Key]
 	switch {
 	case o == nil || o.state != drained && o.state != offered || in.Revision <= o.offer.Revision:
 	case in.Mine:
 		o.state, o.offer.Revision, o.until = offered, in.Revision, now
 	default:
-		r.transferred = append(r.transferred, now.Sub(o.since))
-		r.endOffer(in.Key)
+		s.transferred = append(s.transferred, now.Sub(o.since))
+		s.endOffer(in.Key)
 	}
 }
 
-func (r *Rebalancer) endOffer(key string) {
-	delete(r.outgoing, key)
-	r.offers = slices.DeleteFunc(r.offers, func(offered string) bool { return offered == key })
+func (s *sender) endOffer(key string) {
+	delete(s.outgoing, key)
+	s.offers = slices.DeleteFunc(s.offers, func(offered string) bool { return offered == key })
+}
+
+// forget ends what a subscription that is no longer this instance's was to be released for.
+func (s *sender) forget(key string) {
+	delete(s.granted, key)
+	delete(s.unseen, key)
 }
 
 // reclaimed notes that what nobody accepted is free.
-func (r *Rebalancer) reclaimed(key string, now time.Time) {
-	if o := r.outgoing[key]; o != nil && o.state == reclaiming {
-		r.transferred = append(r.transferred, now.Sub(o.since))
-		delete(r.outgoing, key)
+func (s *sender) reclaimed(key string, now time.Time) {
+	if o := s.outgoing[key]; o != nil && o.state == reclaiming {
+		s.transferred = append(s.transferred, now.Sub(o.since))
+		delete(s.outgoing, key)
 	}
 }
