@@ -23,7 +23,7 @@ chaos: ## random faults on real processes for DURATION, then on several instance
 	$(GO) test -count=1 -timeout 0 -v -run '^Test(Instances)?Chaos$$' ./test/integration -chaos.duration=$(DURATION) $(CHAOS)
 
 build:
-	$(GO) build -trimpath -o bin/ ./cmd/...
+	$(GO) build -o bin/ ./cmd/...
 
 bench: build ## the figures of the README, on this machine
 	bin/subproxy-bench reregister --subscriptions 10000
