@@ -26,6 +26,8 @@ type NATS struct {
 	Context     string `yaml:"context" doc:"A context of the nats CLI. Excludes url and credentials."`
 	Credentials string `yaml:"credentials" format:"file" doc:"A .creds file."`
 	TLS         TLS    `yaml:"tls" doc:"Beyond what a tls:// URL brings by itself."`
+
+	ConnectTimeout time.Duration `yaml:"connect_timeout" default:"30s" min:"1s" max:"1h" doc:"How long the start waits for NATS and JetStream. What waiting can't mend, with any of the servers, ends it at once."`
 }
 
 // TLS names PEM files. Cert and Key go together.

@@ -45,7 +45,7 @@ func TestEnvironmentOverridesTheFile(t *testing.T) {
 
 func TestEmptyVariableEmptiesAText(t *testing.T) {
 	c := mustParse(t, "nats: {url: a}"+oneStore, map[string]string{"SUBPROXY_NATS_URL": "", "SUBPROXY_NATS_CONTEXT": "c"})
-	if c.NATS != (NATS{Context: "c"}) {
+	if c.NATS != (NATS{Context: "c", ConnectTimeout: 30 * time.Second}) {
 		t.Errorf("got %+v", c.NATS)
 	}
 }

@@ -101,7 +101,7 @@ func TestWhatIsEmptyIsLeftOut(t *testing.T) {
 }
 
 func TestContextTakesThePlaceOfTheDefaultURL(t *testing.T) {
-	if got := mustParse(t, "nats: {context: c}"+oneStore, nil).NATS; got != (NATS{Context: "c"}) {
+	if got := mustParse(t, "nats: {context: c}"+oneStore, nil).NATS; got != (NATS{Context: "c", ConnectTimeout: 30 * time.Second}) {
 		t.Errorf("got %+v", got)
 	}
 	if got := mustParse(t, "nats: {context: '', url: ' tls://a:1, b ,wss://[::1]:443'}"+oneStore, nil).NATS; got.URL != " tls://a:1, b ,wss://[::1]:443" {

@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/synadia-io/orbit.go/natscontext"
+
+	"github.com/exesdb/subproxy/pkg/backoff"
 )
 
 // DefaultURL is connected to where nothing else is configured.
@@ -41,17 +44,10 @@ type Options struct {
 }
 
 const (
-	// A server that came back is found within 200 ms, plus the time to connect; one that stays away costs
-	// five to ten refused connections a second. The jitter keeps many instances from coming back in the
-	// same instant.
-	reconnectWait   = 100 * time.Millisecond
-	reconnectJitter = 100 * time.Millisecond
 	// A server that hangs without closing its connections (SIGSTOP, a machine that lost its network) is
 	// given up when a third ping is due while two are unanswered: after 10 to 15 s.
 	pingInterval = 5 * time.Second
 	pingsMissed  = 2
-	// connectTimeout is for each server of the list.
-	connectTimeout = 2 * time.Second
 	// syncQueue is how many messages a synchronous subscription queues. Each batch of records that is read
 	// has one of its own, of at most 1,001 messages, and at the client's default of 65,536 (512 KiB) half
 	// of all that an instance allocates would be these queues. A feed whose handler is further behind than
@@ -68,13 +64,18 @@ type connection struct {
 // Connect connects, and returns when it is connected, has failed, or ctx has ended. The JetStream handle
 // has the context's domain or API prefix. Errors of connecting are *Error.
 func Connect(ctx context.Context, o Options) (*nats.Conn, jetstream.JetStream, error) {
+	return connect(ctx, o, dialTimeout)
+}
+
+// connect is Connect with the time that each server has to accept the connection.
+func connect(ctx context.Context, o Options, patience time.Duration) (*nats.Conn, jetstream.JetStream, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, &Error{Target: o.target(nil), Problem: err.Error(), Err: err}
 	}
 	dialed := make(chan connection, 1)
-	// nats.Connect takes no context. An attempt that nobody waits for any more ends by itself:
-	// connectTimeout bounds it.
-	go func() { dialed <- dial(o) }()
+	// nats.Connect takes no context. An attempt that nobody waits for any more ends by itself: patience
+	// bounds it.
+	go func() { dialed <- dial(o, patience) }()
 	select {
 	case c := <-dialed:
 		return c.nc, c.js, c.err
@@ -88,17 +89,79 @@ func Connect(ctx context.Context, o Options) (*nats.Conn, jetstream.JetStream, e
 	}
 }
 
-func dial(o Options) connection {
-	var servers []string
+// Await is Connect where the servers may not be there yet: it looks for them until ctx ends, and logs once
+// a second why there is no connection. It gives up at once if waiting mends it with none of the servers.
+func Await(ctx context.Context, o Options) (*nats.Conn, jetstream.JetStream, error) {
+	const again = time.Second
+	patience := dialTimeout
+	var last error
+	for {
+		began := time.Now()
+		nc, js, err := connect(ctx, o, patience)
+		var failed *Error
+		switch {
+		case err == nil:
+			return nc, js, nil
+		case ctx.Err() != nil && last != nil:
+			return nil, nil, last // which says more
+		case errors.As(err, &failed) && failed.Hopeless:
+			return nil, nil, err
+		}
+		last = err
+		if o.Logger != nil {
+			o.Logger.Warn("NATS is not reachable yet", "error", err)
+		}
+		if errors.Is(err, nats.ErrTimeout) {
+			patience = min(2*patience, dialLongest)
+		}
+		if backoff.Sleep(ctx, again-time.Since(began)) != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+// dial tries each server. Where none takes the connection, the error says why of each.
+func dial(o Options, patience time.Duration) connection {
+	servers, c := dialServers(o, nil, patience)
+	if c.nc != nil || len(servers) < 2 {
+		return c
+	}
+	// The client tells only how the last one failed, and takes them in any order.
+	failed := make([]error, len(servers))
+	var all sync.WaitGroup
+	for i := range servers {
+		all.Go(func() {
+			_, one := dialServers(o, servers[i:i+1], patience)
+			if failed[i] = one.err; one.nc != nil {
+				one.nc.Close()
+			}
+		})
+	}
+	all.Wait()
+	if there := slices.Index(failed, nil); there >= 0 { // since a moment ago
+		_, c = dialServers(o, slices.Concat(servers[there:], servers[:there]), patience)
+		return c
+	}
+	return connection{err: joinErrors(o.target(servers), failed)}
+}
+
+// dialServers tries these servers, or those of the options, until one takes the connection.
+func dialServers(o Options, only []string, patience time.Duration) (servers []string, c connection) {
+	d := newDialer(patience)
 	opts := append([]nats.Option{func(no *nats.Options) error {
 		if o.Context != "" && o.URL != "" {
 			no.Servers = splitURLs(o.URL)
 		}
+		if only != nil {
+			no.Servers, no.NoRandomize = only, true
+		}
 		servers = no.Servers
+		if d.proxied = no.CustomDialer != nil; !d.proxied {
+			no.CustomDialer, no.SkipHostLookup = d, true
+		}
 		return nil
-	}}, o.natsOptions()...)
+	}}, o.natsOptions(d)...)
 
-	var c connection
 	var settings natscontext.Settings
 	if o.usesContext() {
 		c.nc, settings, c.err = natscontext.Connect(o.Context, opts...)
@@ -106,13 +169,14 @@ func dial(o Options) connection {
 		c.nc, c.err = nats.Connect(o.url(), opts...)
 	}
 	if c.err != nil {
-		return connection{err: o.explain(servers, c.err)}
+		return servers, connection{err: o.explain(servers, c.err, d)}
 	}
+	d.found(servers, c.nc)
 	if c.js, c.err = jetStream(c.nc, settings); c.err != nil {
 		c.nc.Close()
-		return connection{err: o.explain(servers, c.err)}
+		return servers, connection{err: o.explain(servers, c.err, d)}
 	}
-	return c
+	return servers, c
 }
 
 func jetStream(nc *nats.Conn, s natscontext.Settings) (jetstream.JetStream, error) {
@@ -139,12 +203,12 @@ func splitURLs(urls string) []string {
 	return strings.FieldsFunc(urls, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
-func (o *Options) natsOptions() []nats.Option {
-	r := &reporter{o: *o}
+func (o *Options) natsOptions(d *dialer) []nats.Option {
+	r := &reporter{o: *o, dialer: d}
 	opts := []nats.Option{
-		nats.Name(o.Name), nats.Timeout(connectTimeout),
+		nats.Name(o.Name), nats.Timeout(handshakeLongest),
 		nats.PingInterval(pingInterval), nats.MaxPingsOutstanding(pingsMissed),
-		nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait), nats.ReconnectJitter(reconnectJitter, reconnectJitter),
+		nats.MaxReconnects(-1), nats.ReconnectToServer(d.next),
 		// Without this, a connection is closed for good when a server refuses it twice: credentials that
 		// expired are renewed in their file, which is read again at every attempt, and a server may be up
 		// before its accounts are.
@@ -171,59 +235,6 @@ func (o *Options) natsOptions() []nats.Option {
 		opts = append(opts, nats.TLSHandshakeFirst())
 	}
 	return opts
-}
-
-// reporter turns the connection's callbacks into those of Options.
-type reporter struct {
-	o Options
-	// refused is set when an outage's first refusal was reported. The others, five to ten a second, say the
-	// same.
-	refused atomic.Bool
-}
-
-func (r *reporter) reconnected(*nats.Conn) {
-	r.refused.Store(false)
-	if r.o.OnReconnect != nil {
-		r.o.OnReconnect()
-	}
-}
-
-func (r *reporter) disconnected(nc *nats.Conn, _ error) {
-	if r.o.OnDisconnect != nil && !nc.IsClosed() {
-		r.o.OnDisconnect()
-	}
-}
-
-func (r *reporter) failed(nc *nats.Conn, sub *nats.Subscription, err error) {
-	if isRefusal(err) {
-		if r.refused.CompareAndSwap(false, true) {
-			r.report(nc, sub, r.o.explain([]string{nc.ConnectedUrl()}, err))
-		}
-		return
-	}
-	r.report(nc, sub, Explain(err))
-}
-
-func (r *reporter) report(nc *nats.Conn, sub *nats.Subscription, err error) {
-	switch {
-	case r.o.OnError != nil:
-		r.o.OnError(nc, sub, err)
-	case r.o.Logger != nil:
-		subject := ""
-		if sub != nil {
-			subject = sub.Subject
-		}
-		r.o.Logger.Warn("NATS reported an error", "subject", subject, "error", err)
-	}
-}
-
-func isRefusal(err error) bool {
-	for _, refusal := range []error{nats.ErrAuthorization, nats.ErrAuthExpired, nats.ErrAuthRevoked, nats.ErrAccountAuthExpired} {
-		if errors.Is(err, refusal) {
-			return true
-		}
-	}
-	return false
 }
 
 // target says where to, without passwords and tokens.

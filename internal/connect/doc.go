@@ -5,5 +5,6 @@
 // And that an error names the setting to change, as it is called in the configuration and on the command
 // line.
 //
-// When to try again after a first connection failed is left to the caller.
+// A server that is not there yet, or that is lost, is looked for by a search, which tries configured servers
+// before those that others advertise, and backs off where log-ins are refused.
 package connect

@@ -10,7 +10,9 @@ import (
 	"net"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -48,7 +50,10 @@ type Error struct {
 	Target  string // where to, without passwords
 	Problem string // what happened
 	Advice  string // the setting to change; may be empty
-	Err     error  // the connection's
+	// Hopeless is set where waiting mends it with none of the servers.
+	Hopeless bool
+	Err      error // the connection's
+	patience time.Duration
 }
 
 // Error implements error.
@@ -93,9 +98,42 @@ func Explain(err error) error {
 	}
 }
 
-// explain is Explain for an error of connecting to these servers.
-func (o *Options) explain(servers []string, err error) error {
-	e := &Error{Target: o.target(servers), Problem: strings.TrimPrefix(err.Error(), "nats: "), Err: err}
+// joinErrors is the error of several servers: one, where all say the same.
+func joinErrors(target string, failed []error) error {
+	all := &Error{Target: target, Hopeless: true, Err: errors.Join(failed...)}
+	var problems, advice []string
+	for _, err := range failed {
+		var one *Error
+		if !errors.As(err, &one) {
+			one = &Error{Problem: err.Error()}
+		}
+		all.Hopeless = all.Hopeless && one.Hopeless
+		problems = append(problems, one.Problem)
+		if !slices.Contains(advice, one.Advice) && one.Advice != "" {
+			advice = append(advice, one.Advice)
+		}
+	}
+	all.Problem, all.Advice = problems[0], strings.Join(advice, "; ")
+	if len(slices.Compact(slices.Clone(problems))) > 1 {
+		for i, err := range failed {
+			var one *Error
+			if errors.As(err, &one) {
+				problems[i] = one.Target + ": " + problems[i]
+			}
+		}
+		all.Problem = strings.Join(problems, "; ")
+	}
+	return all
+}
+
+// explain is Explain for an error of connecting to these servers, which the dialer made; nil: it is not
+// known.
+func (o *Options) explain(servers []string, err error, d *dialer) error {
+	e := &Error{patience: dialTimeout, Target: o.target(servers), Problem: strings.TrimPrefix(err.Error(), "nats: "), Err: err}
+	if d != nil {
+		e.patience = d.patience
+		e.Hopeless = !d.tried() || isRefusal(err) && !d.waited() || isHopeless(err)
+	}
 	for _, diagnose := range []func(*Options, *Error) bool{diagnoseFile, diagnoseTLS, diagnoseRefusal, diagnoseNetwork} {
 		if diagnose(o, e) {
 			return e
@@ -106,6 +144,23 @@ func (o *Options) explain(servers []string, err error) error {
 		e.Advice = "check nats.context (--context); `nats context ls` lists them"
 	}
 	return e
+}
+
+// isHopeless reports whether waiting does not mend an error of connecting, besides refusals: the server is
+// not trusted, or what the configuration names can't be used. What the network says may pass, and so may
+// the end of a connection: a proxy that does TLS may be there before its server.
+func isHopeless(err error) bool {
+	var file *fs.PathError
+	var malformed *url.Error
+	var greeting tls.RecordHeaderError
+	var untrusted *tls.CertificateVerificationError
+	return errors.As(err, &file) || errors.As(err, &malformed) || errors.As(err, &greeting) || errors.As(err, &untrusted) ||
+		errors.Is(err, nats.ErrSecureConnWanted) || errors.Is(err, nats.ErrNkeysNotSupported) || isNoKey(err)
+}
+
+// isNoKey reports whether a file holds no key; the client's errors for that are of no type.
+func isNoKey(err error) bool {
+	return strings.Contains(err.Error(), "seed") || strings.Contains(err.Error(), "key pair")
 }
 
 func (o *Options) urlSetting() string {
@@ -130,7 +185,7 @@ func diagnoseNetwork(o *Options, e *Error) bool {
 		if !errors.Is(e.Err, nats.ErrTimeout) {
 			e.Err = fmt.Errorf("%w: %w", nats.ErrTimeout, e.Err)
 		}
-		e.Problem = "no answer within " + connectTimeout.String()
+		e.Problem = "no answer within " + e.patience.String()
 		e.Advice = "is a nats-server running there? Set " + o.urlSetting()
 		if !o.TLSHandshakeFirst {
 			e.Advice += "; one that waits for the TLS handshake needs nats.tls.handshake_first (--tlsfirst)"
@@ -151,7 +206,7 @@ func diagnoseRefusal(o *Options, e *Error) bool {
 		e.Advice = "the server does not accept this user: check nats.credentials (--creds), nats.context (--context), or the user in nats.url (--nats)"
 	case isRefusal(e.Err):
 		e.Advice = "renew what nats.credentials (--creds) or nats.context (--context) names"
-	case strings.Contains(e.Err.Error(), "seed"), strings.Contains(e.Err.Error(), "key pair"):
+	case isNoKey(e.Err):
 		e.Advice = "nats.credentials (--creds) is no credentials file"
 	default:
 		return false

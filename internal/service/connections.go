@@ -44,14 +44,14 @@ func (c *connections) open(ctx context.Context, cfg *config.Config, instance str
 	c.main, c.js, err = dial(ctx, cfg, connect.Options{
 		Name: name, Logger: c.log, OnReconnect: onReconnect,
 		OnDisconnect: func() { c.log.Warn("disconnected from NATS; reconnecting") }, OnError: c.mainError,
-	}, c.log)
+	})
 	if err != nil {
 		return err
 	}
-	if c.operators, _, err = dial(ctx, cfg, connect.Options{Name: name + " control", Logger: c.log, OnError: c.operatorsError}, c.log); err != nil {
+	if c.operators, _, err = dial(ctx, cfg, connect.Options{Name: name + " control", Logger: c.log, OnError: c.operatorsError}); err != nil {
 		return err
 	}
-	if c.sending, _, err = dial(ctx, cfg, connect.Options{Name: name + " sinks", Logger: c.log, OnError: c.sinkError}, c.log); err != nil {
+	if c.sending, _, err = dial(ctx, cfg, connect.Options{Name: name + " sinks", Logger: c.log, OnError: c.sinkError}); err != nil {
 		return err
 	}
 	c.publisher = sink.NewPublisher(c.sending)

@@ -31,7 +31,7 @@ type EmitterOptions struct {
 	Metrics *emitter.Metrics
 	// Beside is the instance in the same process, if any: its events don't go over NATS.
 	Beside *Service
-	// StartTimeout bounds how long to wait for NATS and JetStream at the start; default 30 s.
+	// StartTimeout bounds how long to wait for NATS and JetStream at the start; default nats.connect_timeout.
 	StartTimeout time.Duration
 }
 
@@ -51,9 +51,7 @@ func StartEmitter(ctx context.Context, o EmitterOptions) (_ *Emitter, err error)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	if o.StartTimeout == 0 {
-		o.StartTimeout = 30 * time.Second
-	}
+	o.StartTimeout = startTimeout(o.StartTimeout, o.Config)
 	host, _ := os.Hostname()
 	c := o.Config
 	e := &Emitter{owner: registration.Owner{Name: c.Instance.Name, ID: nuid.Next(), Host: host, PID: os.Getpid()}, ended: make(chan error, 1)}
@@ -70,7 +68,7 @@ func StartEmitter(ctx context.Context, o EmitterOptions) (_ *Emitter, err error)
 			hears.report(nc, err)
 			refused.report("", err, time.Now())
 		},
-	}, log)
+	})
 	if err != nil {
 		return nil, err
 	}

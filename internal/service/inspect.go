@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -97,22 +95,14 @@ func (i *inspection) server() (ok bool) {
 			return state, fmt.Errorf("JetStream is not enabled for this account: set jetstream in the server's configuration, or choose another user: %w", err)
 		case err != nil:
 			return state, err
-		case !recent(version):
-			return state, fmt.Errorf("nats-server %s lacks per-message TTLs: subproxy needs 2.11 or later", version)
+		}
+		if err := connect.CheckServer(i.nc); err != nil {
+			return state, err
 		}
 		i.limits = info.Limits
 		return state, nil
 	})
 	return ok
-}
-
-// recent reports whether the server has per-message TTLs. A version that can't be read is taken to have.
-func recent(version string) bool {
-	major, rest, _ := strings.Cut(version, ".")
-	minor, _, _ := strings.Cut(rest, ".")
-	a, err1 := strconv.Atoi(major)
-	b, err2 := strconv.Atoi(minor)
-	return err1 != nil || err2 != nil || a > 2 || a == 2 && b >= 11
 }
 
 func (i *inspection) buckets() {

@@ -25,7 +25,7 @@ type Options struct {
 	Metrics *instance.Metrics
 	// OnRegistered is the supervisor's (see supervisor.Options).
 	OnRegistered func(store string, cause registration.Cause, n int, at time.Time)
-	// StartTimeout bounds how long to wait for NATS and JetStream at the start; default 30 s.
+	// StartTimeout bounds how long to wait for NATS and JetStream at the start; default nats.connect_timeout.
 	StartTimeout time.Duration
 }
 

@@ -1,13 +1,12 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -17,7 +16,6 @@ import (
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/internal/instance"
-	"github.com/exesdb/subproxy/pkg/backoff"
 	"github.com/exesdb/subproxy/pkg/control"
 	"github.com/exesdb/subproxy/pkg/deadletter"
 	"github.com/exesdb/subproxy/pkg/kv"
@@ -41,9 +39,7 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 		s.metrics = NewMetrics(nil)
 	}
 	s.cfg.Store(o.Config)
-	if o.StartTimeout == 0 {
-		o.StartTimeout = 30 * time.Second
-	}
+	o.StartTimeout = startTimeout(o.StartTimeout, o.Config)
 	defer func() {
 		if err != nil {
 			s.giveUp()
@@ -141,18 +137,22 @@ func (s *Service) connect(ctx context.Context) error {
 }
 
 // dial connects to what the configuration says, waiting for a server that is not there yet.
-func dial(ctx context.Context, cfg *config.Config, o connect.Options, log *slog.Logger) (*nats.Conn, jetstream.JetStream, error) {
-	o = dialOptions(cfg, o)
-	for {
-		nc, js, err := connect.Connect(ctx, o)
-		if err == nil || !isTransient(err) {
-			return nc, js, err
-		}
-		log.Warn("NATS is not reachable yet", "error", err)
-		if backoff.Sleep(ctx, time.Second) != nil {
-			return nil, nil, err
-		}
+func dial(ctx context.Context, cfg *config.Config, o connect.Options) (*nats.Conn, jetstream.JetStream, error) {
+	nc, js, err := connect.Await(ctx, dialOptions(cfg, o))
+	if err != nil {
+		return nil, nil, err
 	}
+	if err := connect.CheckServer(nc); err != nil {
+		nc.Close()
+		return nil, nil, err
+	}
+	return nc, js, nil
+}
+
+// startTimeout is how long a start waits for NATS and JetStream: as it is told, or as is configured.
+func startTimeout(told time.Duration, c *config.Config) time.Duration {
+	const unlessConfigured = 30 * time.Second
+	return cmp.Or(told, c.NATS.ConnectTimeout, unlessConfigured)
 }
 
 // dialOptions are o with the server, the user and the certificates that the configuration names.
@@ -161,17 +161,6 @@ func dialOptions(cfg *config.Config, o connect.Options) connect.Options {
 	o.URL, o.Context, o.Credentials = c.URL, c.Context, c.Credentials
 	o.TLSCA, o.TLSCert, o.TLSKey, o.TLSHandshakeFirst = c.TLS.CA, c.TLS.Cert, c.TLS.Key, c.TLS.HandshakeFirst
 	return o
-}
-
-// isTransient reports whether waiting may help: nobody listens yet, or a server went away while it was
-// greeted. Wrong credentials don't mend themselves.
-func isTransient(err error) bool {
-	for _, passes := range []error{nats.ErrNoServers, nats.ErrTimeout, nats.ErrConnectionClosed, io.EOF, syscall.ECONNRESET, syscall.EPIPE} {
-		if errors.Is(err, passes) {
-			return true
-		}
-	}
-	return false
 }
 
 // open opens the buckets, and makes the instance.

@@ -2,13 +2,7 @@ package service
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io"
-	"net"
-	"os"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -22,20 +16,6 @@ import (
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/status"
 )
-
-func TestWhatMayPassAtTheStartIsWaitedFor(t *testing.T) {
-	reset := &net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)} // a server that was killed while it greeted
-	for _, err := range []error{nats.ErrNoServers, nats.ErrTimeout, io.EOF, reset} {
-		if !isTransient(fmt.Errorf("connect: %w", err)) {
-			t.Errorf("%v is not waited for", err)
-		}
-	}
-	for _, err := range []error{nats.ErrAuthorization, errors.New("x509: unknown authority")} {
-		if isTransient(err) {
-			t.Errorf("%v is waited for", err)
-		}
-	}
-}
 
 func startService(t *testing.T, name string) *Service {
 	t.Helper()
