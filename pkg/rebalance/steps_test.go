@@ -2,6 +2,7 @@ package rebalance
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -138,5 +139,75 @@ func TestWhatIsConfiguredAnewIsNotGivenUp(t *testing.T) {
 		if state, _ := r.StateOf(key); state != Still || len(fx.Offer)+len(fx.Reclaim) > 0 || r.Offered() > 0 {
 			t.Errorf("drained before it was configured anew: %v; state %d, %+v", drainedFirst, state, fx)
 		}
+	}
+}
+
+// second is a key that the other member may claim before this one does.
+func second(r *Rebalancer) string {
+	for i := 0; ; i++ {
+		key := fmt.Sprint(i)
+		if _, rank := r.group.members.Decide(key, nil); rank == 1 {
+			return key
+		}
+	}
+}
+
+// claimsAt steps at the time, and checks whether the key is claimed then.
+func claimsAt(t *testing.T, r *Rebalancer, at time.Time, key string, want bool) {
+	t.Helper()
+	if got := slices.Contains(r.Step(at).Claim, key); got != want {
+		t.Fatalf("claimed at %v: %v", at.Sub(time.Unix(1000, 0)), got)
+	}
+}
+
+func TestATurnWaitsWhileAMemberOfLowerRankIsClaiming(t *testing.T) {
+	for _, claims := range []bool{false, true} {
+		now := time.Unix(1000, 0)
+		r := sharing(now)
+		key := second(r)
+		r.Note(Input{Kind: StoodBy, Key: key}, now)
+		claimsAt(t, r, now.Add(Turn-time.Millisecond), key, false)
+		last := now
+		if claims { // of many that nobody holds this is one
+			last = now.Add(Turn / 2)
+			r.Note(Input{Kind: Seen, Key: "another", Revision: 7, Holder: &other, Taken: true}, last)
+		}
+		claimsAt(t, r, now.Add(Turn), key, !claims)
+		if claims {
+			claimsAt(t, r, last.Add(Turn), key, true)
+		}
+	}
+}
+
+func TestTurnsBeginAgainWhenMembersChange(t *testing.T) {
+	now := time.Unix(1000, 0)
+	r := sharing(now)
+	key, members := second(r), r.group.members
+	r.Note(Input{Kind: StoodBy, Key: key}, now)
+	changed := now.Add(Turn / 2)
+	r.Note(Input{Kind: MembersChanged, Members: members}, changed)
+	r.Note(Input{Kind: StoodBy, Key: key}, changed)
+	claimsAt(t, r, now.Add(Turn), key, false) // another may have come, which has its turn before
+	claimsAt(t, r, changed.Add(Turn), key, true)
+}
+
+// More is requested than may be on its way at once. Before the rest comes, it is no longer the other
+// member's to have.
+func TestAGrantIsCheckedAgainWhenThereIsRoomForIt(t *testing.T) {
+	now := time.Unix(1000, 0)
+	r, after := sharing(now, self.Name), sharing(now, other.Name).group.members
+	for i := range FirstWindow + 1 {
+		r.Note(Input{Kind: Requested, Key: fmt.Sprint(i), Holder: &other}, now)
+	}
+	fx := r.Step(now)
+	if len(fx.Release) != FirstWindow {
+		t.Fatalf("%d released", len(fx.Release))
+	}
+	r.Note(Input{Kind: MembersChanged, Members: after}, now)
+	for _, g := range fx.Release {
+		r.Note(Input{Kind: Kept, Key: g.Key}, now)
+	}
+	if fx := r.Step(now); len(fx.Release) > 0 {
+		t.Errorf("%+v is released for a member that drains", fx.Release)
 	}
 }
