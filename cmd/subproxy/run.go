@@ -240,7 +240,11 @@ func (f *runFlags) override(cfg *config.Config) {
 		cfg.NATS.Context = ""
 	}
 	set(&cfg.NATS.Context, n.context)
-	set(&cfg.NATS.Credentials, n.creds)
+	n.overrideUser(&cfg.NATS)
+	if n.domain != "" || n.apiPrefix != "" {
+		cfg.NATS.Domain, cfg.NATS.APIPrefix = n.domain, n.apiPrefix
+	}
+	set(&cfg.NATS.InboxPrefix, n.inboxPrefix)
 	set(&cfg.NATS.TLS.CA, n.tlsCA)
 	set(&cfg.NATS.TLS.Cert, n.tlsCert)
 	set(&cfg.NATS.TLS.Key, n.tlsKey)

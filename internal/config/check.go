@@ -31,8 +31,9 @@ func (k *checker) checkNATS(n *NATS) {
 	case n.URL == "" && !k.found.bad["nats.url"]:
 		k.found.report(k.found.near("nats.url"), "nats.url", "must not be empty without nats.context; write it like nats://127.0.0.1:4222")
 	}
-	if n.Context != "" && n.Credentials != "" {
-		k.found.report(k.found.near("nats.credentials"), "nats.credentials", "excluded by nats.context, which brings its own; remove one of the two, or make it empty")
+	k.checkUser(n)
+	if n.Domain != "" && n.APIPrefix != "" && !k.found.bad["nats.domain"] {
+		k.found.report(k.either("nats.api_prefix", "nats.domain"), "nats.api_prefix", "excluded by nats.domain, which stands for the prefix $JS.%s.API; remove one of the two, or make it empty", n.Domain)
 	}
 	certFailed, keyFailed := k.found.bad["nats.tls.cert"], k.found.bad["nats.tls.key"]
 	switch {
@@ -40,6 +41,33 @@ func (k *checker) checkNATS(n *NATS) {
 		k.found.report(k.found.near("nats.tls.cert"), "nats.tls.cert", "needs nats.tls.key; name both files or neither")
 	case n.TLS.Key != "" && n.TLS.Cert == "" && !certFailed:
 		k.found.report(k.found.near("nats.tls.key"), "nats.tls.key", "needs nats.tls.cert; name both files or neither")
+	}
+}
+
+// checkUser lets nobody connect as two users.
+func (k *checker) checkUser(n *NATS) {
+	const jwt, seed, user, password = "nats.user_jwt", "nats.user_seed", "nats.user", "nats.password"
+	first := ""
+	for _, one := range []struct{ path, value string }{
+		{"nats.credentials", n.Credentials}, {user, n.User}, {"nats.token", n.Token}, {"nats.nkey", n.NKey}, {jwt, n.UserJWT},
+	} {
+		switch {
+		case one.value == "" || k.found.bad[one.path]:
+		case n.Context != "":
+			k.found.report(k.found.near(one.path), one.path, "excluded by nats.context, which brings its own; remove one of the two, or make it empty")
+		case first != "":
+			k.found.report(k.found.near(one.path), one.path, "excluded by %s, which says already who connects; remove one of the two, or make it empty", first)
+		default:
+			first = one.path
+		}
+	}
+	switch {
+	case n.Password != "" && n.User == "" && !k.found.bad[user]:
+		k.found.report(k.found.near(password), password, "needs nats.user; write both or neither")
+	case n.UserJWT != "" && n.UserSeed == "" && !k.found.bad[seed]:
+		k.found.report(k.found.near(jwt), jwt, "needs nats.user_seed; name both files or neither")
+	case n.UserSeed != "" && n.UserJWT == "" && !k.found.bad[jwt]:
+		k.found.report(k.found.near(seed), seed, "needs nats.user_jwt; name both files or neither")
 	}
 }
 

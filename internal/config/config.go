@@ -25,9 +25,18 @@ type NATS struct {
 	URL         string `yaml:"url" default:"nats://127.0.0.1:4222" format:"servers" doc:"One or more server URLs, comma-separated."`
 	Context     string `yaml:"context" doc:"A context of the nats CLI. Excludes url and credentials."`
 	Credentials string `yaml:"credentials" format:"file" doc:"A .creds file."`
+	User        string `yaml:"user" doc:"A user name. Of credentials, user, token, nkey and user_jwt at most one is given."`
+	Password    string `yaml:"password" doc:"The user's. Better in the environment, SUBPROXY_NATS_PASSWORD, than in a file."`
+	Token       string `yaml:"token" doc:"A token in place of a user. Better in the environment, SUBPROXY_NATS_TOKEN."`
+	NKey        string `yaml:"nkey" format:"file" doc:"A file with the seed of a user's nkey."`
+	UserJWT     string `yaml:"user_jwt" format:"file" doc:"A file with a user's JWT. Goes with user_seed."`
+	UserSeed    string `yaml:"user_seed" format:"file" doc:"A file with the seed of the nkey in user_jwt. Goes with user_jwt."`
 	TLS         TLS    `yaml:"tls" doc:"Beyond what a tls:// URL brings by itself."`
 
 	ConnectTimeout time.Duration `yaml:"connect_timeout" default:"30s" min:"1s" max:"1h" doc:"How long the start waits for NATS and JetStream. What waiting can't mend, with any of the servers, ends it at once."`
+	Domain         string        `yaml:"domain" format:"token" doc:"The JetStream domain that holds the buckets and streams. Empty: the context's, or that of the server. Excludes api_prefix."`
+	APIPrefix      string        `yaml:"api_prefix" format:"subject" doc:"Where an imported JetStream answers, in place of $JS.API: writes to buckets go to <api_prefix>.$KV.>, which must be imported too. Empty: the context's. Excludes domain."`
+	InboxPrefix    string        `yaml:"inbox_prefix" format:"subject" doc:"What the subjects of answers begin with, in place of _INBOX. Empty: the context's."`
 }
 
 // TLS names PEM files. Cert and Key go together.

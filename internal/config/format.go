@@ -24,6 +24,7 @@ var formats = map[string]func(string) error{
 	"servers":  serverURLs,
 	"stream":   streamName,
 	"subject":  literalSubject,
+	"token":    oneToken,
 }
 
 // JetStream takes stream names of 255 bytes; a bucket's stream is called KV_ and its name.
@@ -57,6 +58,13 @@ func literalSubject(s string) error {
 		return fmt.Errorf("%s has a wildcard; write a literal subject, like app.events.greenhouse", quote(s))
 	case !event.ValidSubject(s), strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }):
 		return fmt.Errorf("%s is not a NATS subject; write tokens without white space, joined by single dots, like app.events.greenhouse", quote(s))
+	}
+	return nil
+}
+
+func oneToken(s string) error {
+	if err := literalSubject(s); err != nil || strings.Contains(s, ".") {
+		return fmt.Errorf("%s is no single token of a subject; write it without white space, dots and wildcards, like hub", quote(s))
 	}
 	return nil
 }

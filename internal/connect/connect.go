@@ -26,6 +26,15 @@ type Options struct {
 	Context     string // of the nats CLI, or an absolute file name
 	Credentials string // file; goes before the context's
 
+	User, Password    string // go before the context's
+	Token             string // goes before the context's
+	NKey              string // file of a seed; goes before the context's
+	UserJWT, UserSeed string // files; go before the context's
+
+	// Domain and APIPrefix say which JetStream is meant; one of them at most. Either goes before the context's.
+	Domain, APIPrefix string
+	InboxPrefix       string // goes before the context's
+
 	TLSCA, TLSCert, TLSKey string // files; go before the context's
 	TLSHandshakeFirst      bool   // before the server's greeting
 
@@ -172,6 +181,9 @@ func dialServers(o Options, only []string, patience time.Duration) (servers []st
 		return servers, connection{err: o.explain(servers, c.err, d)}
 	}
 	d.found(servers, c.nc)
+	if o.Domain != "" || o.APIPrefix != "" {
+		settings.JSDomain, settings.JSAPIPrefix = o.Domain, o.APIPrefix
+	}
 	if c.js, c.err = jetStream(c.nc, settings); c.err != nil {
 		c.nc.Close()
 		return servers, connection{err: o.explain(servers, c.err, d)}
@@ -222,8 +234,15 @@ func (o *Options) natsOptions(d *dialer) []nats.Option {
 		nats.SyncQueueLen(syncQueue),
 		nats.ReconnectHandler(r.reconnected), nats.DisconnectErrHandler(r.disconnected), nats.ErrorHandler(r.failed),
 	}
+	if o.namesUser() {
+		opts = append(opts, nobody)
+	}
 	if o.Credentials != "" {
 		opts = append(opts, nats.UserCredentials(o.Credentials))
+	}
+	opts = append(opts, o.user()...)
+	if o.InboxPrefix != "" {
+		opts = append(opts, nats.CustomInboxPrefix(o.InboxPrefix))
 	}
 	if o.TLSCA != "" {
 		opts = append(opts, nats.RootCAs(o.TLSCA))

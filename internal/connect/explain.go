@@ -198,7 +198,7 @@ func diagnoseNetwork(o *Options, e *Error) bool {
 
 func diagnoseRefusal(o *Options, e *Error) bool {
 	switch {
-	case errors.Is(e.Err, nats.ErrAuthorization) && o.Credentials == "" && !o.usesContext() && !strings.Contains(o.URL, "@"):
+	case errors.Is(e.Err, nats.ErrAuthorization) && !o.namesUser() && !o.usesContext() && !strings.Contains(o.URL, "@"):
 		e.Problem = "authorization violation"
 		e.Advice = "the server wants to know who connects: set nats.credentials (--creds) or nats.context (--context)"
 	case errors.Is(e.Err, nats.ErrAuthorization):

@@ -35,12 +35,8 @@ const inspectTimeout = 3 * time.Second
 // creates and changes nothing. The error is that it could not connect.
 func Inspect(ctx context.Context, c *config.Config) ([]Finding, error) {
 	i := inspection{ctx: ctx, cfg: c}
-	n := c.NATS
 	var err error
-	i.nc, i.js, err = connect.Connect(ctx, connect.Options{
-		URL: n.URL, Context: n.Context, Credentials: n.Credentials, TLSCA: n.TLS.CA, TLSCert: n.TLS.Cert, TLSKey: n.TLS.Key,
-		TLSHandshakeFirst: n.TLS.HandshakeFirst, Name: "subproxy check", Logger: slog.New(slog.DiscardHandler),
-	})
+	i.nc, i.js, err = connect.Connect(ctx, dialOptions(c, connect.Options{Name: "subproxy check", Logger: slog.New(slog.DiscardHandler)}))
 	if err != nil {
 		return nil, err
 	}

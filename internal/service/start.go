@@ -159,6 +159,8 @@ func startTimeout(told time.Duration, c *config.Config) time.Duration {
 func dialOptions(cfg *config.Config, o connect.Options) connect.Options {
 	c := cfg.NATS
 	o.URL, o.Context, o.Credentials = c.URL, c.Context, c.Credentials
+	o.User, o.Password, o.Token, o.NKey, o.UserJWT, o.UserSeed = c.User, c.Password, c.Token, c.NKey, c.UserJWT, c.UserSeed
+	o.Domain, o.APIPrefix, o.InboxPrefix = c.Domain, c.APIPrefix, c.InboxPrefix
 	o.TLSCA, o.TLSCert, o.TLSKey, o.TLSHandshakeFirst = c.TLS.CA, c.TLS.Cert, c.TLS.Key, c.TLS.HandshakeFirst
 	return o
 }

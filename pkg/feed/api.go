@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -41,18 +42,20 @@ type api struct {
 }
 
 func newAPI(js jetstream.JetStream, stream string) api {
-	opts := js.Options()
-	prefix := jetstream.DefaultAPIPrefix
-	switch {
+	return api{js: js, nc: js.Conn(), stream: stream, prefix: Prefix(js)}
+}
+
+// Prefix is what the subjects of all requests to that JetStream begin with: $JS.API., or what its domain or
+// API prefix has in place of it.
+func Prefix(js jetstream.JetStream) string {
+	switch opts := js.Options(); {
 	case opts.APIPrefix != "":
-		prefix = opts.APIPrefix
-		if prefix[len(prefix)-1] != '.' {
-			prefix += "."
-		}
+		return strings.TrimSuffix(opts.APIPrefix, ".") + "."
 	case opts.Domain != "":
-		prefix = "$JS." + opts.Domain + ".API."
+		return "$JS." + opts.Domain + ".API."
+	default:
+		return jetstream.DefaultAPIPrefix
 	}
-	return api{js: js, nc: js.Conn(), stream: stream, prefix: prefix}
 }
 
 func (a api) infoSubject() string { return a.prefix + "STREAM.INFO." + a.stream }

@@ -97,6 +97,7 @@ type Bucket struct {
 	kind    Kind
 	bucket  string
 	prefix  string // $KV.<bucket>.
+	written string // what the subjects of writes begin with: the prefix, in the domain that has the bucket
 	ackWait time.Duration
 	direct  feed.Direct
 	absent  bool // OpenExisting found none
@@ -118,6 +119,7 @@ func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Bucket, err
 		return nil, fmt.Errorf("open bucket %s: %w", cfg.Bucket, err)
 	}
 	b := &Bucket{js: pipelined, kind: cfg.Kind, bucket: cfg.Bucket, prefix: subjectPrefix + cfg.Bucket + ".", ackWait: cfg.AckWait}
+	b.written = mapped(js, b.prefix)
 	b.direct = feed.NewDirect(js, b.Stream())
 	if _, err := b.Ensure(ctx, cfg); err != nil {
 		return nil, err
@@ -150,6 +152,17 @@ func OpenExisting(ctx context.Context, js jetstream.JetStream, bucket string) (*
 		return nil, fmt.Errorf("open bucket %s: %w", bucket, err)
 	}
 	return b, nil
+}
+
+// mapped is a subject that a bucket listens on, as it is written from here. A server maps
+// $JS.<domain>.API.$KV.> to $KV.> of that domain, and an account that imports JetStream imports
+// <prefix>.$KV.> beside <prefix>.>: what the nats CLI and nats.go write to. $KV.> itself does not leave a
+// domain.
+func mapped(js jetstream.JetStream, subject string) string {
+	if prefix := feed.Prefix(js); prefix != jetstream.DefaultAPIPrefix {
+		return prefix + subject
+	}
+	return subject
 }
 
 // withWriteWindow makes a second handle on the same API prefix or domain, because how many writes may be in

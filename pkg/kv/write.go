@@ -74,7 +74,7 @@ func (b *Bucket) Put(ctx context.Context, writes []Write) []Result {
 }
 
 func (b *Bucket) message(w *Write) *nats.Msg {
-	m := &nats.Msg{Subject: b.prefix + w.Key, Data: w.Data, Header: nats.Header{
+	m := &nats.Msg{Subject: b.written + w.Key, Data: w.Data, Header: nats.Header{
 		jetstream.ExpectedLastSubjSeqHeader: {strconv.FormatUint(w.Revision, 10)},
 	}}
 	if w.TTL > 0 {

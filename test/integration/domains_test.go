@@ -1,0 +1,188 @@
+//go:build unix
+
+package integration
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/internal/config"
+	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/test/harness"
+)
+
+// startLeaf starts a hub and a leaf node in one account, each with a JetStream domain of its own, named so.
+// The remote is what the leaf's configuration has in leafnodes.remotes.
+func startLeaf(t *testing.T, remote server.RemoteLeafOpts) (hub, leaf *natsnode.Node) {
+	t.Helper()
+	port, err := natsnode.Reserve("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(port.Release)
+	node := func(domain string, configure func(*server.Options)) *natsnode.Node {
+		n, err := natsnode.Start(natsnode.Options{StoreDir: t.TempDir(), Name: domain, Configure: func(o *server.Options) {
+			o.JetStreamDomain = domain
+			configure(o)
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(n.Shutdown)
+		return n
+	}
+	hub = node("hub", func(o *server.Options) { o.LeafNode.Host, o.LeafNode.Port = "127.0.0.1", port.Number })
+	leaf = node("leaf", func(o *server.Options) {
+		r := remote
+		r.URLs = []*url.URL{{Scheme: "nats-leaf", Host: fmt.Sprintf("127.0.0.1:%d", port.Number)}}
+		o.LeafNode.Remotes, o.LeafNode.ReconnectInterval = []*server.RemoteLeafOpts{&r}, 50*time.Millisecond
+	})
+	for deadline := time.Now().Add(harness.Patience); leaf.Server().NumLeafNodes() == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the leaf node does not connect")
+		}
+	}
+	return hub, leaf
+}
+
+// TestJetStreamOfAnotherDomain connects to servers whose JetStream is not the one that is meant, and to one
+// whose own domain is named.
+func TestJetStreamOfAnotherDomain(t *testing.T) {
+	t.Parallel()
+	hub, leaf := startLeaf(t, server.RemoteLeafOpts{})
+	for name, c := range map[string]struct {
+		server *natsnode.Node
+		to     config.NATS
+	}{
+		"the server's own": {leaf, config.NATS{Domain: "leaf"}},
+		"the leaf's":       {hub, config.NATS{Domain: "leaf"}},
+		"by its prefix":    {hub, config.NATS{APIPrefix: "$JS.leaf.API", InboxPrefix: "_MINE"}},
+	} {
+		ok := t.Run(name, func(t *testing.T) {
+			c.to.URL = c.server.URL()
+			worksElsewhere(t, attach(t, c.to.URL), c.to)
+		})
+		if !ok {
+			return
+		}
+		_, js := harness.Connect(t, leaf.URL()).Connect()
+		for stream := range js.ListStreams(t.Context()).Info() {
+			if err := js.DeleteStream(t.Context(), stream.Config.Name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if info, err := hub.Server().Jsz(nil); err != nil || info.Streams > 0 {
+			t.Fatalf("%v, and the hub has streams: %+v", err, info)
+		}
+	}
+}
+
+// worksElsewhere goes through everything that subproxy does with JetStream: registry, sessions, a store's
+// stream and its emitter, checkpoints, every sink, parked events, and all commands.
+func worksElsewhere(t *testing.T, w *world, to config.NATS) {
+	t.Helper()
+	prefix := to.APIPrefix
+	if to.Domain != "" {
+		prefix = "$JS." + to.Domain + ".API"
+	}
+	js, err := jetstream.NewWithAPIPrefix(w.NC, prefix, jetstream.WithPublishAsyncMaxPending(1<<13))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "APP", Subjects: []string{"app.stored.>"}}); err != nil {
+		t.Fatal(err)
+	}
+	refused, err := w.NC.Subscribe("app.refuses", func(m *nats.Msg) { _ = m.Respond([]byte("-ERR no")) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = refused.Unsubscribe() }()
+	forward := func(name, sink, subject string) config.Subscription {
+		s := allEvents(name)
+		s.Forward = &config.Forward{Sink: sink, Subject: subject, Timeout: harness.Patience, MaxDeliver: 1}
+		return s
+	}
+	w.JS = js
+	g := groundOn(w, allEvents("all"), forward("stored", "stream", "app.stored.x"), forward("refused", "request", "app.refuses"))
+	g.config.NATS = to
+	g.start()
+	const events = 20
+	g.append(1, events)
+	g.awaitDelivered("all", events)
+	key := "s.by_stream.=24all."
+	stored := func(stream string, n uint64) bool {
+		s, err := js.Stream(t.Context(), stream)
+		return err == nil && s.CachedInfo().State.Msgs == n
+	}
+	w.Eventually("store, park and write checkpoints", func() bool {
+		return stored("APP", events) && stored("EXESDB_PARKED", events) && g.checkpoint(key+"all") == events
+	})
+	if resets := g.metric("feed_resets_total"); resets != 0 {
+		t.Errorf("%g feed resets", resets)
+	}
+	g.stop()
+	g.start()
+	g.append(events+1, 1)
+	g.awaitDelivered("all", events+1)
+	if to.Domain == "" {
+		return // the other two show as much, and take the time
+	}
+	commandsWork(t, to, events+1)
+	g.stop()
+	g.append(events+2, 5000) // which are read through a consumer
+	g.start()
+	g.awaitDelivered("all", events+5001)
+}
+
+// commandsWork runs every command as one that is given the same configuration, and looks at what each is
+// there for.
+func commandsWork(t *testing.T, to config.NATS, events int) {
+	t.Helper()
+	if testing.Short() {
+		return // a program has to be built
+	}
+	subproxy := builtSubproxy(t)
+	began := time.Now()
+	defer func() { t.Log(time.Since(began)) }()
+	flags := []string{"--nats", to.URL}
+	for flag, value := range map[string]string{"--js-domain": to.Domain, "--js-api-prefix": to.APIPrefix, "--inbox-prefix": to.InboxPrefix} {
+		if value != "" {
+			flags = append(flags, flag, value)
+		}
+	}
+	for _, c := range []struct{ args, says string }{
+		{"list", "healthy"},
+		{"status s all", "healthy"},
+		{"members", "yes"},
+		{"checkpoints list", fmt.Sprint(events)},
+		{"parked list s refused", "no"},
+		{"parked show 1", `{"n":1}`},
+		{"parked replay 2", "2"},
+		{"parked drop 3", "3"},
+		{"reregister s", "3 of 3"},
+		{"restart s all", "1 of 1"},
+		{"reset-term s", "s"},
+		{"publish --dry-run s o-1 created {}", ""},
+		{"checkpoints drop s.by_stream.=24all.nobody", "there is no checkpoint"},
+	} {
+		o := harness.Command(t, subproxy, append(strings.Fields(c.args), flags...)...)
+		if text := o.Stdout + o.Stderr; !strings.Contains(text, c.says) {
+			t.Errorf("subproxy %s: exit status %d, and it says nothing of %q: %s", c.args, o.Code, c.says, text)
+		}
+	}
+	file := harness.ConfigFile(t, fmt.Sprintf(`nats: {url: "%s", domain: "%s", api_prefix: "%s", inbox_prefix: "%s"}
+emitter: {enabled: true}
+stores: [{id: s, subscriptions: [{name: all, type: by_stream, selector: $all}]}]
+`, to.URL, to.Domain, to.APIPrefix, to.InboxPrefix))
+	o := harness.Command(t, subproxy, "check", "--connect", "--config", file)
+	if o.Code != 0 || strings.Contains(o.Stdout, "absent") {
+		t.Errorf("subproxy check --connect: exit status %d: %s%s", o.Code, o.Stdout, o.Stderr)
+	}
+}
