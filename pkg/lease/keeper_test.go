@@ -150,13 +150,16 @@ func TestBucketThatAnswersInTwoWaysIsNotAskedWithoutPause(t *testing.T) {
 	}
 }
 
-func TestFailureTellsThatTheBucketIsGone(t *testing.T) {
+func TestFailureTellsThatTheBucketIsGoneAndIsFollowedByAPause(t *testing.T) {
 	for err, gone := range map[error]bool{kv.ErrNoStream: true, kv.ErrNoAck: false} {
 		w, k := written(t)
 		var fx lease.Effects
 		got := k.keeper.Step(lease.Input{Kind: lease.Answered, Err: err}, w.Now, &fx)
 		if got != lease.Failed || fx.Ensure != gone || !errors.Is(fx.Failed, err) {
 			t.Errorf("%v: outcome %d, %+v", err, got, fx)
+		}
+		if k.keeper.Ready(w.Now, &fx) || fx.Read != "" || !fx.Next.After(w.Now) {
+			t.Errorf("%v: there is no pause: %+v", err, fx)
 		}
 	}
 }
@@ -206,5 +209,16 @@ func TestRecordThatVanishedIsWrittenAgainBeforeItsRenewal(t *testing.T) {
 		if w.Calm(0); w.Entries[key].Operation != kv.Put || w.Entries[key].Revision == 0 || !k.stands() {
 			t.Errorf("%s: %+v is there", name, w.Entries[key])
 		}
+	}
+}
+
+func TestEntryThatIsNotNewerIsIgnored(t *testing.T) {
+	w := leasetest.NewWorld(t, 1<<20)
+	k := keep(w, "x")
+	w.Calm(0)
+	var fx lease.Effects
+	marker := kv.Entry{Key: key, Operation: kv.Deleted, Revision: k.keeper.Revision}
+	if got := k.keeper.Step(lease.Input{Kind: lease.EntryHeard, Entry: marker}, w.Now, &fx); got != lease.Unchanged || !k.stands() {
+		t.Errorf("outcome %d, the keeper has %+v", got, k.keeper.Observation)
 	}
 }
