@@ -14,23 +14,8 @@ import (
 type Proxy struct {
 	subscription.Subscription
 
-	// What the bucket is known to hold for the key.
-	Known       bool                // something was seen or written for the key
-	Mine        bool                // the last record seen is this instance's, and its incarnation stands
-	Revision    uint64              // last revision seen or written, markers included
-	Incarnation uint64              // highest seen
-	Claim       uint64              // highest that this instance wrote, or tried to write over a record that it knew
-	Holder      *registration.Owner // who was seen to hold the subscription, while this instance does not; nil: nobody
-
-	// The attempt under way, or the last one.
-	Attempting bool
-	Cause      registration.Cause
-	CauseAt    time.Time
-	// again is a cause that came while an attempt was under way: one more follows it.
-	again      registration.Cause
-	againAt    *time.Time
-	late       *News       // the newest news of others that came while an attempt was under way
-	renewTo    uint64      // the next claim is of this incarnation at least
+	Record     Record
+	Attempt    Attempt
 	HandedOver *HandedOver // where its holder stopped, that handed it over; nil once it is registered, or where none did
 
 	Registered, Verified bool
@@ -38,7 +23,6 @@ type Proxy struct {
 	Stopped              bool
 	Started              bool
 	settled              bool // the first timer interval after a success is over
-	voided               bool // the bucket was found to be new while an attempt was under way
 	Hindered             bool // its events don't come, or don't move on; the loop knows why
 
 	Failures    int
@@ -50,15 +34,6 @@ type Proxy struct {
 	Refusal     string // why the sink takes no events; empty: it does
 	Latency     time.Duration
 	Next        time.Time // of the next attempt if nothing happens before; zero: none
-}
-
-// NextIncarnation is what an attempt made now would write: the same while this instance holds the record,
-// else one more than the highest seen.
-func (p *Proxy) NextIncarnation() uint64 {
-	if p.Mine {
-		return max(p.Incarnation, p.renewTo)
-	}
-	return max(p.Incarnation+1, p.renewTo)
 }
 
 // NewProxy is a subscription's proxy before its start.
@@ -77,7 +52,7 @@ func (p *Proxy) Step(in Input, now time.Time, s *Settings) Effects {
 	}
 	switch in.Kind {
 	case Start:
-		p.Started, p.Known = true, p.Known || in.Level
+		p.Started, p.Record.Known = true, p.Record.Known || in.Level
 		return p.attempt(registration.Initial, in.SeenAt)
 	case Event:
 		return p.event(in)
@@ -89,16 +64,16 @@ func (p *Proxy) Step(in Input, now time.Time, s *Settings) Effects {
 		return p.seen(in.News, now, s)
 	case Voided:
 		p.void()
-		p.voided = p.Attempting
+		p.Attempt.voided = p.Attempt.UnderWay
 		return p.mend(now, s)
 	case Restart:
 		if p.Standby {
 			return Effects{}
 		}
-		if in.HandedOver != nil && !p.Attempting { // else what is written first is of the run before
+		if in.HandedOver != nil && !p.Attempt.UnderWay { // else what is written first is of the run before
 			p.HandedOver = in.HandedOver
 		}
-		p.renewTo, p.settled = p.NextIncarnation()+1, false
+		p.Record.renewTo, p.settled = p.Record.NextIncarnation()+1, false
 		p.Breaker, p.Failures, p.LastError, p.Refusal = breaker.Breaker{}, 0, "", "" // the sink will tell anew
 		return p.event(Input{Cause: registration.Manual, SeenAt: in.SeenAt})
 	case Assigned:
@@ -114,7 +89,7 @@ func (p *Proxy) Step(in Input, now time.Time, s *Settings) Effects {
 		p.Hindered = in.Reason != ""
 		return p.delivering(s)
 	case Respelled:
-		p.renewTo = max(p.renewTo, in.News.Incarnation+1)
+		p.Record.renewTo = max(p.Record.renewTo, in.News.Incarnation+1)
 		return Effects{}
 	case Rescheduled:
 		if next := now.Add(backoff.Spread(s.NormalInterval, in.Jitter)); p.Failures == 0 && p.Next.After(next) {
@@ -123,9 +98,9 @@ func (p *Proxy) Step(in Input, now time.Time, s *Settings) Effects {
 		return Effects{}
 	case Stop:
 		p.Stopped, p.Next = true, time.Time{}
-		return Effects{Release: p.Registered && p.Mine && !p.Standby}
+		return Effects{Release: p.Registered && p.Record.Mine && !p.Standby}
 	default: // Retired
-		p.Stopped, p.Attempting, p.Next = true, false, time.Time{}
+		p.Stopped, p.Attempt.UnderWay, p.Next = true, false, time.Time{}
 		return p.standBy(&in.News.Owner)
 	}
 }
@@ -136,10 +111,10 @@ func (p *Proxy) event(in Input) Effects {
 	switch {
 	case p.Standby || !p.Started:
 		return Effects{}
-	case p.Attempting:
-		if p.again == "" {
+	case p.Attempt.UnderWay:
+		if p.Attempt.again == "" {
 			at := in.SeenAt
-			p.again, p.againAt = in.Cause, &at
+			p.Attempt.again, p.Attempt.againAt = in.Cause, &at
 		}
 		return Effects{}
 	default:
@@ -150,7 +125,7 @@ func (p *Proxy) event(in Input) Effects {
 
 // due is the timer: a retry after a failure, else the fallback for when nothing was heard.
 func (p *Proxy) due(now time.Time, s *Settings) Effects {
-	if p.Attempting || p.Standby || p.Next.IsZero() || now.Before(p.Next) {
+	if p.Attempt.UnderWay || p.Standby || p.Next.IsZero() || now.Before(p.Next) {
 		return Effects{}
 	}
 	if p.Failures > 0 {
@@ -169,42 +144,42 @@ func (p *Proxy) attempt(cause registration.Cause, seenAt time.Time) Effects {
 		p.Next = seenAt.Add(refusedWait)
 		return Effects{}
 	}
-	p.Attempting, p.Cause, p.CauseAt = true, cause, seenAt
+	p.Attempt.UnderWay, p.Attempt.Cause, p.Attempt.CauseAt = true, cause, seenAt
 	return Effects{Attempt: true}
 }
 
 func (p *Proxy) finish(in Input, now time.Time, s *Settings) Effects {
-	if !p.Attempting {
+	if !p.Attempt.UnderWay {
 		return Effects{}
 	}
-	p.Attempting = false
+	p.Attempt.UnderWay = false
 	o := in.Outcome
 	var fx Effects
 	switch {
 	case o.Superseded:
-		p.Known, p.Revision, p.Incarnation = true, o.Revision, max(p.Incarnation, o.Incarnation)
+		p.Record.Known, p.Record.Revision, p.Record.Incarnation = true, o.Revision, max(p.Record.Incarnation, o.Incarnation)
 		fx = p.standBy(&o.By)
 	case o.Err != nil:
 		fx = p.fail(o, now, s, in.Jitter)
 	default:
 		fx = p.succeed(o, now, s, in.Jitter)
 	}
-	if p.voided {
+	if p.Attempt.voided {
 		// Whatever the attempt knew was the old bucket's; the one that follows finds out.
-		p.voided = false
+		p.Attempt.voided = false
 		p.void()
 	}
-	if late := p.late; late != nil {
-		p.late = nil
+	if late := p.Attempt.late; late != nil {
+		p.Attempt.late = nil
 		if fx = fx.and(p.seen(*late, now, s)); fx.Attempt || p.Standby {
-			p.again = ""
+			p.Attempt.again = ""
 			return fx
 		}
 	}
-	if cause := p.again; cause != "" {
-		p.again = ""
+	if cause := p.Attempt.again; cause != "" {
+		p.Attempt.again = ""
 		p.Breaker.Probe()
-		fx.Attempt = p.attempt(cause, *p.againAt).Attempt
+		fx.Attempt = p.attempt(cause, *p.Attempt.againAt).Attempt
 	}
 	return fx
 }
@@ -212,21 +187,21 @@ func (p *Proxy) finish(in Input, now time.Time, s *Settings) Effects {
 // finishStopped is for the attempt that was under way when the proxy was stopped: what it has written, or
 // may have written, is released.
 func (p *Proxy) finishStopped(in Input) Effects {
-	if in.Kind != Finished || !p.Attempting {
+	if in.Kind != Finished || !p.Attempt.UnderWay {
 		return Effects{}
 	}
-	p.Attempting = false
+	p.Attempt.UnderWay = false
 	o := in.Outcome
 	if o.Superseded || p.Standby {
 		return Effects{}
 	}
-	p.Claim, p.Revision = max(p.Claim, o.Incarnation), max(p.Revision, o.Revision)
+	p.Record.Claim, p.Record.Revision = max(p.Record.Claim, o.Incarnation), max(p.Record.Revision, o.Revision)
 	return Effects{Release: true}
 }
 
 // void forgets what the bucket held.
 func (p *Proxy) void() {
-	p.Known, p.Revision, p.Claim, p.Registered, p.Verified, p.late = false, 0, 0, false, false, nil
+	p.Record.Known, p.Record.Revision, p.Record.Claim, p.Registered, p.Verified, p.Attempt.late = false, 0, 0, false, false, nil
 }
 
 func (p *Proxy) succeed(o Outcome, now time.Time, s *Settings, jitter float64) Effects {
@@ -234,7 +209,7 @@ func (p *Proxy) succeed(o Outcome, now time.Time, s *Settings, jitter float64) E
 	p.hold(o)
 	p.Verified = o.Verified
 	p.Failures, p.LastError, p.HandedOver = 0, "", nil
-	p.LastSuccess, p.Latency = o.At, o.At.Sub(p.CauseAt)
+	p.LastSuccess, p.Latency = o.At, o.At.Sub(p.Attempt.CauseAt)
 	interval := s.NormalInterval
 	if !p.settled {
 		interval = s.InitialInterval
@@ -274,8 +249,8 @@ func (p *Proxy) hold(o Outcome) {
 	if p.HeldSince.IsZero() {
 		p.HeldSince = o.At
 	}
-	p.Known, p.Mine, p.Registered = true, true, true
-	p.Revision, p.Incarnation, p.Claim = o.Revision, o.Incarnation, o.Incarnation
+	p.Record.Known, p.Record.Mine, p.Registered = true, true, true
+	p.Record.Revision, p.Record.Incarnation, p.Record.Claim = o.Revision, o.Incarnation, o.Incarnation
 }
 
 func (p *Proxy) fail(o Outcome, now time.Time, s *Settings, jitter float64) Effects {
@@ -287,8 +262,8 @@ func (p *Proxy) fail(o Outcome, now time.Time, s *Settings, jitter float64) Effe
 		p.hold(o)
 		p.Registered = !o.Missing
 	case o.Known:
-		p.raiseClaim(o.FoundIncarnation)
-		p.Known, p.Claim, p.Revision = true, max(p.Claim, o.Incarnation), o.Revision
+		p.Record.raiseClaim(o.FoundIncarnation)
+		p.Record.Known, p.Record.Claim, p.Record.Revision = true, max(p.Record.Claim, o.Incarnation), o.Revision
 		p.Registered = p.Registered && !o.Missing
 	}
 	wait := s.Breaker.Backoff(p.Failures, jitter)
@@ -309,57 +284,45 @@ func (p *Proxy) fail(o Outcome, now time.Time, s *Settings, jitter float64) Effe
 // hand.
 func (p *Proxy) seen(n News, now time.Time, s *Settings) Effects {
 	switch {
-	case n.Revision <= p.Revision:
+	case n.Revision <= p.Record.Revision:
 		return Effects{}
-	case p.Attempting && n.Mine:
+	case p.Attempt.UnderWay && n.Mine:
 		return Effects{} // the outcome will tell
-	case p.Attempting:
+	case p.Attempt.UnderWay:
 		// The attempt may write over it, or lose to it; only its outcome tells which came last.
-		p.late = &n
+		p.Attempt.late = &n
 		return Effects{}
 	}
-	// The first record seen is what was there when this instance came, and it is here to replace it. Later
-	// ones are the claims of others who are about, against this one's own; of two that are equal, the one
-	// in the bucket won.
-	superseded := p.Known && n.Readable && !n.Mine && (n.Incarnation > p.Claim || n.Incarnation == p.Claim && !p.Mine)
+	superseded := p.Record.supersededBy(&n)
 	if n.Readable && !n.Mine && !superseded {
-		p.raiseClaim(n.Incarnation)
+		p.Record.raiseClaim(n.Incarnation)
 	}
-	p.Known, p.Revision = true, n.Revision
-	p.Incarnation = max(p.Incarnation, n.Incarnation)
+	p.Record.Known, p.Record.Revision = true, n.Revision
+	p.Record.Incarnation = max(p.Record.Incarnation, n.Incarnation)
 	if n.Removed && n.Incarnation > 0 {
-		p.renewTo = max(p.renewTo, n.Incarnation+1) // it was released: whoever has it next is another incarnation
+		p.Record.renewTo = max(p.Record.renewTo, n.Incarnation+1) // it was released: whoever has it next is another incarnation
 	}
 	switch {
 	case !p.Started:
-		p.Mine, p.Holder = n.Mine, n.Holder()
+		p.Record.Mine, p.Record.Holder = n.Mine, n.Holder()
 		return Effects{}
 	case p.Standby && n.Readable && !n.Mine:
-		if p.Holder == nil || p.Holder.ID != n.Owner.ID {
-			p.Holder = n.Holder() // which tells about itself
+		if p.Record.Holder == nil || p.Record.Holder.ID != n.Owner.ID {
+			p.Record.Holder = n.Holder() // which tells about itself
 		}
 		return Effects{}
 	case superseded:
 		return p.standBy(n.Holder())
-	case !p.Mine && !p.Standby && n.Readable && !n.Mine:
+	case !p.Record.Mine && !p.Standby && n.Readable && !n.Mine:
 		return Effects{} // the attempt that is due will replace it
 	case p.Failures > 0 && !p.Standby && n.Mine:
 		// What a failed attempt wrote, after all. It is not verified, and the retry is due as it was: were
 		// it taken for lost, a bucket that acknowledges late would be written to all the more.
-		p.Mine, p.Registered, p.Incarnation = true, true, max(p.Incarnation, p.Claim)
+		p.Record.Mine, p.Registered, p.Record.Incarnation = true, true, max(p.Record.Incarnation, p.Record.Claim)
 		return Effects{Publish: Soon}
 	}
 	p.Registered, p.Verified = false, false
 	return p.mend(now, s)
-}
-
-// raiseClaim makes the next claim higher than another instance's equal one that is mended. Two that both
-// hold the record of an equal incarnation, as a purge of the bucket between their writes has it, would
-// write over each other for ever.
-func (p *Proxy) raiseClaim(incarnation uint64) {
-	if p.Mine && incarnation > 0 && incarnation == p.Claim {
-		p.renewTo = max(p.renewTo, incarnation+1)
-	}
 }
 
 // mend registers again what was deleted, expired, overwritten or voided. What another instance held is then
@@ -369,7 +332,7 @@ func (p *Proxy) mend(now time.Time, s *Settings) Effects {
 	case !p.Started:
 		return Effects{}
 	case p.Standby:
-		p.Holder = nil
+		p.Record.Holder = nil
 		return Effects{}
 	default:
 		return p.renew(registration.Lost, now, s)
@@ -390,32 +353,26 @@ func (p *Proxy) assigned(now time.Time, s *Settings) Effects {
 // acceptOffer claims what its holder offers to this instance. It is as if the record had been deleted, but
 // that it stands until this instance writes over it.
 func (p *Proxy) acceptOffer(n News, now time.Time, s *Settings) Effects {
-	if !p.Standby || p.Holder == nil || p.Holder.ID != n.Owner.ID || n.Revision < p.Revision {
+	if !p.Standby || p.Record.Holder == nil || p.Record.Holder.ID != n.Owner.ID || n.Revision < p.Record.Revision {
 		return Effects{} // it is another's since
 	}
-	p.Known, p.Revision, p.Holder = true, n.Revision, nil
-	p.Incarnation, p.renewTo = max(p.Incarnation, n.Incarnation), max(p.renewTo, n.Incarnation+1)
+	p.Record.Known, p.Record.Revision, p.Record.Holder = true, n.Revision, nil
+	p.Record.Incarnation, p.Record.renewTo = max(p.Record.Incarnation, n.Incarnation), max(p.Record.renewTo, n.Incarnation+1)
 	fx := p.assigned(now, s)
 	p.HandedOver = &HandedOver{n.Place, n.Revision}
 	return fx
 }
 
-// HandedOver is what the holder of a subscription says when it hands it over.
-type HandedOver struct {
-	At       registration.Position // where it stopped
-	Revision uint64                // of its record: where somebody wrote since, At says nothing
-}
-
 // unassigned leaves the subscription to another instance.
 func (p *Proxy) unassigned() Effects {
-	if p.Started && (p.Standby || p.Attempting) {
+	if p.Started && (p.Standby || p.Attempt.UnderWay) {
 		return Effects{}
 	}
-	holder := p.Holder
+	holder := p.Record.Holder
 	if p.Started {
 		holder = nil
 	}
-	held := p.Registered && p.Mine
+	held := p.Registered && p.Record.Mine
 	p.Started = true
 	fx := p.standBy(holder)
 	fx.Superseded, fx.Release = nil, held
@@ -440,9 +397,9 @@ func (p *Proxy) renew(cause registration.Cause, now time.Time, s *Settings) Effe
 
 // standBy leaves the subscription to its holder; nil: nobody.
 func (p *Proxy) standBy(holder *registration.Owner) Effects {
-	already := p.Standby && p.Holder != nil && holder != nil && *p.Holder == *holder
-	p.Standby, p.Mine, p.Registered, p.Verified, p.HandedOver = true, false, false, false, nil
-	p.Holder, p.HeldSince, p.Next, p.again = holder, time.Time{}, time.Time{}, ""
+	already := p.Standby && p.Record.Holder != nil && holder != nil && *p.Record.Holder == *holder
+	p.Standby, p.Record.Mine, p.Registered, p.Verified, p.HandedOver = true, false, false, false, nil
+	p.Record.Holder, p.HeldSince, p.Next, p.Attempt.again = holder, time.Time{}, time.Time{}, ""
 	p.Breaker, p.Failures, p.LastError, p.Refusal, p.Hindered = breaker.Breaker{}, 0, "", "", false
 	if already {
 		return Effects{}

@@ -48,16 +48,16 @@ func (m *machine) step(in Input) Effects {
 	was := m.p
 	open := m.p.Breaker.State() == breaker.Open
 	fx := m.p.Step(in, now, &m.settings)
-	if m.p.Standby && m.p.Holder == nil && !m.p.Stopped {
+	if m.p.Standby && m.p.Record.Holder == nil && !m.p.Stopped {
 		fx = fx.and(m.p.Step(Input{Kind: Assigned}, now, &m.settings))
 	}
 	if fx.Attempt {
 		switch {
-		case was.Attempting && in.Kind != Finished:
+		case was.Attempt.UnderWay && in.Kind != Finished:
 			m.t.Fatalf("a second attempt while one is under way, after %v", in.Kind)
 		case open && in.Kind == Due:
 			m.t.Fatalf("the timer made an attempt while the breaker was open")
-		case !m.p.Attempting:
+		case !m.p.Attempt.UnderWay:
 			m.t.Fatalf("an attempt was asked for that the proxy does not know of")
 		case m.p.Standby:
 			m.t.Fatalf("an attempt while standing by")
@@ -81,7 +81,7 @@ func (m *machine) finish(o Outcome) Effects {
 
 func (m *machine) succeed() Effects {
 	m.revision++
-	return m.finish(Outcome{Revision: m.revision, Incarnation: m.p.NextIncarnation(), Verified: true, Written: true})
+	return m.finish(Outcome{Revision: m.revision, Incarnation: m.p.Record.NextIncarnation(), Verified: true, Written: true})
 }
 
 func TestWhateverHappensTheRulesHold(t *testing.T) {
@@ -112,23 +112,23 @@ func TestWhateverHappensTheRulesHold(t *testing.T) {
 
 // event checks that an attempt is made at once, or right after the one under way.
 func (m *machine) event(cause registration.Cause) {
-	attempting, standby := m.p.Attempting, m.p.Standby
+	attempting, standby := m.p.Attempt.UnderWay, m.p.Standby
 	fx := m.step(Input{Kind: Event, Cause: cause})
 	switch {
 	case standby && fx.Attempt:
 		m.t.Fatal("an event made a proxy attempt that stands by")
 	case !standby && !attempting && !fx.Attempt:
 		m.t.Fatal("an event made no attempt at once")
-	case attempting && m.p.again == "" && !standby:
+	case attempting && m.p.Attempt.again == "" && !standby:
 		m.t.Fatal("an event during an attempt was forgotten")
 	}
 }
 
 func (m *machine) success() {
-	if !m.p.Attempting {
+	if !m.p.Attempt.UnderWay {
 		return
 	}
-	again := m.p.again
+	again := m.p.Attempt.again
 	fx := m.succeed()
 	m.kept = ""
 	if again != "" && !fx.Attempt && !m.p.Standby {
@@ -148,10 +148,10 @@ func (m *machine) success() {
 }
 
 func (m *machine) failure() {
-	if !m.p.Attempting {
+	if !m.p.Attempt.UnderWay {
 		return
 	}
-	again, failures := m.p.again, m.p.Failures
+	again, failures := m.p.Attempt.again, m.p.Failures
 	fx := m.finish(Outcome{Err: errTest})
 	if m.p.Standby {
 		return
@@ -173,11 +173,11 @@ func (m *machine) failure() {
 
 // untilDue checks progress: when the time comes, an attempt is made.
 func (m *machine) untilDue() {
-	if m.p.Attempting || m.p.Standby {
+	if m.p.Attempt.UnderWay || m.p.Standby {
 		return
 	}
 	m.wait(time.Until(m.p.Next))
-	if !m.p.Attempting {
+	if !m.p.Attempt.UnderWay {
 		m.t.Fatalf("no attempt when it was due; breaker %s", m.p.Breaker.State())
 	}
 }
@@ -194,7 +194,7 @@ func (m *machine) wait(d time.Duration) {
 // removed is a record deleted by hand, or released by its holder.
 func (m *machine) removed() {
 	m.revision++
-	attempting := m.p.Attempting
+	attempting := m.p.Attempt.UnderWay
 	fx := m.step(Input{Kind: Seen, News: News{Revision: m.revision, Removed: true}})
 	if !attempting && !fx.Attempt {
 		m.t.Fatal("a lost registration was not mended at once")
@@ -202,11 +202,11 @@ func (m *machine) removed() {
 }
 
 func (m *machine) restart() {
-	before, standby := m.p.NextIncarnation(), m.p.Standby
+	before, standby := m.p.Record.NextIncarnation(), m.p.Standby
 	m.kept = m.p.Health
 	m.step(Input{Kind: Restart})
-	if !standby && m.p.NextIncarnation() <= before {
-		m.t.Fatalf("restarted with incarnation %d, was %d", m.p.NextIncarnation(), before)
+	if !standby && m.p.Record.NextIncarnation() <= before {
+		m.t.Fatalf("restarted with incarnation %d, was %d", m.p.Record.NextIncarnation(), before)
 	}
 }
 
@@ -225,8 +225,8 @@ func (m *machine) reschedule(interval time.Duration) {
 // taken is another instance's record with a higher incarnation.
 func (m *machine) taken() {
 	m.revision++
-	attempting, known := m.p.Attempting, m.p.Known
-	m.step(Input{Kind: Seen, News: News{Revision: m.revision, Readable: true, Incarnation: m.p.NextIncarnation() + 1, Owner: registration.Owner{Name: "other", ID: "2"}}})
+	attempting, known := m.p.Attempt.UnderWay, m.p.Record.Known
+	m.step(Input{Kind: Seen, News: News{Revision: m.revision, Readable: true, Incarnation: m.p.Record.NextIncarnation() + 1, Owner: registration.Owner{Name: "other", ID: "2"}}})
 	if !attempting && known && !m.p.Standby {
 		m.t.Fatal("a superseded proxy does not stand by")
 	}
@@ -268,7 +268,7 @@ func TestLateNewsOfAnotherOwnerSupersedesAfterTheAttempt(t *testing.T) {
 		t.Fatal("stood by before the attempt's outcome was known")
 	}
 	fx := p.Step(Input{Kind: Finished, Outcome: Outcome{Revision: 8, Incarnation: 1, Verified: true, At: now}}, now, &s)
-	if !p.Standby || fx.Superseded == nil || fx.Attempt || p.Holder.ID != "b" {
+	if !p.Standby || fx.Superseded == nil || fx.Attempt || p.Record.Holder.ID != "b" {
 		t.Fatalf("after a later record of another owner: standby %v, effects %+v", p.Standby, fx)
 	}
 }
@@ -281,8 +281,8 @@ func TestAttemptThatWasSupersededByARecordThatIsGoneAgain(t *testing.T) {
 	p.Step(Input{Kind: Seen, News: News{Revision: 9, Removed: true}}, now, &s)
 	by := registration.Owner{Name: "b", ID: "b"}
 	fx := p.Step(Input{Kind: Finished, Outcome: Outcome{Superseded: true, Revision: 8, Incarnation: 1, By: by}}, now, &s)
-	if !p.Standby || p.Holder != nil || fx.Superseded == nil || *fx.Superseded != by {
-		t.Fatalf("holder %v, effects %+v; want it free, and to be told who had it", p.Holder, fx)
+	if !p.Standby || p.Record.Holder != nil || fx.Superseded == nil || *fx.Superseded != by {
+		t.Fatalf("holder %v, effects %+v; want it free, and to be told who had it", p.Record.Holder, fx)
 	}
 }
 
@@ -293,8 +293,8 @@ func TestOwnLateWriteByHandIsMended(t *testing.T) {
 	p.Step(Input{Kind: Start, SeenAt: now}, now, &s)
 	p.Step(Input{Kind: Finished, Outcome: Outcome{Revision: 8, Incarnation: 1, Verified: true, At: now}}, now, &s)
 	fx := p.Step(Input{Kind: Seen, News: News{Revision: 9, Mine: true, Readable: true, Incarnation: 1}}, now, &s)
-	if !fx.Attempt || p.Cause != registration.Lost || p.Revision != 9 {
-		t.Fatalf("a record of mine that I did not write: effects %+v, cause %s, revision %d", fx, p.Cause, p.Revision)
+	if !fx.Attempt || p.Attempt.Cause != registration.Lost || p.Record.Revision != 9 {
+		t.Fatalf("a record of mine that I did not write: effects %+v, cause %s, revision %d", fx, p.Attempt.Cause, p.Record.Revision)
 	}
 }
 
@@ -308,8 +308,8 @@ func TestTimerOnlySettingsWaitForTheTimer(t *testing.T) {
 	if fx := p.Step(Input{Kind: Seen, News: News{Revision: 9, Removed: true}}, now, &s); fx.Attempt || p.Registered {
 		t.Fatalf("with events off, a lost record: effects %+v, registered %v", fx, p.Registered)
 	}
-	if fx := p.Step(Input{Kind: Due}, p.Next, &s); !fx.Attempt || p.Cause != registration.Timer {
-		t.Fatalf("the timer: effects %+v, cause %s", fx, p.Cause)
+	if fx := p.Step(Input{Kind: Due}, p.Next, &s); !fx.Attempt || p.Attempt.Cause != registration.Timer {
+		t.Fatalf("the timer: effects %+v, cause %s", fx, p.Attempt.Cause)
 	}
 }
 
@@ -334,8 +334,8 @@ func TestStoppedProxyReleasesWhatItsLastAttemptWrote(t *testing.T) {
 		if fx := p.Step(in, now, &testSettings); fx.Release != c.released || fx.Attempt {
 			t.Errorf("%s: %+v", name, fx)
 		}
-		if c.released && (p.Revision != 7 || p.Claim != 3) {
-			t.Errorf("%s: released at revision %d with incarnation %d", name, p.Revision, p.Claim)
+		if c.released && (p.Record.Revision != 7 || p.Record.Claim != 3) {
+			t.Errorf("%s: released at revision %d with incarnation %d", name, p.Record.Revision, p.Record.Claim)
 		}
 		if fx := p.Step(in, now, &testSettings); fx.Release {
 			t.Errorf("%s: it is released twice", name)

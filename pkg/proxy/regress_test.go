@@ -22,10 +22,10 @@ func TestReleaseBehindALostRaceFreesTheKey(t *testing.T) {
 	p, s, now := begun(t)
 	p.Step(Input{Kind: Seen, News: News{Revision: 12, Removed: true}}, now, s)
 	fx := p.Step(Input{Kind: Finished, Outcome: Outcome{Superseded: true, Revision: 11, Incarnation: 4, By: registration.Owner{Name: "b", ID: "b"}}}, now, s)
-	if p.Standby && p.Holder == nil {
+	if p.Standby && p.Record.Holder == nil {
 		fx = p.Step(Input{Kind: Assigned}, now, s)
 	}
-	if !fx.Attempt || p.Standby || p.Cause != registration.Takeover {
+	if !fx.Attempt || p.Standby || p.Attempt.Cause != registration.Takeover {
 		t.Fatalf("the winner has released it, and nobody takes it: %+v, standby %v", fx, p.Standby)
 	}
 }
@@ -37,8 +37,8 @@ func TestNothingOfTheOldBucketSurvivesAVoidDuringAnAttempt(t *testing.T) {
 	} {
 		p, s, now := begun(t)
 		p.Step(Input{Kind: Voided}, now, s)
-		if fx := p.Step(Input{Kind: Finished, Outcome: o}, now, s); !fx.Attempt || p.Known || p.Revision != 0 || p.Registered {
-			t.Errorf("%s in the old bucket: %+v, revision %d, known %v, registered %v", name, fx, p.Revision, p.Known, p.Registered)
+		if fx := p.Step(Input{Kind: Finished, Outcome: o}, now, s); !fx.Attempt || p.Record.Known || p.Record.Revision != 0 || p.Registered {
+			t.Errorf("%s in the old bucket: %+v, revision %d, known %v, registered %v", name, fx, p.Record.Revision, p.Record.Known, p.Registered)
 		}
 		p.Step(Input{Kind: Finished, Outcome: Outcome{Revision: 3, Incarnation: 1, Verified: true, Written: true}}, now, s)
 		if fx := p.Step(Input{Kind: Seen, News: News{Revision: 4, Removed: true}}, now, s); !fx.Attempt {
@@ -51,8 +51,8 @@ func TestLateAcknowledgementIsNoReasonToHurry(t *testing.T) {
 	p, s, now := begun(t)
 	p.Step(Input{Kind: Finished, Outcome: Outcome{Err: errTest, Known: true, Incarnation: 3}}, now, s)
 	fx := p.Step(Input{Kind: Seen, News: News{Revision: 9, Mine: true, Readable: true}}, now, s)
-	if fx.Attempt || !p.Registered || p.Verified || p.Revision != 9 {
-		t.Fatalf("a write that came through late: %+v, registered %v, verified %v, revision %d", fx, p.Registered, p.Verified, p.Revision)
+	if fx.Attempt || !p.Registered || p.Verified || p.Record.Revision != 9 {
+		t.Fatalf("a write that came through late: %+v, registered %v, verified %v, revision %d", fx, p.Registered, p.Verified, p.Record.Revision)
 	}
 	if fx := p.Step(Input{Kind: Due}, p.Next, s); !fx.Attempt {
 		t.Fatal("the retry is not made")
@@ -62,8 +62,8 @@ func TestLateAcknowledgementIsNoReasonToHurry(t *testing.T) {
 func TestWrittenButUnverifiedRecordIsReleasedAtTheEnd(t *testing.T) {
 	p, s, now := begun(t)
 	p.Step(Input{Kind: Finished, Outcome: Outcome{Revision: 7, Incarnation: 1, Written: true, Err: errTest}}, now, s)
-	if fx := p.Step(Input{Kind: Stop}, now, s); !fx.Release || p.Revision != 7 {
-		t.Fatalf("%+v at %d", fx, p.Revision)
+	if fx := p.Step(Input{Kind: Stop}, now, s); !fx.Release || p.Record.Revision != 7 {
+		t.Fatalf("%+v at %d", fx, p.Record.Revision)
 	}
 }
 
@@ -100,8 +100,8 @@ func TestEqualClaimsAreOutbidOnce(t *testing.T) {
 		if c.in.Kind == Finished {
 			p.Step(Input{Kind: Event, Cause: registration.LeaderChanged}, now, s)
 		}
-		if p.Step(c.in, now, s); p.Standby || p.NextIncarnation() != 2 {
-			t.Errorf("%s: standby %t, the next incarnation is %d, want 2", c.name, p.Standby, p.NextIncarnation())
+		if p.Step(c.in, now, s); p.Standby || p.Record.NextIncarnation() != 2 {
+			t.Errorf("%s: standby %t, the next incarnation is %d, want 2", c.name, p.Standby, p.Record.NextIncarnation())
 		}
 	}
 }
@@ -128,7 +128,7 @@ func TestWhoMissedAnIncarnationGoesOnAfterIt(t *testing.T) {
 	p.Step(Input{Kind: Finished, Outcome: Outcome{Revision: 1, Incarnation: 1, Verified: true, Written: true, At: now}}, now, s)
 	// It was paused: another has superseded it and released it, and only the marker is left.
 	fx := p.Step(Input{Kind: Seen, News: News{Revision: 9, Removed: true, Incarnation: 2}}, now, s)
-	if next := p.NextIncarnation(); !fx.Attempt || next != 3 {
+	if next := p.Record.NextIncarnation(); !fx.Attempt || next != 3 {
 		t.Errorf("%+v, with incarnation %d; want 3", fx, next)
 	}
 }

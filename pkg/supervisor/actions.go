@@ -48,7 +48,7 @@ func (l *loop) actOn(a *action, it *managed, first bool, in proxy.Input, now tim
 	} else {
 		l.step(it, in, now)
 	}
-	if p := &it.proxy; p.Attempting || it.restarting || !p.Started && !p.Stopped {
+	if p := &it.proxy; p.Attempt.UnderWay || it.restarting || !p.Started && !p.Stopped {
 		a.waiting[it] = struct{}{}
 	} else {
 		it.asked = false
@@ -60,7 +60,7 @@ func (l *loop) begin(w work) { l.urgent = append(l.urgent, w) }
 
 // settle takes an item whose attempts have ended off the waiting lists.
 func (as *actions) settle(it *managed, now time.Time) {
-	if len(as.open) == 0 || (it.proxy.Attempting || it.restarting) && !it.removed {
+	if len(as.open) == 0 || (it.proxy.Attempt.UnderWay || it.restarting) && !it.removed {
 		return
 	}
 	for _, a := range as.open {

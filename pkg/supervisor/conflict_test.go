@@ -112,7 +112,7 @@ func (c *contender) step(in proxy.Input) {
 
 // claim takes what nobody holds.
 func (c *contender) claim() {
-	if c.proxy.Standby && c.proxy.Holder == nil {
+	if c.proxy.Standby && c.proxy.Record.Holder == nil {
 		c.step(proxy.Input{Kind: proxy.Assigned})
 	}
 }
@@ -125,8 +125,8 @@ func (c *contender) attempt() {
 	c.pending = false
 	p := c.proxy
 	a := registrar.Attempt{
-		Subscription: p.Subscription, Key: c.item.key, DeliverSubject: "d", Revision: p.Revision, Incarnation: p.NextIncarnation(),
-		Known: p.Known, Cause: p.Cause,
+		Subscription: p.Subscription, Key: c.item.key, DeliverSubject: "d", Revision: p.Record.Revision, Incarnation: p.Record.NextIncarnation(),
+		Known: p.Record.Known, Cause: p.Attempt.Cause,
 	}
 	results := c.dispatcher.registrar.Register(context.Background(), []registrar.Attempt{a}, testSettings.VerificationTimeout)
 	c.step(proxy.Input{Kind: proxy.Finished, Outcome: outcomeOf(&results[0])})
@@ -216,9 +216,9 @@ func TestOfAnyContendersExactlyOneHolds(t *testing.T) {
 			}
 			holders++
 			record, err := lastRecord(m)
-			if err != nil || record.Owner.ID != c.owner.ID || !c.proxy.Verified || c.proxy.Revision != m.last().Revision {
+			if err != nil || record.Owner.ID != c.owner.ID || !c.proxy.Verified || c.proxy.Record.Revision != m.last().Revision {
 				t.Fatalf("%s believes that it holds the subscription (verified %v, revision %d); the bucket has %+v, %v at %d",
-					c.owner.ID, c.proxy.Verified, c.proxy.Revision, record.Owner, err, m.last().Revision)
+					c.owner.ID, c.proxy.Verified, c.proxy.Record.Revision, record.Owner, err, m.last().Revision)
 			}
 		}
 		if started := anyStarted(all); started && holders != 1 {
@@ -249,7 +249,7 @@ func settle(t *rapid.T, m *memory, all []*contender) {
 		for _, c := range all {
 			c.follow(m, len(m.history))
 			c.claim()
-			if !c.pending && c.proxy.Started && !c.proxy.Standby && (c.proxy.Failures > 0 || !c.proxy.Verified) && !c.proxy.Attempting {
+			if !c.pending && c.proxy.Started && !c.proxy.Standby && (c.proxy.Failures > 0 || !c.proxy.Verified) && !c.proxy.Attempt.UnderWay {
 				c.step(proxy.Input{Kind: proxy.Event, Cause: registration.Reconnected}) // in place of waiting for the backoff
 			}
 			quiet = quiet && !c.pending

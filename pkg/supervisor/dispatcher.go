@@ -63,7 +63,7 @@ func newDispatcher(o *roster) *dispatcher {
 // nothing in hand. From is where its events came in; nil: nowhere.
 func (d *dispatcher) release(it *managed, from *delivery.Endpoint, offered bool, now time.Time) {
 	p := &it.proxy
-	w := kv.Write{Key: it.key, Revision: p.Revision, Incarnation: max(p.Incarnation, p.Claim), Term: d.inbox.fence.Term()}
+	w := kv.Write{Key: it.key, Revision: p.Record.Revision, Incarnation: max(p.Record.Incarnation, p.Record.Claim), Term: d.inbox.fence.Term()}
 	r, busy := release{Write: w, drained: it.busy, from: from, offered: offered}, it.busy
 	draining := !isClosed(busy)
 	if offered {

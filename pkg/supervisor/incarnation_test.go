@@ -54,7 +54,7 @@ func TestIncarnationsNeverGoBack(t *testing.T) {
 			"release": func(t *rapid.T) {
 				c := pick(t)
 				m.swallow = false // it is written again, and the release as well
-				if c.proxy.Registered && c.proxy.Mine {
+				if c.proxy.Registered && c.proxy.Record.Mine {
 					c.stop()
 				}
 			},

@@ -109,8 +109,8 @@ func (d *dispatcher) attempts(queue *[]*managed, most int) ([]*managed, []regist
 		items = append(items, it)
 		attempts = append(attempts, registrar.Attempt{
 			Subscription: p.Subscription, Key: it.key, DeliverSubject: prefix + strconv.FormatUint(it.number, 10),
-			Revision: p.Revision, Incarnation: p.NextIncarnation(), Known: p.Known,
-			HandedOver: (*registrar.HandedOver)(p.HandedOver), Cause: p.Cause, Term: term,
+			Revision: p.Record.Revision, Incarnation: p.Record.NextIncarnation(), Known: p.Record.Known,
+			HandedOver: (*registrar.HandedOver)(p.HandedOver), Cause: p.Attempt.Cause, Term: term,
 			OnWrite: onWrite(it.endpoint, p.HandedOver != nil),
 		})
 	}
@@ -220,11 +220,11 @@ func (d *dispatcher) count(it *managed, o *registrar.Result) {
 	case o.Err != nil:
 		outcome = "failed"
 	default:
-		took := o.At.Sub(it.proxy.CauseAt).Seconds()
-		d.metrics.Latency.WithLabelValues(string(it.proxy.Cause)).Observe(took)
-		if it.proxy.Cause == registration.Takeover {
+		took := o.At.Sub(it.proxy.Attempt.CauseAt).Seconds()
+		d.metrics.Latency.WithLabelValues(string(it.proxy.Attempt.Cause)).Observe(took)
+		if it.proxy.Attempt.Cause == registration.Takeover {
 			d.metrics.MoveSeconds.WithLabelValues("claim").Observe(took)
 		}
 	}
-	d.metrics.Attempts.WithLabelValues(string(it.proxy.Cause), outcome).Inc()
+	d.metrics.Attempts.WithLabelValues(string(it.proxy.Attempt.Cause), outcome).Inc()
 }

@@ -240,7 +240,7 @@ func (l *loop) step(it *managed, in proxy.Input, now time.Time) {
 	stoodBy := it.proxy.Standby
 	fx := it.proxy.Step(in, now, l.rules())
 	if fx.Attempt {
-		it.inEvent = isEvent(it.proxy.Cause)
+		it.inEvent = isEvent(it.proxy.Attempt.Cause)
 		if it.inEvent {
 			l.dispatcher.rounds++
 		}
@@ -270,7 +270,7 @@ func (l *loop) step(it *managed, in proxy.Input, now time.Time) {
 	case stoodBy:
 		l.transfers.Note(rebalance.Input{Kind: rebalance.Held, Key: it.key}, now)
 	}
-	if !it.proxy.Attempting {
+	if !it.proxy.Attempt.UnderWay {
 		l.due.schedule(it)
 	}
 }
@@ -292,7 +292,7 @@ func (l *loop) finish(r *result, now time.Time) {
 	}
 	l.dispatcher.count(it, r.Result)
 	l.transfers.Note(rebalance.Input{
-		Kind: rebalance.Registered, Key: it.key, Began: it.proxy.CauseAt, Took: r.At.Sub(it.proxy.CauseAt), Failed: r.Err != nil || r.Superseded,
+		Kind: rebalance.Registered, Key: it.key, Began: it.proxy.Attempt.CauseAt, Took: r.At.Sub(it.proxy.Attempt.CauseAt), Failed: r.Err != nil || r.Superseded,
 	}, now)
 	l.inbox.fence.Learn(r.Term, now)
 	if it.removed {
@@ -340,7 +340,7 @@ func (l *loop) seen(e *kv.Entry, now time.Time) {
 		l.inbox.fence.Learn(e.Term, now)
 	case e.Contains(l.matcher):
 		n.Mine, n.Readable = true, true
-		n.Incarnation, n.Owner = it.proxy.Incarnation, l.owner
+		n.Incarnation, n.Owner = it.proxy.Record.Incarnation, l.owner
 	default:
 		record, err := registration.Decode(e.Key, e.Data)
 		if err != nil {
@@ -353,7 +353,7 @@ func (l *loop) seen(e *kv.Entry, now time.Time) {
 	seen := rebalance.Input{Kind: rebalance.Seen, Key: it.key, Revision: n.Revision, Mine: n.Mine}
 	if n.Readable && !n.Mine {
 		p := &it.proxy
-		seen.Holder, seen.Taken = n.Holder(), p.Standby && (p.Holder == nil || p.Holder.ID != n.Owner.ID)
+		seen.Holder, seen.Taken = n.Holder(), p.Standby && (p.Record.Holder == nil || p.Record.Holder.ID != n.Owner.ID)
 	}
 	l.transfers.Note(seen, now)
 	l.step(it, proxy.Input{Kind: proxy.Seen, News: n}, now)
@@ -362,7 +362,7 @@ func (l *loop) seen(e *kv.Entry, now time.Time) {
 // trimmed voids what was last seen below the revision first. An attempt under way finds out by itself.
 func (l *loop) trimmed(first uint64) {
 	l.agenda.add(l.each(func(it *managed, now time.Time) {
-		if p := &it.proxy; p.Revision < first && (p.Registered || p.Standby) && !p.Attempting {
+		if p := &it.proxy; p.Record.Revision < first && (p.Registered || p.Standby) && !p.Attempt.UnderWay {
 			l.step(it, proxy.Input{Kind: proxy.Voided}, now)
 		}
 	}))

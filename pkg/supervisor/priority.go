@@ -16,7 +16,7 @@ func (d *dispatcher) admit(it *managed) {
 	switch {
 	case it.asked:
 		d.priority = append(d.priority, it)
-	case it.proxy.Cause == registration.Takeover:
+	case it.proxy.Attempt.Cause == registration.Takeover:
 		d.unheld = append(d.unheld, it)
 	default:
 		d.ready = append(d.ready, it)

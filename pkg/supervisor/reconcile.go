@@ -54,7 +54,7 @@ func (l *loop) add(s subscription.Subscription, started bool, now time.Time) {
 }
 
 func (l *loop) remove(it *managed, now time.Time) {
-	underWay := it.proxy.Attempting && !it.ready
+	underWay := it.proxy.Attempt.UnderWay && !it.ready
 	if it.ready && it.inEvent {
 		it.inEvent = false
 		l.dispatcher.rounds--
@@ -114,7 +114,7 @@ func (l *loop) beginAnew(it *managed, now time.Time) {
 	it.number = l.numbers.Add(1)
 	in := proxy.Input{Kind: proxy.Restart, SeenAt: now}
 	if from != nil {
-		in.HandedOver = &proxy.HandedOver{At: from.Position(), Revision: it.proxy.Revision}
+		in.HandedOver = &proxy.HandedOver{At: from.Position(), Revision: it.proxy.Record.Revision}
 		l.holder.open(it, in.HandedOver)
 	}
 	l.step(it, in, now)

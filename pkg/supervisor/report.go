@@ -204,9 +204,9 @@ func (r *reporter) status(it *managed, now time.Time) status.Status {
 		Envelope: status.NewEnvelope(status.StatusType, now),
 		Store:    p.Store, Name: p.Name, SubscriptionType: p.Type, Selector: p.Selector,
 		Health: p.Health, Breaker: p.Breaker.State(), Registered: p.Registered, Verified: p.Verified,
-		Verification: "on", ConsecutiveFailures: p.Failures, LastSuccess: instant(p.LastSuccess), LastCause: p.Cause,
-		LastError: r.trouble(it, now), LatencyMS: float64(p.Latency.Microseconds()) / 1000, Revision: p.Revision,
-		Incarnation: p.Incarnation, Owner: r.holder(p), ReportedBy: r.owner, NextAttemptAt: instant(next),
+		Verification: "on", ConsecutiveFailures: p.Failures, LastSuccess: instant(p.LastSuccess), LastCause: p.Attempt.Cause,
+		LastError: r.trouble(it, now), LatencyMS: float64(p.Latency.Microseconds()) / 1000, Revision: p.Record.Revision,
+		Incarnation: p.Record.Incarnation, Owner: r.holder(p), ReportedBy: r.owner, NextAttemptAt: instant(next),
 		HeldSince: instant(p.HeldSince), Moving: moving,
 	}
 	if !r.settings.Load().Verify {

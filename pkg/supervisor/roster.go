@@ -111,7 +111,7 @@ func (o *roster) spoken() bool {
 // noteStandby notes who holds the subscription of a proxy that stands by.
 func (o *roster) noteStandby(it *managed, now time.Time) {
 	if p := &it.proxy; p.Standby && !p.Stopped {
-		o.transfers.Note(rebalance.Input{Kind: rebalance.StoodBy, Key: it.key, Holder: p.Holder}, now)
+		o.transfers.Note(rebalance.Input{Kind: rebalance.StoodBy, Key: it.key, Holder: p.Record.Holder}, now)
 	}
 }
 
@@ -134,7 +134,7 @@ func (o *roster) moving(it *managed) (status.Moving, time.Time) {
 		return status.Asking, next
 	case p.Standby && state == rebalance.Waiting:
 		return status.Waiting, next
-	case p.Attempting && p.Cause == registration.Takeover && !p.Registered:
+	case p.Attempt.UnderWay && p.Attempt.Cause == registration.Takeover && !p.Registered:
 		return status.Claiming, p.Next
 	default:
 		return "", p.Next
@@ -143,7 +143,7 @@ func (o *roster) moving(it *managed) (status.Moving, time.Time) {
 
 // idle reports whether this instance has nothing to do with the subscription but to stand by.
 func (o *roster) idle(it *managed) bool {
-	if !it.proxy.Standby || it.proxy.Holder == nil {
+	if !it.proxy.Standby || it.proxy.Record.Holder == nil {
 		return false
 	}
 	moving, _ := o.moving(it)
@@ -153,8 +153,8 @@ func (o *roster) idle(it *managed) bool {
 // holder is who is known to hold the subscription; nobody where it is not registered.
 func (o *roster) holder(p *proxy.Proxy) registration.Owner {
 	if p.Standby || !p.Started {
-		if p.Holder != nil {
-			return *p.Holder
+		if p.Record.Holder != nil {
+			return *p.Record.Holder
 		}
 		return registration.Owner{}
 	}

@@ -52,7 +52,7 @@ func (l *loop) shareAnew(now time.Time) {
 // start begins with a proxy: it is registered, or it stands by where another instance should hold the
 // subscription.
 func (l *loop) start(it *managed, now time.Time) {
-	if !l.transfers.MayStart(it.key, it.proxy.Holder) {
+	if !l.transfers.MayStart(it.key, it.proxy.Record.Holder) {
 		l.step(it, proxy.Input{Kind: proxy.Unassigned}, now)
 		l.actions.settle(it, now)
 		return
@@ -65,7 +65,7 @@ func (l *loop) start(it *managed, now time.Time) {
 // at.
 func (it *managed) releasable() bool {
 	p := &it.proxy
-	return !it.removed && p.Registered && p.Failures == 0 && !p.Standby && !p.Attempting
+	return !it.removed && p.Registered && p.Failures == 0 && !p.Standby && !p.Attempt.UnderWay
 }
 
 // acceptOffers registers what another instance offers.
@@ -80,7 +80,7 @@ func (l *loop) acceptOffers(m *status.HandedOver) {
 		if !it.proxy.Standby {
 			l.metrics.Moves.WithLabelValues("claimed").Inc()
 		}
-		if it.proxy.Attempting {
+		if it.proxy.Attempt.UnderWay {
 			l.transfers.Note(rebalance.Input{Kind: rebalance.Accepted, Key: it.key}, now)
 		}
 	}))
