@@ -310,7 +310,7 @@ func TestElectionOfTheBucketAloneEndsNobody(t *testing.T) {
 	if err := nodes.WaitReady(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	const ttl = 500 * time.Millisecond
+	const ttl = time.Second
 	a, b, c := startProcess(t, nodes.URLs(), "a", ttl), startProcess(t, nodes.URLs(), "b", ttl), startProcess(t, nodes.URLs(), "c", ttl)
 	c.awaitMembers(t, a, b, c)
 	leader, err := nodes.StreamLeader(t.Context(), setup.JS, "KV_exesdb_cluster")
