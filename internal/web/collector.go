@@ -46,6 +46,7 @@ var (
 	feedDuplicateDesc = desc("feed_duplicates_total", "Messages that the feed dropped because it had them.")
 	feedGapsDesc      = desc("feed_gaps_total", "Gaps in the live feed.")
 	feedFilledDesc    = desc("feed_filled_total", "Messages read to fill gaps.")
+	feedForeignDesc   = desc("feed_foreign_total", "Messages of another bucket of the same name that were heard, and ignored.")
 	feedResetsDesc    = desc("feed_resets_total", "Times the bucket was found created anew or gone back.")
 	feedSeqDesc       = desc("feed_last_sequence", "Last sequence of the registry bucket handled.")
 	movingDesc        = desc("subscriptions_moving", "Subscriptions on their way from or to this instance.", "store")
@@ -62,7 +63,7 @@ var (
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		proxiesDesc, breakersDesc, registeredDesc, verifiedDesc, termDesc, connectedDesc, retiredDesc, feedReceivedDesc, feedDuplicateDesc,
-		feedGapsDesc, feedFilledDesc, feedResetsDesc, feedSeqDesc, subHealthDesc, subFailuresDesc, subLatencyDesc,
+		feedGapsDesc, feedFilledDesc, feedResetsDesc, feedForeignDesc, feedSeqDesc, subHealthDesc, subFailuresDesc, subLatencyDesc,
 		subLagDesc, subSeqDesc, refusingDesc, behindDesc, lagDesc, stalledDesc, troubleDesc, progressAgeDesc, queuedDesc, movingDesc, membersDesc, sessionDesc,
 	} {
 		ch <- d
@@ -90,6 +91,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter(feedGapsDesc, f.Gaps)
 	counter(feedFilledDesc, f.Filled)
 	counter(feedResetsDesc, f.Resets)
+	counter(feedForeignDesc, f.Foreign)
 	gauge(feedSeqDesc, float64(f.LastSeq))
 
 	// A loop that does not answer in this time is left out of this scrape.

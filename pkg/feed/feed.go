@@ -103,13 +103,14 @@ type Stats struct {
 	Filled     uint64 // messages read to close gaps; those of the first reading are not counted
 	Polls      uint64 // looks at the stream's end that were answered
 	Resets     uint64
+	Foreign    uint64 // live messages that another stream of the same name sent under the republish subject
 	LastSeq    uint64 // sequence of the last message taken
 	Mode       string // ModeRepublish or ModeOrdered; empty while the stream has not been seen
 }
 
 type counters struct {
-	received, duplicates, gaps, filled, polls, resets, last atomic.Uint64
-	mode                                                    atomic.Pointer[string]
+	received, duplicates, gaps, filled, polls, resets, foreign, last atomic.Uint64
+	mode                                                             atomic.Pointer[string]
 }
 
 // Feed follows one stream. Create it with New, then call Run once.
@@ -134,6 +135,7 @@ type Feed struct {
 	absent  bool      // the stream was not there when Run began
 	level   bool      // Level has been called since the start or the last reset
 	trouble trouble
+	guard   guard
 }
 
 // New checks cfg and returns a feed that is not running. It sends nothing.
@@ -192,6 +194,9 @@ func (f *Feed) Run(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 		case errors.Is(err, ErrRecreated) || errors.Is(err, ErrWentBack):
+			if errors.Is(err, ErrWentBack) && !f.cur.ordered {
+				f.guard.raise(time.Now())
+			}
 			f.reset(err)
 		case errors.Is(err, errReopen):
 			f.log.Info("stream configuration changed, following anew")
@@ -212,7 +217,7 @@ func (f *Feed) Stats() Stats {
 	s := Stats{
 		Received: f.counts.received.Load(), Duplicates: f.counts.duplicates.Load(), Gaps: f.counts.gaps.Load(),
 		Filled: f.counts.filled.Load(), Polls: f.counts.polls.Load(), Resets: f.counts.resets.Load(),
-		LastSeq: f.counts.last.Load(),
+		Foreign: f.counts.foreign.Load(), LastSeq: f.counts.last.Load(),
 	}
 	if mode := f.counts.mode.Load(); mode != nil {
 		s.Mode = *mode

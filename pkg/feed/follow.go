@@ -32,8 +32,9 @@ type follower struct {
 
 	poll      poll // the latest
 	nextPoll  time.Time
-	settling  bool // look once more after settleAfter
-	checkLast bool // compare the last message at the next opportunity
+	settling  bool    // look once more after settleAfter
+	checkLast bool    // compare the last message at the next opportunity
+	suspicion Witness // the live message that gave reason to
 	retryAt   time.Time
 	failures  int
 	levelAt   uint64
@@ -131,6 +132,10 @@ func (s *follower) hear(ctx context.Context, m Message) {
 	if s.back.Load() {
 		s.doubt()
 	}
+	if s.guard.isUp() && !s.cur.ordered {
+		s.hint(ctx, m.witness())
+		return
+	}
 	switch v := s.cur.hear(m.Sequence, m.Time); {
 	case (v == deliver || v == fill) && s.doubtful(): // it is read once the doubt is dispelled
 		s.cur.target = max(s.cur.target, m.Sequence)
@@ -140,7 +145,7 @@ func (s *follower) hear(ctx context.Context, m Message) {
 		s.gap(ctx)
 	case v == suspect:
 		s.doubt()
-		s.checkLast = true
+		s.checkLast, s.suspicion = true, m.witness()
 		s.lookSoon(0)
 		s.counts.duplicates.Add(1)
 	default:
@@ -150,6 +155,9 @@ func (s *follower) hear(ctx context.Context, m Message) {
 
 func (s *follower) deliver(m Message) {
 	s.cur.advance(m.Sequence, m.Time)
+	if s.guard.isUp() {
+		s.guard.note(m.witness())
+	}
 	s.counts.received.Add(1)
 	s.counts.last.Store(m.Sequence)
 	s.cfg.Handler.Message(m)
@@ -240,6 +248,10 @@ func (s *follower) look(ctx context.Context, r *report) error {
 	if !s.levelSet {
 		s.levelAt, s.levelSet = end.last, true
 	}
+	s.guard.lower(time.Now())
+	if s.guard.proven(end.last, s.poll.sent) {
+		s.foreign(time.Now())
+	}
 	v := s.cur.look(end, s.poll.sent, s.poll.last, time.Now())
 	if v == renamed {
 		if err := s.recognize(ctx, info); errors.Is(err, ErrRecreated) || errors.Is(err, ErrWentBack) {
@@ -266,6 +278,9 @@ func (s *follower) look(ctx context.Context, r *report) error {
 		s.checkLast = false
 		if err := s.compareLast(ctx); err != nil {
 			return err
+		}
+		if !s.checkLast {
+			s.clear(ctx)
 		}
 	}
 	if !s.checkLast {
@@ -308,6 +323,21 @@ func (s *follower) compareLast(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// clear is for what was suspected, where the stream is as it was: then the message that gave reason to is
+// another stream's, unless the leader has it.
+func (s *follower) clear(ctx context.Context) {
+	w := s.suspicion
+	if s.suspicion = (Witness{}); w.Sequence == 0 {
+		return
+	}
+	if m, ok, err := s.api.lookup(ctx)(w.Sequence, false); err == nil && !(ok && m.is(w)) {
+		s.guard.raise(time.Now())
+		if ok {
+			s.foreign(time.Now())
+		}
+	}
 }
 
 func (s *follower) reachLevel(seq uint64) {

@@ -3,8 +3,11 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -56,31 +59,22 @@ func startLeaf(t *testing.T, remote server.RemoteLeafOpts) (hub, leaf *natsnode.
 // whose own domain is named.
 func TestJetStreamOfAnotherDomain(t *testing.T) {
 	t.Parallel()
-	hub, leaf := startLeaf(t, server.RemoteLeafOpts{})
 	for name, c := range map[string]struct {
-		server *natsnode.Node
-		to     config.NATS
+		at string
+		to config.NATS
 	}{
-		"the server's own": {leaf, config.NATS{Domain: "leaf"}},
-		"the leaf's":       {hub, config.NATS{Domain: "leaf"}},
-		"by its prefix":    {hub, config.NATS{APIPrefix: "$JS.leaf.API", InboxPrefix: "_MINE"}},
+		"the server's own": {"leaf", config.NATS{Domain: "leaf"}},
+		"the leaf's":       {"hub", config.NATS{Domain: "leaf"}},
+		"by its prefix":    {"hub", config.NATS{APIPrefix: "$JS.leaf.API", InboxPrefix: "_MINE"}},
 	} {
-		ok := t.Run(name, func(t *testing.T) {
-			c.to.URL = c.server.URL()
+		t.Run(name, func(t *testing.T) {
+			hub, leaf := startLeaf(t, server.RemoteLeafOpts{})
+			c.to.URL = map[string]string{"hub": hub.URL(), "leaf": leaf.URL()}[c.at]
 			worksElsewhere(t, attach(t, c.to.URL), c.to)
-		})
-		if !ok {
-			return
-		}
-		_, js := harness.Connect(t, leaf.URL()).Connect()
-		for stream := range js.ListStreams(t.Context()).Info() {
-			if err := js.DeleteStream(t.Context(), stream.Config.Name); err != nil {
-				t.Fatal(err)
+			if info, err := hub.Server().Jsz(nil); err != nil || info.Streams > 0 {
+				t.Errorf("%v, and the hub has streams: %+v", err, info)
 			}
-		}
-		if info, err := hub.Server().Jsz(nil); err != nil || info.Streams > 0 {
-			t.Fatalf("%v, and the hub has streams: %+v", err, info)
-		}
+		})
 	}
 }
 
@@ -149,8 +143,6 @@ func commandsWork(t *testing.T, to config.NATS, events int) {
 		return // a program has to be built
 	}
 	subproxy := builtSubproxy(t)
-	began := time.Now()
-	defer func() { t.Log(time.Since(began)) }()
 	flags := []string{"--nats", to.URL}
 	for flag, value := range map[string]string{"--js-domain": to.Domain, "--js-api-prefix": to.APIPrefix, "--inbox-prefix": to.InboxPrefix} {
 		if value != "" {
@@ -184,5 +176,104 @@ stores: [{id: s, subscriptions: [{name: all, type: by_stream, selector: $all}]}]
 	o := harness.Command(t, subproxy, "check", "--connect", "--config", file)
 	if o.Code != 0 || strings.Contains(o.Stdout, "absent") {
 		t.Errorf("subproxy check --connect: exit status %d: %s%s", o.Code, o.Stdout, o.Stderr)
+	}
+}
+
+// sides are a hub and a leaf node in one account, with everything called the same, and an instance with an
+// emitter on each.
+func sides(t *testing.T, remote server.RemoteLeafOpts) (hub, leaf *ground) {
+	t.Helper()
+	h, l := startLeaf(t, remote)
+	side := func(n *natsnode.Node, name string) *ground {
+		refuse := allEvents("refused")
+		refuse.Forward = &config.Forward{Sink: "request", Subject: "app." + name, Timeout: harness.Patience, MaxDeliver: 1}
+		g := groundOn(attach(t, n.URL()), allEvents("all"), refuse)
+		g.config.Instance.Name, g.config.Stores[0].ID = name, name
+		if _, err := g.NC.Subscribe("app."+name, func(m *nats.Msg) { _ = m.Respond([]byte("-ERR no")) }); err != nil {
+			t.Fatal(err)
+		}
+		g.Level()
+		g.start()
+		return g
+	}
+	return side(h, "hub"), side(l, "leaf")
+}
+
+// exchange has events delivered on both sides, one after the other, for as long as many looks at a stream
+// take.
+func exchange(t *testing.T, sides ...*ground) {
+	t.Helper()
+	const rounds, events = 20, 5
+	for round := 1; round <= rounds; round++ {
+		for _, g := range sides {
+			store := g.config.Stores[0].ID
+			for i := range events {
+				if _, err := g.JS.Publish(t.Context(), "exesdb.events."+store+".o-1.created", fmt.Appendf(nil, `{"n":%d}`, i)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		for _, g := range sides {
+			subject := "exesdb.delivered." + g.config.Stores[0].ID + ".all"
+			g.Eventually(fmt.Sprintf("%d events on %s", round*events, subject), func() bool { return len(g.Heard(subject)) >= round*events })
+			if got := len(g.Heard(subject)); got != round*events {
+				t.Fatalf("%d events on %s, of %d", got, subject, round*events)
+			}
+		}
+		time.Sleep(200 * time.Millisecond) // twenty rounds are then some looks at each stream
+	}
+}
+
+// TestBothSidesOfALeafInOneAccount has what the other side's buckets and streams republish heard, and
+// ignored.
+func TestBothSidesOfALeafInOneAccount(t *testing.T) {
+	t.Parallel()
+	hub, leaf := sides(t, server.RemoteLeafOpts{})
+	exchange(t, hub, leaf)
+	const text = "messages of another stream of the same name"
+	for _, g := range []*ground{hub, leaf} {
+		// A bucket follower believes the first foreign message perhaps, and none after it.
+		if resets := g.logged("everything followed so far is void"); resets > 6 {
+			t.Errorf("%s: %d resets", g.config.Instance.Name, resets)
+		}
+		g.Eventually("it is said", func() bool { return g.logged(text) > 0 })
+		if n := g.logged(text); n > 6 {
+			t.Errorf("%s: it is said %d times", g.config.Instance.Name, n)
+		}
+	}
+}
+
+// TestLeafThatDeniesHearsNothing has the leaf configured as docs/operating.md says.
+func TestLeafThatDeniesHearsNothing(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(page), "```\nleafnodes {")
+	text, _, _ = strings.Cut(text, "```")
+	text = "leafnodes {" + text
+	file := filepath.Join(t.TempDir(), "leaf.conf")
+	harness.WriteFile(t, file, text)
+	o, err := server.ProcessConfigFile(file)
+	if err != nil {
+		t.Fatalf("%v in\n%s", err, text)
+	}
+	hub, leaf := sides(t, *o.LeafNode.Remotes[0])
+	exchange(t, hub, leaf)
+	for _, g := range []*ground{hub, leaf} {
+		for _, wrong := range []string{"everything followed so far is void", "messages of another stream", "went back"} {
+			if n := g.logged(wrong); n > 0 {
+				t.Errorf("%s: %q is logged %d times", g.config.Instance.Name, wrong, n)
+			}
+		}
+		parked, err := g.JS.Stream(t.Context(), "EXESDB_PARKED")
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := map[string]string{"hub": "leaf", "leaf": "hub"}[g.config.Instance.Name]
+		if _, err := parked.GetLastMsgForSubject(t.Context(), "exesdb.parked."+other+".refused"); !errors.Is(err, jetstream.ErrMsgNotFound) {
+			t.Errorf("%s has the other side's parked events: %v", g.config.Instance.Name, err)
+		}
 	}
 }
