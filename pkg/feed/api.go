@@ -1,6 +1,7 @@
 package feed
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,13 +12,16 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/pkg/link"
 )
 
 const (
-	// infoWait is how long to wait for a stream's info where nothing else can be done without it.
+	// infoWait is how long the leader may take for a stream's info where nothing else can be done without
+	// it. It and the others are time for whoever answers; the way there and back is added (link.Patience).
 	infoWait = time.Second
-	// leaderWait is how long to wait for one message from the leader; it is asked only when it has just
-	// been heard of.
+	// leaderWait is how long the leader may take for one message; it is asked only when it has just been
+	// heard of.
 	leaderWait = 250 * time.Millisecond
 )
 
@@ -37,12 +41,14 @@ var (
 type api struct {
 	js     jetstream.JetStream
 	nc     *nats.Conn
+	link   *link.Link
+	size   *messageSize
 	stream string
 	prefix string
 }
 
 func newAPI(js jetstream.JetStream, stream string) api {
-	return api{js: js, nc: js.Conn(), stream: stream, prefix: Prefix(js)}
+	return api{js: js, nc: js.Conn(), link: link.Of(js.Conn()), size: &messageSize{}, stream: stream, prefix: Prefix(js)}
 }
 
 // Prefix is what the subjects of all requests to that JetStream begin with: $JS.API., or what its domain or
@@ -62,9 +68,7 @@ func (a api) infoSubject() string { return a.prefix + "STREAM.INFO." + a.stream 
 
 // info asks for the stream's info, which only its leader answers.
 func (a api) info(ctx context.Context) (*jetstream.StreamInfo, error) {
-	ctx, cancel := context.WithTimeout(ctx, infoWait)
-	defer cancel()
-	m, err := a.nc.RequestWithContext(ctx, a.infoSubject(), nil)
+	m, err := a.link.Request(ctx, a.infoSubject(), nil, infoWait)
 	if err != nil {
 		return nil, fmt.Errorf("stream info %s: %w", a.stream, err)
 	}
@@ -103,18 +107,11 @@ type getRequest struct {
 
 // leaderGet returns the message at seq from the stream's leader; with next, the first one at or after seq.
 func (a api) leaderGet(ctx context.Context, seq uint64, next bool) (Message, error) {
-	ctx, cancel := context.WithTimeout(ctx, leaderWait)
-	defer cancel()
 	req := getRequest{Seq: seq}
 	if next {
 		req.NextFor = ">"
 	}
-	return a.askLeader(ctx, req)
-}
-
-// page reads up to batch messages, of maxBytes in all (0: as the server limits it), from sequence from on.
-func (a api) page(ctx context.Context, from uint64, batch, maxBytes int, wait time.Duration, each func(Message) bool) (more bool, err error) {
-	return a.pageOf(ctx, getRequest{Seq: from, Batch: batch, MaxBytes: maxBytes}, batch, wait, each)
+	return a.askLeader(ctx, req, leaderWait)
 }
 
 // lookup asks the leader.
@@ -145,65 +142,124 @@ func (a api) ends(ctx context.Context, info *jetstream.StreamInfo) (ends []Witne
 	return ends, nil
 }
 
-// pageOf reads what one direct get gives, at most room messages, and hands them to each until that returns
+// page reads what one direct get gives, at most room messages, and hands them to each until that returns
 // false. It reports whether the replica that answered has more. Every answer names the sequence before it
-// in the page, so one that was lost is noticed; wait bounds the time to each answer.
-func (a api) pageOf(ctx context.Context, req getRequest, room int, wait time.Duration, each func(Message) bool) (more bool, err error) {
+// in the page, so one that was lost is noticed; wait is what the replica may take for each of them.
+//
+// What is to arrive is within the budget of the connection, where the request says how many bytes it wants.
+// It may get fewer, but one message at the least.
+func (a api) page(ctx context.Context, req getRequest, room int, wait time.Duration, each func(Message) bool) (more bool, err error) {
+	grant := (*link.Grant)(nil)
+	if req.MaxBytes > 0 {
+		if grant, err = a.link.Take(ctx, a.size.of(room, req.MaxBytes)); err != nil {
+			return false, err
+		}
+		req.MaxBytes = grant.Bytes
+	}
+	arrived, more, err := a.readPage(ctx, req, room, wait, each)
+	if arrived.messages > 0 {
+		a.size.observe(arrived.bytes / arrived.messages)
+	}
+	switch {
+	case grant == nil:
+	case arrived.all:
+		grant.Arrived(arrived.bytes)
+	default:
+		grant.Abandon()
+	}
+	return more, err
+}
+
+// arrival is what has arrived of a page.
+type arrival struct {
+	messages, bytes int
+	all             bool
+}
+
+func (a api) readPage(ctx context.Context, req getRequest, room int, wait time.Duration, each func(Message) bool) (got arrival, more bool, err error) {
 	body, err := json.Marshal(req)
 	if err != nil {
-		return false, err
+		return got, false, err
 	}
 	answers := make(chan *nats.Msg, room+1) // all there can be, so none is dropped here
 	inbox := a.nc.NewInbox()
 	sub, err := a.nc.ChanSubscribe(inbox, answers)
 	if err != nil {
-		return false, fmt.Errorf("direct get %s: %w", a.stream, err)
+		return got, false, fmt.Errorf("direct get %s: %w", a.stream, err)
 	}
 	defer func() { _ = sub.Unsubscribe() }() // fails only if the connection is closed
 	if err := a.nc.PublishRequest(a.prefix+"DIRECT.GET."+a.stream, inbox, body); err != nil {
-		return false, fmt.Errorf("direct get %s: %w", a.stream, err)
+		return got, false, fmt.Errorf("direct get %s: %w", a.stream, err)
 	}
-	timer := time.NewTimer(wait)
+	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	var previous uint64
 	for {
-		var m *nats.Msg
-		var open bool
-		select {
-		case m, open = <-answers:
-		default:
-			timer.Reset(wait)
-			select {
-			case m, open = <-answers:
-			case <-timer.C:
-				return false, fmt.Errorf("%w: none for %s after %d of %s", errTruncated, wait, previous, a.stream)
-			case <-ctx.Done():
-				return false, ctx.Err()
-			}
+		m, err := a.receive(ctx, answers, timer, wait)
+		switch {
+		case errors.Is(err, errUnheard):
+			return got, false, fmt.Errorf("%w: none for %s after %d of %s", errTruncated, wait, previous, a.stream)
+		case err != nil:
+			return got, false, err
 		}
-		if !open {
-			return false, nats.ErrConnectionClosed
-		}
+		got.bytes += m.Size()
 		// A message may have been stored with a header Status and no data. An answer of the server's own
 		// has nothing of a stream.
 		if added(m.Header, jetstream.StreamHeader) == "" {
-			return a.pageEnd(m, previous)
+			more, err = a.pageEnd(m, previous)
+			got.all = true
+			return got, more, err
 		}
 		msg, ok := decode(m, a.stream)
 		if !ok || msg.Sequence < req.Seq {
-			return false, errOther
+			return got, false, errOther
 		}
 		if added(m.Header, "Nats-Num-Pending") == "" { // a server before 2.11 answers with one message, without more ado
-			return each(msg), nil
+			got.all = true
+			return got, each(msg), nil
 		}
 		if lastOf(m) != previous || msg.Sequence <= previous {
-			return false, errTruncated
+			return got, false, errTruncated
 		}
 		previous = msg.Sequence
+		got.messages++
 		if !each(msg) {
-			return true, nil
+			return got, true, nil
 		}
 	}
+}
+
+// errUnheard: nothing came for as long as whoever is to send it may take.
+var errUnheard = errors.New("nothing was heard")
+
+// receive waits for the next of the answers, for which whoever sends it may take that long. It gives up where
+// the server has answered a PING after that, and there is no answer still: until then one may be on its way,
+// behind others or large.
+func (a api) receive(ctx context.Context, answers <-chan *nats.Msg, timer *time.Timer, wait time.Duration) (m *nats.Msg, err error) {
+	var open bool
+	select {
+	case m, open = <-answers:
+	default:
+		timer.Reset(a.link.Patience(wait))
+		select {
+		case m, open = <-answers:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-timer.C:
+			if err := a.link.Settle(ctx); err != nil {
+				return nil, cmp.Or(ctx.Err(), err)
+			}
+			select {
+			case m, open = <-answers:
+			default:
+				return nil, errUnheard
+			}
+		}
+	}
+	if !open {
+		return nil, nats.ErrConnectionClosed
+	}
+	return m, nil
 }
 
 // pageEnd reads the server's own answer to a direct get, which ends it.

@@ -10,16 +10,20 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/exesdb/subproxy/pkg/link"
 )
 
 const (
 	// maxConsumers is how many of a reader's bulk readers have a consumer at once.
 	maxConsumers = 4
 	// consumerWait is how long a consumer may show nothing, though it has something, before direct get
-	// takes over; and how long to wait for one to be created.
+	// takes over; and how long one may take to be created. The way there and back is added.
 	consumerWait = 500 * time.Millisecond
 	// consumerAgain is how long no bulk reader makes another after one was refused or stood still.
 	consumerAgain = time.Minute
+	// maxRequests is how many pages a consumer is asked for ahead, where the way is long.
+	maxRequests = 16
 	// consumerPrefix begins the names of consumers, for whoever finds them.
 	consumerPrefix = "subproxy_catching_up_"
 )
@@ -56,7 +60,7 @@ func (b *BulkReader) Read(ctx context.Context, from uint64, batch, maxBytes int)
 	messages, err := b.consumer.read(ctx, from, batch, maxBytes)
 	if err != nil || b.consumer.over {
 		b.over = b.consumer.over
-		b.consumer.close()
+		b.consumer.abandon()
 		b.consumer = nil
 	}
 	if err != nil && ctx.Err() == nil {
@@ -119,23 +123,31 @@ func (l *consumerLimit) shun(until time.Time) {
 }
 
 // consumer is what serves a bulk reader. It is asked for two pages ahead, so the server does not wait for
-// whoever takes them.
+// whoever takes them, for more over a long way, and within the budget of the connection.
 type consumer struct {
 	*puller
 	reader    *Reader
 	released  sync.Once
-	delivered uint64 // the consumer's own count
-	last      uint64 // sequence in the stream
-	over      bool   // the stream has no more
+	delivered uint64    // the consumer's own count
+	last      uint64    // sequence in the stream
+	over      bool      // the stream has no more
+	requests  []request // that are not served yet, in order
+}
+
+// request is what a consumer is asked for at once. One is served after the other.
+type request struct {
+	left  int // messages
+	bytes int // that have come
+	grant *link.Grant
 }
 
 func (r *Reader) openConsumer(ctx context.Context, from uint64, batch int) (*consumer, error) {
 	if err := r.outlastsConsumers(ctx); err != nil { // which waits for infoWait at the most
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, consumerWait)
-	defer cancel()
-	p, err := openPuller(ctx, r.api, consumerPrefix, from, 2*batch+16)
+	ctx, end := r.api.link.Limit(ctx, consumerWait)
+	defer end()
+	p, err := openPuller(ctx, r.api, consumerPrefix, from, maxRequests*(batch+1)+16)
 	if err != nil {
 		return nil, err
 	}
@@ -158,19 +170,62 @@ func (c *consumer) close() {
 	c.released.Do(c.reader.consumers.release)
 }
 
+// abandon is for a consumer that is not read any more. What it was asked for may be on its way.
+func (c *consumer) abandon() {
+	c.close()
+	for _, r := range c.requests {
+		r.grant.Abandon()
+	}
+	c.requests = nil
+}
+
+// request asks for more: where nothing is asked for that is not there yet, once there is room for it in the
+// budget, else where there is.
+func (c *consumer) request(ctx context.Context, batch, maxBytes int) (err error) {
+	var grant *link.Grant
+	want := c.api.size.of(batch, maxBytes)
+	if len(c.requests) > 0 {
+		grant = c.api.link.TryTake(ctx, want)
+	} else if grant, err = c.api.link.Take(ctx, want); err != nil {
+		return err
+	}
+	if grant == nil {
+		return nil
+	}
+	c.requests = append(c.requests, request{left: batch, grant: grant})
+	return c.ask(batch, grant.Bytes, 0)
+}
+
+// served notes what came of the request that is served.
+func (c *consumer) served(messages, bytes int) {
+	if len(c.requests) == 0 {
+		return
+	}
+	r := &c.requests[0]
+	r.left, r.bytes = r.left-messages, r.bytes+bytes
+	if r.left <= 0 {
+		r.grant.Arrived(r.bytes)
+		c.requests = c.requests[1:]
+	}
+}
+
 // read returns up to batch messages. With an error there may be some as well, and the consumer is of no use
 // any more.
 func (c *consumer) read(ctx context.Context, from uint64, batch, maxBytes int) ([]Message, error) {
 	messages := make([]Message, 0, batch)
-	timer := time.NewTimer(consumerWait)
+	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	requests := min(2+int(c.api.link.RoundTrip()/farAway), maxRequests)
 	for size := 0; len(messages) < batch && size < maxBytes && !c.over; {
-		if c.asked <= batch {
-			if err := c.ask(batch, maxBytes, 0); err != nil {
+		if len(c.requests) < requests {
+			if err := c.request(ctx, batch, maxBytes); err != nil {
 				return messages, err
 			}
 		}
-		m, err := c.next(ctx, timer)
+		m, err := c.api.receive(ctx, c.answers, timer, consumerWait)
+		if errors.Is(err, errUnheard) {
+			err = fmt.Errorf("%w for %s", errStalled, consumerWait)
+		}
 		if err != nil {
 			return messages, err
 		}
@@ -184,32 +239,14 @@ func (c *consumer) read(ctx context.Context, from uint64, batch, maxBytes int) (
 		if err != nil {
 			return messages, err
 		}
+		c.api.size.observe(m.Size())
+		c.served(1, m.Size())
 		if msg.Sequence >= from {
 			messages = append(messages, msg)
 			size += len(msg.Data)
 		}
 	}
 	return messages, nil
-}
-
-func (c *consumer) next(ctx context.Context, timer *time.Timer) (m *nats.Msg, err error) {
-	open := true
-	select {
-	case m, open = <-c.answers:
-	default:
-		timer.Reset(consumerWait)
-		select {
-		case m, open = <-c.answers:
-		case <-timer.C:
-			return nil, fmt.Errorf("%w for %s", errStalled, consumerWait)
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-	if !open {
-		return nil, nats.ErrConnectionClosed
-	}
-	return m, nil
 }
 
 // status takes the end of a request: the next message is more than its bytes, or nobody read on for long.
@@ -220,6 +257,7 @@ func (c *consumer) status(m *nats.Msg, batch int) error {
 		return fmt.Errorf("%w: %s %s", errStalled, m.Header.Get("Status"), m.Header.Get("Description"))
 	}
 	c.asked -= left
+	c.served(left, 0)
 	return nil
 }
 

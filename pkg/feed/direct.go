@@ -26,8 +26,8 @@ type Direct struct {
 func NewDirect(js jetstream.JetStream, stream string) Direct { return Direct{newAPI(js, stream)} }
 
 const (
-	// directWait is how long to wait for each answer to a direct get; a caller who has less patience says
-	// so by context.
+	// directWait is how long whoever answers may take for each answer; a caller who has less patience says so
+	// by context.
 	directWait = 5 * time.Second
 	// leaderAtOnce is how many requests to a leader are under way together.
 	leaderAtOnce = 64
@@ -38,7 +38,7 @@ func (d Direct) Get(ctx context.Context, seq uint64) (Message, error) {
 	if seq == 0 {
 		return Message{}, errNothing
 	}
-	return d.api.askLeader(ctx, getRequest{Seq: seq})
+	return d.api.askLeader(ctx, getRequest{Seq: seq}, directWait)
 }
 
 // Next returns the first message at or after a sequence whose subject matches the filter (empty: any), as
@@ -47,18 +47,18 @@ func (d Direct) Next(ctx context.Context, seq uint64, filter string) (Message, e
 	if filter == "" {
 		filter = ">"
 	}
-	return d.api.askLeader(ctx, getRequest{Seq: max(seq, 1), NextFor: filter})
+	return d.api.askLeader(ctx, getRequest{Seq: max(seq, 1), NextFor: filter}, directWait)
 }
 
 // LeaderLast returns the last message of a subject, as the leader has it, or ErrNothing.
 func (d Direct) LeaderLast(ctx context.Context, subject string) (Message, error) {
-	return d.api.askLeader(ctx, getRequest{LastFor: subject})
+	return d.api.askLeader(ctx, getRequest{LastFor: subject}, directWait)
 }
 
 // Last returns the last message of a subject that a replica has. ErrNothing is the replica's word, or a
 // mirror's.
 func (d Direct) Last(ctx context.Context, subject string) (Message, error) {
-	m, err := d.api.nc.RequestWithContext(ctx, d.api.prefix+"DIRECT.GET."+d.api.stream+"."+subject, nil)
+	m, err := d.api.link.Request(ctx, d.api.prefix+"DIRECT.GET."+d.api.stream+"."+subject, nil, directWait)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders): // or a message that nats.go takes for that
 		return d.LeaderLast(ctx, subject)
@@ -81,7 +81,7 @@ func (d Direct) LastOf(ctx context.Context, subjects []string, found func(Messag
 		return nil
 	}
 	seen := make([]string, 0, len(subjects))
-	more, err := d.api.pageOf(ctx, getRequest{MultiLast: subjects}, len(subjects), directWait, func(m Message) bool {
+	more, err := d.api.page(ctx, getRequest{MultiLast: subjects}, len(subjects), directWait, func(m Message) bool {
 		seen = append(seen, m.Subject)
 		found(m)
 		return ctx.Err() == nil
@@ -133,7 +133,7 @@ func (d Direct) LeaderLastOf(ctx context.Context, subjects []string, found func(
 // is none is the leader's word (ErrNothing).
 func (d Direct) Page(ctx context.Context, from uint64, filter string, batch, maxBytes int) ([]Message, error) {
 	messages := make([]Message, 0, batch)
-	_, err := d.api.pageOf(ctx, getRequest{Seq: from, NextFor: filter, Batch: batch, MaxBytes: maxBytes}, batch, directWait, func(m Message) bool {
+	_, err := d.api.page(ctx, getRequest{Seq: from, NextFor: filter, Batch: batch, MaxBytes: maxBytes}, batch, directWait, func(m Message) bool {
 		messages = append(messages, m)
 		return ctx.Err() == nil
 	})
@@ -152,13 +152,13 @@ func (d Direct) Page(ctx context.Context, from uint64, filter string, batch, max
 	return append(messages, m), nil
 }
 
-// askLeader makes one request for one message.
-func (a api) askLeader(ctx context.Context, req getRequest) (Message, error) {
+// askLeader makes one request for one message, for which the leader may take that long.
+func (a api) askLeader(ctx context.Context, req getRequest, wait time.Duration) (Message, error) {
 	body, err := json.Marshal(req)
 	if err != nil {
 		return Message{}, err
 	}
-	m, err := a.nc.RequestWithContext(ctx, a.prefix+"STREAM.MSG.GET."+a.stream, body)
+	m, err := a.link.Request(ctx, a.prefix+"STREAM.MSG.GET."+a.stream, body, wait)
 	if err != nil {
 		return Message{}, fmt.Errorf("get a message of %s from the leader: %w", a.stream, err)
 	}

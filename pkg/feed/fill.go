@@ -10,7 +10,7 @@ import (
 )
 
 var (
-	answering = backoff.Backoff{First: 250 * time.Millisecond, Max: 4 * time.Second} // waits for an answer to a direct get
+	answering = backoff.Backoff{First: 250 * time.Millisecond, Max: 4 * time.Second} // what a replica may take for an answer to a direct get
 	refilling = backoff.Backoff{First: 20 * time.Millisecond, Max: time.Second}      // after a failed fill
 )
 
@@ -92,21 +92,27 @@ func (s *follower) read(ctx context.Context) error {
 	return nil
 }
 
+// pageBytes is what one page of a fill is asked for in bytes, at the most.
+const pageBytes = 4 << 20
+
 // readPage delivers the answers to one direct get. It stops before a message older than the stream, and
 // reports then that there is no more.
 func (s *follower) readPage(ctx context.Context) (more bool, err error) {
 	batch := int(min(uint64(s.cfg.batchSize), s.cur.target-s.cur.last))
 	wait := answering.After(s.failures + 1)
-	stale := false
-	more, err = s.api.page(ctx, s.cur.last+1, batch, 0, wait, func(m Message) bool {
-		if stale = s.cur.older(m.Time); stale {
-			return false
+	var page []Message // how fast it comes is measured, and that the handler takes long is no matter of the link
+	more, err = s.api.page(ctx, getRequest{Seq: s.cur.last + 1, Batch: batch, MaxBytes: pageBytes}, batch, wait, func(m Message) bool {
+		page = append(page, m)
+		return true
+	})
+	for _, m := range page {
+		if s.cur.older(m.Time) {
+			return false, err
+		}
+		if ctx.Err() != nil {
+			return false, ctx.Err()
 		}
 		s.deliver(m)
-		return ctx.Err() == nil
-	})
-	if ctx.Err() != nil {
-		return false, ctx.Err()
 	}
-	return more && !stale, err
+	return more, err
 }

@@ -26,14 +26,20 @@ type Reader struct {
 	keeps     bool // whatever is consumed
 	created   time.Time
 	consumers consumerLimit // of bulk readers
+	sparse    float64       // sequences there are for each message, about; at least 1
 }
 
 // NewReader makes a reader of the stream that the info is of. A stream that does not allow direct get is
 // read message by message from its leader, which is some twenty times slower.
 func NewReader(js jetstream.JetStream, info *jetstream.StreamInfo) *Reader {
-	return &Reader{
-		api: newAPI(js, info.Config.Name), direct: info.Config.AllowDirect, keeps: info.Config.Retention == jetstream.LimitsPolicy, created: info.Created,
+	r := &Reader{
+		api: newAPI(js, info.Config.Name), direct: info.Config.AllowDirect, keeps: info.Config.Retention == jetstream.LimitsPolicy, created: info.Created, sparse: 1,
 	}
+	if n := info.State.Msgs; n > 0 {
+		r.api.size.observe(int(info.State.Bytes / n))
+		r.sparse = max(1, float64(info.State.LastSeq-info.State.FirstSeq+1)/float64(n))
+	}
+	return r
 }
 
 // Read returns up to batch messages, and about maxBytes at the most, from the sequence on: at least one, or
@@ -42,7 +48,7 @@ func (r *Reader) Read(ctx context.Context, from uint64, batch, maxBytes int) ([]
 	var messages []Message
 	if r.direct {
 		messages = make([]Message, 0, batch)
-		_, err := r.api.page(ctx, from, batch, maxBytes, answering.First, func(m Message) bool {
+		_, err := r.api.page(ctx, getRequest{Seq: from, Batch: batch, MaxBytes: maxBytes}, batch, answering.First, func(m Message) bool {
 			messages = append(messages, m)
 			return ctx.Err() == nil
 		})
@@ -64,6 +70,9 @@ func (r *Reader) Read(ctx context.Context, from uint64, batch, maxBytes int) ([]
 	}
 	return append(messages, m), nil
 }
+
+// span is how many sequences so many messages have among them, about.
+func (r *Reader) span(messages int) uint64 { return uint64(float64(messages) * r.sparse) }
 
 // believed returns those of a page that are the stream's. Messages older than it may be of a deleted stream
 // of the same name, so the leader is asked for the last one of them: a page is of one copy, and with that

@@ -1,6 +1,7 @@
 package feed
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -79,7 +80,7 @@ type ordered struct {
 
 const (
 	// orderedBatch and orderedBytes are what is asked for at once, and twice max_payload where that is
-	// more: no message is larger.
+	// more: no message is larger. Over a thin link it is less.
 	orderedBatch = 500
 	orderedBytes = 8 << 20
 	// orderedBeat is how often an idle consumer says that it lives, and orderedSilence how long it may say
@@ -93,7 +94,7 @@ const (
 var errSilent = fmt.Errorf("nothing was heard of the consumer for %s", orderedSilence)
 
 func openOrdered(ctx context.Context, a api, from uint64) (*ordered, error) {
-	create, done := context.WithTimeout(ctx, infoWait)
+	create, done := a.link.Limit(ctx, infoWait)
 	defer done()
 	// Room for all that two requests give while nobody looks: messages, and what is said until they expire.
 	p, err := openPuller(create, a, orderedPrefix, from, 2*orderedBatch+64)
@@ -106,7 +107,8 @@ func openOrdered(ctx context.Context, a api, from uint64) (*ordered, error) {
 func (o *ordered) next(ctx context.Context) (Message, error) {
 	for {
 		if o.asked <= orderedBatch {
-			if err := o.ask(orderedBatch, max(orderedBytes, 2*int(o.api.nc.MaxPayload())), orderedBeat); err != nil {
+			bytes := max(min(orderedBytes, o.api.link.Carries()/2), 2*int(o.api.nc.MaxPayload()))
+			if err := o.ask(orderedBatch, bytes, orderedBeat); err != nil {
 				return Message{}, err
 			}
 		}
@@ -123,7 +125,8 @@ func (o *ordered) next(ctx context.Context) (Message, error) {
 	}
 }
 
-// receive waits for the next answer. What came while nobody looked counts as heard of now.
+// receive waits for the next answer. What came while nobody looked counts as heard of now, and what may be on
+// its way is waited for.
 func (o *ordered) receive(ctx context.Context) (m *nats.Msg, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -132,11 +135,18 @@ func (o *ordered) receive(ctx context.Context) (m *nats.Msg, err error) {
 	select {
 	case m, open = <-o.answers:
 	default:
-		o.timer.Reset(orderedSilence - time.Since(o.heard))
+		o.timer.Reset(o.api.link.Patience(orderedSilence) - time.Since(o.heard))
 		select {
 		case m, open = <-o.answers:
 		case <-o.timer.C:
-			return nil, errSilent
+			if err := o.api.link.Settle(ctx); err != nil {
+				return nil, cmp.Or(ctx.Err(), err)
+			}
+			select {
+			case m, open = <-o.answers:
+			default:
+				return nil, errSilent
+			}
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/pkg/feed"
+	"github.com/exesdb/subproxy/pkg/link"
 )
 
 // Names that the contract fixes.
@@ -73,7 +74,7 @@ type Config struct {
 	Bucket   string        // default the kind's
 	Replicas int           // 1, 3 or 5; default 1
 	Memory   bool          // memory storage in place of file
-	AckWait  time.Duration // how long a write waits for its acknowledgement; default 2 s
+	AckWait  time.Duration // how long JetStream may take to acknowledge a write; default 2 s
 	Records  int           // how many records it is to have room for at the least
 	OnlyRead bool          // nothing is written here: whoever writes proves that a new bucket can be
 	Logger   *slog.Logger  // told where a bucket has to be made twice; nil: nobody
@@ -94,13 +95,15 @@ func (c *Config) fill() {
 // Bucket is an open bucket. It is safe for concurrent use.
 type Bucket struct {
 	js      jetstream.JetStream
+	link    *link.Link
 	kind    Kind
 	bucket  string
 	prefix  string // $KV.<bucket>.
 	written string // what the subjects of writes begin with: the prefix, in the domain that has the bucket
 	ackWait time.Duration
 	direct  feed.Direct
-	absent  bool // OpenExisting found none
+	patient atomic.Pointer[writer] // writes, where the link is slow; nil: js does
+	absent  bool                   // OpenExisting found none
 
 	ensuring sync.Mutex // held by Ensure
 	there    bool       // it was made or found by Ensure, which alone uses it
@@ -118,7 +121,7 @@ func Open(ctx context.Context, js jetstream.JetStream, cfg Config) (*Bucket, err
 	if err != nil {
 		return nil, fmt.Errorf("open bucket %s: %w", cfg.Bucket, err)
 	}
-	b := &Bucket{js: pipelined, kind: cfg.Kind, bucket: cfg.Bucket, prefix: subjectPrefix + cfg.Bucket + ".", ackWait: cfg.AckWait}
+	b := &Bucket{js: pipelined, link: link.Of(js.Conn()), kind: cfg.Kind, bucket: cfg.Bucket, prefix: subjectPrefix + cfg.Bucket + ".", ackWait: cfg.AckWait}
 	b.written = mapped(js, b.prefix)
 	b.direct = feed.NewDirect(js, b.Stream())
 	if _, err := b.Ensure(ctx, cfg); err != nil {
@@ -145,7 +148,7 @@ func Inspect(ctx context.Context, js jetstream.JetStream, cfg Config) (there boo
 // OpenExisting opens a bucket to read it, as it is: nothing is created and no setting is checked. A bucket
 // that is not there is read as an empty one.
 func OpenExisting(ctx context.Context, js jetstream.JetStream, bucket string) (*Bucket, error) {
-	b := &Bucket{js: js, bucket: bucket, prefix: subjectPrefix + bucket + "."}
+	b := &Bucket{js: js, link: link.Of(js.Conn()), bucket: bucket, prefix: subjectPrefix + bucket + "."}
 	b.direct = feed.NewDirect(js, b.Stream())
 	_, err := js.Stream(ctx, b.Stream())
 	if b.absent = errors.Is(err, jetstream.ErrStreamNotFound); err != nil && !b.absent {
@@ -163,6 +166,36 @@ func mapped(js jetstream.JetStream, subject string) string {
 		return prefix + subject
 	}
 	return subject
+}
+
+// Patience is how long to wait for the bucket where it may take up to work to answer: that, and the way there
+// and back.
+func (b *Bucket) Patience(work time.Duration) time.Duration { return b.link.Patience(work) }
+
+// writer is a handle to write with: how long a write waits for its acknowledgement is its property.
+type writer struct {
+	jetstream.JetStream
+	wait time.Duration
+}
+
+// write is the handle whose writes wait long enough over the link as it is now. Where no round trip was
+// measured, or it hardly counts, that is the one of before.
+func (b *Bucket) write() (jetstream.JetStream, error) {
+	now := writer{b.js, b.ackWait}
+	if patient := b.patient.Load(); patient != nil {
+		now = *patient
+	}
+	patience := b.link.Patience(b.ackWait)
+	if b.link.RoundTrip() == 0 || patience <= now.wait+now.wait/4 {
+		return now.JetStream, nil
+	}
+	wait := patience + patience/2
+	js, err := withWriteWindow(b.js, wait)
+	if err != nil {
+		return nil, err
+	}
+	b.patient.Store(&writer{js, wait})
+	return js, nil
 }
 
 // withWriteWindow makes a second handle on the same API prefix or domain, because how many writes may be in

@@ -106,8 +106,8 @@ func (b *Bucket) Get(ctx context.Context, key string) (e Entry, ok bool, err err
 // GetFromLeader reads what is under the key now, from the leader's own store: slower than Get, but never
 // behind a write that was acknowledged.
 func (b *Bucket) GetFromLeader(ctx context.Context, key string) (e Entry, ok bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, leaderWait)
-	defer cancel()
+	ctx, end := b.link.Limit(ctx, leaderWait)
+	defer end()
 	m, err := b.direct.LeaderLast(ctx, b.Subject(key))
 	switch {
 	case errors.Is(err, feed.ErrNothing):
@@ -126,8 +126,8 @@ func (b *Bucket) Newest(ctx context.Context, store string) (e Entry, ok bool, er
 
 // Keys returns a store's keys as the bucket's leader has them, those of deletion markers too.
 func (b *Bucket) Keys(ctx context.Context, store string) (map[string]bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
+	ctx, end := b.link.Limit(ctx, readTimeout)
+	defer end()
 	stream, err := b.js.Stream(ctx, b.Stream()) // a handle of its own: Info changes it
 	var info *jetstream.StreamInfo
 	if err == nil {
@@ -158,8 +158,8 @@ func (b *Bucket) GetLast(ctx context.Context, keys []string, found func(Entry)) 
 }
 
 func (b *Bucket) getLast(ctx context.Context, keys []string, found func(Entry)) error {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
+	ctx, end := b.link.Limit(ctx, readTimeout)
+	defer end()
 	if err := b.direct.LastOf(ctx, b.subjects(keys), func(m feed.Message) { found(b.entry(m)) }); err != nil {
 		return fmt.Errorf("read %d keys of %s: %w", len(keys), b.bucket, describeRead(err))
 	}
@@ -179,8 +179,8 @@ func (b *Bucket) GetLastFromLeader(ctx context.Context, keys []string, found fun
 	if err != nil || len(missing) == 0 {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
+	ctx, end := b.link.Limit(ctx, readTimeout)
+	defer end()
 	rest := b.subjects(slices.Collect(maps.Keys(missing)))
 	if err := b.direct.LeaderLastOf(ctx, rest, func(m feed.Message) { found(b.entry(m)) }); err != nil {
 		return fmt.Errorf("read %d keys of %s from the leader: %w", len(rest), b.bucket, describeRead(err))
@@ -200,10 +200,11 @@ func (b *Bucket) subjects(keys []string) []string {
 // subjects a request.
 const MaxGetLast = 1000
 
-// leaderWait bounds one request to the leader: what it holds is known at once, or it is away.
+// leaderWait is what the leader may take for one request: what it holds is known at once, or it is away. The
+// way there and back is added.
 const leaderWait = time.Second
 
-// readTimeout bounds one request for many records; 1,000 records take some 10 ms.
+// readTimeout is likewise for one request for many records; 1,000 records take some 10 ms.
 const readTimeout = 5 * time.Second
 
 // List reads every record that is there now, in revision order, from any replica; that there are no more is
@@ -246,8 +247,8 @@ func (b *Bucket) each(ctx context.Context, store, name string, found func(Entry)
 }
 
 func (b *Bucket) page(ctx context.Context, from uint64, filter string) ([]feed.Message, error) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
+	ctx, end := b.link.Limit(ctx, readTimeout)
+	defer end()
 	return b.direct.Page(ctx, from, filter, MaxGetLast, 0)
 }
 

@@ -120,7 +120,7 @@ func isBroken(err error) bool {
 
 // prove writes a record, conditional on what is there, and reads it back from the leader.
 func (b *Bucket) prove(ctx context.Context) (err error) {
-	ctx, cancel := context.WithTimeout(ctx, proofTimeout)
+	ctx, cancel := context.WithTimeout(ctx, proofTimeout+2*b.link.Patience(0)) // a write and a read
 	defer cancel()
 	for revision := uint64(0); ; {
 		written := b.Put(ctx, []Write{{Key: proofKey, Revision: revision}})[0]

@@ -55,19 +55,30 @@ type Result struct {
 func (b *Bucket) Put(ctx context.Context, writes []Write) []Result {
 	results := make([]Result, len(writes))
 	futures := make([]jetstream.PubAckFuture, len(writes))
+	js, err := b.write()
+	asked := time.Now()
 	for i := range writes {
+		if err != nil {
+			results[i].Err = err
+			continue
+		}
 		if ctx.Err() != nil {
 			results[i].Err = ctx.Err()
 			continue
 		}
-		futures[i], results[i].Err = b.js.PublishMsgAsync(b.message(&writes[i]), jetstream.WithRetryAttempts(0))
+		futures[i], results[i].Err = js.PublishMsgAsync(b.message(&writes[i]), jetstream.WithRetryAttempts(0))
 	}
 	for i, future := range futures {
 		if future != nil {
 			results[i] = await(ctx, future)
 		}
-		if results[i].Err != nil {
-			results[i].Err = b.suspect(describe(results[i].Err))
+		switch err := results[i].Err; {
+		case err == nil && len(writes) == 1: // of many the last have waited for the others
+			b.link.Observe(time.Since(asked))
+		case err != nil:
+			if results[i].Err = b.suspect(describe(err)); errors.Is(results[i].Err, ErrNoAck) {
+				b.link.Probe()
+			}
 		}
 	}
 	return results

@@ -9,13 +9,13 @@ import (
 	"github.com/exesdb/subproxy/pkg/kv"
 )
 
-// ensureWait bounds one try to create the bucket anew.
+// ensureWait is what JetStream may take for one try to create the bucket anew: a look, and its creation.
 const ensureWait = 5 * time.Second
 
 // ClientConfig says how a client makes its requests.
 type ClientConfig struct {
 	Follower *Follower
-	Patience time.Duration                   // with one request
+	Patience time.Duration                   // with JetStream, for one request; the way there and back is added
 	Ensure   func(ctx context.Context) error // makes the bucket anew; optional
 	Failure  string                          // what is logged where a request fails
 	Logger   *slog.Logger
@@ -146,7 +146,7 @@ func (c *Client) Do(fx *Effects, args ...any) {
 // request makes the one request at a time. It ends by time and not with Run, which needs to know what
 // became of a write.
 func (c *Client) request(do func(context.Context) Input) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), c.cfg.Patience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.ctx), c.cfg.Follower.bucket.Patience(c.cfg.Patience))
 	c.work.Go(func() {
 		defer cancel()
 		in := do(ctx)
@@ -162,7 +162,7 @@ func (c *Client) ensure() {
 		return
 	}
 	c.making = true
-	ctx, cancel := context.WithTimeout(c.ctx, ensureWait)
+	ctx, cancel := context.WithTimeout(c.ctx, ensureWait+3*c.cfg.Follower.bucket.Patience(0))
 	c.work.Go(func() {
 		defer cancel()
 		err := c.cfg.Ensure(ctx)

@@ -100,7 +100,7 @@ type winner struct {
 	err   error
 }
 
-// winnersWait bounds one request to a replica that may hang; the leader is asked instead.
+// winnersWait is what a replica may take that may hang; the leader is asked instead then.
 const winnersWait = 500 * time.Millisecond
 
 // winners reads what the bucket holds for the attempts: many at once from any replica, and from the leader
@@ -114,7 +114,7 @@ func (b *batch) winners(ctx context.Context, lost []int) []winner {
 			keys[n], index[b.attempts[i].Key] = b.attempts[i].Key, from+n
 		}
 		// What fails here is read from the leader below.
-		ctx, cancel := context.WithTimeout(ctx, winnersWait)
+		ctx, cancel := context.WithTimeout(ctx, b.Bucket.Patience(winnersWait))
 		_ = b.Bucket.GetLast(ctx, keys, func(e kv.Entry) {
 			if n, ok := index[e.Key]; ok {
 				found[n].entry, found[n].ok = e, true

@@ -119,6 +119,12 @@ func (r *Registrar) Register(ctx context.Context, attempts []Attempt, verifyWith
 	return b.results
 }
 
+// Patience is how long to wait for a batch that the bucket may take up to work for: that, and the way there and
+// back for a write, a race that it loses, and a read.
+func (r *Registrar) Patience(work time.Duration) time.Duration {
+	return work + 3*(r.Bucket.Patience(work)-work)
+}
+
 // Release deletes records that this instance holds no longer: writes without data. A conflict may be an own
 // write that was acknowledged late or never, so the bucket is looked at once more; a record of somebody
 // else stays. The error at an index is that of the record which could not be released.

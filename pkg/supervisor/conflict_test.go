@@ -58,6 +58,9 @@ func (m *memory) Put(_ context.Context, writes []kv.Write) []kv.Result {
 	return results
 }
 
+// Patience implements verify.Bucket: there is no way to it.
+func (m *memory) Patience(work time.Duration) time.Duration { return work }
+
 // Get implements verify.Bucket.
 func (m *memory) Get(context.Context, string) (kv.Entry, bool, error) {
 	return m.last(), len(m.history) > 0, nil

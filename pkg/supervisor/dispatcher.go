@@ -87,7 +87,7 @@ func (d *dispatcher) mayStartRound(now time.Time, wake *time.Time) bool {
 		return false
 	}
 	if d.flight > 0 {
-		sooner(wake, d.batches.GiveUp(now, d.settings.Load().VerificationTimeout/2))
+		sooner(wake, d.batches.GiveUp(now, d.registrar.Patience(d.settings.Load().VerificationTimeout/2)))
 	}
 	if d.rounds > 0 {
 		return false

@@ -80,6 +80,9 @@ func (b *table) put(key string, data []byte, released uint64) uint64 {
 	return b.sequence
 }
 
+// Patience implements verify.Bucket: there is no way to it.
+func (b *table) Patience(work time.Duration) time.Duration { return work }
+
 func (b *table) Get(ctx context.Context, key string) (kv.Entry, bool, error) {
 	return b.GetFromLeader(ctx, key)
 }

@@ -63,6 +63,8 @@ type Result struct {
 
 // Bucket is what ReadBack reads from; *kv.Bucket is one.
 type Bucket interface {
+	// Patience is how long to wait for an answer for which whoever gives it may take up to work.
+	Patience(work time.Duration) time.Duration
 	Get(ctx context.Context, key string) (kv.Entry, bool, error)
 	GetLast(ctx context.Context, keys []string, found func(kv.Entry)) error
 	GetFromLeader(ctx context.Context, key string) (kv.Entry, bool, error)
@@ -91,24 +93,26 @@ var rereading = backoff.Backoff{First: 2 * time.Millisecond, Max: 100 * time.Mil
 
 const askLeaderAfter = 3
 
-// A read is given a part of the time-out, and at least leastRead: what is not answered by then went to a
-// replica that hangs or is cut off, to which the others route for minutes, and is asked again, of another
-// with luck.
+// A replica may take a part of the time-out for a read, and at least leastRead: what is not answered by then,
+// and by the time for the way there and back, went to a replica that hangs or is cut off, to which the others
+// route for minutes, and is asked again, of another with luck.
 const (
 	readShare = 4
 	leastRead = 50 * time.Millisecond
 )
 
-// ReadBack reads every expectation until it is verified or known to be wrong, within timeout.
+// ReadBack reads every expectation until it is verified or known to be wrong, within timeout, which is the
+// bucket's to answer: the way there and back, readShare times, is added.
 func ReadBack(ctx context.Context, bucket Bucket, owner registration.OwnerMatcher, expects []Expect, timeout time.Duration) []Result {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	way := bucket.Patience(timeout) - timeout
+	ctx, cancel := context.WithTimeout(ctx, timeout+readShare*way)
 	defer cancel()
 	results := make([]Result, len(expects))
 	open := make([]int, len(expects)) // indexes still to be read
 	for i := range open {
 		open[i] = i
 	}
-	patience := max(timeout/readShare, leastRead)
+	patience := max(timeout/readShare, leastRead) + way
 	for reads := 1; ; reads++ {
 		err := read(ctx, patience, bucket, owner, expects, open, results)
 		leaderSaid := err == nil && reads > askLeaderAfter && askLeader(ctx, bucket, owner, expects, open, results)

@@ -69,6 +69,9 @@ func (b *bucket) lag(key string) int {
 	return b.behind(b.reads, key)
 }
 
+// Patience implements verify.Bucket: there is no way to it.
+func (b *bucket) Patience(work time.Duration) time.Duration { return work }
+
 func (b *bucket) Get(ctx context.Context, key string) (kv.Entry, bool, error) {
 	if err := b.begin(ctx); err != nil {
 		return kv.Entry{}, false, err

@@ -21,7 +21,7 @@ const (
 
 // layers are the packages of pkg/: each imports only those of its own line and of the lines above.
 var layers = [][]string{
-	{"payload", "digest", "backoff"},             // room in a message; a log that counts; waits between tries: they know nobody
+	{"payload", "digest", "backoff", "link"},     // room in a message; a log that counts; waits between tries; the way to a server: they know nobody
 	{"subscription", "event"},                    // what is subscribed to; what an event is
 	{"kv", "registration", "feed", "deadletter"}, // what is stored
 	{"cluster"},                         // cluster events
