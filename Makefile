@@ -15,8 +15,8 @@ RACE ?= $(shell command -v $$($(GO) env CC) >/dev/null 2>&1 && echo -race)
 short: ## the tests that take no minute: rules, the contract, one server in the process
 	$(GO) test -short ./...
 
-test: ## every test, race-detected
-	$(GO) test $(RACE) -timeout 15m ./...
+test: ## every test, race-detected; most wait for servers, so more of them run at once than there are cores
+	$(GO) test $(RACE) -timeout 15m -parallel 4 ./...
 
 DURATION ?= 10m
 chaos: ## random faults on real processes for DURATION, then on several instances for as long, until one is not survived; its seed is printed and how to run it again
