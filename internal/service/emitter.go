@@ -96,7 +96,11 @@ func StartEmitter(ctx context.Context, o EmitterOptions) (_ *Emitter, err error)
 			},
 		})
 	}
-	if e.Emitter, err = openEmitter(starting, js, cfg, log); err != nil {
+	e.Emitter, err = openEmitter(starting, js, cfg, log)
+	if err = elsewhere(js, err); err == nil {
+		err = reach(starting, js, c)
+	}
+	if err != nil {
 		nc.Close()
 		return nil, err
 	}

@@ -51,6 +51,9 @@ func Start(ctx context.Context, o Options) (_ *Service, err error) {
 		return nil, err
 	}
 	if err := s.open(starting, o.OnRegistered); err != nil {
+		return nil, elsewhere(s.connections.js, err)
+	}
+	if err := reach(starting, s.connections.js, o.Config); err != nil {
 		return nil, err
 	}
 	if err := s.checkSinks(starting, o.Config); err != nil {

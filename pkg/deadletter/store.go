@@ -84,6 +84,27 @@ func OpenExisting(ctx context.Context, js jetstream.JetStream) (*Store, error) {
 	}
 }
 
+// Reach proves that what is parked here gets to the stream, which may be another account's: the stream
+// refuses a message that is meant for another.
+func (s *Store) Reach(ctx context.Context) error {
+	const (
+		noStream, otherStream = "none", 10060 // the server's JSStreamNotMatchErr
+		patience              = 5 * time.Second
+	)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	_, err := s.js.PublishMsg(ctx, &nats.Msg{Subject: Prefix + "proof.proof"}, jetstream.WithExpectStream(noStream), jetstream.WithRetryAttempts(0))
+	var api *jetstream.APIError
+	switch {
+	case errors.As(err, &api) && api.ErrorCode == otherStream:
+		return nil
+	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, context.DeadlineExceeded): // another may listen, and say nothing
+		return fmt.Errorf("%w: nothing takes what is parked in %s, on %s; import it as a service, or let it pass the leaf node's link", ErrNoStream, Stream, Prefix+">")
+	default:
+		return fmt.Errorf("reach stream %s: %w", Stream, err)
+	}
+}
+
 func (s *Store) ensure(ctx context.Context) (jetstream.Stream, error) {
 	stream, err := s.js.Stream(ctx, Stream)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {

@@ -35,6 +35,7 @@ type follower struct {
 	settling  bool    // look once more after settleAfter
 	checkLast bool    // compare the last message at the next opportunity
 	suspicion Witness // the live message that gave reason to
+	deaf      int     // looks in a row that found messages, since the last live one
 	retryAt   time.Time
 	failures  int
 	levelAt   uint64
@@ -129,6 +130,7 @@ func (s *follower) loop(ctx context.Context) error {
 }
 
 func (s *follower) hear(ctx context.Context, m Message) {
+	s.deaf = 0
 	if s.back.Load() {
 		s.doubt()
 	}
@@ -288,6 +290,7 @@ func (s *follower) look(ctx context.Context, r *report) error {
 	}
 	switch {
 	case v == fill:
+		s.unheard()
 		s.gap(ctx)
 	case v == settled || v == verify:
 		s.reachLevel(end.last)
@@ -323,6 +326,21 @@ func (s *follower) compareLast(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// deafAfter is how many looks find messages that were not heard until that is logged.
+const deafAfter = 5
+
+// unheard notes that a look found messages, and says so where none was heard between many looks.
+func (s *follower) unheard() {
+	if !s.level || s.cur.ordered {
+		return
+	}
+	if s.deaf++; s.deaf == deafAfter {
+		subject := republished(s.config)
+		s.log.Warn("the stream stores messages and none is heard where it republishes them, so they come up to a second late; "+
+			"is the subject imported, and does it pass the leaf node's link?", "subject", subject)
+	}
 }
 
 // clear is for what was suspected, where the stream is as it was: then the message that gave reason to is

@@ -18,6 +18,7 @@ import (
 
 	"github.com/exesdb/subproxy/internal/config"
 	"github.com/exesdb/subproxy/internal/natsnode"
+	"github.com/exesdb/subproxy/internal/service"
 	"github.com/exesdb/subproxy/test/harness"
 )
 
@@ -68,6 +69,7 @@ func TestJetStreamOfAnotherDomain(t *testing.T) {
 		"by its prefix":    {"hub", config.NATS{APIPrefix: "$JS.leaf.API", InboxPrefix: "_MINE"}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			hub, leaf := startLeaf(t, server.RemoteLeafOpts{})
 			c.to.URL = map[string]string{"hub": hub.URL(), "leaf": leaf.URL()}[c.at]
 			worksElsewhere(t, attach(t, c.to.URL), c.to)
@@ -179,8 +181,13 @@ stores: [{id: s, subscriptions: [{name: all, type: by_stream, selector: $all}]}]
 	}
 }
 
-// documented is the piece of a server's configuration in docs/operating.md that begins so.
+// documented is a server with the piece of configuration in docs/operating.md that begins so.
 func documented(t *testing.T, begin string) *server.Options {
+	t.Helper()
+	return processed(t, piece(t, begin))
+}
+
+func piece(t *testing.T, begin string) string {
 	t.Helper()
 	page, err := os.ReadFile("../../docs/operating.md")
 	if err != nil {
@@ -188,11 +195,16 @@ func documented(t *testing.T, begin string) *server.Options {
 	}
 	_, text, _ := strings.Cut(string(page), "```\n"+begin)
 	text, _, _ = strings.Cut(text, "```")
+	return begin + text
+}
+
+func processed(t *testing.T, text string) *server.Options {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "nats.conf")
-	harness.WriteFile(t, file, begin+text)
+	harness.WriteFile(t, file, text)
 	o, err := server.ProcessConfigFile(file)
 	if err != nil {
-		t.Fatalf("%v in\n%s%s", err, begin, text)
+		t.Fatalf("%v in\n%s", err, text)
 	}
 	return o
 }
@@ -203,6 +215,62 @@ func TestJetStreamOfAnotherAccount(t *testing.T) {
 	o := documented(t, "accounts {")
 	w := newWorldOf(t, o, "app")
 	worksElsewhere(t, w, config.NATS{URL: w.URL, APIPrefix: "JS.acc.API"})
+}
+
+// TestPartOfAnImportIsAStartUpError leaves one line at a time out of the documented accounts.
+func TestPartOfAnImportIsAStartUpError(t *testing.T) {
+	t.Parallel()
+	text := piece(t, "accounts {")
+	for out, says := range map[string]string{
+		`{service: {account: ACC, subject: "$KV.>"}, to: "JS.acc.API.$KV.>"}`: "imports the service $KV.> too, as JS.acc.API.$KV.>",
+		`{stream: {account: ACC, subject: "exesdb.registry.>"}}`:              "is not heard on exesdb.registry.>",
+		`{stream: {account: ACC, subject: "exesdb.cluster.state.>"}}`:         "is not heard on exesdb.cluster.state.>",
+		`{service: {account: ACC, subject: "exesdb.parked.>"}}`:               "what is parked in EXESDB_PARKED, on exesdb.parked.>",
+		`, response_type: stream`:                                             "response_type: stream",
+	} {
+		t.Run(says, func(t *testing.T) {
+			t.Parallel()
+			if !strings.Contains(text, out) {
+				t.Fatalf("the documents have no %s", out)
+			}
+			w := newWorldOf(t, processed(t, strings.Replace(text, out, "", 1)), "app")
+			g := groundOn(w)
+			g.config.NATS = config.NATS{URL: w.URL, APIPrefix: "JS.acc.API"}
+			err := g.tryStart()
+			if err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "JS.acc.API") {
+				t.Errorf("it says nothing of %q: %v", says, err)
+			}
+		})
+	}
+}
+
+// TestUnheardStreamIsSaid leaves out what a store's stream republishes, which no start can look for without
+// an event.
+func TestUnheardStreamIsSaid(t *testing.T) {
+	t.Parallel()
+	text, found := piece(t, "accounts {"), `{stream: {account: ACC, subject: "exesdb.stored.>"}}`
+	w := newWorldOf(t, processed(t, strings.Replace(text, found, "", 1)), "app")
+	g := groundOn(w)
+	g.config.NATS = config.NATS{URL: w.URL, APIPrefix: "JS.acc.API"}
+	g.start()
+	n := 0
+	g.Eventually("it is said", func() bool {
+		g.append(n+1, 1)
+		n++
+		g.awaitDelivered("all", n)
+		return g.logged("none is heard where it republishes them") > 0
+	})
+}
+
+// TestDomainThatDoesNotAnswerIsNamed has a domain configured that no server has.
+func TestDomainThatDoesNotAnswerIsNamed(t *testing.T) {
+	t.Parallel()
+	g := newGround(t, nil)
+	g.config.NATS.Domain = "nowhere"
+	_, err := service.Start(t.Context(), service.Options{Config: g.config, StartTimeout: time.Second})
+	if err == nil || !strings.Contains(err.Error(), "domain nowhere (nats.domain)") {
+		t.Errorf("started with %v", err)
+	}
 }
 
 // newWorldOf is a server with the accounts of a configuration, and a client of one of their users, whose
