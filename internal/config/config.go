@@ -13,6 +13,7 @@ type Config struct {
 	Status            Status            `yaml:"status" doc:"What proxies and the instance report of themselves."`
 	Delivery          Delivery          `yaml:"delivery" doc:"How the instance receives and forwards events."`
 	Emitter           Emitter           `yaml:"emitter" doc:"Sends the events of stores that are JetStream streams to whoever holds their subscriptions."`
+	Parked            Parked            `yaml:"parked" doc:"The stream of parked events, EXESDB_PARKED. Created when the first event is parked, if it is absent."`
 	Bridge            Bridge            `yaml:"bridge" doc:"Which of JetStream's own leader elections count as cluster events."`
 	HTTP              HTTP              `yaml:"http" doc:"The HTTP server: /metrics, /healthz, /readyz, /api/v1/status."`
 	Metrics           Metrics           `yaml:"metrics" doc:"What /metrics shows."`
@@ -59,6 +60,25 @@ type Registry struct {
 	Bucket   string `yaml:"bucket" default:"exesdb_subscriptions" required:"true" format:"bucket" doc:"Its name."`
 	Replicas int    `yaml:"replicas" default:"1" oneof:"1 3 5" doc:"How many servers hold it, if it is created."`
 	Storage  string `yaml:"storage" default:"file" oneof:"file memory" doc:"Where they hold it, if it is created."`
+
+	MaxBytes    int64     `yaml:"max_bytes" default:"0" min:"0" max:"1152921504606846976" doc:"Its limit, if it is created; of the bucket of sessions too. 0: none. Some accounts require one. A full bucket refuses registrations."`
+	Compression string    `yaml:"compression" default:"none" oneof:"none s2" doc:"How it is compressed, if it is created."`
+	Placement   Placement `yaml:"placement" doc:"Which servers hold it, if it is created."`
+}
+
+// Placement says which servers may hold what is created.
+type Placement struct {
+	Cluster string `yaml:"cluster" doc:"The name of their cluster. Empty: any."`
+	Tags    string `yaml:"tags" doc:"Server tags that they must have, comma-separated. Empty: any servers."`
+}
+
+// Parked is the stream of parked events.
+type Parked struct {
+	Replicas    int       `yaml:"replicas" default:"0" oneof:"0 1 3 5" doc:"How many servers hold it, if it is created. 0: as many as the registry."`
+	Storage     string    `yaml:"storage" default:"registry" oneof:"registry file memory" doc:"Where they hold it, if it is created. registry: as that."`
+	MaxBytes    int64     `yaml:"max_bytes" default:"0" min:"0" max:"1152921504606846976" doc:"Its limit, if it is created: one that is full parks nothing. 0: that of the registry."`
+	Compression string    `yaml:"compression" default:"registry" oneof:"registry none s2" doc:"How it is compressed, if it is created. registry: as that."`
+	Placement   Placement `yaml:"placement" doc:"Which servers hold it, if it is created. Empty: those of the registry."`
 }
 
 // SubscriptionProxy is the tuning block. Its names are those it has always had.
@@ -96,6 +116,12 @@ type Emitter struct {
 	Enabled            bool          `yaml:"enabled" default:"false" doc:"Host an emitter in subproxy run, for every store below. subproxy emitter needs no switch."`
 	LeaseTTL           time.Duration `yaml:"lease_ttl" default:"3s" min:"500ms" max:"1h" doc:"A leader that is silent for so long is replaced. It renews four times as often."`
 	CheckpointInterval time.Duration `yaml:"checkpoint_interval" default:"200ms" min:"10ms" max:"1m" doc:"How often checkpoints are written. What was acknowledged since is sent again after a kill, and dropped by proxies that live."`
+
+	Replicas    int       `yaml:"replicas" default:"0" oneof:"0 1 3 5" doc:"How many servers hold the bucket of checkpoints, if it is created. 0: as many as the registry."`
+	Storage     string    `yaml:"storage" default:"registry" oneof:"registry file memory" doc:"Where they hold it, if it is created. registry: as that."`
+	MaxBytes    int64     `yaml:"max_bytes" default:"0" min:"0" max:"1152921504606846976" doc:"Its limit, if it is created. 0: that of the registry."`
+	Compression string    `yaml:"compression" default:"registry" oneof:"registry none s2" doc:"How it is compressed, if it is created. registry: as that."`
+	Placement   Placement `yaml:"placement" doc:"Which servers hold it, if it is created. Empty: those of the registry."`
 }
 
 // Bridge says which LEADER_ELECTED advisories stand for cluster events.
@@ -138,13 +164,16 @@ type Store struct {
 
 // StoreStream is a store's stream: ours, or one of the user's own layout.
 type StoreStream struct {
-	Name            string `yaml:"name" format:"stream" doc:"Of a stream that is there already. Empty: EXESDB_<store id>, created if it is absent."`
-	Replicas        int    `yaml:"replicas" default:"1" oneof:"1 3 5" doc:"How many servers hold it, if it is created."`
-	Storage         string `yaml:"storage" default:"file" oneof:"file memory" doc:"Where they hold it, if it is created."`
-	StreamToken     int    `yaml:"stream_token" default:"0" min:"0" max:"100" doc:"Which token of its subjects is an event's stream id, from 1. 0: as in exesdb.events.<store>.<stream id>.<event type>."`
-	EventTypeToken  int    `yaml:"event_type_token" default:"0" min:"0" max:"100" doc:"Which token of its subjects is an event's type, from 1. 0: as above."`
-	StreamHeader    string `yaml:"stream_header" doc:"Which header has the stream id; goes before the token. ce-subject needs no mention."`
-	EventTypeHeader string `yaml:"event_type_header" doc:"Which header has the event's type; goes before the token. ce-type needs no mention."`
+	Name            string    `yaml:"name" format:"stream" doc:"Of a stream that is there already. Empty: EXESDB_<store id>, created if it is absent."`
+	Replicas        int       `yaml:"replicas" default:"1" oneof:"1 3 5" doc:"How many servers hold it, if it is created."`
+	Storage         string    `yaml:"storage" default:"file" oneof:"file memory" doc:"Where they hold it, if it is created."`
+	MaxBytes        int64     `yaml:"max_bytes" default:"0" min:"0" max:"1152921504606846976" doc:"Its limit, if it is created: one that is full refuses events. 0: none."`
+	Compression     string    `yaml:"compression" default:"none" oneof:"none s2" doc:"How it is compressed, if it is created."`
+	Placement       Placement `yaml:"placement" doc:"Which servers hold it, if it is created."`
+	StreamToken     int       `yaml:"stream_token" default:"0" min:"0" max:"100" doc:"Which token of its subjects is an event's stream id, from 1. 0: as in exesdb.events.<store>.<stream id>.<event type>."`
+	EventTypeToken  int       `yaml:"event_type_token" default:"0" min:"0" max:"100" doc:"Which token of its subjects is an event's type, from 1. 0: as above."`
+	StreamHeader    string    `yaml:"stream_header" doc:"Which header has the stream id; goes before the token. ce-subject needs no mention."`
+	EventTypeHeader string    `yaml:"event_type_header" doc:"Which header has the event's type; goes before the token. ce-type needs no mention."`
 }
 
 // Defaults has the fields of Subscription, under the same names and rules, that a store may set once.

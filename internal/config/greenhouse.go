@@ -20,7 +20,7 @@ func Greenhouse() *Config {
 	c := Default()
 	c.Stores = []Store{{
 		ID:       "greenhouse_tycoon",
-		Stream:   StoreStream{Replicas: 1, Storage: "file"},
+		Stream:   StoreStream{Replicas: 1, Storage: "file", Compression: "none"},
 		Defaults: Defaults{Type: "by_event_type"},
 		Subscriptions: []Subscription{
 			{

@@ -20,7 +20,7 @@ func TestMistakeHasPlacePathAndRemedy(t *testing.T) {
 		"not UTF-8":          {"log:\n  level: \xff\n", "2:10: this byte is not UTF-8; save the file as UTF-8"},
 		"too deep":           {strings.Repeat("[", 1001), "1:1001: more than 1000 brackets deep or 16384 bytes long; write shorter lines"},
 		"second document":    {"---\nlog: {}" + oneStore + "---\nnats: {}\n", "5:1: a second document; write one only, without a --- in between"},
-		"not a map":          {"- nats\n", "1:1: a map is wanted (nats, instance, registry, subscription_proxy, status, delivery, emitter, bridge, http, metrics, log, stores), not a list"},
+		"not a map":          {"- nats\n", "1:1: a map is wanted (nats, instance, registry, subscription_proxy, status, delivery, emitter, parked, bridge, http, metrics, log and 1 more), not a list"},
 		"empty":              {"", "1:1: stores: at least one store is required"},
 		"comments only":      {"# nothing\n\n# here\n", "1:1: stores: at least one store is required"},
 		"no store":           {"log: {}\nstores: []\n", "2:9: stores: at least one store is required"},
@@ -133,7 +133,7 @@ wibble: 3
 		`f.yaml:12:71: stores[0].subscriptions[2].start_version: -2 is out of range; write -1 or more`,
 		`f.yaml:13:9: stores[0].subscriptions[3]: ` + noReferences,
 		`f.yaml:14:9: stores[1].id: duplicate store id "s"; the first is on line 8; rename one`,
-		`f.yaml:15:1: wibble: unknown key "wibble"; known here: nats, instance, registry, subscription_proxy, status, delivery, emitter, bridge, http, metrics, log, stores`,
+		`f.yaml:15:1: wibble: unknown key "wibble"; known here: nats, instance, registry, subscription_proxy, status, delivery, emitter, parked, bridge, http, metrics, log, stores`,
 		`environment: log.level: SUBPROXY_LOG_LEVEL: "loud" is none of debug, info, warn, error`,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

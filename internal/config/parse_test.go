@@ -94,7 +94,7 @@ status: *n
 func TestWhatIsEmptyIsLeftOut(t *testing.T) {
 	got := mustParse(t, "\xef\xbb\xbf%YAML 1.2\n---\nnats:\nlog: ~\nbridge: {streams: []}\nstores: [{id: s, defaults:, subscriptions: [{name: a, selector: x, forward:}]}]\n", nil)
 	want := Default()
-	want.Stores = []Store{{ID: "s", Stream: StoreStream{Replicas: 1, Storage: "file"}, Defaults: Defaults{Type: "by_event_type"}, Subscriptions: []Subscription{{Name: "a", Type: "by_event_type", Selector: "x"}}}}
+	want.Stores = []Store{{ID: "s", Stream: StoreStream{Replicas: 1, Storage: "file", Compression: "none"}, Defaults: Defaults{Type: "by_event_type"}, Subscriptions: []Subscription{{Name: "a", Type: "by_event_type", Selector: "x"}}}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -149,7 +149,7 @@ func TestStoreWithoutSubscriptionsIsForAnEmitter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := StoreStream{Name: "EVENTS", Replicas: 1, Storage: "file", StreamToken: 2, EventTypeHeader: "kind"}
+	want := StoreStream{Name: "EVENTS", Replicas: 1, Storage: "file", Compression: "none", StreamToken: 2, EventTypeHeader: "kind"}
 	if got := c.Stores[0].Stream; got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}

@@ -34,6 +34,7 @@ type Options struct {
 	// Registry is the bucket of registrations. Its replicas and storage are those of the other bucket, and
 	// of the parked stream.
 	Registry kv.Config
+	Parked   deadletter.Config // default: replicas and storage of the registry
 	Settings proxy.Settings
 	// Sink is where a subscription's events go (see delivery.Options).
 	Sink func(s subscription.Subscription) (sink.Sink, sink.Config)
@@ -118,7 +119,7 @@ func Open(ctx context.Context, o Options) (*Instance, error) {
 		i.cancel()
 		return nil, err
 	}
-	i.deadLetters = NewDeadLetters(o.JetStream, o.Registry)
+	i.deadLetters = NewDeadLetters(o.JetStream, o.parked())
 	i.delivery = delivery.New(delivery.Options{
 		Conn: i.nc, Owner: o.Owner, Sink: o.Sink, Publisher: o.Publisher, Park: i.deadLetters.Park, Budget: o.Memory,
 		Logger: o.Logger, Metrics: o.Metrics.Delivery,
@@ -238,9 +239,16 @@ type DeadLetters struct {
 	store *deadletter.Store
 }
 
-// NewDeadLetters has the stream as the registry's bucket is: its replicas and storage.
-func NewDeadLetters(js jetstream.JetStream, registry kv.Config) *DeadLetters {
-	return &DeadLetters{js: js, cfg: deadletter.Config{Replicas: registry.Replicas, Memory: registry.Memory}}
+// NewDeadLetters says how the stream is created where it is absent.
+func NewDeadLetters(js jetstream.JetStream, cfg deadletter.Config) *DeadLetters {
+	return &DeadLetters{js: js, cfg: cfg}
+}
+
+func (o *Options) parked() deadletter.Config {
+	if o.Parked == (deadletter.Config{}) {
+		return deadletter.Config{Replicas: o.Registry.Replicas, Memory: o.Registry.Memory, Storage: o.Registry.Storage}
+	}
+	return o.Parked
 }
 
 // Park keeps an event that was refused so many times.

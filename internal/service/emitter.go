@@ -73,9 +73,9 @@ func StartEmitter(ctx context.Context, o EmitterOptions) (_ *Emitter, err error)
 		return nil, err
 	}
 	e.nc = nc
-	parked := instance.NewDeadLetters(js, bucketConfig(c))
+	parked := instance.NewDeadLetters(js, parkedConfig(c))
 	cfg := emitter.Config{
-		Candidate: e.owner, LeaseTTL: c.Emitter.LeaseTTL, CheckpointInterval: c.Emitter.CheckpointInterval, Registry: bucketConfig(c),
+		Candidate: e.owner, LeaseTTL: c.Emitter.LeaseTTL, CheckpointInterval: c.Emitter.CheckpointInterval, Registry: bucketConfig(c), Checkpoints: checkpointConfig(c),
 		LeaderChangedSubject: c.SubscriptionProxy.LeaderChangedSubject, EmitterRestartedSubject: c.SubscriptionProxy.EmitterRestartedSubject,
 		Logger: log, Metrics: o.Metrics, Hindered: func() string { return joinReasons(refused.hindering(time.Now()), hears.hindering()) },
 		Park: func(ctx context.Context, r *registration.Registration, ev *event.Event, epoch, reason string) error {

@@ -14,6 +14,7 @@ import (
 	"github.com/exesdb/subproxy/internal/connect"
 	"github.com/exesdb/subproxy/pkg/deadletter"
 	"github.com/exesdb/subproxy/pkg/emitter"
+	"github.com/exesdb/subproxy/pkg/feed"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/sink"
 	"github.com/exesdb/subproxy/pkg/subscription"
@@ -114,18 +115,26 @@ func (i *inspection) buckets() {
 		i.look("bucket", b.Bucket, func(ctx context.Context) (string, error) {
 			there, err := kv.Inspect(ctx, i.js, b)
 			flags := fmt.Sprintf("nats kv add %s --history=1 --replicas=%d %s--max-bucket-size=1GB", b.Bucket, max(b.Replicas, 1), b.Kind.Flags(b.Bucket))
-			return i.state(there, err, b.Replicas, "registry.replicas", flags)
+			section := "registry"
+			if b.Kind == kv.Checkpoints && i.cfg.Emitter.Replicas > 0 {
+				section = "emitter"
+			}
+			return i.state(there, err, b.Replicas, b.Storage, section, flags)
 		})
 	}
 	i.look("stream", deadletter.Stream, func(ctx context.Context) (string, error) {
 		there, err := deadletter.Inspect(ctx, i.js)
-		flags := fmt.Sprintf("nats stream add %s --subjects='%s>' --replicas=%d --allow-direct --discard=new --max-bytes=1GB --defaults", deadletter.Stream, deadletter.Prefix, max(c.Replicas, 1))
-		return i.state(there, err, c.Replicas, "registry.replicas", flags)
+		parked, section := parkedConfig(i.cfg), "registry"
+		if i.cfg.Parked.Replicas > 0 {
+			section = "parked"
+		}
+		flags := fmt.Sprintf("nats stream add %s --subjects='%s>' --replicas=%d --allow-direct --discard=new --max-bytes=1GB --defaults", deadletter.Stream, deadletter.Prefix, max(parked.Replicas, 1))
+		return i.state(there, err, parked.Replicas, parked.Storage, section, flags)
 	})
 }
 
 // state says how something is that subproxy creates where it is absent, and what will keep it from that.
-func (i *inspection) state(there bool, err error, replicas int, key, create string) (string, error) {
+func (i *inspection) state(there bool, err error, replicas int, storage feed.Storage, section, create string) (string, error) {
 	switch {
 	case there && err == nil:
 		return "there, and as it must be", nil
@@ -134,9 +143,9 @@ func (i *inspection) state(there bool, err error, replicas int, key, create stri
 	case err != nil:
 		return "not known", err
 	case replicas > 1 && i.nc.ConnectedClusterName() == "":
-		return "absent", fmt.Errorf("it can't be created with %s: %d on a server that is in no cluster; set it to 1", key, replicas)
-	case i.limits.MaxBytesRequired:
-		return "absent", fmt.Errorf("it can't be created: this account requires max_bytes of every stream; create it with the size that you want: %s", create)
+		return "absent", fmt.Errorf("it can't be created with %s.replicas: %d on a server that is in no cluster; set it to 1", section, replicas)
+	case i.limits.MaxBytesRequired && storage.MaxBytes == 0:
+		return "absent", fmt.Errorf("it can't be created: this account requires max_bytes of every stream; create it with the size that you want: %s; or set %s.max_bytes", create, section)
 	default:
 		return "absent; it will be created", nil
 	}
@@ -155,14 +164,9 @@ func (i *inspection) stores() {
 		i.look("store "+s.ID, name, func(ctx context.Context) (string, error) {
 			there, err := emitter.InspectStream(ctx, i.js, cfg)
 			create := fmt.Sprintf("nats stream add %s --subjects='exesdb.events.%s.>' --replicas=%d --allow-direct --max-bytes=10GB --defaults", name, subscription.EncodeToken(s.ID), max(cfg.Replicas, 1))
-			return i.state(there, err, cfg.Replicas, "stores[].stream.replicas", create)
+			return i.state(there, err, cfg.Replicas, cfg.Storage, "stores[].stream", create)
 		})
 	}
-}
-
-// streamConfig is a store's stream as the emitter opens it.
-func streamConfig(s *config.Store) emitter.StreamConfig {
-	return emitter.StreamConfig{Store: s.ID, Name: s.Stream.Name, Replicas: s.Stream.Replicas, Memory: s.Stream.Storage == "memory"}
 }
 
 func (i *inspection) forwards() {

@@ -27,7 +27,7 @@ func reach(ctx context.Context, js jetstream.JetStream, c *config.Config) error 
 		}
 		all = append(all, err)
 	}
-	parked, err := deadletter.Open(ctx, js, deadletter.Config{Replicas: c.Registry.Replicas, Memory: c.Registry.Storage == "memory"})
+	parked, err := deadletter.Open(ctx, js, parkedConfig(c))
 	if err == nil {
 		err = parked.Reach(ctx)
 	}

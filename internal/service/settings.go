@@ -56,7 +56,7 @@ func (s *Service) Reload(c *config.Config) error {
 		key      string
 		was, new any
 	}{
-		{"nats", old.NATS, c.NATS}, {"instance", old.Instance, c.Instance}, {"registry", old.Registry, c.Registry}, {"http", old.HTTP, c.HTTP}, {"log", old.Log, c.Log}, {"metrics", old.Metrics, c.Metrics}, {"emitter", old.Emitter, c.Emitter}, {"delivery", old.Delivery, c.Delivery},
+		{"nats", old.NATS, c.NATS}, {"instance", old.Instance, c.Instance}, {"registry", old.Registry, c.Registry}, {"http", old.HTTP, c.HTTP}, {"log", old.Log, c.Log}, {"metrics", old.Metrics, c.Metrics}, {"emitter", old.Emitter, c.Emitter}, {"parked", old.Parked, c.Parked}, {"delivery", old.Delivery, c.Delivery},
 	} {
 		if !reflect.DeepEqual(fixed.was, fixed.new) {
 			return fmt.Errorf("%s changed: that takes a restart; nothing was changed", fixed.key)

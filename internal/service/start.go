@@ -174,7 +174,7 @@ func (s *Service) open(ctx context.Context, onRegistered func(string, registrati
 	s.sinks = newSinks(s.outlet, c)
 	s.instance, err = instance.Open(ctx, instance.Options{
 		JetStream: s.connections.js, Owner: s.owner, Version: s.version, Weight: c.Instance.Weight, TTL: c.Instance.SessionTTL,
-		Registry: bucketConfig(c), Settings: settings(c), Sink: s.sinks.of, Publisher: s.outlet.Publisher, Memory: c.Delivery.Memory,
+		Registry: bucketConfig(c), Parked: parkedConfig(c), Settings: settings(c), Sink: s.sinks.of, Publisher: s.outlet.Publisher, Memory: c.Delivery.Memory,
 		Unfit: s.unfit, Permitted: s.connections.permitted, Hindered: s.connections.hindered, OnRegistered: s.tellFirst(onRegistered),
 		Logger: s.log, Metrics: *s.metrics,
 	})
@@ -198,23 +198,4 @@ func (s *Service) unfit(ctx context.Context) error {
 	}
 	look(deadletter.Inspect(ctx, s.connections.js))
 	return errors.Join(all...)
-}
-
-func bucketConfig(c *config.Config) kv.Config {
-	return kv.Config{
-		Bucket: c.Registry.Bucket, Replicas: c.Registry.Replicas, Memory: c.Registry.Storage == "memory",
-		AckWait: c.SubscriptionProxy.VerificationTimeout, Records: len(subscriptions(c)),
-	}
-}
-
-func clusterConfig(c *config.Config) kv.Config {
-	cfg := bucketConfig(c)
-	cfg.Kind, cfg.Bucket, cfg.Records = kv.Cluster, "", 0
-	return cfg
-}
-
-func checkpointConfig(c *config.Config) kv.Config {
-	cfg := bucketConfig(c)
-	cfg.Kind, cfg.Bucket = kv.Checkpoints, ""
-	return cfg
 }

@@ -47,6 +47,7 @@ const (
 type Config struct {
 	Replicas int  // 1, 3 or 5; default 1
 	Memory   bool // memory storage in place of file
+	Storage  feed.Storage
 }
 
 // Store is the stream of parked events. It is safe for concurrent use.
@@ -111,6 +112,10 @@ func (s *Store) ensure(ctx context.Context) (jetstream.Stream, error) {
 		sc := jetstream.StreamConfig{
 			Name: Stream, Description: "Events that their subscribers refused", Subjects: []string{Prefix + ">"},
 			Replicas: max(s.cfg.Replicas, 1), AllowDirect: true,
+		}
+		s.cfg.Storage.Set(&sc)
+		if s.cfg.Storage.MaxBytes > 0 {
+			sc.Discard = jetstream.DiscardNew
 		}
 		if s.cfg.Memory {
 			sc.Storage = jetstream.MemoryStorage

@@ -40,6 +40,7 @@ type Config struct {
 	CheckpointInterval time.Duration // default DefaultCheckpointInterval
 
 	Registry                kv.Config // the bucket of registrations
+	Checkpoints             kv.Config // how their bucket is created; only replicas, Memory and Storage count
 	LeaderChangedSubject    string    // default cluster.LeaderChangedSubject
 	EmitterRestartedSubject string    // default cluster.EmitterRestartedSubject
 
@@ -140,6 +141,9 @@ func (e *Emitter) bucket(kind kv.Kind) kv.Config {
 	c.Kind, c.Bucket, c.OnlyRead, c.Logger = kind, "", false, e.log
 	if kind == kv.Cluster {
 		c.Records = 0 // those are of subscriptions
+	}
+	if own := e.cfg.Checkpoints; kind == kv.Checkpoints && own.Replicas > 0 {
+		c.Replicas, c.Memory, c.Storage = own.Replicas, own.Memory, own.Storage
 	}
 	return c
 }

@@ -30,6 +30,7 @@ type StreamConfig struct {
 	Name     string // of a stream of the user's own, which must be there; default StreamName(Store), created where it is absent
 	Replicas int    // 1, 3 or 5; default 1
 	Memory   bool
+	Storage  feed.Storage // one with a limit refuses events that are beyond it
 }
 
 func (c *StreamConfig) name() string {
@@ -52,6 +53,10 @@ func OpenStream(ctx context.Context, js jetstream.JetStream, cfg StreamConfig) (
 			Name: name, Description: "Events of store " + cfg.Store, Subjects: []string{event.SubjectPrefix + token + ".>"},
 			Replicas: max(cfg.Replicas, 1), AllowDirect: true,
 			RePublish: &jetstream.RePublish{Source: event.SubjectPrefix + token + ".>", Destination: StoredSubject + token + ".>"},
+		}
+		cfg.Storage.Set(&sc)
+		if cfg.Storage.MaxBytes > 0 {
+			sc.Discard = jetstream.DiscardNew
 		}
 		if cfg.Memory {
 			sc.Storage = jetstream.MemoryStorage

@@ -70,10 +70,11 @@ func (k Kind) Flags(bucket string) string {
 
 // Config says which bucket, and how to create it where it is absent.
 type Config struct {
-	Kind     Kind          // default Registrations
-	Bucket   string        // default the kind's
-	Replicas int           // 1, 3 or 5; default 1
-	Memory   bool          // memory storage in place of file
+	Kind     Kind   // default Registrations
+	Bucket   string // default the kind's
+	Replicas int    // 1, 3 or 5; default 1
+	Memory   bool   // memory storage in place of file
+	Storage  feed.Storage
 	AckWait  time.Duration // how long JetStream may take to acknowledge a write; default 2 s
 	Records  int           // how many records it is to have room for at the least
 	OnlyRead bool          // nothing is written here: whoever writes proves that a new bucket can be
@@ -228,6 +229,7 @@ func (b *Bucket) create(ctx context.Context, cfg Config) (jetstream.Stream, erro
 	if cfg.Memory {
 		kv.Storage = jetstream.MemoryStorage
 	}
+	kv.MaxBytes, kv.Compression, kv.Placement = cfg.Storage.MaxBytes, cfg.Storage.Compressed, cfg.Storage.Placement
 	// Another instance may create it at the same moment: whoever is second finds it there.
 	if _, err := b.js.CreateKeyValue(ctx, kv); err != nil && !errors.Is(err, jetstream.ErrBucketExists) {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -369,6 +370,62 @@ func TestLeafThatDeniesHearsNothing(t *testing.T) {
 		other := map[string]string{"hub": "leaf", "leaf": "hub"}[g.config.Instance.Name]
 		if _, err := parked.GetLastMsgForSubject(t.Context(), "exesdb.parked."+other+".refused"); !errors.Is(err, jetstream.ErrMsgNotFound) {
 			t.Errorf("%s has the other side's parked events: %v", g.config.Instance.Name, err)
+		}
+	}
+}
+
+// TestWhatIsCreatedIsAsConfigured has an account that requires max_bytes of every stream.
+func TestWhatIsCreatedIsAsConfigured(t *testing.T) {
+	t.Parallel()
+	w := newWorldOf(t, processed(t, `accounts {A: {jetstream: {max_file: 1GB, max_bytes_required: true}, users: [{user: a, password: a}]}}`), "a")
+	refused := allEvents("refused")
+	refused.Forward = &config.Forward{Sink: "request", Subject: "app.refuses", Timeout: harness.Patience, MaxDeliver: 1}
+	g := groundOn(w, allEvents("all"), refused)
+	if _, err := w.NC.Subscribe("app.refuses", func(m *nats.Msg) { _ = m.Respond([]byte("-ERR no")) }); err != nil {
+		t.Fatal(err)
+	}
+	w.Level()
+	tags := config.Placement{Tags: "ssd, eu"}
+	c := g.config
+	c.Registry.MaxBytes, c.Registry.Compression, c.Registry.Placement = 16<<20, "s2", tags
+	c.Emitter.MaxBytes, c.Emitter.Compression = 8<<20, "none"
+	c.Parked.MaxBytes, c.Parked.Placement = 32<<20, config.Placement{Cluster: "c1"}
+	c.Stores[0].Stream.MaxBytes, c.Stores[0].Stream.Compression = 64<<20, "s2"
+	findings, err := service.Inspect(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range findings {
+		if f.Problem != nil {
+			t.Errorf("%s %s: %v", f.What, f.Name, f.Problem)
+		}
+	}
+	g.start()
+	g.append(1, 1)
+	g.awaitDelivered("all", 1)
+	g.Eventually("it is parked", func() bool { _, err := g.JS.Stream(t.Context(), "EXESDB_PARKED"); return err == nil })
+	for name, want := range map[string]struct {
+		bytes       int64
+		compression jetstream.StoreCompression
+		placement   jetstream.Placement
+	}{
+		"KV_exesdb_subscriptions": {16 << 20, jetstream.S2Compression, jetstream.Placement{Tags: []string{"ssd", "eu"}}},
+		"KV_exesdb_cluster":       {16 << 20, jetstream.S2Compression, jetstream.Placement{Tags: []string{"ssd", "eu"}}},
+		"KV_exesdb_checkpoints":   {8 << 20, jetstream.NoCompression, jetstream.Placement{Tags: []string{"ssd", "eu"}}},
+		"EXESDB_PARKED":           {32 << 20, jetstream.S2Compression, jetstream.Placement{Cluster: "c1"}},
+		"EXESDB_s":                {64 << 20, jetstream.S2Compression, jetstream.Placement{}},
+	} {
+		stream, err := g.JS.Stream(t.Context(), name)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		got := stream.CachedInfo().Config
+		var placement jetstream.Placement
+		if got.Placement != nil {
+			placement = *got.Placement
+		}
+		if got.MaxBytes != want.bytes || got.Compression != want.compression || got.Discard != jetstream.DiscardNew || !reflect.DeepEqual(placement, want.placement) {
+			t.Errorf("%s: max_bytes %d, compression %s, discard %s, placement %+v", name, got.MaxBytes, got.Compression, got.Discard, placement)
 		}
 	}
 }
