@@ -32,7 +32,7 @@ func TestEnvironmentOverridesTheFile(t *testing.T) {
 	want.Metrics.SubscriptionLabelLimit = 0
 	want.Bridge.Streams = []BridgeStream{{Stream: "E", Store: "t", Event: "emitter_restarted"}}
 	want.Stores = []Store{{
-		ID: "t", Stream: StoreStream{Replicas: 1, Storage: "file"}, Defaults: Defaults{Type: "by_event_type", StartVersion: -1},
+		ID: "t", Stream: StoreStream{Replicas: 1, Storage: "file", Compression: "none"}, Defaults: Defaults{Type: "by_event_type", StartVersion: -1},
 		Subscriptions: []Subscription{{
 			Name: "a", Type: "by_event_type", Selector: "y", StartVersion: -1,
 			Forward: &Forward{Sink: "publish", Subject: "f", Timeout: 5 * time.Second, MaxDeliver: 5, OnGap: "continue"},
