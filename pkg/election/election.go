@@ -101,7 +101,7 @@ func New(cfg Config) (*Election, error) {
 		}),
 		rules: newRules(settings{
 			store: cfg.Store, self: cfg.Candidate,
-			ttl: cfg.TTL, grace: grace, flushWait: flushWait, minTerm: cfg.MinTerm,
+			ttl: cfg.TTL, grace: grace, flushWait: flushWait, patience: cfg.Follower.Patience, minTerm: cfg.MinTerm,
 		}, backoff.Jitter),
 	}, nil
 }
@@ -122,7 +122,7 @@ func (e *Election) Run(ctx context.Context) error {
 		})
 	if e.gaveUp {
 		return fmt.Errorf(
-			"resign as leader of store %s: not acknowledged within %s", e.cfg.Store, resignWait)
+			"resign as leader of store %s: not acknowledged in time", e.cfg.Store)
 	}
 	return nil
 }

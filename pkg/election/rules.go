@@ -9,7 +9,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/registration"
 )
 
-const resignWait = 2 * time.Second // for the deletion to be acknowledged
+// resignWait is what the bucket may take for the deletion, and for the request before it.
+const resignWait = 2 * time.Second
 
 // settings are a candidate's part in an election.
 type settings struct {
@@ -17,7 +18,8 @@ type settings struct {
 	self       registration.Owner
 	ttl, grace time.Duration
 	flushWait  time.Duration
-	minTerm    func() uint64 // the highest term that others know of
+	patience   func(work time.Duration) time.Duration // how long to wait for that work of the bucket; nil: so long
+	minTerm    func() uint64                          // the highest term that others know of
 }
 
 // rules are those of one candidate for one store. They are a value that does no I/O; one request at a time
@@ -114,9 +116,17 @@ func (r *rules) renew(u update, now time.Time) (fx effects) {
 // leadReturned hears that Lead has returned.
 func (r *rules) leadReturned(now time.Time) (fx effects) {
 	r.lead = false
-	r.resigning, r.resignBy = r.leading, now.Add(resignWait)
+	r.resigning, r.resignBy = r.leading, r.resigned(now)
 	r.decide(now, &fx)
 	return fx
+}
+
+// resigned is when the deletion is not waited for any more.
+func (r *rules) resigned(now time.Time) time.Time {
+	if r.patience == nil {
+		return now.Add(resignWait)
+	}
+	return now.Add(r.patience(resignWait/2) + r.patience(resignWait/2))
 }
 
 // stop has the candidate go.

@@ -116,7 +116,7 @@ func (r *rules) win(now time.Time, fx *effects) {
 func (r *rules) elect(now time.Time, fx *effects) {
 	r.leading = true
 	if r.stopping {
-		r.resigning, r.resignBy = true, now.Add(resignWait)
+		r.resigning, r.resignBy = true, r.resigned(now)
 		return
 	}
 	r.lead, fx.Elected = true, true

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"maps"
 	"time"
+
+	"github.com/exesdb/subproxy/pkg/feed"
 )
 
 // parkAside parks an event that can't be sent beside the loop, and lets its subscription go on then.
@@ -13,7 +15,7 @@ func (l *leader) parkAside(s *sub, e *entry, reason error) {
 	r, ev, epoch := s.registration, e.event, l.history.epoch
 	ev.Header = maps.Clone(ev.Header)
 	l.work.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), checkpointIO)
+		ctx, cancel := l.within(checkpointIO, 2)
 		defer cancel()
 		err := l.park(ctx, &r, &ev, epoch, reason.Error())
 		l.inbox.call(func() {
@@ -38,10 +40,19 @@ func (l *leader) parkAside(s *sub, e *entry, reason error) {
 func (l *leader) read(t *segment) {
 	t.reading = true
 	from, read := t.high+1, l.reader.Read
-	if t.stretch == nil && t.pages >= shortPass && l.catchUp.tail.low > t.high+shortPass*pageSize {
+	if t.pager == nil {
+		t.pager = l.reader.AheadReader()
+	}
+	if t.pager == nil && t.stretch == nil && t.pages >= shortPass && l.catchUp.tail.low > t.high+shortPass*pageSize {
 		t.stretch = l.reader.BulkReader(l.log)
 	}
-	if t.stretch != nil {
+	switch {
+	case t.pager != nil:
+		upTo, pages := l.catchUp.tail.low, 1+l.catchUp.appetite(t)/pageSize
+		read = func(ctx context.Context, from uint64, batch, maxBytes int) ([]feed.Message, error) {
+			return t.pager.Read(ctx, from, batch, maxBytes, upTo, pages)
+		}
+	case t.stretch != nil:
 		read = t.stretch.Read
 	}
 	l.work.Go(func() {
@@ -58,7 +69,7 @@ func (l *leader) judge(now time.Time) {
 	}
 	reader, resets := l.reader, l.history.resets
 	l.work.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		ctx, cancel := l.within(2*time.Second, 1)
 		defer cancel()
 		first, err := reader.First(ctx)
 		l.inbox.call(func() {

@@ -3,6 +3,7 @@ package emitter
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/feed"
@@ -34,9 +35,10 @@ type catchUp struct {
 	sender  eventSender
 	reader  eventReader
 	index   index
-	groups  []*group // that want the event in hand
-	tail    *segment // nil until the end of the stream is known
-	first   uint64   // of the stream's messages, as far as is known
+	groups  []*group      // that want the event in hand
+	tail    *segment      // nil until the end of the stream is known
+	first   uint64        // of the stream's messages, as far as is known
+	way     time.Duration // of an event to the proxy that is the furthest away, and of its acknowledgement
 	gaps    gaps
 	passes  []*segment
 	waiting map[*sub]struct{} // have room, and no segment has what they want next
@@ -86,6 +88,20 @@ func (c *catchUp) passAt(pos uint64) *segment {
 		}
 	}
 	return nil
+}
+
+// appetite is how many events the subscription has room for, of those that are shown the pass or wait for it,
+// that has the most.
+func (c *catchUp) appetite(t *segment) (most int) {
+	for s := range t.attached {
+		most = max(most, s.window-s.sender.InFlight())
+	}
+	for s := range c.waiting {
+		if s.pos <= t.high && t.has(s.pos) {
+			most = max(most, s.window-s.sender.InFlight())
+		}
+	}
+	return most
 }
 
 // goesOn reports whether the pass was not ended.

@@ -96,6 +96,8 @@ func (w *catchingUp) Read(ctx context.Context, _ uint64, _, _ int) ([]feed.Messa
 	}
 }
 
+func (w *catchingUp) AheadReader() *feed.AheadReader { return nil }
+
 func (w *catchingUp) BulkReader(*slog.Logger) *feed.BulkReader { panic("no pass is so long here") }
 
 func (w *catchingUp) First(context.Context) (uint64, error) {

@@ -43,7 +43,7 @@ func (l *leader) write(now time.Time) {
 		return
 	}
 	l.work.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), checkpointIO)
+		ctx, cancel := l.within(checkpointIO, 4)
 		defer cancel()
 		results, anew := l.saved.put(ctx, b.writes)
 		l.inbox.call(func() { l.wrote(b, results, anew) })
@@ -82,7 +82,7 @@ func (l *leader) lookForBucket(now time.Time) {
 		return
 	}
 	l.work.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), checkpointIO)
+		ctx, cancel := l.within(checkpointIO, 4)
 		defer cancel()
 		anew, err := l.saved.ensure(ctx)
 		l.inbox.call(func() {
@@ -167,7 +167,7 @@ func (l *leader) finish(ctx context.Context) {
 	if errors.Is(context.Cause(ctx), election.ErrDeposed) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishWithin)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishWithin+4*l.way())
 	defer cancel()
 	l.awaitAnswers(ctx)
 	l.turn(ctx)
@@ -191,7 +191,7 @@ func (l *leader) finish(ctx context.Context) {
 // awaitAnswers waits until the inbox has what proxies said before: those of an instance that stops beside
 // this emitter, or just before it, have accepted what they were sent, and acknowledged it a moment ago.
 func (l *leader) awaitAnswers(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, answersWithin)
+	ctx, cancel := context.WithTimeout(ctx, answersWithin+l.way())
 	defer cancel()
 	if l.nc.FlushWithContext(ctx) != nil {
 		return

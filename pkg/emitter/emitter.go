@@ -20,6 +20,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/feed"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/lease"
+	"github.com/exesdb/subproxy/pkg/link"
 	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -243,7 +244,7 @@ func (e *Emitter) lead(ctx context.Context, s Store, r *roster, lease *election.
 	log := e.log.With("store", store)
 	l := newLeader(outside{
 		store: store, stream: s.Stream.name(), name: e.cfg.Candidate.Name, layout: s.Layout, interval: e.cfg.CheckpointInterval,
-		lease: lease, nc: e.nc, js: e.js, local: e.cfg.Local, log: log, digest: e.digest, metrics: e.metrics, announce: announce, lacks: e.cfg.Hindered,
+		lease: lease, nc: e.nc, link: link.Of(e.nc), js: e.js, local: e.cfg.Local, log: log, digest: e.digest, metrics: e.metrics, announce: announce, lacks: e.cfg.Hindered,
 		saved: &savedPlaces{
 			store: store, bucket: e.points, log: log,
 			ensure: func(ctx context.Context) (bool, error) { return e.ensure(ctx, e.points, kv.Checkpoints) },

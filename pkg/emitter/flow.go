@@ -1,5 +1,7 @@
 package emitter
 
+import "time"
+
 // The window is how many events of one subscription are in flight at the most. It begins small, so that
 // 10,000 subscribers that never answer hold little, doubles with each window that is acknowledged, and is
 // halved where nothing is for a while. The largest hides a round trip of 2 ms at 200,000 events a second.
@@ -7,6 +9,11 @@ const (
 	firstWindow = 32
 	leastWindow = 1
 	maxWindow   = 1024
+	// hidden is the round trip that the largest window hides. Over a longer way the first window and the largest
+	// are as many times larger, up to these.
+	hidden         = 2 * time.Millisecond
+	farFirstWindow = 8192
+	farMaxWindow   = 65536
 	// maxInFlight bounds what is in flight in bytes; one event may always be.
 	maxInFlight = 4 << 20
 )
@@ -17,6 +24,7 @@ type flow struct {
 	inFlight int    // bytes
 	sizes    []size // of what is in flight
 	window   int
+	most     int  // that the window grows to; 0: maxWindow
 	full     bool // the window kept an event back
 }
 
@@ -86,9 +94,18 @@ func (f *flow) settle() {
 	}
 }
 
+// reach has a session that begins hide a round trip of that length: it can't grow into it within a few events.
+func (f *flow) reach(roundTrip time.Duration) {
+	times := int(roundTrip / hidden)
+	f.most = min(max(times*maxWindow, maxWindow), farMaxWindow)
+	if f.window == firstWindow {
+		f.window = min(max(times*firstWindow, firstWindow), farFirstWindow)
+	}
+}
+
 // grow widens the window once a full one was acknowledged.
 func (f *flow) grow() {
 	if f.full && f.hasHalfWindow() {
-		f.window, f.full = min(2*f.window, maxWindow), false
+		f.window, f.full = min(2*f.window, max(f.most, maxWindow)), false
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/exesdb/subproxy/pkg/digest"
 	"github.com/exesdb/subproxy/pkg/event"
 	"github.com/exesdb/subproxy/pkg/feed"
+	"github.com/exesdb/subproxy/pkg/link"
 )
 
 // leadership is what a leader needs of the lease that it leads by; *election.Lease is one. The context that
@@ -42,6 +43,7 @@ type outside struct {
 	interval time.Duration // between writes of checkpoints
 	lease    leadership
 	nc       *nats.Conn
+	link     *link.Link // of nc; nil: there is none
 	js       jetstream.JetStream
 	local    Local // nil: none
 	saved    *savedPlaces
@@ -51,6 +53,19 @@ type outside struct {
 	announce func(term uint64)
 	park     func(ctx context.Context, s *record, e *event.Event, epoch, reason string) error
 	lacks    func() string // the emitter's Hindered; nil: nothing is known
+}
+
+// within is a context for something that JetStream may take up to work for, in so many round trips.
+func (o *outside) within(work time.Duration, roundTrips int) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), work+time.Duration(roundTrips)*o.way())
+}
+
+// way is how long to wait for the way to the server and back, beside what is to be done there.
+func (o *outside) way() time.Duration {
+	if o.link == nil {
+		return 0
+	}
+	return o.link.Patience(0)
 }
 
 // leader sends a store's events to the subscriptions that want them, for as long as it leads. What is to be

@@ -42,9 +42,40 @@ func (o *outbox) carry(s *sub, bytes int) {
 	if to == nil {
 		return
 	}
-	if to.sent += int64(bytes); to.marked <= to.heard && to.sent-to.heard >= markEvery {
+	if to.sent += int64(bytes); to.marked <= to.heard && to.sent-to.heard >= to.limit()/marksPerLimit {
 		o.mark(to, time.Now())
 	}
+}
+
+// wayOf is how long to wait for the way to a subscription's proxy and back, beside what the proxy may take.
+func (o *outbox) wayOf(s *sub) time.Duration {
+	if s.outlet != nil && s.outlet.way.RoundTrip() > 0 {
+		return s.outlet.way.Patience(0)
+	}
+	return o.way()
+}
+
+// roundTripTo is how long that way takes at present; 0: it is not known. A proxy in this process may wait for
+// its sink, which is at the other end of the connection.
+func (o *outbox) roundTripTo(s *sub) time.Duration {
+	switch {
+	case s.outlet != nil:
+		return s.outlet.way.RoundTrip()
+	case o.link != nil:
+		return o.link.RoundTrip()
+	}
+	return 0
+}
+
+// longestWay is wayOf the subscription whose proxy is the furthest away.
+func (o *outbox) longestWay() time.Duration {
+	longest := o.way()
+	for _, to := range o.outlets.bySubject {
+		if to.way.RoundTrip() > 0 {
+			longest = max(longest, to.way.Patience(0))
+		}
+	}
+	return longest
 }
 
 // mark asks an instance whether what was sent has arrived.
@@ -66,7 +97,7 @@ func (o *outbox) arrived(number uint64, now time.Time) *outlet {
 		return nil
 	}
 	delete(o.outlets.byMark, number)
-	to.heard = to.marked
+	to.hear(now)
 	if to.due(now) {
 		o.mark(to, now)
 	}

@@ -2,16 +2,18 @@ package emitter
 
 import (
 	"time"
+
+	"github.com/exesdb/subproxy/pkg/link"
 )
 
 const (
 	// maxUnheard bounds the bytes that are on their way to one instance, over all of its subscriptions; one
-	// event may always be. The instance's client takes 32 MiB before it drops messages, and the server 64
-	// MiB before it ends the connection. What goes to a subscription that has little to get waits behind
+	// event may always be. Over a thin link it is less. The instance's client takes 32 MiB before it drops
+	// messages, and the server 64 MiB before it ends the connection. What goes to a subscription that has little to get waits behind
 	// these bytes.
 	maxUnheard = 8 << 20
-	// markEvery is how many bytes are sent before the instance is asked whether they have arrived.
-	markEvery = maxUnheard / 4
+	// marksPerLimit is how often the instance is asked, while as many bytes are sent, whether they have arrived.
+	marksPerLimit = 4
 )
 
 // outlet is what is on its way to one instance. It bounds bytes that travel, and not what the instance
@@ -27,6 +29,9 @@ type outlet struct {
 	marked      int64  // sent before the mark that is under way; at most heard: none is
 	number      uint64 // of that mark
 	markedAt    time.Time
+
+	way    link.Estimator // to the instance and back
+	budget link.Budget    // half of the bytes that may be on that way
 
 	waiting []*sub // have an event to get, and there is no room; in order
 }
@@ -64,8 +69,19 @@ func (o *outlets) retain(used map[*outlet]bool) {
 	}
 }
 
+// limit is how many bytes may be on their way.
+func (o *outlet) limit() int64 { return min(maxUnheard, 2*int64(o.budget.Size())) }
+
+// hear takes the answer to the mark that is under way.
+func (o *outlet) hear(now time.Time) {
+	took := now.Sub(o.markedAt)
+	o.way.Observe(took)
+	o.budget.Judge(int(o.marked-o.heard), took, o.way.Least())
+	o.heard = o.marked
+}
+
 // room reports whether one more event may be sent.
-func (o *outlet) room() bool { return o == nil || o.sent-o.heard < maxUnheard }
+func (o *outlet) room() bool { return o == nil || o.sent-o.heard < o.limit() }
 
 // wait has a subscription wait for room.
 func (o *outlet) wait(s *sub) {
@@ -96,7 +112,7 @@ func (o *outlet) next() *sub {
 // one that is was lost.
 func (o *outlet) due(now time.Time) bool {
 	if o.marked > o.heard {
-		return now.Sub(o.markedAt) >= stallAfter
+		return now.Sub(o.markedAt) >= stallAfter+o.way.Patience(0)
 	}
-	return o.sent-o.heard >= markEvery
+	return o.sent-o.heard >= o.limit()/marksPerLimit
 }

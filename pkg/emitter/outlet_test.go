@@ -69,7 +69,7 @@ func TestOutletBoundsWhatIsUnderWay(t *testing.T) {
 				if !o.room() && o.marked <= o.heard && !o.due(now) {
 					t.Fatal("nobody asks whether it has arrived")
 				}
-				if o.marked > o.heard && !o.due(now.Add(stallAfter)) {
+				if o.marked > o.heard && !o.due(now.Add(stallAfter+o.way.Patience(0))) {
 					t.Fatal("a mark that is lost is not sent again")
 				}
 			},

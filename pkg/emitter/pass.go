@@ -24,7 +24,7 @@ const (
 	shortPass = 3
 	// abandonAfter is how long a pass to which nobody is attached is kept after it read or replayed
 	// something last, while somebody waits and there may be no more passes; and else. A subscription whose
-	// window is full is detached and comes back for the rest.
+	// window is full is detached and comes back for the rest, after the way to its proxy and back.
 	abandonAfter     = 100 * time.Millisecond
 	abandonedForGood = time.Second
 	// readAgain is how soon a failed read is tried again.
@@ -38,6 +38,8 @@ const (
 type reader interface {
 	Read(ctx context.Context, from uint64, batch, maxBytes int) ([]feed.Message, error)
 	BulkReader(log *slog.Logger) *feed.BulkReader
+	// AheadReader is nil where the way to the server is short.
+	AheadReader() *feed.AheadReader
 	First(ctx context.Context) (uint64, error)
 	Last(ctx context.Context) (uint64, error)
 	Compare(ctx context.Context, known []feed.Witness) (feed.Comparison, error)
@@ -106,7 +108,7 @@ func (c *catchUp) advance(t *segment, now time.Time) bool {
 		if t.emptyAt.IsZero() {
 			t.emptyAt = now
 		}
-		if empty := now.Sub(t.emptyAt); empty > abandonedForGood || empty > abandonAfter && c.isShort() {
+		if empty := now.Sub(t.emptyAt); empty > abandonedForGood+c.way || empty > abandonAfter+c.way && c.isShort() {
 			return false
 		}
 	}

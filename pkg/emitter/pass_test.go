@@ -51,6 +51,8 @@ func (w *slowWorld) Read(ctx context.Context, from uint64, batch, _ int) ([]feed
 	return page, ctx.Err()
 }
 
+func (*slowWorld) AheadReader() *feed.AheadReader { return nil }
+
 func (*slowWorld) BulkReader(*slog.Logger) *feed.BulkReader { panic("no pass is so long here") }
 
 func (*slowWorld) First(context.Context) (uint64, error) { return 1, nil }

@@ -106,7 +106,7 @@ func (l *leader) checkHistory(delivered uint64) {
 	l.history.checking = true
 	reader, known, resets := l.reader, l.history.known.List(0), l.history.resets
 	l.work.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		ctx, cancel := l.within(2*time.Second, 2*feed.Recorded)
 		defer cancel()
 		last, err := reader.Last(ctx)
 		upTo := last // the same as far as it goes, where nothing says otherwise
@@ -225,7 +225,7 @@ func (l *leader) newHistory(epoch string, last uint64) {
 // setEpoch reports false where the leader ends before the lease has the epoch.
 func (h *historian) setEpoch(epoch, witness string) bool {
 	for {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		ctx, cancel := h.within(2*time.Second, 2)
 		err := h.lease.SetEpoch(ctx, epoch, witness)
 		cancel()
 		switch {

@@ -49,7 +49,7 @@ func (r *remaking) stream(l *leader) {
 	}
 	l.work.Go(func() {
 		defer r.busy.Store(false)
-		ctx, cancel := context.WithTimeout(context.Background(), remakeWithin)
+		ctx, cancel := l.within(remakeWithin, 4)
 		defer cancel()
 		r.now(ctx, l)
 	})

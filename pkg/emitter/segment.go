@@ -35,8 +35,9 @@ type segment struct {
 	// Of a pass.
 	ctx     context.Context // it reads until then
 	end     context.CancelFunc
-	pages   int              // read so far
-	stretch *feed.BulkReader // nil: it is short, so far
+	pages   int               // read so far
+	stretch *feed.BulkReader  // nil: it is short, so far
+	pager   *feed.AheadReader // nil: the way to the server is short
 	reading bool
 	nothing int       // times in a row that the stream's leader had nothing after high
 	emptyAt time.Time // since when nobody is attached and nothing was read or replayed; zero: it was since the last turn

@@ -9,13 +9,14 @@ import (
 )
 
 const (
-	// firstAsk is how soon a proxy that did not answer is asked again, and maxAsk how long that wait grows.
+	// firstAsk is how soon a proxy that did not answer is asked again, and maxAsk how long that wait grows,
+	// beside the way there and back.
 	// A new registration, unless there is nothing to send to it (deferAsk), and a connection that came
 	// back, ask at once.
 	firstAsk = 250 * time.Millisecond
 	maxAsk   = 10 * time.Second
-	// stallAfter is how long nothing is acknowledged before the proxy is asked what it has: an event or an
-	// answer may be lost.
+	// stallAfter is how long nothing is acknowledged, beside the way there and back, before the proxy is asked
+	// what it has: an event or an answer may be lost.
 	stallAfter = time.Second
 
 	// deferredQuestions is how many of the proxies whose question was deferred are asked at once. That
@@ -54,6 +55,7 @@ type session struct {
 	progressAt  time.Time // the last acknowledgement, or the first event sent after all were
 	askedAt     time.Time
 	askWait     time.Duration // until it is asked again
+	way         time.Duration // to the proxy and back, which comes on top of what the proxy may take
 	deferred    bool          // it is to be asked, when its turn comes or there is something to send to it
 	outstanding bool          // it was deferred, is asked, and did not answer yet
 }
@@ -118,7 +120,7 @@ func (x *sessions) open(s *sub) {
 // asked notes that a question was sent, in a session or to begin one.
 func (x *sessions) asked(s *sub, now time.Time) {
 	s.askedAt = now
-	s.askWait = min(max(2*s.askWait, firstAsk), maxAsk)
+	s.askWait = min(max(2*s.askWait, firstAsk), maxAsk) + s.way
 }
 
 // hurry has the next wait for an answer be the shortest.
@@ -264,7 +266,7 @@ func (x *sessions) due(s *sub, now time.Time) need {
 		if now.Sub(s.askedAt) >= s.askWait {
 			return toBeAsked
 		}
-	case now.Sub(s.progressAt) >= stallAfter && now.Sub(s.askedAt) >= s.askWait:
+	case now.Sub(s.progressAt) >= stallAfter+s.way && now.Sub(s.askedAt) >= s.askWait:
 		// Nothing was acknowledged for stallAfter: the proxy is slow, or an event was lost. Halve the
 		// window, and ask the proxy which.
 		s.window = max(leastWindow, s.window/2)

@@ -102,6 +102,9 @@ func (u *subscriptions) answered(a *answer, now time.Time) {
 		u.metrics.Nobody.Inc()
 		u.pause(s, now)
 	case begins:
+		if s.outlet != nil {
+			s.outlet.way.Observe(now.Sub(s.askedAt))
+		}
 		u.begin(s, a.Number, now)
 	case misses:
 		u.missing(s, a.Number, now)
@@ -164,6 +167,7 @@ func (u *subscriptions) begin(s *sub, last uint64, now time.Time) {
 // resumeFrom lets a subscription run after what its proxy took last.
 func (u *subscriptions) resumeFrom(s *sub, last uint64, now time.Time) {
 	u.sessions.run(s, last, now)
+	s.reach(u.outbox.roundTripTo(s))
 	s.pos = s.sender.Sent
 	if known := max(last, s.known()); known > u.catchUp.tail.high {
 		u.leader.checkHistory(known)
@@ -231,6 +235,7 @@ func (u *subscriptions) unsent(s *sub, e *entry, err error) bool {
 
 // checkProgress looks after a subscription that was asked, is paused, or has events in flight.
 func (u *subscriptions) checkProgress(s *sub, now time.Time) {
+	s.way = u.outbox.wayOf(s)
 	switch u.sessions.due(s, now) {
 	case noNeed:
 	case toBeAsked:
@@ -328,6 +333,7 @@ func (u *subscriptions) send(s *sub, e *entry) bool {
 
 // question asks, in a session or to begin one.
 func (u *subscriptions) question(s *sub, now time.Time) bool {
+	s.way = u.outbox.wayOf(s)
 	u.sessions.asked(s, now)
 	return u.outbox.question(s, u.history.epoch)
 }

@@ -1,7 +1,6 @@
 package emitter
 
 import (
-	"context"
 	"errors"
 	"time"
 
@@ -24,7 +23,7 @@ func (l *leader) stale(term uint64) {
 // write over what a later one wrote.
 func (l *leader) verify(term uint64) {
 	l.work.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		ctx, cancel := l.within(2*time.Second, 2)
 		defer cancel()
 		err := l.lease.RaiseTerm(ctx, term)
 		l.inbox.call(func() {

@@ -18,6 +18,7 @@ func (l *leader) tick(ctx context.Context, now time.Time) {
 	}
 	l.catchUp.gaps.now = now
 	l.adoptTerm(now)
+	l.catchUp.way = l.subs.outbox.longestWay()
 	for s := range l.subs.sessions.attended {
 		l.subs.checkProgress(s, now)
 	}

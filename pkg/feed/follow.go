@@ -48,10 +48,13 @@ type poll struct {
 	sent time.Time
 	last uint64    // cursor.last then
 	at   time.Time // cursor.at then
+
+	answered bool
 }
 
 type report struct {
 	id   string
+	at   time.Time // when it came
 	info *jetstream.StreamInfo
 	err  error
 }
@@ -60,7 +63,7 @@ func (f *Feed) follow(ctx context.Context, info *jetstream.StreamInfo) error {
 	inbox := f.api.nc.NewInbox()
 	answers, err := f.api.nc.Subscribe(inbox+".*", func(m *nats.Msg) {
 		info, err := decodeInfo(m)
-		f.mail.Store(&report{id: m.Subject[len(inbox)+1:], info: info, err: err})
+		f.mail.Store(&report{id: m.Subject[len(inbox)+1:], at: time.Now(), info: info, err: err})
 		f.waker.wake()
 	})
 	if err != nil {
@@ -178,6 +181,8 @@ func (s *follower) attend(ctx context.Context) error {
 		s.lookSoon(0)
 	}
 	if r := s.mail.Swap(nil); r != nil && r.id == strconv.FormatUint(s.poll.id, 10) {
+		s.poll.answered = true
+		s.api.link.Observe(r.at.Sub(s.poll.sent))
 		err := s.look(ctx, r)
 		s.counts.polls.Add(1)
 		if err != nil {
@@ -203,13 +208,21 @@ func (s *follower) attend(ctx context.Context) error {
 func (s *follower) lookSoon(in time.Duration) {
 	now := time.Now()
 	at := now.Add(in)
-	if earliest := s.poll.sent.Add(pollSpacing); at.Before(earliest) {
+	if earliest := s.poll.sent.Add(s.spacing()); at.Before(earliest) {
 		at = earliest
 	}
 	if at.Before(s.nextPoll) {
 		s.nextPoll = at
 		s.timer.Reset(at.Sub(now))
 	}
+}
+
+// spacing is the least time from the latest poll to the next, which has its answer not count any more.
+func (s *follower) spacing() time.Duration {
+	if s.poll.answered {
+		return pollSpacing
+	}
+	return max(pollSpacing, s.api.link.Patience(0))
 }
 
 // ask sends a poll; its answer, if any, rings. So a stream without a leader holds up nothing.
@@ -220,6 +233,9 @@ func (s *follower) ask(now time.Time) {
 	}
 	if !s.api.nc.IsConnected() {
 		return
+	}
+	if least := now.Add(s.api.link.Patience(0)); s.nextPoll.Before(least) {
+		s.nextPoll = least
 	}
 	s.settling = false
 	s.asked++

@@ -9,6 +9,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/exesdb/subproxy/internal/testbed"
 	"github.com/exesdb/subproxy/pkg/feed"
@@ -92,5 +93,54 @@ func TestLargeMessagesAreReadOverAThinLink(t *testing.T) {
 	}
 	if took, least := time.Since(began), time.Duration(3*n*size/2)*time.Microsecond; took > 2*least {
 		t.Errorf("%s for what takes %s", took, least)
+	}
+}
+
+// Pages that are asked for ahead show what is there, once and in order, wherever messages are missing, and take
+// fewer round trips than pages.
+func TestPagesAskedForAheadLeaveNothingOut(t *testing.T) {
+	t.Parallel()
+	const n, batch, roundTrip = 600, 20, 100 * time.Millisecond
+	js, name := over(t, testbed.Link{Delay: roundTrip / 2}, n, 100)
+	stream, err := js.Stream(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := map[uint64]bool{}
+	for seq := uint64(101); seq < 300; seq++ { // a part with nothing, and one with every third
+		if seq < 200 || seq%3 > 0 {
+			gone[seq] = true
+		}
+	}
+	var work errgroup.Group
+	work.SetLimit(100)
+	for seq := range gone {
+		work.Go(func() error { return stream.DeleteMsg(t.Context(), seq) })
+	}
+	if err := work.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	var a *feed.AheadReader
+	r := reader(t, js, stream)
+	eventually(t, "the way was measured to be long", func() bool { a = r.AheadReader(); return a != nil })
+	began, last := time.Now(), uint64(0)
+	for last < n {
+		messages, err := a.Read(t.Context(), last+1, batch, 1<<20, n, 16)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range messages {
+			if m.Sequence <= last { // shown again
+				continue
+			}
+			for last++; gone[last]; last++ {
+			}
+			if m.Sequence != last {
+				t.Fatalf("%d in place of %d", m.Sequence, last)
+			}
+		}
+	}
+	if took := time.Since(began); took > n/batch*roundTrip/2 {
+		t.Errorf("%s for %d pages with a round trip of %s", took, n/batch, roundTrip)
 	}
 }

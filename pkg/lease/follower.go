@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -44,6 +45,9 @@ func NewFollower(js jetstream.JetStream, bucket *kv.Bucket, logger *slog.Logger)
 	}
 	return f, nil
 }
+
+// Patience is how long to wait for the bucket where it may take up to work to answer.
+func (f *Follower) Patience(work time.Duration) time.Duration { return f.bucket.Patience(work) }
 
 // Run follows the bucket until ctx ends. Elections and sessions run without it too, more slowly.
 func (f *Follower) Run(ctx context.Context) error {
