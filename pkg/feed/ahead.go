@@ -17,6 +17,7 @@ const (
 type AheadReader struct {
 	reader *Reader
 	pages  []*pageAhead // in order, each with a later start
+	sparse float64      // sequences there are for each message, about, where it read last; at least 1
 }
 
 // pageAhead is a page that was asked for.
@@ -32,7 +33,7 @@ func (r *Reader) AheadReader() *AheadReader {
 	if !r.direct || r.api.link.RoundTrip() < farAway {
 		return nil
 	}
-	return &AheadReader{reader: r}
+	return &AheadReader{reader: r, sparse: 1}
 }
 
 // Read is Reader.Read, from a sequence that is not below those it has returned. So many pages are asked for at
@@ -55,8 +56,19 @@ func (a *AheadReader) Read(ctx context.Context, from uint64, batch, maxBytes int
 	if p.messages[len(p.messages)-1].Sequence < from { // all of it was shown before
 		return a.reader.Read(ctx, from, batch, maxBytes)
 	}
+	a.learn(p)
 	return p.messages, nil
 }
+
+// learn takes how far a page went. That the next begins too early costs bytes, that it begins too late a round
+// trip.
+func (a *AheadReader) learn(p *pageAhead) {
+	n := len(p.messages)
+	a.sparse = max(1, 0.9*float64(p.messages[n-1].Sequence-p.from+1)/float64(n))
+}
+
+// span is how many sequences so many messages have among them, about.
+func (a *AheadReader) span(messages int) uint64 { return uint64(float64(messages) * a.sparse) }
 
 // ask asks for pages until so many are under way.
 func (a *AheadReader) ask(ctx context.Context, from uint64, batch, maxBytes int, upTo uint64, pages int) {
@@ -64,7 +76,7 @@ func (a *AheadReader) ask(ctx context.Context, from uint64, batch, maxBytes int,
 	batch = max(1, min(batch, maxBytes/bytes))
 	pages = max(1, min(pages, maxAhead, maxAheadBytes/(batch*bytes)))
 	if n := len(a.pages); n > 0 {
-		from = a.pages[n-1].from + a.reader.span(batch)
+		from = a.pages[n-1].from + a.span(batch)
 	}
 	for len(a.pages) == 0 || len(a.pages) < pages && from <= upTo {
 		p := &pageAhead{from: from, done: make(chan struct{})}
@@ -73,6 +85,6 @@ func (a *AheadReader) ask(ctx context.Context, from uint64, batch, maxBytes int,
 			defer close(p.done)
 			p.messages, p.err = a.reader.Read(ctx, p.from, batch, maxBytes)
 		}()
-		from += a.reader.span(batch)
+		from += a.span(batch)
 	}
 }

@@ -26,18 +26,16 @@ type Reader struct {
 	keeps     bool // whatever is consumed
 	created   time.Time
 	consumers consumerLimit // of bulk readers
-	sparse    float64       // sequences there are for each message, about; at least 1
 }
 
 // NewReader makes a reader of the stream that the info is of. A stream that does not allow direct get is
 // read message by message from its leader, which is some twenty times slower.
 func NewReader(js jetstream.JetStream, info *jetstream.StreamInfo) *Reader {
 	r := &Reader{
-		api: newAPI(js, info.Config.Name), direct: info.Config.AllowDirect, keeps: info.Config.Retention == jetstream.LimitsPolicy, created: info.Created, sparse: 1,
+		api: newAPI(js, info.Config.Name), direct: info.Config.AllowDirect, keeps: info.Config.Retention == jetstream.LimitsPolicy, created: info.Created,
 	}
 	if n := info.State.Msgs; n > 0 {
 		r.api.size.observe(int(info.State.Bytes / n))
-		r.sparse = max(1, float64(info.State.LastSeq-info.State.FirstSeq+1)/float64(n))
 	}
 	return r
 }
@@ -70,9 +68,6 @@ func (r *Reader) Read(ctx context.Context, from uint64, batch, maxBytes int) ([]
 	}
 	return append(messages, m), nil
 }
-
-// span is how many sequences so many messages have among them, about.
-func (r *Reader) span(messages int) uint64 { return uint64(float64(messages) * r.sparse) }
 
 // believed returns those of a page that are the stream's. Messages older than it may be of a deleted stream
 // of the same name, so the leader is asked for the last one of them: a page is of one copy, and with that
