@@ -46,7 +46,7 @@ func (l *loop) actOn(a *action, it *managed, first bool, in proxy.Input, now tim
 	if in.SeenAt = now; in.Kind == proxy.Restart {
 		l.restart(it, now)
 	} else {
-		l.step(it, in, now)
+		l.stepper.step(it, in, now)
 	}
 	if p := &it.proxy; p.Attempt.UnderWay || it.restarting || !p.Started && !p.Stopped {
 		a.waiting[it] = struct{}{}

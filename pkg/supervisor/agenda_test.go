@@ -19,7 +19,7 @@ func TestWhatLooksIsAnsweredInTheMiddleOfARound(t *testing.T) {
 		r := newRig(t, testSettings, 1000)
 		defer r.stop()
 		admitted := make(chan int, 1)
-		l := r.loops["s"]
+		l := r.loops.byStore["s"]
 		l.inbox.post(func(l *loop, now time.Time) {
 			l.inbox.postUrgent(func(l *loop, _ time.Time) { admitted <- l.dispatcher.rounds })
 			l.event(merged{cause: registration.LeaderChanged, seenAt: now})
@@ -37,7 +37,7 @@ func TestWhatLooksSeesWhatWasAppliedBefore(t *testing.T) {
 		defer r.stop()
 		seen := make(chan int, 2)
 		look := func(l *loop, _ time.Time) { seen <- len(l.items) }
-		l := r.loops["s"]
+		l := r.loops.byStore["s"]
 		l.inbox.post(func(l *loop, _ time.Time) {
 			// All three wait while this is done, as they would while a round is.
 			l.inbox.postUrgent(look)
@@ -104,7 +104,7 @@ func TestWhatTellsOfOneIsAnsweredBeforeWhatTellsOfAll(t *testing.T) {
 		r := newRig(t, testSettings, 1000)
 		defer r.stop()
 		answered := make(chan int, 2)
-		r.loops["s"].inbox.post(func(l *loop, _ time.Time) {
+		r.loops.byStore["s"].inbox.post(func(l *loop, _ time.Time) {
 			for _, name := range []string{"", "sub_1"} {
 				l.inbox.postUrgent(func(l *loop, _ time.Time) {
 					l.begin(l.reporter.statuses(control.Request{Name: name}, func(all []status.Status) { answered <- len(all) }))

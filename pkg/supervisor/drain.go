@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/rebalance"
@@ -55,12 +56,5 @@ func (s *Supervisor) sharedWithOthers() bool {
 	if m == nil {
 		return false
 	}
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for store := range s.loops {
-		if m.Of(store).HasOthers() {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.loops.some(""), func(l *loop) bool { return m.Of(l.store).HasOthers() })
 }

@@ -124,5 +124,5 @@ func (l *loop) delivering(in *delivery.Endpoint, reason string, unparked bool, n
 		l.reporter.mark(it, proxy.Soon) // something else about it changed
 		return
 	}
-	l.step(it, proxy.Input{Kind: proxy.Delivering, Reason: reason}, now)
+	l.stepper.step(it, proxy.Input{Kind: proxy.Delivering, Reason: reason}, now)
 }

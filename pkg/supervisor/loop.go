@@ -2,13 +2,10 @@ package supervisor
 
 import (
 	"context"
-	"log/slog"
 	"runtime"
 	"time"
 	"unsafe"
 
-	"github.com/exesdb/subproxy/pkg/backoff"
-	"github.com/exesdb/subproxy/pkg/breaker"
 	"github.com/exesdb/subproxy/pkg/delivery"
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/proxy"
@@ -17,10 +14,6 @@ import (
 	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
-
-// dueInterval is the least time between two looks at what is due by time. Jitter spreads timers evenly, and
-// thousands that fall due one by one would each be a batch of its own, at several times the cost.
-const dueInterval = 50 * time.Millisecond
 
 // managed is a proxy in its loop. It has 480 bytes at most, which is what the allocator gives; one more
 // would cost 32 for each subscription.
@@ -58,14 +51,13 @@ type loop struct {
 	reporter   *reporter
 	alerter    *alerter
 	actions    *actions
+	stepper    *stepper
+	mover      *mover
 
-	due      dueHeap
-	dueAgain time.Time // not before it is looked again
-	lost     losses    // in this turn
-	wake     time.Time // when the next round is due at the latest
-	agenda   *agenda   // of the round under way
-	urgent   []work    // begun for operators, and not ended
-	ending   bool      // everything was removed; the loop ends once that is released
+	wake   time.Time // when the next round is due at the latest
+	agenda *agenda   // of the round under way
+	urgent []work    // begun for operators, and not ended
+	ending bool      // everything was removed; the loop ends once that is released
 }
 
 func newLoop(s *shared, store string) *loop {
@@ -76,6 +68,8 @@ func newLoop(s *shared, store string) *loop {
 	l.alerter = &alerter{roster: o, watch: l.watch, reporter: l.reporter}
 	l.actions = &actions{roster: o, reporter: l.reporter}
 	l.holder = &holder{roster: o, alerter: l.alerter}
+	l.stepper = &stepper{roster: o, holder: l.holder, dispatcher: l.dispatcher, reporter: l.reporter, alerter: l.alerter}
+	l.mover = &mover{roster: o, stepper: l.stepper, dispatcher: l.dispatcher, agenda: l.agenda}
 	if s.delivery != nil {
 		l.holder.endpoints = s.delivery.Endpoints(o.inbox.fence, l.holder)
 	}
@@ -137,12 +131,7 @@ func (l *loop) turn(now time.Time) (wake time.Time) {
 		l.dispatcher.launchFull() // NATS works on the first batches of a round while the loop is still admitting the others
 		return time.Time{}
 	}
-	if next := l.due.next(); !next.IsZero() {
-		if next.Before(l.dueAgain) {
-			next = l.dueAgain
-		}
-		sooner(&l.wake, next)
-	}
+	l.stepper.wakeAtDue(&l.wake)
 	return l.wake
 }
 
@@ -155,7 +144,7 @@ func (l *loop) beginRound(now time.Time) {
 		once(func(time.Time) {
 			l.dispatcher.tellRegistered(c.results)
 			if c.voided {
-				a.add(l.each(func(it *managed, now time.Time) { l.step(it, proxy.Input{Kind: proxy.Voided}, now) }))
+				a.add(l.each(func(it *managed, now time.Time) { l.stepper.step(it, proxy.Input{Kind: proxy.Voided}, now) }))
 			}
 		}),
 		a.steps(len(c.news), func(i int, now time.Time) { l.seen(&c.news[i], now) }),
@@ -165,11 +154,11 @@ func (l *loop) beginRound(now time.Time) {
 			}
 		}),
 		a.steps(len(c.tasks), func(i int, now time.Time) { c.tasks[i](l, now) }),
-		l.stepDue(),
+		l.stepper.stepDue(),
 		once(func(now time.Time) { l.dispatcher.releaseUnreleased(now, &l.wake) }),
-		l.transfer,
+		func(now time.Time, _ *int) (more bool) { return l.mover.transfer(now, &l.wake) },
 		once(func(time.Time) { l.dispatcher.launch() }),
-		once(func(time.Time) { l.tellSuperseded() }),
+		once(func(time.Time) { l.stepper.tellSuperseded() }),
 		once(func(now time.Time) { l.observe(now, &l.wake) }),
 		once(l.publish),
 	)
@@ -212,73 +201,6 @@ func (l *loop) publish(now time.Time) {
 	l.agenda.add(l.reporter.publish(l.dispatcher.flight > 0, &l.wake))
 }
 
-// stepDue steps what is due by time.
-func (l *loop) stepDue() work {
-	begun := false
-	return func(now time.Time, left *int) bool {
-		if !begun {
-			next := l.due.next()
-			if next.IsZero() || now.Before(next) || now.Before(l.dueAgain) {
-				return false
-			}
-			begun, l.dueAgain = true, now.Add(dueInterval)
-		}
-		for ; *left > 0; *left-- {
-			it := l.due.pop(now)
-			if it == nil {
-				return false
-			}
-			l.step(it, proxy.Input{Kind: proxy.Due}, now)
-		}
-		return true
-	}
-}
-
-// step applies an input to a proxy and sees to its effects.
-func (l *loop) step(it *managed, in proxy.Input, now time.Time) {
-	in.Jitter = backoff.Jitter()
-	stoodBy := it.proxy.Standby
-	fx := it.proxy.Step(in, now, l.rules())
-	if fx.Attempt {
-		it.inEvent = isEvent(it.proxy.Attempt.Cause)
-		if it.inEvent {
-			l.dispatcher.rounds++
-		}
-		l.dispatcher.admit(it)
-	}
-	from := it.endpoint
-	l.holder.sync(it)
-	if fx.Release {
-		l.dispatcher.release(it, from, in.Kind == proxy.Unassigned, now)
-	}
-	if fx.Superseded != nil {
-		l.superseded(it, *fx.Superseded, now)
-	}
-	if fx.Entered != "" {
-		if l.alerts != nil && fx.Entered == breaker.Healthy && l.alerts.Inherited(l.store, it.proxy.Name) {
-			it.alone = true // another run raised it, and is gone
-		}
-		l.alerter.entered(it, fx.Entered, now)
-	}
-	l.reporter.mark(it, fx.Publish)
-	switch p := &it.proxy; {
-	case it.removed:
-	case p.Stopped:
-		l.transfers.Note(rebalance.Input{Kind: rebalance.Removed, Key: it.key}, now)
-	case p.Standby:
-		l.noteStandby(it, now)
-	case stoodBy:
-		l.transfers.Note(rebalance.Input{Kind: rebalance.Held, Key: it.key}, now)
-	}
-	if !it.proxy.Attempt.UnderWay {
-		l.due.schedule(it)
-	}
-}
-
-func isEvent(c registration.Cause) bool {
-	return c == registration.LeaderChanged || c == registration.EmitterRestarted || c == registration.Reconnected
-}
-
 func (l *loop) finish(r *result, now time.Time) {
 	l.dispatcher.flight--
 	if r.release != nil {
@@ -301,7 +223,7 @@ func (l *loop) finish(r *result, now time.Time) {
 		}
 		return
 	}
-	l.step(it, proxy.Input{Kind: proxy.Finished, Outcome: outcomeOf(r.Result)}, now)
+	l.stepper.step(it, proxy.Input{Kind: proxy.Finished, Outcome: outcomeOf(r.Result)}, now)
 	l.actions.settle(it, now)
 }
 
@@ -356,14 +278,14 @@ func (l *loop) seen(e *kv.Entry, now time.Time) {
 		seen.Holder, seen.Taken = n.Holder(), p.Standby && (p.Record.Holder == nil || p.Record.Holder.ID != n.Owner.ID)
 	}
 	l.transfers.Note(seen, now)
-	l.step(it, proxy.Input{Kind: proxy.Seen, News: n}, now)
+	l.stepper.step(it, proxy.Input{Kind: proxy.Seen, News: n}, now)
 }
 
 // trimmed voids what was last seen below the revision first. An attempt under way finds out by itself.
 func (l *loop) trimmed(first uint64) {
 	l.agenda.add(l.each(func(it *managed, now time.Time) {
 		if p := &it.proxy; p.Record.Revision < first && (p.Registered || p.Standby) && !p.Attempt.UnderWay {
-			l.step(it, proxy.Input{Kind: proxy.Voided}, now)
+			l.stepper.step(it, proxy.Input{Kind: proxy.Voided}, now)
 		}
 	}))
 }
@@ -374,7 +296,7 @@ func (l *loop) event(e merged) {
 	l.agenda.add(l.each(func(it *managed, now time.Time) {
 		if names(e.topics, it.proxy.Subscription) {
 			named++
-			l.step(it, proxy.Input{Kind: proxy.Event, Cause: e.cause, SeenAt: e.seenAt}, now)
+			l.stepper.step(it, proxy.Input{Kind: proxy.Event, Cause: e.cause, SeenAt: e.seenAt}, now)
 		}
 	}), once(func(time.Time) {
 		if named == 0 {
@@ -395,42 +317,4 @@ func names(topics []string, s subscription.Subscription) bool {
 		}
 	}
 	return false
-}
-
-// losses are the subscriptions that other instances took over.
-type losses struct {
-	n     int
-	first string             // its name
-	by    registration.Owner // who took that; it may be gone again by now
-}
-
-// superseded tells the supervisor where it is another run of this instance's name that took over, which
-// says so itself. Where instances share, that is for their sessions to tell: the registration may be of the
-// earlier run, which was stopped, goes on and has not heard yet.
-func (l *loop) superseded(it *managed, by registration.Owner, now time.Time) {
-	l.metrics.Superseded.Inc()
-	switch {
-	case by.Name != l.owner.Name || by.ID == l.owner.ID:
-	case l.members.Load() == nil:
-		l.retire(by)
-		return
-	default:
-		l.transfers.Note(rebalance.Input{Kind: rebalance.RivalSeen}, now)
-	}
-	if l.lost.n++; l.lost.n == 1 {
-		l.lost.first, l.lost.by = it.proxy.Name, by
-	}
-}
-
-// tellSuperseded logs one line for all that were superseded in a turn.
-func (l *loop) tellSuperseded() {
-	if l.lost.n == 0 {
-		return
-	}
-	level := slog.LevelWarn
-	if l.transfers.Shares() {
-		level = slog.LevelInfo // they share
-	}
-	l.log.Log(context.Background(), level, "another instance holds subscriptions now; standing by", "subscriptions", l.lost.n, "first", l.lost.first, "by", l.lost.by.Name, "id", l.lost.by.ID)
-	l.lost = losses{}
 }

@@ -49,12 +49,12 @@ func TestOperatorsAttemptWaitsForNoOther(t *testing.T) {
 			t.Errorf("it waited for %v", took)
 		}
 		preferred := make(chan bool, 1)
-		r.loops["s"].inbox.post(func(l *loop, _ time.Time) { preferred <- l.byName[last].asked })
+		r.loops.byStore["s"].inbox.post(func(l *loop, _ time.Time) { preferred <- l.byName[last].asked })
 		if <-preferred {
 			t.Error("its next attempts go first too")
 		}
 		bucket.full.Store(false)
-		r.loops["s"].dispatcher.batches.GiveUp(time.Now().Add(time.Hour), 0)
+		r.loops.byStore["s"].dispatcher.batches.GiveUp(time.Now().Add(time.Hour), 0)
 	})
 }
 

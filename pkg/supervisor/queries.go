@@ -84,7 +84,7 @@ func (s *Supervisor) Restart(ctx context.Context, store, name string) ([]status.
 // held by here: their receivers and registrations have the term of before. It returns that term, and their
 // statuses when the registrations that follow have ended. Where the store is unknown here, known is false.
 func (s *Supervisor) ResetTerm(ctx context.Context, store string, to uint64) (before uint64, statuses []status.Status, known bool, err error) {
-	loops := s.some(store)
+	loops := s.loops.some(store)
 	if store == "" || len(loops) == 0 {
 		return 0, nil, false, nil
 	}
@@ -98,7 +98,7 @@ func (s *Supervisor) ResetTerm(ctx context.Context, store string, to uint64) (be
 
 func (s *Supervisor) act(ctx context.Context, store, name string, in proxy.Input) ([]status.Status, error) {
 	var replies []chan []status.Status
-	for _, l := range s.some(store) {
+	for _, l := range s.loops.some(store) {
 		reply := make(chan []status.Status, 1)
 		replies = append(replies, reply)
 		l.inbox.postUrgent(func(l *loop, _ time.Time) { l.act(name, in, reply) })
@@ -106,26 +106,10 @@ func (s *Supervisor) act(ctx context.Context, store, name string, in proxy.Input
 	return collect(ctx, replies)
 }
 
-func (s *Supervisor) some(store string) []*loop {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if store != "" {
-		if l := s.loops[store]; l != nil {
-			return []*loop{l}
-		}
-		return nil
-	}
-	all := make([]*loop, 0, len(s.loops))
-	for _, l := range s.loops {
-		all = append(all, l)
-	}
-	return all
-}
-
 // gather has loops tell something.
 func gather[T any](ctx context.Context, s *Supervisor, store string, tell func(l *loop, reply func([]T))) ([]T, error) {
 	var replies []chan []T
-	for _, l := range s.some(store) {
+	for _, l := range s.loops.some(store) {
 		reply := make(chan []T, 1)
 		replies = append(replies, reply)
 		l.inbox.postUrgent(func(l *loop, _ time.Time) { tell(l, func(part []T) { reply <- part }) })

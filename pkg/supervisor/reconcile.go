@@ -25,7 +25,7 @@ func (l *loop) apply(wanted []subscription.Subscription, started bool) {
 			l.remove(it, now)
 			released++
 		case s != it.proxy.Subscription:
-			l.step(it, proxy.Input{Kind: proxy.Reconfigured, Subscription: &s}, now) // the rest is the key, and read by the endpoint without a lock
+			l.stepper.step(it, proxy.Input{Kind: proxy.Reconfigured, Subscription: &s}, now) // the rest is the key, and read by the endpoint without a lock
 			l.restart(it, now)
 			restarted++
 		}
@@ -47,7 +47,7 @@ func (l *loop) add(s subscription.Subscription, started bool, now time.Time) {
 	l.items = append(l.items, it)
 	l.byName[s.Name] = it
 	if l.retired.Load() {
-		l.step(it, proxy.Input{Kind: proxy.Retired}, now)
+		l.stepper.step(it, proxy.Input{Kind: proxy.Retired}, now)
 	} else if started {
 		l.start(it, now)
 	}
@@ -62,9 +62,9 @@ func (l *loop) remove(it *managed, now time.Time) {
 	l.holder.close(it)
 	l.transfers.Note(rebalance.Input{Kind: rebalance.Removed, Key: it.key}, now)
 	it.removed = true
-	l.step(it, proxy.Input{Kind: proxy.Stop}, now)
+	l.stepper.step(it, proxy.Input{Kind: proxy.Stop}, now)
 	l.alerter.lower(it, now)
-	l.due.remove(it)
+	l.stepper.due.remove(it)
 	delete(l.byName, it.proxy.Name)
 	delete(l.alerter.changed, it)
 	last := l.items[len(l.items)-1]
@@ -117,13 +117,13 @@ func (l *loop) beginAnew(it *managed, now time.Time) {
 		in.HandedOver = &proxy.HandedOver{At: from.Position(), Revision: it.proxy.Record.Revision}
 		l.holder.open(it, in.HandedOver)
 	}
-	l.step(it, in, now)
+	l.stepper.step(it, in, now)
 }
 
 // reschedule brings the timers of healthy proxies forward to where the interval in force has them at the
 // latest.
 func (l *loop) reschedule(time.Time) {
-	l.agenda.add(l.each(func(it *managed, now time.Time) { l.step(it, proxy.Input{Kind: proxy.Rescheduled}, now) }))
+	l.agenda.add(l.each(func(it *managed, now time.Time) { l.stepper.step(it, proxy.Input{Kind: proxy.Rescheduled}, now) }))
 }
 
 func (l *loop) startAll(time.Time) {

@@ -34,5 +34,5 @@ func (l *loop) respelled(e *kv.Entry, now time.Time) {
 		}
 		incarnation = record.Incarnation
 	}
-	l.step(it, proxy.Input{Kind: proxy.Respelled, News: proxy.News{Incarnation: incarnation}}, now)
+	l.stepper.step(it, proxy.Input{Kind: proxy.Respelled, News: proxy.News{Incarnation: incarnation}}, now)
 }

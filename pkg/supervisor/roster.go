@@ -115,15 +115,6 @@ func (o *roster) noteStandby(it *managed, now time.Time) {
 	}
 }
 
-// requested notes which of the subscriptions that another instance requests it could be given.
-func (o *roster) requested(r *status.HandOver, now time.Time) {
-	for _, name := range r.Names {
-		if it := o.byName[name]; it != nil && it.releasable() {
-			o.transfers.Note(rebalance.Input{Kind: rebalance.Requested, Key: it.key, Holder: &r.To}, now)
-		}
-	}
-}
-
 // moving says how a subscription is on its way, and when it is looked at again; zero: not.
 func (o *roster) moving(it *managed) (status.Moving, time.Time) {
 	state, next := o.transfers.StateOf(it.key)
@@ -171,4 +162,20 @@ func (o *roster) send(message, subject string, payload any) {
 		return
 	}
 	o.metrics.Published.WithLabelValues(message).Inc()
+}
+
+// tell passes on what happened in the cluster. It may be called by any goroutine.
+func (o *roster) tell(c Cluster) {
+	known := o.inbox.fence.Term()
+	stale, coalesced := o.inbox.event(c)
+	if !c.Jumps {
+		o.inbox.fence.WarnOfJump(known, c.Term)
+	}
+	switch {
+	case stale:
+		o.metrics.Ignored.WithLabelValues("term").Inc()
+		o.inbox.fence.WarnIgnored(c.Term)
+	case coalesced:
+		o.metrics.Coalesced.Inc()
+	}
 }

@@ -27,7 +27,7 @@ func TestSubscriptionsOfAllStoresStretchTheTimersOfEach(t *testing.T) {
 		r.require(4000, "due in two minutes", other)
 		r.Apply(subs[:10])
 		synctest.Wait()
-		if got := r.some("s")[0].rules().NormalInterval; got != time.Minute {
+		if got := r.loops.some("s")[0].rules().NormalInterval; got != time.Minute {
 			t.Errorf("%v after the others were taken away", got)
 		}
 	})

@@ -112,9 +112,7 @@ type Supervisor struct {
 	ctx    context.Context // of Run
 	cancel context.CancelFunc
 
-	mu      sync.RWMutex
-	loops   map[string]*loop // by store
-	tokens  map[string]*loop // by the store's token in keys
+	loops   *loops
 	running sync.WaitGroup
 	begun   chan struct{} // closed when proxies may start
 
@@ -134,7 +132,7 @@ func New(o Options) *Supervisor {
 			owner: o.Owner, publisher: o.Publish, connected: o.Connected, hindered: o.Hindered, logger: o.Logger, metrics: o.Metrics,
 			maxPayload: o.MaxPayload, unsent: rate.Sometimes{Interval: time.Minute}, slots: make(chan struct{}, maxBatches), delivery: o.Delivery, alerts: o.Alerts,
 		},
-		loops: map[string]*loop{}, tokens: map[string]*loop{}, begun: make(chan struct{}),
+		loops: newLoops(), begun: make(chan struct{}),
 	}
 	if s.maxPayload == nil {
 		s.maxPayload = func() int64 { return payload.Default }
@@ -162,8 +160,8 @@ func New(o Options) *Supervisor {
 // Begin lets the proxies start. Level says that all the bucket holds was passed on before (Entry); else it
 // could not be read in time, and what it holds is found out by writing.
 func (s *Supervisor) Begin(level bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.loops.mu.Lock()
+	defer s.loops.mu.Unlock()
 	select {
 	case <-s.begun:
 		return
@@ -171,7 +169,7 @@ func (s *Supervisor) Begin(level bool) {
 		s.level.Store(level)
 		close(s.begun)
 	}
-	for _, l := range s.loops {
+	for _, l := range s.loops.byStore {
 		l.inbox.post((*loop).startAll)
 	}
 }
@@ -180,11 +178,7 @@ func (s *Supervisor) Begin(level bool) {
 // interval allows comes forward.
 func (s *Supervisor) SetSettings(settings proxy.Settings) {
 	s.settings.Store(&settings)
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for _, l := range s.loops {
-		l.inbox.post((*loop).reschedule)
-	}
+	s.loops.post((*loop).reschedule)
 }
 
 // Apply makes the subscriptions those that are held: new ones start, missing ones are released, changed
@@ -195,22 +189,21 @@ func (s *Supervisor) Apply(subscriptions []subscription.Subscription) {
 		wanted[sub.Store] = append(wanted[sub.Store], sub)
 	}
 	s.configured.Store(int64(len(subscriptions)))
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.loops.mu.Lock()
+	defer s.loops.mu.Unlock()
 	for store := range wanted {
-		if s.loops[store] == nil {
+		if s.loops.byStore[store] == nil {
 			l := newLoop(&s.shared, store)
-			s.loops[store], s.tokens[subscription.EncodeToken(store)] = l, l
+			s.loops.add(l)
 			s.running.Go(func() { l.run(s.ctx) })
 		}
 	}
 	started := s.hasBegun()
-	for store, l := range s.loops {
+	for store, l := range s.loops.byStore {
 		subs := wanted[store]
 		l.inbox.postApply(func(l *loop, _ time.Time) { l.apply(subs, started) })
 		if len(subs) == 0 {
-			delete(s.loops, store)
-			delete(s.tokens, subscription.EncodeToken(store))
+			s.loops.remove(l)
 			l.inbox.post(func(l *loop, now time.Time) { l.stop(now) })
 		}
 	}
@@ -245,27 +238,18 @@ func (s *Supervisor) Stop(ctx context.Context) {
 
 // Tell passes on what happened in the cluster: to one store's proxies, or to all where store is empty.
 func (s *Supervisor) Tell(store string, c Cluster) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if store == "" {
-		for _, l := range s.loops {
-			s.tell(l, c)
-		}
-		return
-	}
-	l := s.loops[store]
-	if l == nil {
+	loops := s.loops.some(store)
+	if store != "" && len(loops) == 0 {
 		s.metrics.Ignored.WithLabelValues("store").Inc()
-		return
 	}
-	s.tell(l, c)
+	for _, l := range loops {
+		l.tell(c)
+	}
 }
 
 // Progress passes on what a store's emitter says of how far it is.
 func (s *Supervisor) Progress(p event.Progress) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if l := s.loops[p.Store]; l != nil {
+	if l := s.loops.of(p.Store); l != nil {
 		l.inbox.post(func(l *loop, now time.Time) { l.progressed(&p, now) })
 	}
 }
@@ -273,9 +257,7 @@ func (s *Supervisor) Progress(p event.Progress) {
 // Inherit passes on an alert that another run raised, and is gone: the store's proxies resolve it once they
 // are well. False: nothing of the store is configured here.
 func (s *Supervisor) Inherit(a status.Standing) bool {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	l := s.loops[a.Store]
+	l := s.loops.of(a.Store)
 	if l != nil {
 		l.inbox.post(func(l *loop, now time.Time) { l.alerter.inherit(a, now) })
 	}
@@ -284,25 +266,8 @@ func (s *Supervisor) Inherit(a status.Standing) bool {
 
 // Leads passes on that an emitter renewed the lease by which it leads a store's.
 func (s *Supervisor) Leads(store, emitter string, term uint64, at time.Time) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if l := s.loops[store]; l != nil {
+	if l := s.loops.of(store); l != nil {
 		l.inbox.leads(lease{sign{at, emitter}, term})
-	}
-}
-
-func (s *Supervisor) tell(l *loop, c Cluster) {
-	known := l.inbox.fence.Term()
-	stale, coalesced := l.inbox.event(c)
-	if !c.Jumps {
-		l.inbox.fence.WarnOfJump(known, c.Term)
-	}
-	switch {
-	case stale:
-		s.metrics.Ignored.WithLabelValues("term").Inc()
-		l.inbox.fence.WarnIgnored(c.Term)
-	case coalesced:
-		s.metrics.Coalesced.Inc()
 	}
 }
 
@@ -312,9 +277,7 @@ func (s *Supervisor) Entry(e kv.Entry) {
 	if !ok {
 		return
 	}
-	s.mu.RLock()
-	l := s.tokens[store]
-	s.mu.RUnlock()
+	l := s.loops.ofToken(store)
 	if l == nil {
 		return
 	}
@@ -337,9 +300,7 @@ func storeToken(key string) (string, bool) {
 // Void says that the bucket is new, or went back in time: what it held is not known, and what this instance
 // had there is written again.
 func (s *Supervisor) Void() {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for _, l := range s.loops {
+	for _, l := range s.loops.some("") {
 		l.inbox.void()
 	}
 }
@@ -348,11 +309,7 @@ func (s *Supervisor) Void() {
 // gone though no entry told of it, which is what purging the bucket's stream does. Entries up to now must
 // have been passed on before.
 func (s *Supervisor) Trimmed(first uint64) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for _, l := range s.loops {
-		l.inbox.post(func(l *loop, _ time.Time) { l.trimmed(first) })
-	}
+	s.loops.post(func(l *loop, _ time.Time) { l.trimmed(first) })
 }
 
 // Retired reports whether another run of this instance's name took over.
@@ -367,14 +324,10 @@ func (s *Supervisor) Retire(by registration.Owner) {
 	s.logger.Error("another run of this instance's name took over; this one stands by and never writes again. If both are meant to run, give each its own instance.name",
 		"name", by.Name, "by_host", by.Host, "by_pid", by.PID, "by_id", by.ID)
 	s.onRetired(by)
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for _, l := range s.loops {
-		l.inbox.post(func(l *loop, _ time.Time) {
-			l.agenda.add(l.each(func(it *managed, now time.Time) {
-				l.step(it, proxy.Input{Kind: proxy.Retired, News: proxy.News{Owner: by}}, now)
-				l.actions.settle(it, now)
-			}))
-		})
-	}
+	s.loops.post(func(l *loop, _ time.Time) {
+		l.agenda.add(l.each(func(it *managed, now time.Time) {
+			l.stepper.step(it, proxy.Input{Kind: proxy.Retired, News: proxy.News{Owner: by}}, now)
+			l.actions.settle(it, now)
+		}))
+	})
 }

@@ -154,7 +154,7 @@ func (l *loop) hinder(trouble string, now time.Time) {
 		w.hinders = w.hinders || reason != ""
 		switch {
 		case (reason != "") != it.proxy.Hindered:
-			l.step(it, proxy.Input{Kind: proxy.Hindering, Reason: reason}, now)
+			l.stepper.step(it, proxy.Input{Kind: proxy.Hindering, Reason: reason}, now)
 		case reason != "" && changed:
 			l.reporter.mark(it, proxy.Soon)
 		}
