@@ -34,7 +34,7 @@ func (i *Instance) Listen(e Events) error {
 }
 
 func (i *Instance) listenTo(e Events) cluster.Config {
-	c := cluster.Config{OnEvent: i.event, OnDeleted: i.records.deleted, Logger: i.log}
+	c := cluster.Config{Domain: i.records.domain, OnEvent: i.event, OnDeleted: i.records.deleted, Logger: i.log}
 	if e.Off {
 		return c
 	}

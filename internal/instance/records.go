@@ -21,6 +21,7 @@ type records struct {
 	*Instance
 	bucket *kv.Bucket
 	feed   *feed.Feed
+	domain *string // of JetStream; nil: the bucket's leader did not say
 
 	// first is what the proxies were told last of the bucket's first revision, and settled whether they
 	// were told twice. The feed's goroutine owns them.
@@ -48,6 +49,9 @@ func (i *Instance) openBuckets(ctx context.Context) error {
 	}
 	if err := errors.Join(err, others); err != nil {
 		return err
+	}
+	if domain, err := feed.Domain(ctx, i.o.JetStream, i.records.bucket.Stream()); err == nil {
+		i.records.domain = &domain
 	}
 	i.sessions.bucket, err = i.openBucket(ctx, i.sessions.config())
 	return err

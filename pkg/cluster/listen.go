@@ -26,6 +26,9 @@ type Config struct {
 	LeaderChangedSubject    string // empty: not listened to
 	EmitterRestartedSubject string // empty: not listened to
 	Bridge                  []Bridged
+	// Domain is the JetStream domain that has the streams. Elections of another domain's are not heard: its
+	// advisories cross the link of a leaf node. Nil: not known, and all are heard.
+	Domain *string
 	// Deleted, where set, names a stream whose deletion is told to OnDeleted.
 	Deleted string
 
@@ -165,12 +168,22 @@ func (l *Listener) warnMalformed(e Event, m *nats.Msg) {
 type advisory struct {
 	ID     string `json:"id"`
 	Leader string `json:"leader"`
+	Domain string `json:"domain"` // empty: it has no name
 }
 
 func (l *Listener) elected(b Bridged, m *nats.Msg) {
+	if l.isElsewhere(m) {
+		return
+	}
 	if e := election(b, m); l.isNews(e, &l.elections, &l.announced) {
 		l.cfg.OnEvent(e)
 	}
+}
+
+// isElsewhere reports whether the advisory is of another domain. One that can't be read is not.
+func (l *Listener) isElsewhere(m *nats.Msg) bool {
+	var a advisory
+	return l.cfg.Domain != nil && json.Unmarshal(m.Data, &a) == nil && a.Domain != *l.cfg.Domain
 }
 
 func election(b Bridged, m *nats.Msg) Event {
@@ -188,6 +201,9 @@ func election(b Bridged, m *nats.Msg) Event {
 }
 
 func (l *Listener) announceElection(b Bridged, m *nats.Msg) {
+	if l.isElsewhere(m) {
+		return
+	}
 	e := election(b, m)
 	if err := l.Announce(e); err != nil {
 		l.cfg.Logger.Warn("an election could not be announced to the others",

@@ -372,3 +372,23 @@ func TestAnnouncedEventIsHeard(t *testing.T) {
 		t.Errorf("on a closed connection: %v", err)
 	}
 }
+
+// TestElectionsOfAnotherDomainAreNotHeard sends the election that is heard last: a subscription keeps order.
+func TestElectionsOfAnotherDomainAreNotHeard(t *testing.T) {
+	n := startNode(t)
+	hub, none := "hub", ""
+	for _, c := range []struct {
+		own    *string
+		others []string
+		heard  string
+	}{{&hub, []string{"leaf", ""}, "hub"}, {&none, []string{"leaf", "hub"}, ""}, {nil, nil, "leaf"}} {
+		e := listen(t, n, Config{Domain: c.own, Bridge: []Bridged{{Stream: "S", Kind: EmitterRestarted, Store: "s"}}})
+		for _, domain := range append(c.others, c.heard) {
+			publish(t, e.nc, leaderElected+"S", fmt.Sprintf(`{"id":"of %s","leader":"n1","domain":%q}`, domain, domain))
+		}
+		if got := next(t, e.events); got.ID != "of "+c.heard {
+			t.Errorf("of domain %v: %+v", c.own, got)
+		}
+		_ = e.Close()
+	}
+}

@@ -75,6 +75,25 @@ func (a api) info(ctx context.Context) (*jetstream.StreamInfo, error) {
 	return decodeInfo(m)
 }
 
+// Domain is the JetStream domain that has the stream; empty where it has no name.
+func Domain(ctx context.Context, js jetstream.JetStream, stream string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, infoWait)
+	defer cancel()
+	a := newAPI(js, stream)
+	m, err := a.nc.RequestWithContext(ctx, a.infoSubject(), nil)
+	if err != nil {
+		return "", fmt.Errorf("stream info %s: %w", stream, err)
+	}
+	if _, err := decodeInfo(m); err != nil {
+		return "", err
+	}
+	var info struct { // which jetstream.StreamInfo leaves out
+		Domain string `json:"domain"`
+	}
+	err = json.Unmarshal(m.Data, &info)
+	return info.Domain, err
+}
+
 func decodeInfo(m *nats.Msg) (*jetstream.StreamInfo, error) {
 	var resp struct {
 		Error *jetstream.APIError `json:"error"`
