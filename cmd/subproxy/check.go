@@ -79,15 +79,15 @@ func inspect(cmd *cobra.Command, c *config.Config) error {
 	t := newTable(cmd, "WHAT", "NAME", "FOUND", "")
 	problems := 0
 	for _, f := range findings {
-		verdict := "good"
+		outcome := "good"
 		switch {
 		case f.Warning:
-			verdict = "warning"
+			outcome = "warning"
 		case f.Problem != nil:
-			verdict = "problem"
+			outcome = "problem"
 			problems++
 		}
-		t.AppendRow(table.Row{f.What, f.Name, f.State, verdict})
+		t.AppendRow(table.Row{f.What, f.Name, f.State, outcome})
 	}
 	t.Render()
 	for _, f := range findings {

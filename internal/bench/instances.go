@@ -75,7 +75,7 @@ func instancesOf(ctx context.Context, o InstancesOptions, n int, r *Report) erro
 	}
 	begin := func(what string) *scenario {
 		fmt.Fprintf(o.Progress, "%s…\n", label(what))
-		t.ownership.take()
+		t.ownership.collect()
 		return &scenario{fleet: t, Report: r, what: label(what), from: time.Now(), first: t.pub.count()}
 	}
 
@@ -131,7 +131,7 @@ func (m *scenario) startAll(ctx context.Context, names []string) error {
 		return err
 	}
 	m.durations(m.what+": until balanced", []time.Duration{last.Sub(m.from)})
-	m.number(m.what+": moves", float64(m.ownership.take().moves), "")
+	m.number(m.what+": moves", float64(m.ownership.collect().moves), "")
 	m.number(m.what+": the least", float64(m.Subscriptions), "")
 	return nil
 }
@@ -217,7 +217,7 @@ func (m *scenario) killSome(ctx context.Context, names []string) error {
 		}
 		round := *m
 		round.from = time.Now()
-		m.ownership.take()
+		m.ownership.collect()
 		if err := round.kill(ctx, names, victim, &k); err != nil {
 			return err
 		}
@@ -289,7 +289,7 @@ func (m *scenario) kill(ctx context.Context, names []string, victim string, k *k
 	if err != nil {
 		return err
 	}
-	moved := m.ownership.take()
+	moved := m.ownership.collect()
 	k.moves += moved.moves
 	if moved.moves > 0 { // else it held nothing
 		k.until, k.claims = append(k.until, last.Sub(m.from)), append(k.claims, last.Sub(moved.first))
@@ -314,7 +314,7 @@ func differ(a, b map[string]string) (n int) {
 
 // moved reports moves, pauses and gaps. Bound says whether there are targets for them.
 func (m *scenario) moved(ctx context.Context, bound bool) error {
-	moved := m.ownership.take()
+	moved := m.ownership.collect()
 	m.number(m.what+": moves", float64(moved.moves), "")
 	m.number(m.what+": the least", float64(m.least), "")
 	pauses, err := m.pauses(ctx, func(*sample) bool { return true })

@@ -155,8 +155,8 @@ func (h *ownership) off() (n int, last time.Time) {
 	return h.astray, h.last
 }
 
-// take returns what was moved since the last take.
-func (h *ownership) take() movement {
+// collect returns what was moved since the last take.
+func (h *ownership) collect() movement {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	m := h.movement

@@ -33,7 +33,7 @@ func TestHoldingsCountMovesGapsAndWhatIsAstray(t *testing.T) {
 	off(1)
 	h.hold("y", b, ms(15))
 	off(0)
-	if m := h.take(); m.moves != 3 || !slices.Equal(m.gaps, []time.Duration{5 * time.Millisecond}) || !m.last.Equal(ms(15)) {
+	if m := h.collect(); m.moves != 3 || !slices.Equal(m.gaps, []time.Duration{5 * time.Millisecond}) || !m.last.Equal(ms(15)) {
 		t.Errorf("%+v", m)
 	}
 
@@ -47,7 +47,7 @@ func TestHoldingsCountMovesGapsAndWhatIsAstray(t *testing.T) {
 	off(1)
 	h.want(map[string]string{"x": "a", "y": "a"})
 	off(0)
-	if m := h.take(); m.moves != 2 || !slices.Equal(m.gaps, []time.Duration{30 * time.Millisecond}) {
+	if m := h.collect(); m.moves != 2 || !slices.Equal(m.gaps, []time.Duration{30 * time.Millisecond}) {
 		t.Errorf("%+v", m)
 	}
 
@@ -63,7 +63,7 @@ func TestHoldingsCountMovesGapsAndWhatIsAstray(t *testing.T) {
 	off(0)
 	h.hold("x", b, ms(77))
 	h.hold("x", b, ms(78))
-	if m := h.take(); m.moves != 1 || !slices.Equal(m.gaps, []time.Duration{7 * time.Millisecond}) {
+	if m := h.collect(); m.moves != 1 || !slices.Equal(m.gaps, []time.Duration{7 * time.Millisecond}) {
 		t.Errorf("%+v", m)
 	}
 }

@@ -118,11 +118,11 @@ func (r *Report) Write(w io.Writer) {
 	fmt.Fprintln(w)
 	t = newTable(w, "target", "value", "wanted", "")
 	for _, x := range r.Targets {
-		verdict := "met"
+		outcome := "met"
 		if !x.Met {
-			verdict = "MISSED"
+			outcome = "MISSED"
 		}
-		t.AppendRow(table.Row{x.Name, x.Got(), x.Wanted(), verdict})
+		t.AppendRow(table.Row{x.Name, x.Got(), x.Wanted(), outcome})
 	}
 	t.Render()
 }

@@ -156,7 +156,7 @@ func (b *alertBook) handle(ctx context.Context) (again bool) {
 	if !b.connected() {
 		return true
 	}
-	queue, puts := b.take()
+	queue, puts := b.pending()
 	again = b.write(ctx, puts)
 	for i := range queue {
 		if b.publish(queue[i]) != nil {
@@ -174,8 +174,8 @@ func (b *alertBook) putBack(unsent []status.Alert) {
 	b.queue = slices.Concat(unsent, b.queue)
 }
 
-// take is what is to be published, and what is to be written down before.
-func (b *alertBook) take() (queue []status.Alert, puts []kv.Write) {
+// pending is what is to be published, and what is to be written down before.
+func (b *alertBook) pending() (queue []status.Alert, puts []kv.Write) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	queued := map[string]bool{}

@@ -190,11 +190,11 @@ func (f *forwarder) forward(m *nats.Msg, seq uint64) bool {
 	case seq == 0:
 		otherwise = stays
 	case finds && !f.worker.running: // or thousands whose subscribers are away would stand before those who have somebody
-		otherwise = asks
+		otherwise = pauses
 	}
 	held := f.queue.add(q, otherwise)
 	q.load.first, q.event.Message = nil, nil // either would keep the event's data in memory
-	if !held && (otherwise != asks || !f.d.memory.rests(&f.queue)) {
+	if !held && (otherwise != pauses || !f.d.memory.isResting(&f.queue)) {
 		return false
 	}
 	if !held {

@@ -112,7 +112,7 @@ type refusal uint8
 const (
 	stays  refusal = iota // as it was: the event is of a sender that can't be asked for it
 	queues                // it waits for a turn
-	asks                  // it rests, until its sink has found out that somebody listens
+	pauses                // it rests, until its sink has found out that somebody listens
 )
 
 // hold takes up an event, or refuses it.
@@ -285,8 +285,8 @@ func (m *waitingRoom) silent(of *queue) bool {
 	return of.seat.stands == waits || of.seat.stands == rests
 }
 
-// rests reports whether an endpoint is to find out whether its sink may take an event.
-func (m *waitingRoom) rests(of *queue) bool {
+// isResting reports whether an endpoint is to find out whether its sink may take an event.
+func (m *waitingRoom) isResting(of *queue) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return of.seat.stands == rests

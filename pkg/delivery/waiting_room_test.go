@@ -117,7 +117,7 @@ func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 		one := func(t *rapid.T) *queue { return endpoints[rapid.IntRange(0, len(endpoints)-1).Draw(t, "endpoint")] }
 		t.Repeat(map[string]func(*rapid.T){
 			"arrives": func(t *rapid.T) {
-				arrives(one(t), rapid.SampledFrom([]refusal{queues, asks}).Draw(t, "otherwise"))
+				arrives(one(t), rapid.SampledFrom([]refusal{queues, pauses}).Draw(t, "otherwise"))
 			},
 			"fails":   func(t *rapid.T) { fails(one(t)) },
 			"accepts": func(t *rapid.T) { accepts(one(t)) },

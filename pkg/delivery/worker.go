@@ -47,8 +47,8 @@ func (w *worker) work(ctx context.Context) {
 		<-w.f.after // of two runs of a subscription the later one waits, or its events would come in between
 	}
 	w.f.settle(ctx) // what was sent before what is queued
-	if w.f.d.memory.rests(&w.f.queue) {
-		w.repose(ctx)
+	if w.f.d.memory.isResting(&w.f.queue) {
+		w.rest(ctx)
 	}
 	for {
 		batch, to := w.next()
@@ -109,7 +109,7 @@ func (w *worker) deliverBatch(ctx context.Context, to sink.Batcher, batch []queu
 		w.finished(&batch[i])
 	}
 	if accepted > 0 {
-		w.well()
+		w.noteSuccess()
 	}
 	return accepted > 0
 }
@@ -160,7 +160,7 @@ func (w *worker) deliver(ctx context.Context, q *queued) bool {
 		w.f.mu.Unlock()
 		err := to.Deliver(ctx, &q.event)
 		if err == nil {
-			w.well()
+			w.noteSuccess()
 			return true
 		}
 		var refused *sink.RefusedError
@@ -173,7 +173,7 @@ func (w *worker) deliver(ctx context.Context, q *queued) bool {
 		if errors.Is(err, sink.ErrSuperseded) {
 			w.f.store.holder.Superseded(ctx, w.f.Endpoint, q.event.Incarnation)
 		}
-		w.unwell(err)
+		w.noteFailure(err)
 		wait := t.wait()
 		if !errors.Is(err, sink.ErrNotSent) {
 			wait = max(wait, w.f.d.resent(len(q.event.Message.Data)))
@@ -182,7 +182,7 @@ func (w *worker) deliver(ctx context.Context, q *queued) bool {
 		case !w.pause(wait):
 			return false
 		case !kept:
-			w.repose(ctx)
+			w.rest(ctx)
 			return false
 		}
 	}
@@ -214,9 +214,9 @@ func (w *worker) keep() bool {
 	return false
 }
 
-// repose waits, with nothing in memory, until the sink may take the event that was dropped, and then for
+// rest waits, with nothing in memory, until the sink may take the event that was dropped, and then for
 // its turn to ask for it.
-func (w *worker) repose(ctx context.Context) {
+func (w *worker) rest(ctx context.Context) {
 	for {
 		w.f.mu.Lock()
 		to := w.f.target.refresh(w.f)
@@ -229,7 +229,7 @@ func (w *worker) repose(ctx context.Context) {
 		if err == nil {
 			break
 		}
-		w.unwell(err)
+		w.noteFailure(err)
 		if !w.pause(w.attempts.wait()) {
 			return
 		}
@@ -275,14 +275,14 @@ func (d *Delivery) resent(bytes int) time.Duration {
 	return d.resending.ReserveN(time.Now(), min(bytes, resentPerSecond)).Delay()
 }
 
-func (w *worker) unwell(err error) {
+func (w *worker) noteFailure(err error) {
 	w.f.mu.Lock()
 	tell := w.f.failed(err)
 	w.f.mu.Unlock()
 	tell()
 }
 
-func (w *worker) well() {
+func (w *worker) noteSuccess() {
 	w.f.mu.Lock()
 	tell := w.f.healthy()
 	w.f.mu.Unlock()

@@ -119,13 +119,13 @@ func (h *handoff) arrive(p packet) {
 		h.answers = append(h.answers, reply{p.leader, p.proxy, p.session, s.receiver.Last, true})
 		return
 	}
-	verdict := s.receiver.Receive(p.term, p.sequence, p.prev)
-	if verdict == delivery.StaleTerm {
+	decision := s.receiver.Receive(p.term, p.sequence, p.prev)
+	if decision == delivery.StaleTerm {
 		h.leader(p.leader).deposed = true
 		return
 	}
 	s.heard = p
-	switch verdict {
+	switch decision {
 	case delivery.Forward:
 		s.hand = append(s.hand, p.sequence)
 	case delivery.Duplicate:

@@ -68,7 +68,7 @@ func (b *inbox) tell(change func(*taken)) {
 	}
 }
 
-func (b *inbox) take() taken {
+func (b *inbox) empty() taken {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	t := b.taken

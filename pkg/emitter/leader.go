@@ -223,7 +223,7 @@ func (l *leader) adoptTerm(now time.Time) {
 func (l *leader) turn(ctx context.Context) {
 	now := time.Now()
 	l.catchUp.gaps.now = now
-	t := l.inbox.take()
+	t := l.inbox.empty()
 	for _, call := range t.calls {
 		call()
 	}

@@ -19,7 +19,7 @@ func TestEntriesOfABucketThatIsNoMoreHideNothingOfTheNewOne(t *testing.T) {
 	record(100, "old")
 	r.void()
 	record(3, "new")
-	told := l.inbox.take()
+	told := l.inbox.empty()
 	for _, call := range told.calls {
 		call()
 	}

@@ -235,7 +235,7 @@ func (c *consumer) read(ctx context.Context, from uint64, batch, maxBytes int) (
 			}
 			continue
 		}
-		msg, err := c.take(m)
+		msg, err := c.accept(m)
 		if err != nil {
 			return messages, err
 		}
@@ -261,8 +261,8 @@ func (c *consumer) status(m *nats.Msg, batch int) error {
 	return nil
 }
 
-// take reads a message, and holds it to the one before.
-func (c *consumer) take(m *nats.Msg) (Message, error) {
+// accept reads a message, and holds it to the one before.
+func (c *consumer) accept(m *nats.Msg) (Message, error) {
 	at, ok := c.placeOf(m)
 	if !ok {
 		return Message{}, fmt.Errorf("%w: delivered with %q", errStalled, m.Reply)

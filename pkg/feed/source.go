@@ -117,7 +117,7 @@ func (o *ordered) next(ctx context.Context) (Message, error) {
 			return Message{}, err
 		}
 		if !isStatus(m) {
-			return o.take(m)
+			return o.accept(m)
 		}
 		if err := o.status(m); err != nil {
 			return Message{}, err
@@ -171,7 +171,7 @@ func (o *ordered) status(m *nats.Msg) error {
 	return nil
 }
 
-func (o *ordered) take(m *nats.Msg) (Message, error) {
+func (o *ordered) accept(m *nats.Msg) (Message, error) {
 	at, ok := o.placeOf(m)
 	o.delivered++
 	if !ok || at.delivery != o.delivered {

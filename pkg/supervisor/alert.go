@@ -22,10 +22,10 @@ const (
 
 // storeAlert is the alert for the whole store. It stands while it has any reason to, and is resolved once.
 type storeAlert struct {
-	level   status.Level // that stands; empty: none
-	covered int          // proxies that it stands for
-	trouble bool         // it stands for what keeps the store's events from coming
-	lot     bool         // it stands for what can't be parked
+	level    status.Level // that stands; empty: none
+	covered  int          // proxies that it stands for
+	trouble  bool         // it stands for what keeps the store's events from coming
+	unparked bool         // it stands for what can't be parked
 	// passedOver: it stands for messages that are no events.
 	passedOver bool
 	// inherited are the runs, by instance, that raised one and are gone.
@@ -203,12 +203,12 @@ func (al *alerter) lowerStore(message string, sample *managed, now time.Time) {
 	a := &al.standing
 	switch {
 	case a.covered > 0: // it stands for subscriptions that fail
-	case (a.trouble || a.lot) && a.level == status.Warning:
+	case (a.trouble || a.unparked) && a.level == status.Warning:
 	case a.trouble:
 		a.level = status.Warning
 		al.sendStoreAlert(status.Warning, al.watch.trouble, sample, breaker.Degraded, al.holds(), now)
-	case a.lot:
-		al.raiseLot(now)
+	case a.unparked:
+		al.raiseUnparked(now)
 	case a.passedOver:
 		a.level = status.Warning
 		al.raisePassedOver(now)

@@ -79,8 +79,8 @@ func (m *memory) GetFromLeader(context.Context, string) (kv.Entry, bool, error) 
 	return m.last(), len(m.history) > 0, nil
 }
 
-// contender is one instance with one proxy, and how far it has followed the bucket.
-type contender struct {
+// claimant is one instance with one proxy, and how far it has followed the bucket.
+type claimant struct {
 	dispatcher *dispatcher
 	item       *managed
 	proxy      *proxy.Proxy
@@ -89,8 +89,8 @@ type contender struct {
 	pending    bool
 }
 
-func newContender(m *memory, n int, s subscription.Subscription) *contender {
-	c := &contender{owner: registration.Owner{Name: fmt.Sprintf("instance-%d", n), ID: fmt.Sprintf("id-%d", n)}}
+func newClaimant(m *memory, n int, s subscription.Subscription) *claimant {
+	c := &claimant{owner: registration.Owner{Name: fmt.Sprintf("instance-%d", n), ID: fmt.Sprintf("id-%d", n)}}
 	sh := &shared{owner: c.owner, metrics: NewMetrics(nil), logger: slog.New(slog.DiscardHandler)}
 	sh.registrar = registrar.New(registrar.Options{Bucket: m, Owner: c.owner, Verifications: sh.metrics.Verifications})
 	c.dispatcher = newLoop(sh, s.Store).dispatcher
@@ -100,7 +100,7 @@ func newContender(m *memory, n int, s subscription.Subscription) *contender {
 	return c
 }
 
-func (c *contender) step(in proxy.Input) {
+func (c *claimant) step(in proxy.Input) {
 	in.SeenAt = time.Now()
 	fx := c.proxy.Step(in, time.Now(), &testSettings)
 	c.pending = c.pending || fx.Attempt
@@ -114,14 +114,14 @@ func (c *contender) step(in proxy.Input) {
 }
 
 // claim takes what nobody holds.
-func (c *contender) claim() {
+func (c *claimant) claim() {
 	if c.proxy.Standby && c.proxy.Record.Holder == nil {
 		c.step(proxy.Input{Kind: proxy.Assigned})
 	}
 }
 
 // attempt makes the attempt that was asked for.
-func (c *contender) attempt() {
+func (c *claimant) attempt() {
 	if !c.pending {
 		return
 	}
@@ -136,7 +136,7 @@ func (c *contender) attempt() {
 }
 
 // follow takes up to n more entries from the bucket, in order, as the feed gives them.
-func (c *contender) follow(m *memory, n int) {
+func (c *claimant) follow(m *memory, n int) {
 	if !c.proxy.Started && c.followed == 0 && n > 1 {
 		return // not there yet
 	}
@@ -152,18 +152,18 @@ func (c *contender) follow(m *memory, n int) {
 	}
 }
 
-// TestOfAnyContendersExactlyOneHolds lets instances start, register, lose acknowledgements, have their
+// TestOfAnyClaimantsExactlyOneHolds lets instances start, register, lose acknowledgements, have their
 // records deleted and overwritten, and follow the bucket as late as they like. When all have caught up,
 // exactly one of them holds the subscription, it is the one that the bucket names, and the others stand by.
-func TestOfAnyContendersExactlyOneHolds(t *testing.T) {
+func TestOfAnyClaimantsExactlyOneHolds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := subscription.Subscription{Store: "s", Type: subscription.ByStream, Selector: "$all", Name: "n"}
 		m := &memory{}
-		all := make([]*contender, rapid.IntRange(1, 4).Draw(t, "instances"))
+		all := make([]*claimant, rapid.IntRange(1, 4).Draw(t, "instances"))
 		for i := range all {
-			all[i] = newContender(m, i, s)
+			all[i] = newClaimant(m, i, s)
 		}
-		pick := func(t *rapid.T) *contender { return all[rapid.IntRange(0, len(all)-1).Draw(t, "instance")] }
+		pick := func(t *rapid.T) *claimant { return all[rapid.IntRange(0, len(all)-1).Draw(t, "instance")] }
 		busy := false
 		m.between = func() {
 			if busy { // what happens between a write and its result is not interrupted again
@@ -235,7 +235,7 @@ func lastRecord(m *memory) (registration.Registration, error) {
 	return registration.Decode(e.Key, e.Data)
 }
 
-func anyStarted(all []*contender) bool {
+func anyStarted(all []*claimant) bool {
 	for _, c := range all {
 		if c.proxy.Started {
 			return true
@@ -245,7 +245,7 @@ func anyStarted(all []*contender) bool {
 }
 
 // settle lets everything that is under way end, retries that are due included.
-func settle(t *rapid.T, m *memory, all []*contender) {
+func settle(t *rapid.T, m *memory, all []*claimant) {
 	m.between, m.swallow = nil, false
 	for range 100 {
 		quiet := true

@@ -12,8 +12,8 @@ import (
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
 
-// stop ends a contender as a loop does: what it holds it releases.
-func (c *contender) stop() {
+// stop ends a claimant as a loop does: what it holds it releases.
+func (c *claimant) stop() {
 	c.step(proxy.Input{Kind: proxy.Stop})
 	c.pending = false
 }
@@ -26,8 +26,8 @@ func TestIncarnationsNeverGoBack(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := subscription.Subscription{Store: "s", Type: subscription.ByStream, Selector: "$all", Name: "n"}
 		m := &memory{}
-		var all []*contender
-		pick := func(t *rapid.T) *contender {
+		var all []*claimant
+		pick := func(t *rapid.T) *claimant {
 			if len(all) == 0 {
 				t.Skip("nobody is there")
 			}
@@ -37,7 +37,7 @@ func TestIncarnationsNeverGoBack(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"come": func(t *rapid.T) {
 				n++
-				c := newContender(m, n, s)
+				c := newClaimant(m, n, s)
 				all = append(all, c)
 				c.followed = max(len(m.history)-1, 0)
 				if rapid.Bool().Draw(t, "level first") {
@@ -82,7 +82,7 @@ func TestReleaseTellsItsIncarnationToTheNext(t *testing.T) {
 	m := &memory{}
 	s := subscription.Subscription{Store: "s", Type: subscription.ByStream, Selector: "$all", Name: "n"}
 	for n := range 4 {
-		c := newContender(m, n, s)
+		c := newClaimant(m, n, s)
 		c.followed = max(len(m.history)-1, 0)
 		if n%2 == 0 { // the other finds the marker when it loses the race
 			c.follow(m, 1)

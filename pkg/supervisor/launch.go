@@ -38,7 +38,7 @@ func (d *dispatcher) launch() {
 		if len(releases) == 0 {
 			break
 		}
-		d.hand(ctx, len(releases), func(ctx context.Context) []result { return d.releaseRecords(ctx, releases) })
+		d.dispatch(ctx, len(releases), func(ctx context.Context) []result { return d.releaseRecords(ctx, releases) })
 	}
 	d.attempt(ctx, &d.unheld, takeoverBatch, settings)
 	d.attempt(ctx, &d.ready, batchSize, settings)
@@ -63,7 +63,7 @@ func (d *dispatcher) idle() bool {
 func (d *dispatcher) attempt(ctx context.Context, queue *[]*managed, most int, settings *proxy.Settings) {
 	for len(*queue) > 0 && d.launched.Load() < maxBatches {
 		if items, attempts := d.attempts(queue, most); len(items) > 0 {
-			d.hand(ctx, len(items), func(ctx context.Context) []result { return d.register(ctx, items, attempts, settings) })
+			d.dispatch(ctx, len(items), func(ctx context.Context) []result { return d.register(ctx, items, attempts, settings) })
 		}
 	}
 }
@@ -135,8 +135,8 @@ func (d *dispatcher) drained() []release {
 	return ready
 }
 
-// hand runs a batch beside the loop, of which only so many are under way at once in the whole instance.
-func (d *dispatcher) hand(ctx context.Context, n int, batch func(context.Context) []result) {
+// dispatch runs a batch beside the loop, of which only so many are under way at once in the whole instance.
+func (d *dispatcher) dispatch(ctx context.Context, n int, batch func(context.Context) []result) {
 	d.flight += n
 	d.launched.Add(1)
 	d.work.Go(func() {

@@ -16,7 +16,7 @@ const passedOverFor = time.Hour
 // though another emitter leads by then, which knows of none.
 type passedOver struct{ last *event.PassedOver }
 
-func (p *passedOver) take(told *event.PassedOver) {
+func (p *passedOver) note(told *event.PassedOver) {
 	if told != nil {
 		p.last = told
 	}

@@ -23,9 +23,9 @@ type progress struct {
 	of    int       // how many it has
 }
 
-// take takes over one message, and reports whether it completes a progress. Of one that lacks a part
+// add adds one message, and reports whether it completes a progress. Of one that lacks a part
 // nothing is taken over: who is not named has everything.
-func (p *progress) take(m *event.Progress, now time.Time) bool {
+func (p *progress) add(m *event.Progress, now time.Time) bool {
 	if m.Part <= 1 {
 		p.parts = &progress{last: m.LastSequence, behind: map[string]uint64{}, waiting: map[string]string{}, gaps: map[string]event.Gap{}}
 		p.of = m.Parts

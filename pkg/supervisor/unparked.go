@@ -26,7 +26,7 @@ func (al *alerter) heldUp(it *managed, held bool, now time.Time) {
 		u.held--
 		return
 	}
-	if u.held++; u.held == 1 && !al.standing.lot {
+	if u.held++; u.held == 1 && !al.standing.unparked {
 		u.due = now.Add(alertWindow)
 	}
 }
@@ -35,8 +35,8 @@ func (al *alerter) heldUp(it *managed, held bool, now time.Time) {
 func (al *alerter) alertUnparked(now time.Time, wake *time.Time) {
 	u, a := &al.unparked, &al.standing
 	switch {
-	case u.held == 0 && a.lot:
-		a.lot = false
+	case u.held == 0 && a.unparked:
+		a.unparked = false
 		al.lowerStore("what subscribers refuse is parked again, or accepted", nil, now)
 	case u.held == 0:
 		u.due = time.Time{}
@@ -44,13 +44,13 @@ func (al *alerter) alertUnparked(now time.Time, wake *time.Time) {
 	case now.Before(u.due):
 		sooner(wake, u.due)
 	default:
-		a.lot, u.due = true, time.Time{}
-		al.raiseLot(now)
+		a.unparked, u.due = true, time.Time{}
+		al.raiseUnparked(now)
 	}
 }
 
-// raiseLot sends the alert, with the reason of one of them.
-func (al *alerter) raiseLot(now time.Time) {
+// raiseUnparked sends the alert, with the reason of one of them.
+func (al *alerter) raiseUnparked(now time.Time) {
 	a := &al.standing
 	if a.level == "" || a.covered == 0 {
 		a.level = status.Warning

@@ -40,9 +40,9 @@ type watch struct {
 func (l *loop) progressed(m *event.Progress, now time.Time) {
 	w := l.watch
 	w.told = sign{now, m.Emitter}
-	w.passedOver.take(m.PassedOver)
+	w.passedOver.note(m.PassedOver)
 	before := w.progress
-	if !w.progress.take(m, now) {
+	if !w.progress.add(m, now) {
 		return
 	}
 	for name, lag := range w.behind {

@@ -69,7 +69,7 @@ func TestProgressIsTakenWholeOrNotAtAll(t *testing.T) {
 				m := &event.Progress{
 					Emitter: "e", LastSequence: uint64(round + 1), Part: part, Parts: parts, Behind: map[string]uint64{fmt.Sprint(part): uint64(round + 1)},
 				}
-				if complete := p.take(m, now); complete != (whole && part == parts) {
+				if complete := p.add(m, now); complete != (whole && part == parts) {
 					t.Fatalf("part %d of %d, without %d, completes: %v", part, parts, lost, complete)
 				}
 			}
