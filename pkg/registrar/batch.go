@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 	"github.com/exesdb/subproxy/pkg/verify"
@@ -132,7 +133,7 @@ func (b *batch) readBack(ctx context.Context, written []int, timeout time.Durati
 			r.Verified = true
 			r.Revision = max(r.Revision, found.Found.Revision)
 		case verify.WrongOwner:
-			*r = overwritten(found, r.Incarnation)
+			r.Outcome = overwritten(found, r.Incarnation)
 			r.Err = wrapVerify(r.Err, b.attempts[i].Subscription)
 		default:
 			r.Err, r.Known = wrapVerify(found.Err, b.attempts[i].Subscription), true
@@ -146,12 +147,12 @@ func (b *batch) readBack(ctx context.Context, written []int, timeout time.Durati
 
 // overwritten is the result where another owner's record was found in place of this instance's. One with a
 // higher incarnation superseded it; any other was put there by hand or by a zombie.
-func overwritten(found verify.Result, incarnation uint64) Result {
+func overwritten(found verify.Result, incarnation uint64) proxy.Outcome {
 	record, err := registration.Decode(found.Found.Key, found.Found.Data)
 	if err == nil && record.Incarnation > incarnation {
-		return Result{Superseded: true, Revision: found.Found.Revision, Incarnation: record.Incarnation, By: record.Owner}
+		return proxy.Outcome{Superseded: true, Revision: found.Found.Revision, Incarnation: record.Incarnation, By: record.Owner}
 	}
-	return Result{
+	return proxy.Outcome{
 		FoundIncarnation: record.Incarnation, Err: found.Err, Missing: true, Known: true,
 		Revision: found.Found.Revision, Incarnation: incarnation,
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/placement"
+	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/registration"
 )
 
@@ -28,7 +29,7 @@ func (b *batch) resolveRaces(ctx context.Context, lost []int) (again []int) {
 		next, better := resolve(found.entry, found.ok, b.Owner, b.Members(), a)
 		a.Term = max(a.Term, next.term)
 		if better {
-			b.results[i] = Result{Superseded: true, Revision: next.revision, Incarnation: next.incarnation, By: next.owner}
+			b.results[i].Outcome = proxy.Outcome{Superseded: true, Revision: next.revision, Incarnation: next.incarnation, By: next.owner}
 			continue
 		}
 		a.Revision, a.Incarnation, a.Known = next.revision, next.incarnation, true

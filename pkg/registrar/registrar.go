@@ -7,7 +7,7 @@
 //
 // It promises: one result for each attempt, at its index; no write that is not conditional; none after the
 // run was retired. What was registered before, when to try again, and what health follows is for package
-// proxy to know.
+// proxy to know, which takes the outcome.
 package registrar
 
 import (
@@ -19,6 +19,7 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/placement"
+	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 	"github.com/exesdb/subproxy/pkg/verify"
@@ -69,8 +70,8 @@ type Attempt struct {
 	DeliverSubject string
 	Revision       uint64 // that the write is conditional on
 	Incarnation    uint64
-	Known          bool        // the record at Revision was seen, or it is known that there is none
-	HandedOver     *HandedOver // nil: the holder before did not hand it over
+	Known          bool              // the record at Revision was seen, or it is known that there is none
+	HandedOver     *proxy.HandedOver // nil: the holder before did not hand it over
 	Cause          registration.Cause
 	Term           uint64
 	// OnWrite, where set, is called before the record goes out, each time that it is written: an emitter
@@ -79,26 +80,10 @@ type Attempt struct {
 	OnWrite func(incarnation uint64, handedOver bool)
 }
 
-// HandedOver is what the holder of a subscription says when it hands it over.
-type HandedOver struct {
-	At       registration.Position // where it stopped
-	Revision uint64                // of its record: where somebody wrote since, At says nothing
-}
-
-// Result is how an attempt ended. A nil Err with Superseded false is a success.
+// Result is how an attempt ended.
 type Result struct {
-	Revision         uint64 // written; after a failure what is known to be there
-	Incarnation      uint64 // written, or tried
-	Known            bool   // the record that it tried to write over was known
-	Written          bool   // acknowledged, whatever came after
-	Verified         bool   // read back, not only acknowledged
-	At               time.Time
-	Err              error
-	FoundIncarnation uint64 // of another's record that was read back in its place; 0: none
-	Missing          bool   // what was read back is not this instance's record
-	Superseded       bool
-	By               registration.Owner // who superseded
-	Term             uint64             // the highest known, those of records found in the way included
+	proxy.Outcome
+	Term uint64 // the highest known, those of records found in the way included
 }
 
 // errRetired ends attempts that were not yet written when this run was superseded.

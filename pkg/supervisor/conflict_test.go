@@ -132,7 +132,7 @@ func (c *claimant) attempt() {
 		Known: p.Record.Known, Cause: p.Attempt.Cause,
 	}
 	results := c.dispatcher.registrar.Register(context.Background(), []registrar.Attempt{a}, testSettings.VerificationTimeout)
-	c.step(proxy.Input{Kind: proxy.Finished, Outcome: outcomeOf(&results[0])})
+	c.step(proxy.Input{Kind: proxy.Finished, Outcome: results[0].Outcome})
 }
 
 // follow takes up to n more entries from the bucket, in order, as the feed gives them.

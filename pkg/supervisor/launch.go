@@ -110,7 +110,7 @@ func (d *dispatcher) attempts(queue *[]*managed, most int) ([]*managed, []regist
 		attempts = append(attempts, registrar.Attempt{
 			Subscription: p.Subscription, Key: it.key, DeliverSubject: prefix + strconv.FormatUint(it.number, 10),
 			Revision: p.Record.Revision, Incarnation: p.Record.NextIncarnation(), Known: p.Record.Known,
-			HandedOver: (*registrar.HandedOver)(p.HandedOver), Cause: p.Attempt.Cause, Term: term,
+			HandedOver: p.HandedOver, Cause: p.Attempt.Cause, Term: term,
 			OnWrite: onWrite(it.endpoint, p.HandedOver != nil),
 		})
 	}

@@ -10,7 +10,6 @@ import (
 	"github.com/exesdb/subproxy/pkg/kv"
 	"github.com/exesdb/subproxy/pkg/proxy"
 	"github.com/exesdb/subproxy/pkg/rebalance"
-	"github.com/exesdb/subproxy/pkg/registrar"
 	"github.com/exesdb/subproxy/pkg/registration"
 	"github.com/exesdb/subproxy/pkg/subscription"
 )
@@ -218,12 +217,12 @@ func (l *loop) finish(r *result, now time.Time) {
 	}, now)
 	l.inbox.fence.Learn(r.Term, now)
 	if it.removed {
-		if it.proxy.Step(proxy.Input{Kind: proxy.Finished, Outcome: outcomeOf(r.Result)}, now, l.rules()).Release {
+		if it.proxy.Step(proxy.Input{Kind: proxy.Finished, Outcome: r.Outcome}, now, l.rules()).Release {
 			l.dispatcher.release(it, nil, false, now)
 		}
 		return
 	}
-	l.stepper.step(it, proxy.Input{Kind: proxy.Finished, Outcome: outcomeOf(r.Result)}, now)
+	l.stepper.step(it, proxy.Input{Kind: proxy.Finished, Outcome: r.Outcome}, now)
 	l.actions.settle(it, now)
 }
 
@@ -238,14 +237,6 @@ func (l *loop) finishRelease(r *result, now time.Time) {
 		l.noteStandby(it, now)
 	} else if r.err != nil {
 		l.dispatcher.unreleased, l.dispatcher.releaseAt = append(l.dispatcher.unreleased, r.release.Write), now.Add(releaseAgain)
-	}
-}
-
-// outcomeOf is an attempt's result as its proxy's rules need it.
-func outcomeOf(r *registrar.Result) proxy.Outcome {
-	return proxy.Outcome{
-		Revision: r.Revision, Incarnation: r.Incarnation, Known: r.Known, Written: r.Written, Verified: r.Verified, At: r.At,
-		Err: r.Err, FoundIncarnation: r.FoundIncarnation, Missing: r.Missing, Superseded: r.Superseded, By: r.By,
 	}
 }
 
