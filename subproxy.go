@@ -91,6 +91,9 @@ type Options struct {
 	// SessionTTL is how long the instance may be silent before others take over, 500 ms or more. Default: 3
 	// s.
 	SessionTTL time.Duration
+	// Domain is the JetStream domain that holds the buckets, or APIPrefix says where an imported JetStream
+	// answers; one of them at most. Default: the server's own.
+	Domain, APIPrefix string
 	// Replicas are those of the buckets, where they are created: 1, 3 or 5. Default: 1.
 	Replicas int
 	// Memory bounds the events that wait for the handler, in bytes. Default: 256 MiB.
@@ -123,7 +126,7 @@ func Open(ctx context.Context, nc *nats.Conn, o Options, subs ...Subscription) (
 	if err != nil {
 		return nil, err
 	}
-	js, err := jetstream.New(nc)
+	js, err := connect.JetStream(nc, o.Domain, o.APIPrefix)
 	if err != nil {
 		return nil, fmt.Errorf("open an instance: %w", err)
 	}

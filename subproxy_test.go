@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"go.uber.org/goleak"
 
@@ -18,7 +19,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func connected(t *testing.T) *nats.Conn {
 	t.Helper()
-	node, err := natsnode.Start(natsnode.Options{StoreDir: t.TempDir()})
+	node, err := natsnode.Start(natsnode.Options{StoreDir: t.TempDir(), Configure: func(o *server.Options) { o.JetStreamDomain = "hub" }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,6 +62,21 @@ func TestZeroOptionsPublishEventsAndTellStatuses(t *testing.T) {
 		}
 	}
 	await(t, i, func(all []subproxy.Status) bool { return len(all) == 1 && all[0].Verified && all[0].Name == "all" })
+}
+
+func TestDomainIsTheOneThatIsNamed(t *testing.T) {
+	nc := connected(t)
+	for _, o := range []subproxy.Options{{Domain: "hub"}, {APIPrefix: "$JS.hub.API"}} {
+		i := open(t, nc, o, all)
+		await(t, i, func(all []subproxy.Status) bool { return len(all) == 1 && all[0].Verified })
+		i.Stop(context.Background())
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if i, err := subproxy.Open(ctx, nc, subproxy.Options{Domain: "nowhere"}, all); err == nil {
+		i.Stop(context.Background())
+		t.Error("opened in a domain that no server has")
+	}
 }
 
 func TestApplyChangesTheSubscriptions(t *testing.T) {

@@ -184,19 +184,20 @@ func dialServers(o Options, only []string, patience time.Duration) (servers []st
 	if o.Domain != "" || o.APIPrefix != "" {
 		settings.JSDomain, settings.JSAPIPrefix = o.Domain, o.APIPrefix
 	}
-	if c.js, c.err = jetStream(c.nc, settings); c.err != nil {
+	if c.js, c.err = JetStream(c.nc, settings.JSDomain, settings.JSAPIPrefix); c.err != nil {
 		c.nc.Close()
 		return servers, connection{err: o.explain(servers, c.err, d)}
 	}
 	return servers, c
 }
 
-func jetStream(nc *nats.Conn, s natscontext.Settings) (jetstream.JetStream, error) {
+// JetStream is that of a domain, or the one that answers below an API prefix; of neither, the server's own.
+func JetStream(nc *nats.Conn, domain, prefix string) (jetstream.JetStream, error) {
 	switch {
-	case s.JSAPIPrefix != "":
-		return jetstream.NewWithAPIPrefix(nc, s.JSAPIPrefix)
-	case s.JSDomain != "":
-		return jetstream.NewWithDomain(nc, s.JSDomain)
+	case prefix != "":
+		return jetstream.NewWithAPIPrefix(nc, prefix)
+	case domain != "":
+		return jetstream.NewWithDomain(nc, domain)
 	default:
 		return jetstream.New(nc)
 	}

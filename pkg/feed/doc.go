@@ -47,6 +47,12 @@
 // (Comparison). If none of them is there, nor another in its place, another stream is assumed, unless it
 // begins behind last: then nothing of it can be missed.
 //
+// Another stream of the same name may send under the same subject: that of another JetStream domain, across
+// the link of a leaf node. Nothing in its messages tells. The first one may be believed, which ends in a
+// reset. Once there is reason to think of it (a reset of a stream that went back, a suspicion that proved
+// wrong, a sequence that the leader did not reach), live messages are hints only, for ten minutes after the
+// last one that was foreign: each makes the feed read the stream, and only what was read is handed on.
+//
 // A server may serve a stream for a while after it was deleted and created anew elsewhere. Its messages are
 // older than the creation of the new stream, and such are taken only on the leader's word. If the leader
 // itself has one (a mirror, a restored stream, a leader whose clock is behind) a Feed checks no further. A

@@ -148,6 +148,9 @@ func (s *follower) hear(ctx context.Context, m Message) {
 		s.deliver(m)
 	case v == fill:
 		s.gap(ctx)
+		if s.cur.last < m.Sequence && s.failures == 0 {
+			s.guard.missed(m.Sequence, time.Now())
+		}
 	case v == suspect:
 		s.doubt()
 		s.checkLast, s.suspicion = true, m.witness()
