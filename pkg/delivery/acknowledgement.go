@@ -16,6 +16,29 @@ type acknowledgement struct {
 	overdue  overdue
 }
 
+// unacked are the forwarders whose sinks accepted events that are not acknowledged yet. After a pause they
+// are acknowledged together.
+type unacked struct {
+	forwarders []*forwarder
+	pausing    bool
+	begin      chan struct{} // tells the dispatcher to begin a pause; never closed
+}
+
+func newUnacked() unacked { return unacked{begin: make(chan struct{}, 1)} }
+
+// pause has a pause begin where there is anything to acknowledge after it.
+func (u *unacked) pause() {
+	if !u.pausing && len(u.forwarders) > 0 {
+		u.pausing = true
+		u.begin <- struct{}{} // has room: there is one for each pause
+	}
+}
+
+func (u *unacked) clear() {
+	clear(u.forwarders)
+	u.forwarders = u.forwarders[:0]
+}
+
 // done notes that the sink accepted an event, or that it is parked.
 func (f *forwarder) done(q *queued) {
 	f.counts.Delivered++
@@ -37,7 +60,7 @@ func (f *forwarder) done(q *queued) {
 		f.ack.overdue.await(f)
 	case !f.ack.listed:
 		f.ack.listed = true
-		f.d.unacked = append(f.d.unacked, f) // only who holds Delivery.receiving comes here
+		f.d.unacked.forwarders = append(f.d.unacked.forwarders, f) // only who holds Delivery.receiving comes here
 	}
 }
 

@@ -109,7 +109,7 @@ func (f *forwarder) send(q *queued) bool {
 	if q.event.Sequence == 0 || !f.transit.takes(f.target.sender) { // a sender that keeps no account would not send it again
 		return false
 	}
-	if len(d.unacked) == 0 {
+	if len(d.unacked.forwarders) == 0 {
 		d.confirming.begin()
 	}
 	if f.target.sender.Send(&q.event) != nil {
@@ -118,7 +118,7 @@ func (f *forwarder) send(q *queued) bool {
 	f.transit.note(f.target.sender, q.event.Sequence, d.confirming.since)
 	if !f.ack.listed {
 		f.ack.listed = true
-		d.unacked = append(d.unacked, f)
+		d.unacked.forwarders = append(d.unacked.forwarders, f)
 	}
 	d.confirming.now = d.confirming.now || f.transit.count-f.transit.asked >= confirmEvery
 	return true

@@ -62,9 +62,8 @@ type Delivery struct {
 	endpoints map[uint64]*Endpoint // by number
 
 	receiving  sync.Mutex      // held while something is received, or acknowledged
-	stopped    bool            // receiving guards it, and pausing
-	pausing    bool            // what was accepted is acknowledged after a pause
-	unsaid     chan struct{}   // tells the dispatcher to begin one; never closed
+	stopped    bool            // receiving guards it
+	unacked    unacked         // likewise
 	confirming confirmations   // receiving guards it, but for what is under way
 	ending     context.Context // ends drainWithin after Stop was called
 	end        context.CancelFunc
@@ -73,7 +72,6 @@ type Delivery struct {
 	digest    *digest.Log
 
 	resending *rate.Limiter // bytes
-	unacked   []*forwarder  // accepted by their sinks, and not acknowledged yet; receiving guards it
 }
 
 const (
@@ -107,7 +105,7 @@ func New(o Options) *Delivery {
 	}
 	d := &Delivery{
 		Options: o, prefix: len(DeliverPrefix) + len(o.Owner.ID) + 1,
-		memory: newWaitingRoom(o.Budget), local: make(chan event.Handoff, pendingLocal), unsaid: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}), endpoints: map[uint64]*Endpoint{},
+		memory: newWaitingRoom(o.Budget), local: make(chan event.Handoff, pendingLocal), unacked: newUnacked(), stop: make(chan struct{}), done: make(chan struct{}), endpoints: map[uint64]*Endpoint{},
 		digest: digest.New(o.Logger, digest.Interval), resending: rate.NewLimiter(resentPerSecond, resentPerSecond),
 	}
 	d.confirming.publisher = o.Publisher
@@ -197,11 +195,11 @@ func (d *Delivery) dispatch() {
 			d.receiveLocal(h)
 			d.received()
 			d.receiving.Unlock()
-		case <-d.unsaid:
+		case <-d.unacked.begin:
 			pause.Reset(ackAfter)
 		case <-pause.C:
 			d.receiving.Lock()
-			d.pausing = false
+			d.unacked.pausing = false
 			d.acknowledge()
 			d.receiving.Unlock()
 		case <-d.memory.freed:
@@ -235,10 +233,7 @@ func (d *Delivery) received() {
 	if d.confirming.now {
 		d.acknowledge()
 	}
-	if !d.pausing && len(d.unacked) > 0 {
-		d.pausing = true
-		d.unsaid <- struct{}{} // has room: there is one for each pause
-	}
+	d.unacked.pause()
 }
 
 // requestAgain asks for events that there was no room for.
@@ -298,11 +293,10 @@ func (d *Delivery) acknowledge() {
 		return
 	}
 	var marks []waypoint
-	for i, f := range d.unacked {
+	for _, f := range d.unacked.forwarders {
 		marks = f.acknowledge(marks)
-		d.unacked[i] = nil
 	}
-	d.unacked = d.unacked[:0]
+	d.unacked.clear()
 	if len(marks) > 0 {
 		d.confirm(marks)
 	}
