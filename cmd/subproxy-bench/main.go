@@ -26,7 +26,7 @@ started for it and ended with it. Targets are ratios; with --check a missed one 
 
 demo measures nothing: it breaks one thing after another, and shows that nothing is lost.`,
 	})
-	root.AddCommand(newReregister(), newIdle(), newDelivery(), newFailover(), newScale(), newInstances(), newDemo(),
+	root.AddCommand(newReregister(), newIdle(), newDelivery(), newLinks(), newFailover(), newScale(), newInstances(), newDemo(),
 		newChild(testbed.ServerCommand, testbed.RunServer), newChild(bench.InstanceCommand, bench.RunInstance))
 	return root
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -91,6 +92,43 @@ connection of its own.`,
 	flags.IntVar(&o.Size, "size", 200, "`BYTES` of an event's data")
 	flags.IntVar(&o.Rounds, "rounds", 3, "rounds with one subscription; two at most are for latency and for many subscriptions")
 	flags.IntVar(&o.Rate, "rate", 2000, "events a second while latency is measured; 0 leaves latency out")
+	return m.command()
+}
+
+func newLinks() *cobra.Command {
+	var o bench.LinksOptions
+	m := measurement{Command: &cobra.Command{
+		Use: "links", Short: "Old events to a subscriber whose server is far away",
+		Long: `Measure how fast old events get to a subscriber over a link with a long round trip, or a low rate, beside a tuned nats.go
+durable consumer over the same link, turn by turn. The link is a relay in this process.`,
+		Example: "  subproxy-bench links\n  subproxy-bench links --delay 500ms --rounds 1\n  subproxy-bench links --delay 0s --rate 1000000 --events 100 --size 600000",
+	}}
+	m.check = func() error {
+		const mostSize = 900 << 10
+		switch {
+		case o.Events < 1 || o.Events > 1_000_000:
+			return command.Usagef("--events: 1 to 1000000, not %d", o.Events)
+		case o.Size < bench.LeastSize || o.Size > mostSize:
+			return command.Usagef("--size: %d to %d bytes, not %d", bench.LeastSize, mostSize, o.Size)
+		case o.Delay < 0 || o.Delay > 5*time.Second:
+			return command.Usagef("--delay: 0s to 5s, not %s", o.Delay)
+		case o.Rate < 0:
+			return command.Usagef("--rate: not negative")
+		case o.Rounds < 1:
+			return command.Usagef("--rounds: at least 1")
+		}
+		return nil
+	}
+	m.measure = func(ctx context.Context, progress io.Writer) (*bench.Report, error) {
+		o.Progress = progress
+		return bench.Links(ctx, o)
+	}
+	flags := m.Flags()
+	flags.IntVar(&o.Events, "events", 5000, "old events that each round delivers")
+	flags.IntVar(&o.Size, "size", 200, "`BYTES` of an event's data")
+	flags.DurationVar(&o.Delay, "delay", 150*time.Millisecond, "each way: a round trip takes twice that")
+	flags.IntVar(&o.Rate, "rate", 0, "`BYTES` a second each way; 0: no limit")
+	flags.IntVar(&o.Rounds, "rounds", 5, "rounds")
 	return m.command()
 }
 

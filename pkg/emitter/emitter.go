@@ -246,7 +246,7 @@ func (e *Emitter) lead(ctx context.Context, s Store, r *roster, lease *election.
 		store: store, stream: s.Stream.name(), name: e.cfg.Candidate.Name, layout: s.Layout, interval: e.cfg.CheckpointInterval,
 		lease: lease, nc: e.nc, link: link.Of(e.nc), js: e.js, local: e.cfg.Local, log: log, digest: e.digest, metrics: e.metrics, announce: announce, lacks: e.cfg.Hindered,
 		saved: &savedPlaces{
-			store: store, bucket: e.points, log: log,
+			store: store, bucket: e.points, log: log, link: link.Of(e.nc),
 			ensure: func(ctx context.Context) (bool, error) { return e.ensure(ctx, e.points, kv.Checkpoints) },
 		},
 		park: func(ctx context.Context, r *record, ev *event.Event, epoch, reason string) error {

@@ -9,13 +9,16 @@ const (
 	firstWindow = 32
 	leastWindow = 1
 	maxWindow   = 1024
-	// hidden is the round trip that the largest window hides. Over a longer way the first window and the largest
-	// are as many times larger, up to these.
+	// hidden is the round trip that the largest window hides. Over a longer way it is as many times larger, and the
+	// first window twice that: several of them would be several round trips. These are the most.
 	hidden         = 2 * time.Millisecond
 	farFirstWindow = 8192
 	farMaxWindow   = 65536
 	// maxInFlight bounds what is in flight in bytes; one event may always be.
 	maxInFlight = 4 << 20
+	// farInFlight is what may be over a way of farWay and more.
+	farInFlight = 16 << 20
+	farWay      = 100 * time.Millisecond
 )
 
 // flow is what is on its way to one subscription, and how much of it may be.
@@ -25,6 +28,7 @@ type flow struct {
 	sizes    []size // of what is in flight
 	window   int
 	most     int  // that the window grows to; 0: maxWindow
+	far      bool // the way is a long one
 	full     bool // the window kept an event back
 }
 
@@ -35,12 +39,20 @@ type size struct {
 
 // hasRoom reports whether one more event may be sent.
 func (f *flow) hasRoom() bool {
-	return f.sender.InFlight() < f.window && (f.inFlight < maxInFlight || f.sender.InFlight() == 0)
+	return f.sender.InFlight() < f.window && (f.inFlight < f.mostBytes() || f.sender.InFlight() == 0)
 }
 
 // hasHalfWindow reports whether it is worth going on after the window was full.
 func (f *flow) hasHalfWindow() bool {
-	return f.sender.InFlight() <= f.window/2 && f.inFlight <= maxInFlight/2
+	return f.sender.InFlight() <= f.window/2 && f.inFlight <= f.mostBytes()/2
+}
+
+// mostBytes is how many bytes may be in flight.
+func (f *flow) mostBytes() int {
+	if f.far {
+		return farInFlight
+	}
+	return maxInFlight
 }
 
 // sent notes an event's size.
@@ -97,9 +109,10 @@ func (f *flow) settle() {
 // reach has a session that begins hide a round trip of that length: it can't grow into it within a few events.
 func (f *flow) reach(roundTrip time.Duration) {
 	times := int(roundTrip / hidden)
+	f.far = roundTrip >= farWay
 	f.most = min(max(times*maxWindow, maxWindow), farMaxWindow)
 	if f.window == firstWindow {
-		f.window = min(max(times*firstWindow, firstWindow), farFirstWindow)
+		f.window = min(max(2*times*firstWindow, firstWindow), farFirstWindow)
 	}
 }
 

@@ -21,7 +21,7 @@ type former struct {
 //
 // Where the name has a checkpoint that is another subscription's, with another type or selector, it is said
 // where the new one begins.
-func (p *savedPlaces) inherit(ctx context.Context, got []loaded) error {
+func (p *savedPlaces) inherit(ctx context.Context, keys map[string]bool, got []loaded) (err error) {
 	byName := map[string][]*loaded{}
 	for i := range got {
 		if c := &got[i]; c.revision == 0 && c.odd == nil {
@@ -31,9 +31,10 @@ func (p *savedPlaces) inherit(ctx context.Context, got []loaded) error {
 	if len(byName) == 0 {
 		return nil
 	}
-	keys, err := p.bucket.Keys(ctx, p.store)
-	if err != nil {
-		return err
+	if keys == nil {
+		if keys, err = p.bucket.Keys(ctx, p.store); err != nil {
+			return err
+		}
 	}
 	for key := range keys {
 		was, err := subscription.ParseKey(key)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/exesdb/subproxy/pkg/feed"
 	"github.com/exesdb/subproxy/pkg/kv"
+	"github.com/exesdb/subproxy/pkg/link"
 )
 
 // checkpointBucket is the bucket of checkpoints; *kv.Bucket is one.
@@ -29,6 +30,7 @@ type savedPlaces struct {
 	store  string
 	bucket checkpointBucket
 	ensure func(context.Context) (created bool, err error) // opens the bucket again where it is gone
+	link   *link.Link                                      // to the bucket; nil: there is none
 	log    *slog.Logger
 }
 
@@ -84,9 +86,12 @@ type loaded struct {
 	other    other
 }
 
-// fewKeys is how many checkpoints are looked for one by one. For more the bucket's leader is asked which
-// there are.
-const fewKeys = 16
+// fewKeys is how many checkpoints are looked for one by one. For more, and where the bucket is further away than
+// farBucket, its leader is asked which there are: that takes one round trip in place of four.
+const (
+	fewKeys   = 16
+	farBucket = 20 * time.Millisecond
+)
 
 // present is what checkpoints are held against: the history when they were read.
 type present struct {
@@ -112,7 +117,8 @@ const loadAgain = 250 * time.Millisecond
 // loadAll reads a page at a time, hands over each that is complete, and reports whether all are. What was
 // answered is not asked for again.
 func (p *savedPlaces) loadAll(ctx context.Context, got []loaded, in present, complete func([]loaded)) (all bool) {
-	if err := p.absent(ctx, got); err != nil {
+	there, err := p.absent(ctx, got)
+	if err != nil {
 		p.log.Warn("checkpoints can't be read yet; nothing is sent to their subscriptions", "subscriptions", len(got), "error", err)
 		return false
 	}
@@ -123,7 +129,7 @@ func (p *savedPlaces) loadAll(ctx context.Context, got []loaded, in present, com
 		}
 		err := p.read(ctx, page)
 		if err == nil {
-			err = p.inherit(ctx, page)
+			err = p.inherit(ctx, there, page)
 		}
 		if err == nil {
 			err = compareCheckpoints(ctx, in, page)
@@ -140,27 +146,27 @@ func (p *savedPlaces) loadAll(ctx context.Context, got []loaded, in present, com
 	return all
 }
 
-// absent finds out in one request which of many have no checkpoint. A replica can't tell: it may be behind.
-func (p *savedPlaces) absent(ctx context.Context, got []loaded) error {
+// absent finds out in one request which of many have no checkpoint, and returns the keys of those that there
+// are; nil: nobody was asked. A replica can't tell: it may be behind.
+func (p *savedPlaces) absent(ctx context.Context, got []loaded) (there map[string]bool, err error) {
 	open := 0
 	for i := range got {
 		if !got[i].answered {
 			open++
 		}
 	}
-	if open <= fewKeys {
-		return nil
+	if open <= fewKeys && (p.link == nil || p.link.RoundTrip() < farBucket) {
+		return nil, nil
 	}
-	there, err := p.bucket.Keys(ctx, p.store)
-	if err != nil {
-		return err
+	if there, err = p.bucket.Keys(ctx, p.store); err != nil {
+		return nil, err
 	}
 	for i := range got {
 		if s := got[i].sub; s != nil && !there[s.key] {
 			got[i].answered = true
 		}
 	}
-	return nil
+	return there, nil
 }
 
 // read asks any replica, and the leader about those that it does not show.

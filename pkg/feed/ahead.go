@@ -78,12 +78,22 @@ func (a *AheadReader) ask(ctx context.Context, from uint64, batch, maxBytes int,
 	if n := len(a.pages); n > 0 {
 		from = a.pages[n-1].from + a.span(batch)
 	}
+	want := a.reader.api.size.of(batch, maxBytes)
 	for len(a.pages) == 0 || len(a.pages) < pages && from <= upTo {
+		// Granted here, in order: were a later page granted first, this one would wait for it.
+		grant := a.reader.api.link.TryTake(ctx, want)
+		if grant == nil && len(a.pages) > 0 {
+			return
+		}
 		p := &pageAhead{from: from, done: make(chan struct{})}
 		a.pages = append(a.pages, p)
 		go func() {
 			defer close(p.done)
-			p.messages, p.err = a.reader.Read(ctx, p.from, batch, maxBytes)
+			if grant == nil {
+				p.messages, p.err = a.reader.Read(ctx, p.from, batch, maxBytes)
+			} else {
+				p.messages, p.err = a.reader.read(ctx, grant, p.from, batch)
+			}
 		}()
 		from += a.span(batch)
 	}

@@ -168,11 +168,19 @@ func (a api) ends(ctx context.Context, info *jetstream.StreamInfo) (ends []Witne
 // What is to arrive is within the budget of the connection, where the request says how many bytes it wants.
 // It may get fewer, but one message at the least.
 func (a api) page(ctx context.Context, req getRequest, room int, wait time.Duration, each func(Message) bool) (more bool, err error) {
-	grant := (*link.Grant)(nil)
-	if req.MaxBytes > 0 {
-		if grant, err = a.link.Take(ctx, a.size.of(room, req.MaxBytes)); err != nil {
-			return false, err
-		}
+	if req.MaxBytes == 0 {
+		return a.granted(ctx, nil, req, room, wait, each)
+	}
+	grant, err := a.link.Take(ctx, a.size.of(room, req.MaxBytes))
+	if err != nil {
+		return false, err
+	}
+	return a.granted(ctx, grant, req, room, wait, each)
+}
+
+// granted is page with a grant; nil: none is needed.
+func (a api) granted(ctx context.Context, grant *link.Grant, req getRequest, room int, wait time.Duration, each func(Message) bool) (more bool, err error) {
+	if grant != nil {
 		req.MaxBytes = grant.Bytes
 	}
 	arrived, more, err := a.readPage(ctx, req, room, wait, each)

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/exesdb/subproxy/pkg/backoff"
+	"github.com/exesdb/subproxy/pkg/link"
 )
 
 // ErrNothing is returned by Reader.Read where the stream's leader has no message from there on. A leader
@@ -43,10 +44,22 @@ func NewReader(js jetstream.JetStream, info *jetstream.StreamInfo) *Reader {
 // Read returns up to batch messages, and about maxBytes at the most, from the sequence on: at least one, or
 // an error.
 func (r *Reader) Read(ctx context.Context, from uint64, batch, maxBytes int) ([]Message, error) {
+	var grant *link.Grant
+	if r.direct {
+		var err error
+		if grant, err = r.api.link.Take(ctx, r.api.size.of(batch, maxBytes)); err != nil {
+			return nil, err
+		}
+	}
+	return r.read(ctx, grant, from, batch)
+}
+
+// read is Read with a grant, where direct get may be used.
+func (r *Reader) read(ctx context.Context, grant *link.Grant, from uint64, batch int) ([]Message, error) {
 	var messages []Message
 	if r.direct {
 		messages = make([]Message, 0, batch)
-		_, err := r.api.page(ctx, getRequest{Seq: from, Batch: batch, MaxBytes: maxBytes}, batch, answering.First, func(m Message) bool {
+		_, err := r.api.granted(ctx, grant, getRequest{Seq: from, Batch: batch}, batch, answering.First, func(m Message) bool {
 			messages = append(messages, m)
 			return ctx.Err() == nil
 		})

@@ -21,14 +21,14 @@ func (s *messageSize) observe(bytes int) {
 	s.bytes.Store(int64(bytes))
 }
 
-// of is how many bytes to ask for so many messages with: twice what they take, and at least leastPage; most at the
-// most, and where nothing is known.
+// of is how many bytes to ask for so many messages with: a quarter more than they take, and at least leastPage;
+// most at the most, and where nothing is known.
 func (s *messageSize) of(messages, most int) int {
 	bytes := int(s.bytes.Load())
 	if bytes == 0 || bytes > most/messages {
 		return most
 	}
-	return min(most, max(2*messages*bytes, leastPage))
+	return min(most, max(messages*bytes*5/4, leastPage))
 }
 
 // leastPage is asked for in bytes also where less would do: sizes differ.

@@ -103,6 +103,7 @@ type Bucket struct {
 	written string // what the subjects of writes begin with: the prefix, in the domain that has the bucket
 	ackWait time.Duration
 	direct  feed.Direct
+	handles sync.Pool              // of jetstream.Stream: each serves one request at a time, which changes it
 	patient atomic.Pointer[writer] // writes, where the link is slow; nil: js does
 	absent  bool                   // OpenExisting found none
 

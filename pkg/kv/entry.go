@@ -128,7 +128,11 @@ func (b *Bucket) Newest(ctx context.Context, store string) (e Entry, ok bool, er
 func (b *Bucket) Keys(ctx context.Context, store string) (map[string]bool, error) {
 	ctx, end := b.link.Limit(ctx, readTimeout)
 	defer end()
-	stream, err := b.js.Stream(ctx, b.Stream()) // a handle of its own: Info changes it
+	var err error
+	stream, there := b.handles.Get().(jetstream.Stream)
+	if !there {
+		stream, err = b.js.Stream(ctx, b.Stream())
+	}
 	var info *jetstream.StreamInfo
 	if err == nil {
 		info, err = stream.Info(ctx, jetstream.WithSubjectFilter(b.prefix+subscription.EncodeToken(store)+".>"))
@@ -136,6 +140,7 @@ func (b *Bucket) Keys(ctx context.Context, store string) (map[string]bool, error
 	if err != nil {
 		return nil, fmt.Errorf("list the keys of %s in %s: %w", store, b.bucket, describeRead(err))
 	}
+	b.handles.Put(stream)
 	subjects := info.State.Subjects
 	keys := make(map[string]bool, len(subjects))
 	for subject := range subjects {
