@@ -50,8 +50,8 @@
 // Another stream of the same name may send under the same subject: that of another JetStream domain, across
 // the link of a leaf node. Nothing in its messages tells. The first one may be believed, which ends in a
 // reset. Once there is reason to think of it (a reset of a stream that went back, a suspicion that proved
-// wrong, a sequence that the leader did not reach), live messages are hints only, for ten minutes after the
-// last one that was foreign: each makes the feed read the stream, and only what was read is handed on.
+// wrong, a sequence that the leader did not reach), live messages are hints only, for a minute, and for ten
+// after the last one that was foreign: each makes the feed read the stream, and only what was read is handed on.
 //
 // A server may serve a stream for a while after it was deleted and created anew elsewhere. Its messages are
 // older than the creation of the new stream, and such are taken only on the leader's word. If the leader

@@ -195,7 +195,7 @@ func (f *Feed) Run(ctx context.Context) error {
 		case ctx.Err() != nil:
 		case errors.Is(err, ErrRecreated) || errors.Is(err, ErrWentBack):
 			if errors.Is(err, ErrWentBack) && !f.cur.ordered {
-				f.guard.raise(time.Now())
+				f.guard.raise(time.Now(), doubtedFor)
 			}
 			f.reset(err)
 		case errors.Is(err, errReopen):

@@ -99,6 +99,9 @@ const pageBytes = 4 << 20
 // reports then that there is no more.
 func (s *follower) readPage(ctx context.Context) (more bool, err error) {
 	batch := int(min(uint64(s.cfg.batchSize), s.cur.target-s.cur.last))
+	if s.guard.isUp() { // what was stored since is not believed either where it is heard
+		batch = s.cfg.batchSize
+	}
 	wait := answering.After(s.failures + 1)
 	var page []Message // how fast it comes is measured, and that the handler takes long is no matter of the link
 	more, err = s.api.page(ctx, getRequest{Seq: s.cur.last + 1, Batch: batch, MaxBytes: pageBytes}, batch, wait, func(m Message) bool {

@@ -370,7 +370,7 @@ func (s *follower) clear(ctx context.Context) {
 		return
 	}
 	if m, ok, err := s.api.lookup(ctx)(w.Sequence, false); err == nil && !(ok && m.is(w)) {
-		s.guard.raise(time.Now())
+		s.guard.raise(time.Now(), doubtedFor)
 		if ok {
 			s.foreign(time.Now())
 		}

@@ -7,9 +7,10 @@ import (
 )
 
 const (
-	// guardedFor is how long live messages are not believed after the last one that was foreign, or after
-	// the stream went back, which one that was believed looks like.
+	// guardedFor is how long live messages are not believed after the last one that was foreign, and
+	// doubtedFor after what one that was believed looks like: that the stream went back.
 	guardedFor = 10 * time.Minute
+	doubtedFor = time.Minute
 	// guardPause is the time between two reads that foreign messages cause.
 	guardPause = 20 * time.Millisecond
 	// foreignAgain is how often the same is logged, and foreignProofs how many messages it takes.
@@ -33,8 +34,12 @@ type guard struct {
 
 func (g *guard) isUp() bool { return !g.until.IsZero() }
 
-// raise has live messages not believed.
-func (g *guard) raise(now time.Time) { g.until = now.Add(guardedFor) }
+// raise has live messages not believed for so long.
+func (g *guard) raise(now time.Time, d time.Duration) {
+	if until := now.Add(d); until.After(g.until) {
+		g.until = until
+	}
+}
 
 // lower has them believed again where none was foreign for long.
 func (g *guard) lower(now time.Time) {
@@ -77,7 +82,7 @@ func (g *guard) proven(last uint64, asked time.Time) bool {
 
 // foreign notes a message that is proven to be another stream's, and reports whether to say so.
 func (g *guard) foreign(now time.Time) (say bool) {
-	g.raise(now)
+	g.raise(now, guardedFor)
 	g.proofs++
 	if say = g.proofs >= foreignProofs && (g.said.IsZero() || now.Sub(g.said) >= foreignAgain); say {
 		g.said = now

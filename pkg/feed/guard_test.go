@@ -51,6 +51,35 @@ func TestMessagesOfAnotherStreamAreIgnored(t *testing.T) {
 	}
 }
 
+// TestManyMessagesOnGuardAreReadInPages has a feed on guard read what is stored in a burst: not message by
+// message.
+func TestManyMessagesOnGuardAreReadInPages(t *testing.T) {
+	t.Parallel()
+	js := dial(t, runServer(t, t.TempDir(), -1).ClientURL())
+	createStream(t, js, eventsConfig())
+	publish(t, js, "events.a", "0")
+	f, rec := run(t, js, feed.Config{StartSeq: 1})
+	eventually(t, "level", rec.level(1))
+	eventually(t, "on guard", func() bool { forge(t, js, 1); time.Sleep(time.Millisecond); return f.Stats().Foreign > 0 })
+	asked, err := js.Conn().SubscribeSync("$JS.API.DIRECT.GET.EVENTS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 3000
+	for i := range n {
+		if _, err := js.PublishAsync("events.a", fmt.Append(nil, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "all", func() bool { return rec.count() == n+1 })
+	if requests, _, err := asked.Pending(); err != nil || requests > n/5 {
+		t.Errorf("%d requests for %d messages, %v", requests, n, err)
+	}
+	if s := f.Stats(); s.Resets > 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
 // lines is what is logged.
 type lines struct {
 	mu   sync.Mutex
