@@ -40,6 +40,11 @@ func BenchmarkReceive(b *testing.B) {
 		s.Options.Sink = func(subscription.Subscription) (sink.Sink, sink.Config) { return to, config }
 		s.receiveMany(b)
 	})
+	b.Run("by a worker that others wait for", func(b *testing.B) {
+		s := newStage(b, sink.Handler, 0, accept)
+		defer s.Stop()
+		s.receiveMany(b)
+	})
 	b.Run("by a worker", func(b *testing.B) {
 		accepted := make(chan struct{})
 		s := newStage(b, sink.Handler, 0, func(context.Context, *sink.Event) error {

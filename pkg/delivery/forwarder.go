@@ -63,7 +63,7 @@ func (f *forwarder) receive(m *nats.Msg) {
 		f.malformed(m, err)
 		return
 	case !numbered: // of a sender that keeps no account
-		if !f.forward(m, 0) {
+		if !f.forward(h) {
 			f.noMemory()
 		}
 		return
@@ -100,7 +100,7 @@ func (f *forwarder) receiveHandoff(h event.Handoff) {
 	f.ack.reply = m.Reply
 	switch decision {
 	case Forward:
-		if !f.forward(m, seq) {
+		if !f.forward(h) {
 			f.receiver.Rewind(prev)
 			f.noMemory()
 			return
@@ -164,8 +164,8 @@ func (f *forwarder) answerQuestion(m *nats.Msg, term uint64) {
 }
 
 // forward delivers an event, or queues it for the worker. It reports false where there is no room for it.
-func (f *forwarder) forward(m *nats.Msg, seq uint64) bool {
-	to := f.target.refresh(f)
+func (f *forwarder) forward(h event.Handoff) bool {
+	m, seq, to := h.Message, h.Sequence, f.target.refresh(f)
 	q := &f.arriving
 	*q = queued{history: f.history, reply: m.Reply, event: sink.Event{
 		Store: f.subscription.Store, Subscription: f.subscription.Name, Key: f.label.key[0], Sequence: seq, Incarnation: f.incarnation.Load(), Epoch: f.receiver.epoch, Message: m,
@@ -183,7 +183,7 @@ func (f *forwarder) forward(m *nats.Msg, seq uint64) bool {
 			return true
 		}
 	}
-	q.load = loadOf(m)
+	q.load = loadOf(m, h.Shared)
 	otherwise := queues
 	_, finds := to.(sink.Prober)
 	switch {

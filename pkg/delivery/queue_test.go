@@ -11,7 +11,7 @@ func TestQueueGivesBackTheMemoryOfWhatLeavesIt(t *testing.T) {
 	q := queue{room: room}
 	fill := func() {
 		for _, sequence := range []uint64{1, 0, 2} {
-			e := queued{load: loadOf(&nats.Msg{Data: make([]byte, 100)})}
+			e := queued{load: loadOf(&nats.Msg{Data: make([]byte, 100)}, true)}
 			e.event.Sequence = sequence
 			if !q.add(&e, queues) {
 				t.Fatal("there is no room")

@@ -69,7 +69,7 @@ const (
 type load struct {
 	own   int64 // what is its endpoint's alone
 	data  int64
-	first *byte // of the data, by which others that hold it too are known; nil: there is none
+	first *byte // of the data, by which others that hold it too are known; nil: nobody else has it
 }
 
 const (
@@ -85,9 +85,10 @@ const (
 	promiseFor = 10 * time.Second
 )
 
-func loadOf(m *nats.Msg) load {
+// loadOf is what a message takes. Its data are shared where other endpoints may hold them too.
+func loadOf(m *nats.Msg, shared bool) load {
 	l := load{own: eventBytes + int64(headerBytes*len(m.Header)+m.Size()-len(m.Data)), data: int64(len(m.Data))}
-	if len(m.Data) > 0 {
+	if shared && len(m.Data) > 0 {
 		l.first = &m.Data[0]
 	}
 	return l
@@ -156,8 +157,10 @@ func (h *part) fits(bytes int64) bool { return h.used == 0 || h.used+bytes <= h.
 
 // cost is what an event adds to a part.
 func (m *waitingRoom) cost(part int, l *load) int64 {
-	if n := m.holders[l.first]; n != nil && n[part] > 0 {
-		return l.own
+	if l.first != nil {
+		if n := m.holders[l.first]; n != nil && n[part] > 0 {
+			return l.own
+		}
 	}
 	return l.own + l.data
 }
@@ -165,25 +168,30 @@ func (m *waitingRoom) cost(part int, l *load) int64 {
 func (m *waitingRoom) add(q *queued) {
 	m.parts[q.part].used += m.cost(q.part, &q.load)
 	m.held += q.load.own
+	if q.load.first == nil {
+		m.held += q.load.data
+		return
+	}
 	n := m.holders[q.load.first]
 	if n == nil {
 		n = &[partCount]int{}
 		m.held += q.load.data
-		if q.load.first != nil {
-			m.holders[q.load.first] = n
-		}
+		m.holders[q.load.first] = n
 	}
 	n[q.part]++
 }
 
 func (m *waitingRoom) remove(q *queued) {
-	n := m.holders[q.load.first]
-	if n != nil {
-		n[q.part]--
+	if q.load.first == nil {
+		m.parts[q.part].used -= q.load.own + q.load.data
+		m.held -= q.load.own + q.load.data
+		return
 	}
+	n := m.holders[q.load.first]
+	n[q.part]--
 	m.parts[q.part].used -= m.cost(q.part, &q.load)
 	m.held -= q.load.own
-	if n == nil || *n == [partCount]int{} {
+	if *n == [partCount]int{} {
 		m.held -= q.load.data
 		delete(m.holders, q.load.first)
 	}

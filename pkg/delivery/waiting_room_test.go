@@ -48,7 +48,7 @@ func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 			if !hosted {
 				m.Data = append([]byte(nil), m.Data...)
 			}
-			q := queued{load: loadOf(m)}
+			q := queued{load: loadOf(m, hosted)}
 			q.event.Sequence = uint64(n + 1)
 			if room.hold(f, &q, otherwise) {
 				f.events = append(f.events, q)
@@ -168,7 +168,7 @@ func TestWaitingRoomIsBoundedAndEveryInletHasItsTurn(t *testing.T) {
 func TestSmallEventsWaitForNoLineOfLargeOnes(t *testing.T) {
 	room := newWaitingRoom(1 << 20)
 	takes := func(f *queue, size int) bool {
-		q := queued{load: loadOf(&nats.Msg{Data: make([]byte, size)})}
+		q := queued{load: loadOf(&nats.Msg{Data: make([]byte, size)}, true)}
 		return room.hold(f, &q, queues)
 	}
 	if !takes(&queue{}, 300<<10) || takes(&queue{}, 300<<10) {
@@ -240,7 +240,7 @@ func (a *absent) emit(t *testing.T, events int, send func(endpoint int, m *nats.
 			m := &nats.Msg{Subject: a.Prefix() + strconv.Itoa(endpoint+1), Reply: prefix + "." + strconv.Itoa(endpoint), Header: nats.Header{
 				event.SequenceHeader: {strconv.FormatUint(seq, 10)}, event.PrevHeader: {strconv.FormatUint(seq-1, 10)},
 			}}
-			send(endpoint, m, event.Handoff{Message: m, Sequence: seq, Prev: seq - 1})
+			send(endpoint, m, event.Handoff{Message: m, Sequence: seq, Prev: seq - 1, Shared: true})
 		}
 	}
 	if _, err := a.Conn.Subscribe(prefix+".*", func(m *nats.Msg) {

@@ -50,16 +50,21 @@ func (w *worker) work(ctx context.Context) {
 	if w.f.d.memory.isResting(&w.f.queue) {
 		w.rest(ctx)
 	}
-	for {
-		batch, to := w.next()
-		switch {
-		case len(batch) == 0:
+	for done := (outcome{}); ; {
+		batch, to, config := w.next(done)
+		if len(batch) == 0 {
 			return
-		case to != nil && w.deliverBatch(ctx, to, batch):
-		case w.deliver(ctx, &batch[0]):
-			w.finished(&batch[0])
+		}
+		if done = w.deliverBatch(ctx, to, batch); done.events == 0 {
+			done = w.deliver(ctx, to, config, &batch[0])
 		}
 	}
+}
+
+// outcome is what became of the events that a worker delivered last.
+type outcome struct {
+	events   int  // of those that waited longest, how many are done with
+	accepted bool // by the sink; else they are parked
 }
 
 // A sink that takes several events at once is handed so many. For each batch a nats-server (2.15) makes a
@@ -69,21 +74,44 @@ const (
 	maxBatch   = 256
 )
 
-// next are the events to deliver now, more than one only for a sink that takes them together. None ends the
-// worker.
-func (w *worker) next() ([]queued, sink.Batcher) {
+// next takes what became of the events before, and returns those to deliver now, more than one only for a
+// sink that takes them together. None ends the worker.
+func (w *worker) next(before outcome) (batch []queued, to sink.Sink, config sink.Config) {
 	w.f.mu.Lock()
-	defer w.f.mu.Unlock()
-	if len(w.f.queue.events) > 0 && !w.f.closed {
+	tell := w.finish(before)
+	batch, to = w.first()
+	config = w.f.target.config
+	w.f.mu.Unlock()
+	tell()
+	return batch, to, config
+}
+
+// finish forgets the events that are done with. What it returns is called once f.mu is free.
+func (w *worker) finish(o outcome) (tell func()) {
+	for range o.events {
+		w.f.health.unparked = false
+		w.f.done(&w.f.queue.events[0])
+		w.f.queue.removeFirst()
+	}
+	if !o.accepted {
+		return nothing
+	}
+	return w.f.healthy()
+}
+
+// first are the events that wait longest. Where there are none the worker has ended.
+func (w *worker) first() ([]queued, sink.Sink) {
+	waiting := w.f.queue.events
+	if len(waiting) > 0 && !w.f.closed {
 		to := w.f.target.refresh(w.f)
 		least := leastBatch
 		if w.f.target.sender != nil {
 			least = 2
 		}
-		if many, ok := to.(sink.Batcher); ok && len(w.f.queue.events) >= least && !w.f.transit.doubts {
-			return w.f.queue.events[:min(len(w.f.queue.events), maxBatch)], many
+		if _, ok := to.(sink.Batcher); ok && len(waiting) >= least && !w.f.transit.doubts {
+			return waiting[:min(len(waiting), maxBatch)], to
 		}
-		return w.f.queue.events[:1], nil
+		return waiting[:1], to
 	}
 	w.f.queue.clear()
 	w.running = false
@@ -97,32 +125,18 @@ func (w *worker) next() ([]queued, sink.Batcher) {
 	return nil, nil
 }
 
-// deliverBatch hands over several events. It reports false where not even the first was accepted: that one
-// has to be delivered by itself, with whatever its refusal entails.
-func (w *worker) deliverBatch(ctx context.Context, to sink.Batcher, batch []queued) bool {
+// deliverBatch hands over several events, if there are several. Where not even the first was accepted, that
+// one has to be delivered by itself, with whatever its refusal entails.
+func (w *worker) deliverBatch(ctx context.Context, to sink.Sink, batch []queued) outcome {
+	if len(batch) == 1 {
+		return outcome{}
+	}
 	events := make([]*sink.Event, len(batch))
 	for i := range batch {
 		events[i] = &batch[i].event
 	}
-	accepted, _ := to.DeliverBatch(ctx, events) // what was not accepted is tried again, and tells then why
-	for i := range accepted {
-		w.finished(&batch[i])
-	}
-	if accepted > 0 {
-		w.noteSuccess()
-	}
-	return accepted > 0
-}
-
-func (w *worker) finished(q *queued) {
-	w.f.mu.Lock()
-	defer w.f.mu.Unlock()
-	w.f.health.unparked = false
-	w.f.done(q)
-	w.f.queue.removeFirst() // q itself, or what q was copied to
-	if len(w.f.queue.events) == 0 && w.f.ack.pending > 0 {
-		w.f.sendAck()
-	}
+	accepted, _ := to.(sink.Batcher).DeliverBatch(ctx, events) // what was not accepted is tried again, and tells then why
+	return outcome{accepted, accepted > 0}
 }
 
 // Waits between attempts: the subscriber may be back any moment, and one that refuses may not mean it.
@@ -147,27 +161,23 @@ func (t *attempts) wait() time.Duration {
 	return backoff.Spread(redelivering.After(t.count), backoff.Jitter())
 }
 
-// deliver tries until the event is accepted or parked. It reports false where the proxy stopped before, or
-// has dropped the event since there is too little memory to hold it.
-func (w *worker) deliver(ctx context.Context, q *queued) bool {
+// deliver tries until the event is accepted or parked. No event is done with where the proxy stopped before,
+// or has dropped the event since there is too little memory to hold it.
+func (w *worker) deliver(ctx context.Context, to sink.Sink, config sink.Config, q *queued) outcome {
 	t := &w.attempts
 	if t.sequence != q.event.Sequence || t.history != q.history || t.sequence == 0 {
 		*t = attempts{sequence: q.event.Sequence, history: q.history}
 	}
 	for {
-		w.f.mu.Lock()
-		to, config := w.f.target.refresh(w.f), w.f.target.config
-		w.f.mu.Unlock()
 		err := to.Deliver(ctx, &q.event)
 		if err == nil {
-			w.noteSuccess()
-			return true
+			return outcome{events: 1, accepted: true}
 		}
 		var refused *sink.RefusedError
 		if errors.As(err, &refused) {
 			t.refusals++
 			if (refused.Final || t.refusals >= max(config.MaxDeliver, 1)) && w.park(ctx, q, config, refused.Reason, t.refusals) {
-				return true
+				return outcome{events: 1}
 			}
 		}
 		if errors.Is(err, sink.ErrSuperseded) {
@@ -180,11 +190,14 @@ func (w *worker) deliver(ctx context.Context, q *queued) bool {
 		}
 		switch kept := w.keep(); {
 		case !w.pause(wait):
-			return false
+			return outcome{}
 		case !kept:
 			w.rest(ctx)
-			return false
+			return outcome{}
 		}
+		w.f.mu.Lock()
+		to, config = w.f.target.refresh(w.f), w.f.target.config
+		w.f.mu.Unlock()
 	}
 }
 
@@ -278,13 +291,6 @@ func (d *Delivery) resent(bytes int) time.Duration {
 func (w *worker) noteFailure(err error) {
 	w.f.mu.Lock()
 	tell := w.f.failed(err)
-	w.f.mu.Unlock()
-	tell()
-}
-
-func (w *worker) noteSuccess() {
-	w.f.mu.Lock()
-	tell := w.f.healthy()
 	w.f.mu.Unlock()
 	tell()
 }

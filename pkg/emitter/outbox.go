@@ -149,7 +149,7 @@ func (o *outbox) give(s *sub, e *entry, prev uint64) bool {
 	}
 	h := event.Handoff{
 		Message:  &nats.Msg{Subject: s.registration.DeliverSubject, Reply: s.reply, Header: e.header, Data: e.event.Data},
-		Sequence: e.event.Sequence, Prev: prev, Term: o.term.number,
+		Sequence: e.event.Sequence, Prev: prev, Term: o.term.number, Shared: !e.alone,
 	}
 	if !e.alone {
 		h.Message.Header = maps.Clone(e.header)

@@ -42,6 +42,7 @@ const MaxTerm = math.MaxInt64
 type Handoff struct {
 	Message              *nats.Msg // the taker's
 	Sequence, Prev, Term uint64
+	Shared               bool // the data are other takers' too
 }
 
 // The errors of ReadHandoff.
