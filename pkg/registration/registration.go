@@ -34,6 +34,12 @@ func Causes() []Cause {
 	return []Cause{Initial, LeaderChanged, EmitterRestarted, Reconnected, Lost, Takeover, Timer, Retry, Manual}
 }
 
+// IsEvent reports whether the cause came to all proxies of a store at once, so that their attempts make a
+// round: the next round waits for them.
+func (c Cause) IsEvent() bool {
+	return c == LeaderChanged || c == EmitterRestarted || c == Reconnected
+}
+
 // Owner is the instance that holds a registration.
 type Owner struct {
 	Name string `json:"name"` // stable over restarts

@@ -173,3 +173,15 @@ func BenchmarkDecode(b *testing.B) {
 		}
 	})
 }
+
+func TestEveryCauseIsAnEventOrNot(t *testing.T) {
+	events := map[Cause]bool{
+		Initial: false, LeaderChanged: true, EmitterRestarted: true, Reconnected: true,
+		Lost: false, Takeover: false, Timer: false, Retry: false, Manual: false,
+	}
+	for _, c := range Causes() {
+		if want, ok := events[c]; !ok || c.IsEvent() != want {
+			t.Errorf("IsEvent of %s is %t; this table says %t, and has it: %t", c, c.IsEvent(), want, ok)
+		}
+	}
+}

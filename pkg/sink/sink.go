@@ -24,6 +24,9 @@ const (
 	Handler Kind = "handler" // a HandlerFunc; only in Go, never in a configuration file
 )
 
+// Kinds lists every kind, in the order of the documentation.
+func Kinds() []Kind { return []Kind{Publish, Request, Stream, Handler} }
+
 // DeliveredPrefix begins the subject on which the events of a subscription without a forward are published:
 // <store>.<name> follows.
 const DeliveredPrefix = "exesdb.delivered."

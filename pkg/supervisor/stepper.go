@@ -70,7 +70,7 @@ func (t *stepper) step(it *managed, in proxy.Input, now time.Time) {
 	stoodBy := it.proxy.Standby
 	fx := it.proxy.Step(in, now, t.rules())
 	if fx.Attempt {
-		it.inEvent = isEvent(it.proxy.Attempt.Cause)
+		it.inEvent = it.proxy.Attempt.Cause.IsEvent()
 		if it.inEvent {
 			t.dispatcher.rounds++
 		}
@@ -103,10 +103,6 @@ func (t *stepper) step(it *managed, in proxy.Input, now time.Time) {
 	if !it.proxy.Attempt.UnderWay {
 		t.due.schedule(it)
 	}
-}
-
-func isEvent(c registration.Cause) bool {
-	return c == registration.LeaderChanged || c == registration.EmitterRestarted || c == registration.Reconnected
 }
 
 // losses are the subscriptions that other instances took over.
