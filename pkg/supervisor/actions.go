@@ -12,6 +12,7 @@ import (
 type actions struct {
 	*roster
 	reporter *reporter
+	begin    func(work) // has work for an operator done
 	open     []*action
 }
 
@@ -30,7 +31,7 @@ func (l *loop) act(name string, in proxy.Input, reply chan<- []status.Status) {
 			l.actOn(a, items[0], name != "", in, now)
 		}
 		a.filling = false
-		l.actions.closeSettled(now)
+		l.actions.closeSettled()
 		return false
 	})
 }
@@ -59,32 +60,29 @@ func (l *loop) actOn(a *action, it *managed, first bool, in proxy.Input, now tim
 func (l *loop) begin(w work) { l.urgent = append(l.urgent, w) }
 
 // settle takes an item whose attempts have ended off the waiting lists.
-func (as *actions) settle(it *managed, now time.Time) {
+func (as *actions) settle(it *managed) {
 	if len(as.open) == 0 || (it.proxy.Attempt.UnderWay || it.restarting) && !it.removed {
 		return
 	}
 	for _, a := range as.open {
 		delete(a.waiting, it)
 	}
-	as.closeSettled(now)
+	as.closeSettled()
 	it.asked = false
 }
 
 // closeSettled answers those that nothing is waited for any more.
-func (as *actions) closeSettled(now time.Time) {
+func (as *actions) closeSettled() {
 	as.open = slices.DeleteFunc(as.open, func(a *action) bool {
 		settled := !a.filling && len(a.waiting) == 0
 		if settled {
-			as.answer(a, now)
+			as.answer(a)
 		}
 		return settled
 	})
 }
 
-func (as *actions) answer(a *action, now time.Time) {
-	statuses := make([]status.Status, 0, len(a.items))
-	for _, it := range a.items {
-		statuses = append(statuses, as.reporter.status(it, now))
-	}
-	a.reply <- statuses
+// answer tells the statuses of an action's proxies, those included that were removed meanwhile.
+func (as *actions) answer(a *action) {
+	as.begin(as.reporter.tell(a.items, func(*managed) bool { return true }, func(statuses []status.Status) { a.reply <- statuses }))
 }

@@ -117,3 +117,23 @@ func TestWhatTellsOfOneIsAnsweredBeforeWhatTellsOfAll(t *testing.T) {
 		}
 	})
 }
+
+func TestAnswerToAnActionOnAllIsMadeInParts(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig(t, testSettings, 1000)
+		defer r.stop()
+		reply, looked := make(chan []status.Status, 1), make(chan int, 1)
+		r.loops.byStore["s"].inbox.postUrgent(func(l *loop, _ time.Time) {
+			l.actions.open = append(l.actions.open, &action{items: slices.Clone(l.items), reply: reply})
+			l.actions.closeSettled()
+			l.inbox.postUrgent(func(*loop, time.Time) { looked <- len(reply) }) // in the next turn
+		})
+		synctest.Wait()
+		if n := <-looked; n > 0 {
+			t.Error("it is answered within a turn")
+		}
+		if n := len(<-reply); n != 1000 {
+			t.Errorf("%d statuses", n)
+		}
+	})
+}

@@ -65,7 +65,7 @@ func newLoop(s *shared, store string) *loop {
 	l.dispatcher = newDispatcher(o)
 	l.reporter = &reporter{roster: o, watch: l.watch, agenda: l.agenda}
 	l.alerter = &alerter{roster: o, watch: l.watch, reporter: l.reporter}
-	l.actions = &actions{roster: o, reporter: l.reporter}
+	l.actions = &actions{roster: o, reporter: l.reporter, begin: l.begin}
 	l.holder = &holder{roster: o, alerter: l.alerter}
 	l.stepper = &stepper{roster: o, holder: l.holder, dispatcher: l.dispatcher, reporter: l.reporter, alerter: l.alerter}
 	l.mover = &mover{roster: o, stepper: l.stepper, dispatcher: l.dispatcher, agenda: l.agenda}
@@ -175,15 +175,14 @@ func (l *loop) runUrgent(now time.Time) {
 	for _, t := range l.inbox.takeUrgent() {
 		t(l, now)
 	}
-	still := l.urgent[:0]
-	for _, w := range l.urgent {
+	pending := l.urgent
+	l.urgent = nil
+	for _, w := range pending {
 		left := stepsPerTurn
 		if w(now, &left) {
-			still = append(still, w)
+			l.urgent = append(l.urgent, w)
 		}
 	}
-	clear(l.urgent[len(still):])
-	l.urgent = still
 	l.dispatcher.launchPriority()
 }
 
@@ -223,7 +222,7 @@ func (l *loop) finish(r *result, now time.Time) {
 		return
 	}
 	l.stepper.step(it, proxy.Input{Kind: proxy.Finished, Outcome: r.Outcome}, now)
-	l.actions.settle(it, now)
+	l.actions.settle(it)
 }
 
 // finishRelease ends a release. Of what is no longer configured here, one that failed is tried again: its

@@ -77,7 +77,7 @@ func (l *loop) remove(it *managed, now time.Time) {
 		// The attempt under way may write once more; it is released when that has ended (finish).
 		l.dispatcher.releases = l.dispatcher.releases[:len(l.dispatcher.releases)-1]
 	}
-	l.actions.settle(it, now)
+	l.actions.settle(it)
 }
 
 // restart ends a proxy's run, and begins the next one where that stopped, once what its sink has in hand is
@@ -102,7 +102,7 @@ func (l *loop) restart(it *managed, now time.Time) {
 			if it.restarting = false; it.endpoint == e { // else it was superseded, released or removed meanwhile
 				l.beginAnew(it, now)
 			}
-			l.actions.settle(it, now)
+			l.actions.settle(it)
 		})
 	})
 }

@@ -248,7 +248,11 @@ func instant(t time.Time) *time.Time {
 
 // statuses tells the statuses of the proxies that a request names.
 func (r *reporter) statuses(of control.Request, tell func([]status.Status)) work {
-	items := slices.Clone(r.named(of.Name))
+	return r.tell(slices.Clone(r.named(of.Name)), func(it *managed) bool { return !it.removed && (!of.Held || !r.idle(it)) }, tell)
+}
+
+// tell tells the statuses of those items that are to be told of.
+func (r *reporter) tell(items []*managed, includes func(*managed) bool, tell func([]status.Status)) work {
 	statuses := make([]status.Status, 0, len(items))
 	return func(now time.Time, left *int) bool {
 		for ; len(items) > 0; items = items[1:] {
@@ -256,7 +260,7 @@ func (r *reporter) statuses(of control.Request, tell func([]status.Status)) work
 				return true
 			}
 			*left--
-			if it := items[0]; !it.removed && (!of.Held || !r.idle(it)) {
+			if it := items[0]; includes(it) {
 				statuses = append(statuses, r.status(it, now))
 			}
 		}

@@ -327,7 +327,7 @@ func (s *Supervisor) Retire(by registration.Owner) {
 	s.loops.post(func(l *loop, _ time.Time) {
 		l.agenda.add(l.each(func(it *managed, now time.Time) {
 			l.stepper.step(it, proxy.Input{Kind: proxy.Retired, News: proxy.News{Owner: by}}, now)
-			l.actions.settle(it, now)
+			l.actions.settle(it)
 		}))
 	})
 }

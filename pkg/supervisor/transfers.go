@@ -41,7 +41,7 @@ func (l *loop) shareAnew(now time.Time) {
 func (l *loop) start(it *managed, now time.Time) {
 	if !l.transfers.MayStart(it.key, it.proxy.Record.Holder) {
 		l.stepper.step(it, proxy.Input{Kind: proxy.Unassigned}, now)
-		l.actions.settle(it, now)
+		l.actions.settle(it)
 		return
 	}
 	l.transfers.Note(rebalance.Input{Kind: rebalance.Held, Key: it.key}, now)
