@@ -9,8 +9,8 @@ const (
 	firstWindow = 32
 	leastWindow = 1
 	maxWindow   = 1024
-	// hidden is the round trip that the largest window hides. Over a longer way it is as many times larger, and the
-	// first window twice that: several of them would be several round trips. These are the most.
+	// hidden is the round trip that the largest window hides. Over a longer way it is as many times larger,
+	// and the first window twice that: several of them would be several round trips. These are the most.
 	hidden         = 2 * time.Millisecond
 	farFirstWindow = 8192
 	farMaxWindow   = 65536
@@ -106,7 +106,8 @@ func (f *flow) settle() {
 	}
 }
 
-// reach has a session that begins hide a round trip of that length: it can't grow into it within a few events.
+// reach has a session that begins hide a round trip of that length: it can't grow into it within a few
+// events.
 func (f *flow) reach(roundTrip time.Duration) {
 	times := int(roundTrip / hidden)
 	f.far = roundTrip >= farWay

@@ -55,14 +55,14 @@ func (o *outbox) wayOf(s *sub) time.Duration {
 	return o.way()
 }
 
-// roundTripTo is how long that way takes at present; 0: it is not known. A proxy in this process may wait for
+// roundTripTo is how long that way takes at the least; 0: it is not known. A proxy in this process may wait for
 // its sink, which is at the other end of the connection.
 func (o *outbox) roundTripTo(s *sub) time.Duration {
 	switch {
 	case s.outlet != nil:
-		return s.outlet.way.RoundTrip()
+		return s.outlet.way.Least()
 	case o.link != nil:
-		return o.link.RoundTrip()
+		return o.link.Least()
 	}
 	return 0
 }

@@ -86,8 +86,8 @@ type loaded struct {
 	other    other
 }
 
-// fewKeys is how many checkpoints are looked for one by one. For more, and where the bucket is further away than
-// farBucket, its leader is asked which there are: that takes one round trip in place of four.
+// fewKeys is how many checkpoints are looked for one by one. For more, and where the bucket is further away
+// than farBucket, its leader is asked which there are: that takes one round trip in place of four.
 const (
 	fewKeys   = 16
 	farBucket = 20 * time.Millisecond
@@ -155,7 +155,7 @@ func (p *savedPlaces) absent(ctx context.Context, got []loaded) (there map[strin
 			open++
 		}
 	}
-	if open <= fewKeys && (p.link == nil || p.link.RoundTrip() < farBucket) {
+	if open <= fewKeys && (p.link == nil || p.link.Least() < farBucket) {
 		return nil, nil
 	}
 	if there, err = p.bucket.Keys(ctx, p.store); err != nil {

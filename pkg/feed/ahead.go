@@ -30,14 +30,14 @@ type pageAhead struct {
 
 // AheadReader begins to read on. It is nil where the way to the server is so short that this is of no use.
 func (r *Reader) AheadReader() *AheadReader {
-	if !r.direct || r.api.link.RoundTrip() < farAway {
+	if !r.direct || r.api.link.Least() < farAway {
 		return nil
 	}
 	return &AheadReader{reader: r, sparse: 1}
 }
 
-// Read is Reader.Read, from a sequence that is not below those it has returned. So many pages are asked for at
-// once, this one included, as far as upTo. They end with ctx, which is therefore the same for all.
+// Read is Reader.Read, from a sequence that is not below those it has returned. So many pages are asked for
+// at once, this one included, as far as upTo. They end with ctx, which is therefore the same for all.
 func (a *AheadReader) Read(ctx context.Context, from uint64, batch, maxBytes int, upTo uint64, pages int) ([]Message, error) {
 	// What ends before from was of no use: the messages lie closer than it seemed.
 	for len(a.pages) > 1 && a.pages[1].from <= from {
@@ -60,8 +60,8 @@ func (a *AheadReader) Read(ctx context.Context, from uint64, batch, maxBytes int
 	return p.messages, nil
 }
 
-// learn takes how far a page went. That the next begins too early costs bytes, that it begins too late a round
-// trip.
+// learn takes how far a page went. That the next begins too early costs bytes, that it begins too late
+// a round trip.
 func (a *AheadReader) learn(p *pageAhead) {
 	n := len(p.messages)
 	a.sparse = max(1, 0.9*float64(p.messages[n-1].Sequence-p.from+1)/float64(n))

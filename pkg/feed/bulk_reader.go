@@ -215,7 +215,7 @@ func (c *consumer) read(ctx context.Context, from uint64, batch, maxBytes int) (
 	messages := make([]Message, 0, batch)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	requests := min(2+int(c.api.link.RoundTrip()/farAway), maxRequests)
+	requests := min(2+int(c.api.link.Least()/farAway), maxRequests)
 	for size := 0; len(messages) < batch && size < maxBytes && !c.over; {
 		if len(c.requests) < requests {
 			if err := c.request(ctx, batch, maxBytes); err != nil {

@@ -95,8 +95,8 @@ func (g *Grant) giveBack() {
 	}
 }
 
-// Settle waits until all has arrived that the server had sent before it answers a PING. What was asked for long
-// before and is not there then will not come, or its way is longer than the connection's.
+// Settle waits until all has arrived that the server had sent before it answers a PING. What was asked for
+// long before and is not there then will not come, or its way is longer than the connection's.
 func (l *Link) Settle(ctx context.Context) error {
 	nc := l.nc.Value()
 	if nc == nil {

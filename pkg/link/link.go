@@ -53,6 +53,14 @@ func (l *Link) RoundTrip() time.Duration {
 	return l.estimator.RoundTrip()
 }
 
+// Least is the shortest round trip that was measured, without the time in queues and of a busy machine: what
+// the way itself takes; 0: none was measured yet.
+func (l *Link) Least() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.estimator.Least()
+}
+
 // Patience is how long to wait for the answer of somebody who takes up to work for it. A PING that is not
 // answered yet says that a round trip takes as long at the least.
 func (l *Link) Patience(work time.Duration) time.Duration {
