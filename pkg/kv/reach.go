@@ -16,7 +16,10 @@ import (
 var ErrOutOfReach = errors.New("not all of JetStream can be reached here")
 
 // reachTimeout is how long what was written may take to be heard, and an answer to come.
-const reachTimeout = 3 * time.Second
+const (
+	reachTimeout = 5 * time.Second
+	reachTries   = 3 // of a write: a bucket's leader may just have been elected
+)
 
 // Reach writes a record that nobody reads into a bucket of another domain or account, hears it republished,
 // and reads it as many records at once are read. That the bucket could be opened shows none of that: an
@@ -34,10 +37,11 @@ func (b *Bucket) Reach(ctx context.Context) error {
 		}
 		defer func() { _ = sub.Unsubscribe() }() // fails only if the connection is closed
 	}
-	if err := b.prove(ctx); err != nil {
-		if errors.Is(err, ErrNoStream) {
-			err = nil
-		}
+	err := b.prove(ctx)
+	for tries := 1; err != nil && tries < reachTries && ctx.Err() == nil; tries++ {
+		err = b.prove(ctx)
+	}
+	if err != nil {
 		return errors.Join(fmt.Errorf("%w: nothing takes what is written to bucket %s, on %s>; an account that imports JetStream imports the service %s> too, as %s>",
 			ErrOutOfReach, b.bucket, b.written, subjectPrefix, prefix+subjectPrefix), err)
 	}
