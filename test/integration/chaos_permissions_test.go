@@ -130,6 +130,9 @@ func (c *chaos) listen() {
 // take takes a permission away. Where everything else is as it should be, it returns when that is said.
 func (c *chaos) take(target string) {
 	c.Helper()
+	// A permission that is missing while a process starts ends it, with an error that names it. That takes
+	// two seconds at the most, where another instance holds everything.
+	time.Sleep(time.Until(c.startedAt.Add(2500 * time.Millisecond)))
 	one := parsePermission(target)
 	from, _ := c.told.has("", 0)
 	begun := time.Now()

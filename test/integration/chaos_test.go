@@ -215,10 +215,11 @@ func chaosRun(t *testing.T, subproxy string, seed uint64) {
 // chaos does faults to a world.
 type chaos struct {
 	*deliveryWorld
-	stopping []*harness.Run
-	paused   map[string]bool
-	told     refusals
-	took     bool // a permission was taken
+	stopping  []*harness.Run
+	paused    map[string]bool
+	startedAt time.Time // the last start of a process
+	told      refusals
+	took      bool // a permission was taken
 }
 
 func (c *chaos) process(name string) map[string]*harness.Run {
@@ -230,6 +231,7 @@ func (c *chaos) process(name string) map[string]*harness.Run {
 
 func (c *chaos) start(name string) {
 	c.Helper()
+	c.startedAt = time.Now()
 	if strings.HasPrefix(name, "emitter") {
 		c.emitter(name)
 	} else {
