@@ -153,19 +153,25 @@ func (c *chaos) take(target string) {
 // given back.
 const saidFor = time.Minute
 
-// awaitPermitted waits until all is healthy, where a permission was missing.
+// heardWithin is how long an instance that just started may not know yet what an emitter lacks: emitters
+// say it every five seconds.
+const heardWithin = 6 * time.Second
+
+// awaitPermitted waits until all is healthy, and stays so, where a permission was missing.
 func (c *chaos) awaitPermitted() {
 	c.Helper()
 	if !c.took {
 		return
 	}
-	c.stopPublishing() // a minute of events is more than is read back in a moment
-	for deadline := time.Now().Add(saidFor + harness.Patience); ; time.Sleep(100 * time.Millisecond) {
+	c.stopPublishing()  // a minute of events is more than is read back in a moment
+	since := time.Now() // that all is healthy
+	for deadline := time.Now().Add(saidFor + harness.Patience); time.Since(since) < heardWithin; time.Sleep(100 * time.Millisecond) {
 		why := c.unhealthy()
 		if why == "" {
-			return
+			continue
 		}
-		if time.Now().After(deadline) {
+		since = time.Now()
+		if since.After(deadline) {
 			c.Fatalf("not healthy within %s after all permissions were given back: %s", saidFor+harness.Patience, why)
 		}
 	}
