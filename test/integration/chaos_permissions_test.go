@@ -154,8 +154,8 @@ func (c *chaos) take(target string) {
 const saidFor = time.Minute
 
 // heardWithin is how long an instance that just started may not know yet what an emitter lacks: emitters
-// say it every five seconds.
-const heardWithin = 6 * time.Second
+// say it every ten seconds where nothing changes.
+const heardWithin = 11 * time.Second
 
 // awaitPermitted waits until all is healthy, and stays so, where a permission was missing.
 func (c *chaos) awaitPermitted() {
