@@ -52,7 +52,7 @@ func (l *Link) take(ctx context.Context, want int) (*Grant, <-chan struct{}) {
 	}
 	if bytes := l.budget.Grant(want); bytes > 0 {
 		g := &Grant{Bytes: bytes, link: l, asked: time.Now()}
-		g.forget = context.AfterFunc(ctx, g.Abandon)
+		g.forget = context.AfterFunc(ctx, g.abandon)
 		return g, nil
 	}
 	if l.freed == nil {
@@ -76,8 +76,13 @@ func (g *Grant) Arrived(bytes int) {
 // Abandon says that nobody waits any more for what was asked for. It may be on its way, and counts until it
 // has arrived: a PING is answered behind it.
 func (g *Grant) Abandon() {
+	g.forget()
+	g.abandon()
+}
+
+// abandon is Abandon when the context ends, which may be before forget is known.
+func (g *Grant) abandon() {
 	g.once.Do(func() {
-		g.forget()
 		go func() {
 			_ = g.link.Settle(context.Background()) // without a connection nothing is on its way
 			g.giveBack()

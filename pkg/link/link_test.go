@@ -120,3 +120,25 @@ func TestWhatIsAbandonedCountsUntilItHasArrived(t *testing.T) {
 	second.Arrived(second.Bytes)
 	third.Arrived(third.Bytes)
 }
+
+func TestAGrantWhoseContextHasEndedIsGivenBack(t *testing.T) {
+	t.Parallel()
+	nc, _ := connect(t, testbed.Link{})
+	l := link.Of(nc)
+	ended, end := context.WithCancel(t.Context())
+	end()
+	for range 200 {
+		if g := l.TryTake(ended, 1); g != nil && g.Bytes != 1 {
+			t.Fatalf("%d bytes", g.Bytes)
+		}
+	}
+	// All of it is there again.
+	for want := l.Carries(); want > 0; {
+		g, err := l.Take(t.Context(), want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer g.Abandon()
+		want -= g.Bytes
+	}
+}

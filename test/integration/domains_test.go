@@ -49,7 +49,7 @@ func startLeaf(t *testing.T, remote server.RemoteLeafOpts) (hub, leaf *natsnode.
 		r.URLs = []*url.URL{{Scheme: "nats-leaf", Host: fmt.Sprintf("127.0.0.1:%d", port.Number)}}
 		o.LeafNode.Remotes, o.LeafNode.ReconnectInterval = []*server.RemoteLeafOpts{&r}, 50*time.Millisecond
 	})
-	for deadline := time.Now().Add(harness.Patience); leaf.Server().NumLeafNodes() == 0; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(harness.Patience); leaf.Server().NumLeafNodes() == 0 || hub.Server().NumLeafNodes() == 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the leaf node does not connect")
 		}
@@ -93,9 +93,13 @@ func worksElsewhere(t *testing.T, w *world, to config.NATS) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "APP", Subjects: []string{"app.stored.>"}}); err != nil {
-		t.Fatal(err)
-	}
+	w.Eventually("the JetStream that is meant answers, and has a stream", func() bool {
+		_, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "APP", Subjects: []string{"app.stored.>"}})
+		if err != nil && !errors.Is(err, nats.ErrNoResponders) { // the link of a leaf node may just have come
+			t.Fatal(err)
+		}
+		return err == nil
+	})
 	refused, err := w.NC.Subscribe("app.refuses", func(m *nats.Msg) { _ = m.Respond([]byte("-ERR no")) })
 	if err != nil {
 		t.Fatal(err)
